@@ -1,0 +1,36 @@
+# Everything a person types; .ci/run calls `make check`.
+VENV  := .venv
+BIN   := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup check lint test fix demo guards clean
+
+setup: $(READY)        ## make .venv with everything in it
+
+$(READY): pyproject.toml constraints.txt deploy/setup.sh
+	bash deploy/setup.sh $(VENV)
+	touch $@
+
+check: lint test       ## every check and every test
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+test: $(READY)
+	$(BIN)/pytest -q
+
+fix: $(READY)          ## format, and mend what can be mended by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+demo: $(READY)         ## the main job, from an empty mesh to a filed issue (KEEP=1 leaves it running)
+	$(BIN)/python -m tests.e2e.demo
+
+guards: $(READY)       ## take each transport guard out in turn and see its test fail
+	$(BIN)/python -m tests.guards.run
+
+clean:
+	rm -rf $(VENV) .demo
