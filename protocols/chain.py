@@ -1,0 +1,207 @@
+"""What one peer holds of one feed's epoch: which bundles, which holes, and whether the feed forks.
+
+Everything here is a pure function of the *set* of bundles added. The order of arrival, repeats and
+splits never show: that is what lets two peers compare themselves by ``state_root``.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
+from typing import NamedTuple
+
+from protocols import dagcbor
+from protocols.cid import CID, RAW
+from protocols.feed import Header
+from protocols.limits import MAX_CBOR_CONTAINERS
+
+Range = tuple[int, int]
+"""First sequence, and the sequence after the last."""
+
+
+class Link(NamedTuple):
+    """A held bundle: its range, its header's digest, its predecessor's (or nothing) and its
+    place.
+    """
+
+    first_sequence: int
+    next_sequence: int
+    digest: bytes
+    previous: bytes
+    offset: int
+    """Where the holder keeps the bundle; no answer here depends on it."""
+
+    @classmethod
+    def of(cls, header: Header, digest: bytes, offset: int) -> Link:
+        """Return the link of a bundle with that header."""
+        previous = b"" if header.previous is None else header.previous.digest
+        return cls(header.first_sequence, header.next_sequence, digest, previous, offset)
+
+
+class Run(NamedTuple):
+    """Bundles that follow each other without a hole, each naming the one before; ``tip`` is the
+    last.
+    """
+
+    first_sequence: int
+    next_sequence: int
+    tip: bytes
+
+
+class Chain:
+    """The bundles held of one feed's epoch, sorted; adding at the end costs O(1) amortised."""
+
+    __slots__ = ("_links", "_runs", "is_forked")
+
+    def __init__(self) -> None:
+        self._links: list[Link] = []
+        self._runs: list[Run] | None = []
+        self.is_forked = False
+        """Whether two held bundles can't both belong to one honest feed; it never becomes false
+        again.
+        """
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def __iter__(self) -> Iterator[Link]:
+        return iter(self._links)
+
+    def find(self, first_sequence: int, digest: bytes) -> Link | None:
+        """Return the held bundle with that start and header digest."""
+        index = bisect_left(self._links, (first_sequence,))
+        for link in self._links[index:]:
+            if link.first_sequence != first_sequence:
+                break
+            if link.digest == digest:
+                return link
+        return None
+
+    def add(self, link: Link) -> Link | None:
+        """Add a bundle not yet held; return a held one that it conflicts with, the proof of a
+        fork.
+        """
+        index = bisect_right(self._links, link)
+        rival = self._rival(index, link)
+        self.is_forked = self.is_forked or rival is not None
+        self._links.insert(index, link)
+        if index == len(self._links) - 1 and self._runs is not None:
+            extend(self._runs, link)
+        else:
+            self._runs = None
+        return rival
+
+    def runs(self) -> list[Run]:
+        """Return the unbroken runs, in order of their first bundle."""
+        if self._runs is None:
+            self._runs = []
+            for link in self._links:
+                extend(self._runs, link)
+        return self._runs
+
+    @property
+    def next_sequence(self) -> int:
+        """The sequence after the highest one held."""
+        return max((run.next_sequence for run in self.runs()), default=0)
+
+    def ranges(self) -> list[Range]:
+        """Return which sequences are held, merged and in order."""
+        return merge((first, end) for first, end, _ in self.runs())
+
+    def holes(self) -> list[Range]:
+        """Return which sequences below the highest one held are missing."""
+        ends = [0, *(end for _, end in self.ranges())]
+        starts = [first for first, _ in self.ranges()]
+        return [(end, first) for end, first in zip(ends, starts, strict=False) if end < first]
+
+    def outside(self, ranges: Iterable[Range]) -> list[Link]:
+        """Return the bundles that no range of ``ranges`` covers whole, in order."""
+        covered = merge(ranges)
+        starts = [first for first, _ in covered]
+
+        def is_covered(link: Link) -> bool:
+            index = bisect_right(starts, link.first_sequence) - 1
+            return index >= 0 and link.next_sequence <= covered[index][1]
+
+        return [link for link in self._links if not is_covered(link)]
+
+    def covers(self, run: Run) -> bool:
+        """Say whether every bundle of somebody else's ``run`` is held, the same ones and not a
+        fork's.
+        """
+        if self.is_forked:
+            return self._reaches(run)
+        index = bisect_left(self._links, (run.next_sequence,)) - 1
+        if index < 0 or self._links[index].digest != run.tip:
+            return False
+        return any(
+            ours.first_sequence <= run.first_sequence and run.next_sequence <= ours.next_sequence
+            for ours in self.runs()
+        )
+
+    def _reaches(self, run: Run) -> bool:
+        """Walk back from the tip: in a fork, equal ranges may hold different bundles."""
+        by_digest = {link.digest: link for link in self._links}
+        link = by_digest.get(run.tip)
+        while link is not None and link.first_sequence > run.first_sequence:
+            before = by_digest.get(link.previous)
+            if before is not None and before.next_sequence != link.first_sequence:
+                return False
+            link = before
+        return link is not None
+
+    def _rival(self, index: int, link: Link) -> Link | None:
+        # Links that don't conflict are disjoint, so only the neighbours can touch a new one.
+        if index > 0:
+            before = self._links[index - 1]
+            if _conflict(before, link):
+                return before
+        if index < len(self._links) and _conflict(link, self._links[index]):
+            return self._links[index]
+        return None
+
+
+def merge(ranges: Iterable[Range]) -> list[Range]:
+    """Return ``ranges`` sorted, with those that touch or overlap made one."""
+    merged: list[Range] = []
+    for first, end in sorted(ranges):
+        if merged and first <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((first, end))
+    return merged
+
+
+def state_root(chains: Mapping[tuple[bytes, int], Chain]) -> CID:
+    """Return one value that two peers share exactly when they hold the same bundles.
+
+    Over every feed and epoch in order: its runs (each tip commits to what is before it), its holes,
+    and whether it forks.
+    """
+    digest = sha256()
+    for (feed, epoch), chain in sorted(chains.items(), key=lambda item: item[0]):
+        digest.update(dagcbor.encode([feed, epoch, chain.is_forked]))
+        for part in (sorted(chain.runs()), chain.holes()):
+            for start in range(0, len(part), _PART):
+                digest.update(dagcbor.encode([list(row) for row in part[start : start + _PART]]))
+    return CID.of_digest(digest.digest(), RAW)
+
+
+_PART = MAX_CBOR_CONTAINERS // 4
+
+
+def _conflict(first: Link, second: Link) -> bool:
+    if first.next_sequence > second.first_sequence:
+        return True
+    return first.next_sequence == second.first_sequence and second.previous != first.digest
+
+
+def extend(runs: list[Run], link: Link) -> None:
+    """Let ``link`` continue the run whose tip it names, or start one of its own."""
+    for index in range(len(runs) - 1, -1, -1):
+        run = runs[index]
+        if run.tip == link.previous and run.next_sequence == link.first_sequence:
+            runs[index] = Run(run.first_sequence, link.next_sequence, link.digest)
+            return
+    runs.append(Run(link.first_sequence, link.next_sequence, link.digest))

@@ -1,0 +1,207 @@
+"""Every limit of the protocols, its unit in its name and its reason beside it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Frames and streams
+MAX_FRAME_BYTES: Final = (
+    1 << 20
+)  # py-libp2p's own read helpers give up past about 6.8 MB; 1 MiB bounds memory a stream
+BULK_CHUNK_BYTES: Final = (
+    64 << 10
+)  # 1 MiB pieces raise a small job's p99 from 3 to 26 ms on one connection
+MAX_MESSAGES_PER_FRAME: Final = (
+    4_096  # a frame full of the smallest messages decodes in a few milliseconds
+)
+MAX_MESSAGE_DEPTH: Final = (
+    8  # our messages nest three deep; cbor2's own default of 400 invites abuse
+)
+
+# Records and bundles
+MAX_RECORD_BYTES: Final = (
+    64 << 10
+)  # a record is a statement; larger content is a blob named by its CID
+MAX_CBOR_DEPTH: Final = 32  # cbor2's encoder overflows the C stack near depth 20,000
+MAX_CBOR_ITEMS: Final = 20_000  # flat containers cost 73 bytes of memory a byte of input
+MAX_BUNDLE_RECORDS: Final = 64  # one signature over 64 records costs 3.2 µs a record
+MAX_BUNDLE_BYTES: Final = (
+    256 << 10
+)  # 64 KiB of records closes a bundle; one last record may still be 64 KiB
+
+# Transport
+STREAM_WINDOW_BYTES: Final = 256 << 10  # yamux's initial window: what one stalled stream may hold
+MAX_STREAMS_PER_PEER: Final = (
+    64  # 64 windows are 16 MiB a peer; one session stream is the normal case
+)
+MAX_STREAMS_BEFORE_HELLO: Final = 8  # a stranger needs one for hello and one for join
+MAX_CONNECTIONS: Final = (
+    512  # py-libp2p's default of 1,000 exceeds the usual limit of 1,024 open files
+)
+MAX_HANDSHAKES: Final = 64  # strangers in the middle of one, each for DIAL_TIMEOUT_S at most
+MAX_CONNECTIONS_PER_PEER: Final = 4  # two dials that cross make two; the rest is slack
+MAX_CONTROL_BYTES: Final = (
+    64 << 10
+)  # answers (pings, credit) owed to a peer that does not read them
+DIAL_TIMEOUT_S: Final = (
+    5.0  # an address; TCP and Noise take 20 ms on a LAN, 1 s on bad mobile links
+)
+OPEN_STREAM_TIMEOUT_S: Final = 5.0  # one round trip, and the other side's ADMISSION_WAIT_S
+ADMISSION_WAIT_S: Final = (
+    2.0  # a peer learns of its admission before or after our side has admitted it
+)
+SEND_STALL_S: Final = 30.0  # no credit from a live reader; py-libp2p's own 5 s punish a slow fsync
+WRITE_STALL_S: Final = 10.0  # one batch of at most 64 KiB that the kernel does not take
+PING_INTERVAL_S: Final = 1.25  # a silent connection is asked this often; 12 bytes a ping
+PEER_SILENCE_S: Final = 4.0  # a frozen peer must be noticed within 5 s; three pings go unanswered
+MAX_GOSSIP_BYTES: Final = 64 << 10  # past 1 MiB py-libp2p drops silently; hints are small
+MAX_GOSSIP_IN_PER_S: Final = 50  # of one neighbour, who passes on what others sent
+MAX_GOSSIP_PER_S: Final = (
+    10  # messages of our own; a delivery costs 5-10 ms CPU, loss begins at 20/s
+)
+
+# Membership, adverts and finding each other
+CERTIFICATE_DAYS: Final = 30  # long enough for a laptop's holiday, short enough to bound a lost key
+CLOCK_TOLERANCE_S: Final = 600  # machines without NTP are minutes off, not hours
+MAX_CERTIFICATE_BYTES: Final = 2 << 10  # eight roles and a few limits need about 300 bytes
+MAX_MEMBERSHIP_BYTES: Final = 16 << 10  # two certificates and sixteen of the longest addresses
+MAX_ROLES: Final = 16  # a role more than twice the number we know is a mistake
+MAX_CERTIFICATE_LIMITS: Final = 16  # a certificate is shown in every hello and every advert
+MAX_ADDRESSES: Final = 16  # each is dialled in turn; a host has a handful of interfaces
+MAX_ADDRESS_CHARS: Final = 256  # the longest multiaddr with a DNS name is about 330, ours about 90
+MAX_TICKET_CHARS: Final = 8 << 10  # sixteen of the longest addresses in base32 are 6.6 KB
+MAX_TICKET_TTL_S: Final = 30 * 86_400  # a bearer secret may not outlive the certificate it buys
+MAX_TICKETS: Final = 16_384  # remembered at once; a large mesh is set up in one day
+TICKET_MEMORY_S: Final = (
+    86_400  # after its end a ticket is still called expired or used, not unknown
+)
+MAX_TICKET_GUESSES: Final = 5  # a person pastes wrongly once or twice
+TICKET_GUESS_WINDOW_S: Final = 60  # what MAX_TICKET_GUESSES counts over
+MAX_ADVERT_BYTES: Final = 8 << 10  # two certificates, the hardware and 50 models need 6 KB
+MAX_ADVERT_MODELS: Final = 64  # more do not fit into an advert, and a frame bounds decoding
+ADVERT_LIFETIME_S: Final = 30 * 60  # three missed republications and a peer is forgotten
+ADVERT_PERIOD_S: Final = 10 * 60  # 10,000 peers then send 17 adverts a second in all
+ADVERT_GAP_S: Final = 1  # changes in a burst become one advert
+ADVERTS_PER_S_PER_PEER: Final = 20  # what one neighbour may hand us before we look no closer
+MAX_DIRECTORY_PEERS: Final = 16_384  # ten thousand peers are the design's largest mesh; 1 KB each
+HELLO_PAGE_BYTES: Final = 256 << 10  # a quarter of a frame, so that jobs pass between two pages
+MAX_HELLO_PAGES: Final = 512  # MAX_DIRECTORY_PEERS adverts of MAX_ADVERT_BYTES, 32 a page
+HELLO_TIMEOUT_S: Final = 10.0  # one round trip and four signature checks on a busy machine
+HELLO_END_TIMEOUT_S: Final = 30.0  # ten thousand adverts are verified in about five seconds
+STRANGER_GRACE_S: Final = 30.0  # a connection without hello: a join takes JOIN_TIMEOUT_S
+STRANGER_PERIOD_S: Final = 5.0  # how often such connections are looked for
+MAX_BOOT_LEAP: Final = 1 << 20  # no peer starts a million times between two meetings
+JOIN_TIMEOUT_S: Final = 20.0  # the admitter fsyncs before it answers
+MAX_NEIGHBOURS: Final = (
+    64  # connections that we seek; sessions are limited to as many; gossip needs six
+)
+MAX_PARALLEL_DIALS: Final = 8  # a noise handshake costs milliseconds on both sides
+DIAL_BACKOFF_S: Final = 1.0  # doubled after each failure
+DIAL_BACKOFF_MAX_S: Final = 60.0  # a partition that heals is noticed within a minute
+MAX_DIAL_CANDIDATES: Final = 16_384  # as many as the directory may name
+
+# Error reports
+MAX_REPORT_BYTES: Final = (
+    16 << 10
+)  # a report rides in a record beside others; 16 KiB holds 100 ordinary frames
+MAX_REPORT_CHAIN: Final = 6  # past six wrappings the outermost and the last five say all there is
+MAX_REPORT_FRAMES: Final = 100  # 50 outer tell how it was called, 50 inner where it broke
+MAX_REPORT_MESSAGE_CHARS: Final = 2_000  # the longest real ones (torch, DuckDB) are about 1,500
+MAX_REPORT_NAME_CHARS: Final = 128  # of a type, module, function, component, release or model
+MAX_REPORT_TAGS: Final = 8  # tags are for filtering; text belongs in the message
+MAX_REPORT_GROUP_LEAVES: Final = (
+    8  # an ExceptionGroup of a whole nursery would else be one report a child
+)
+MAX_TEMPLATE_CHARS: Final = 400  # of a message's first line; what differs later is data
+
+# Storms of reports, at the peer that has them
+STORM_FULL_REPORTS: Final = 5  # five samples show whether the inputs matter; the rest is a count
+STORM_COUNT_INTERVAL_S: Final = 60.0  # one count a minute is plenty for a graph and for filing
+STORM_QUIET_S: Final = 3_600.0  # a fault that rested an hour and returns deserves full reports
+STORM_FINGERPRINTS_MAX: Final = 1_000  # about 2 MB of memory at an ordinary report's size
+STORM_NEW_FINGERPRINTS_MAX: Final = 100  # new ones a window; more are noise in the message itself
+STORM_NEW_WINDOW_S: Final = 300.0
+
+# Groups of reports
+MAX_GROUP_TEMPLATES: Final = 8  # up to here one place's messages are one fault (B³ F1 .894 on
+# Defects4J); past it they are many faults raised at one place
+
+# Jobs and sessions
+MAX_SESSIONS: Final = 64  # a dial costs 12 CPU-ms and 58 KB; past this many, idle sessions rotate
+MAX_SESSION_QUEUE: Final = 4_096  # messages waiting for one peer: past it, that peer does not read
+MAX_SESSION_BATCH: Final = 128  # messages a frame: 1 to 5 KB at most, 100 bytes in the usual case
+MAX_QUEUED_PIECES: Final = 16  # pieces of content waiting in one session, of all its jobs: 1 MiB
+MAX_INLINE_PIECE_BYTES: Final = 4 << 10  # content this small rides with the other messages
+MAX_JOB_INPUT_BYTES: Final = 64 << 20  # held in memory by submitter, worker and runner at once
+MAX_JOB_OUTPUT_BYTES: Final = 128 << 20  # 87,000 MiniLM embeddings; more is several jobs
+MAX_NAME_CHARS: Final = 256  # a model's name with its organisation and revision
+MAX_CODE_CHARS: Final = 48  # refusal and failure codes are words joined by hyphens
+MAX_REASON_CHARS: Final = 1_024  # a sentence or two for a person
+MAX_FACTS: Final = 24  # entries of a message's free-form map; a run's profile has about ten
+MAX_FACT_CHARS: Final = 96  # a device's or an engine's name
+MAX_FENCE: Final = 1 << 53  # exact in every language's numbers
+MAX_ITEMS: Final = 1 << 31  # counts of sentences or tokens
+MAX_BUDGET_MS: Final = 24 * 3_600_000  # a job that needs more than a day should be several
+OFFER_ANSWER_S: Final = 7.0  # DIAL_TIMEOUT_S to reach the worker, and 2 s for it to decide
+LEASE_CHOICE_S: Final = 0.25  # after the first lease, what a better one may cost in waiting
+LEASE_ACCEPT_S: Final = 2.0  # an unaccepted lease holds room that other submitters could use
+LEASE_TTL_S: Final = 15.0  # three missed renewals
+PROGRESS_S: Final = 0.5  # a person watching a terminal wants no more
+LEASE_RENEW_S: Final = 5.0  # a third of LEASE_TTL_S: one lost renewal is not a lost job
+ORPHAN_S: Final = 30.0  # a submitter that comes back within it finds its job running
+DRAIN_S: Final = 30.0  # what systemd grants a service by default is 90 s
+MAX_ATTEMPTS: Final = 3  # a job that kills three workers is not tried on a fourth
+MAX_FENCE_JUMPS: Final = 3  # rounds that workers may void by having seen later fences
+BUSY_RETRY_S_MAX: Final = 5.0  # everyone is busy: ask again at least this often within the budget
+BUSY_RETRY_S_MIN: Final = 0.1  # and no more often than this
+MAX_QUEUE_S: Final = 1.0  # estimated wait past which a worker refuses: p99 1.45x an oracle's
+MAX_WORKER_JOBS: Final = 1_024  # leased or running on one worker at once
+MAX_JOBS_PER_SUBMITTER: Final = 256  # of them for one submitter
+MAX_SUBMITTER_JOBS: Final = 4_096  # of one node at once; each holds its input in memory
+OUTCOME_KEEP_S: Final = 3_600.0  # an outcome that nobody acknowledged
+MAX_OUTCOME_BYTES: Final = 256 << 20  # of all kept outcomes of a worker; the oldest go first
+MAX_SALTS: Final = 16_384  # (digest, salt) pairs remembered; 100 bytes each
+
+# Record core: journal, feeds and their exchange
+MAX_ROLE_CHARS: Final = 64  # kinds, roles and statuses are words of a vocabulary, not text
+MAX_NONCE_BYTES: Final = 32  # 8 random bytes already tell one author's records apart
+MAX_CBOR_CONTAINERS: Final = 4_096  # re-encoding 20,000 empty lists to compare them costs 9 ms
+CUT_BUNDLE_RECORDS: Final = MAX_BUNDLE_RECORDS  # a full bundle is cut at once
+CUT_BUNDLE_BYTES: Final = 64 << 10  # fits a gossip message and is past zstd's sweet spot
+CUT_AFTER_S: Final = 10.0  # how old a record may grow before others can see it
+CUT_REPORT_AFTER_S: Final = 0.25  # a fault should reach the operator while it happens
+MAX_EPOCH: Final = 1 << 48  # epochs start at seconds since 1970; the rest is room above them
+MAX_SEQUENCE: Final = (1 << 63) - 1  # fits the signed 64-bit column of every store
+MAX_ENTRY_BYTES: Final = 1 << 20  # a journal entry holds at most one bundle
+MAX_JOURNAL_BACKLOG_BYTES: Final = (
+    16 << 20
+)  # what may wait for one fsync before writers are refused
+MAX_HELD_PER_MESSAGE: Final = 250  # with all their ranges 850 KB, inside a frame
+MAX_HELD_RANGES: Final = 64  # more islands of one feed are not told: duplicates are cheap
+MAX_FEEDS: Final = 100_000  # heads in memory: about 50 MB; a mesh has a thousand peers
+MAX_INVENTORY: Final = 8_192  # headers a message: about 350 KB, well inside a frame
+BUNDLES_PER_FRAME_BYTES: Final = 256 << 10  # larger frames delay what shares the connection
+MAX_PULLS_PER_PEER: Final = 4  # following, its own dying stream, and people's questions
+TIP_EVERY_S: Final = 30.0  # a silent server says that it lives
+REFRESH_S: Final = 3.0  # a person waits for it; a peer on the LAN answers in milliseconds
+PULL_SILENCE_S: Final = 90.0  # three missed tips: the stream is dead although the connection is not
+SEND_WITHIN_S: Final = 30.0  # one frame of 1 MiB over a slow uplink
+MAX_JOURNAL_BATCH_BYTES: Final = 4 << 20  # one fsync's worth; more only makes the first waiter wait
+CUT_RETRY_S: Final = 5.0  # after a full disk: often enough to recover unasked, rare enough to log
+MAX_ACK_FEEDS: Final = 1_000  # with their keys 50 KB
+MAX_ACK_BYTES: Final = 64 << 10
+PULL_RETRY_S_MIN: Final = 1.0  # a lost stream on a living connection is usually a restart
+PULL_RETRY_S_MAX: Final = 60.0  # a peer that fails again and again costs next to nothing
+RECENT_SOURCES: Final = 4_096  # 0.5 MB a peer; older bundles are not on their way back any more
+
+# Runners and kinds
+RUNNER_PIECE_BYTES: Final = (
+    512 << 10
+)  # inputs and outputs cross the runner's pipe in pieces, so that two messages fit a frame
+MAX_RUNNER_JOBS: Final = 64  # jobs inside one runner; more wait outside, where they can be refused
+MAX_RUNNERS: Final = 4  # warm runners of one node: each holds 250 MB and more
+MAX_RUNNER_STDERR_BYTES: Final = 4 << 10  # the last words of a crashed runner that are kept
+MAX_EMBED_ITEMS: Final = 100_000  # 153 MB of output at 384 dimensions
+MAX_EMBED_TEXT_BYTES: Final = 64 << 10  # models read 256 to 8,192 tokens; the rest would be cut off
+MAX_EMBED_INPUT_BYTES: Final = 64 << 20  # what a submitter may make a worker hold for one job
+SESSION_OPEN_S: Final = 6.0  # DIAL_TIMEOUT_S, then a stream on the new connection

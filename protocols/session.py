@@ -1,0 +1,192 @@
+"""The life of a job as a table, and what both of its machines ask of the world.
+
+::
+
+    NEW -> OFFERED -> LEASED -> RUNNING -> DONE | FAILED | CANCELLED | EXPIRED
+
+Submitter and worker each follow this table for a job that they share, with ``SubmitterJob`` and
+``WorkerJob``. They are sans-IO: messages, losses and the time go in; a list of effects comes out,
+to be carried out in order. Nothing else assigns a state.
+
+Three rules make "at least once executed, at most once accepted" hold:
+
+- The submitter issues fences. Each attempt has a higher one, and it takes a result only from the
+worker and fence that it accepted last.
+- The worker keeps an outcome until it is acknowledged, so that an attempt whose session was lost is
+found again and not repeated.
+- The worker drops nothing on a message with an old fence, and starts nothing on one either.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from protocols.errors import LocalProtocolError, RemoteProtocolError
+from protocols.job import FromSubmitter, FromWorker
+
+JobKey = tuple[str, bytes]
+"""(submitter's peer id, job id): what a worker knows a job by. One submitter can't touch another's
+jobs.
+"""
+
+
+class JobState(Enum):
+    """Where a job stands, for one of its two sides."""
+
+    NEW = "new"
+    OFFERED = "offered"
+    LEASED = "leased"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing can change any more."""
+        return not TRANSITIONS[self]
+
+
+class JobEvent(Enum):
+    """What moves a job."""
+
+    OFFER = auto()
+    """It was put to workers; it came from a submitter."""
+    LEASE = auto()
+    """A lease was chosen; a lease was given."""
+    START = auto()
+    """The worker was heard to run it; the input is whole and the runner has it."""
+    FINISH = auto()
+    """Its output is whole."""
+    FAIL = auto()
+    """It failed, or nobody takes it."""
+    LOSE = auto()
+    """The lease is void: lost with its worker, or replaced by an offer with a later fence."""
+    CANCEL = auto()
+    """Someone wants it no more."""
+    EXPIRE = auto()
+    """Its time is up."""
+
+
+TRANSITIONS: Final[dict[JobState, dict[JobEvent, JobState]]] = {
+    JobState.NEW: {
+        JobEvent.OFFER: JobState.OFFERED,
+        JobEvent.FAIL: JobState.FAILED,
+        JobEvent.CANCEL: JobState.CANCELLED,
+        JobEvent.EXPIRE: JobState.EXPIRED,
+    },
+    JobState.OFFERED: {
+        JobEvent.LEASE: JobState.LEASED,
+        JobEvent.FAIL: JobState.FAILED,
+        JobEvent.CANCEL: JobState.CANCELLED,
+        JobEvent.EXPIRE: JobState.EXPIRED,
+    },
+    JobState.LEASED: {
+        JobEvent.START: JobState.RUNNING,
+        JobEvent.LOSE: JobState.OFFERED,
+        JobEvent.FAIL: JobState.FAILED,
+        JobEvent.CANCEL: JobState.CANCELLED,
+        JobEvent.EXPIRE: JobState.EXPIRED,
+    },
+    JobState.RUNNING: {
+        JobEvent.FINISH: JobState.DONE,
+        JobEvent.FAIL: JobState.FAILED,
+        JobEvent.LOSE: JobState.OFFERED,
+        JobEvent.CANCEL: JobState.CANCELLED,
+        JobEvent.EXPIRE: JobState.EXPIRED,
+    },
+    JobState.DONE: {},
+    JobState.FAILED: {},
+    JobState.CANCELLED: {},
+    JobState.EXPIRED: {},
+}
+"""A missing key is an illegal step."""
+
+
+class Lifecycle:
+    """A job's state, moved by the table only."""
+
+    def __init__(self) -> None:
+        self._state = JobState.NEW
+
+    @property
+    def state(self) -> JobState:
+        """Where the job stands."""
+        return self._state
+
+    def step(self, event: JobEvent) -> None:
+        """Move by ``event``; raise ``LocalProtocolError`` and change nothing when the table has no
+        such step.
+        """
+        following = TRANSITIONS[self._state].get(event)
+        if following is None:
+            raise LocalProtocolError(
+                f"a job that is {self._state.value} has no step {event.name}",
+                state=self._state.value,
+                event=event.name,
+            )
+        self._state = following
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Effect: send this after what was sent before; drop it if the session is gone."""
+
+    peer: str
+    message: FromSubmitter | FromWorker
+
+
+@dataclass(frozen=True, slots=True)
+class SendInput:
+    """Effect of the submitter: stream the input to its worker under this fence."""
+
+    peer: str
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """Effect of the submitter: a worker broke the protocol; report it. The job moves on."""
+
+    peer: str
+    error: RemoteProtocolError
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """Effect of the submitter: a result came under a fence that is past. Record it; it is never
+    returned.
+    """
+
+    peer: str
+    fence: int
+    output_cid: bytes
+    record_cid: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Effect of the worker: run this job."""
+
+    key: JobKey
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Effect of the worker: stop running this job; its result is wanted no more."""
+
+    key: JobKey
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """Effect of the worker: send this job's kept outcome under this fence."""
+
+    key: JobKey
+    fence: int
+
+
+Effect = Send | SendInput | Violation | Late | Start | Stop | Deliver

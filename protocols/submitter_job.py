@@ -1,0 +1,399 @@
+"""One job as its submitter sees it: offers, the choice of a lease, failover, and the one result.
+
+A *round* puts the job to candidates, two first and twice as many each time all have refused. An
+*attempt* begins when a lease is accepted; it has the fence of its round. When the attempt is lost,
+the next round begins with a higher fence, and the lost worker is asked last: if it still has the
+job, it goes on there. When every candidate has refused but some are merely busy, the round is
+repeated within the job's budget.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from protocols.errors import RemoteProtocolError
+from protocols.job import (
+    BUSY,
+    EXPIRED,
+    NO_ANSWER,
+    STALE_FENCE,
+    UNREACHABLE,
+    Accept,
+    Ack,
+    Cancel,
+    Chunk,
+    Done,
+    Failed,
+    FromWorker,
+    Lease,
+    Refuse,
+    Release,
+    Renew,
+    Terms,
+)
+from protocols.lease import LeaseClock
+from protocols.limits import (
+    BUSY_RETRY_S_MAX,
+    BUSY_RETRY_S_MIN,
+    LEASE_CHOICE_S,
+    MAX_ATTEMPTS,
+    MAX_FENCE,
+    MAX_FENCE_JUMPS,
+    MAX_JOB_OUTPUT_BYTES,
+    OFFER_ANSWER_S,
+)
+from protocols.pieces import Incoming, Piece
+from protocols.session import (
+    Effect,
+    JobEvent,
+    JobState,
+    Late,
+    Lifecycle,
+    Send,
+    SendInput,
+    Violation,
+)
+
+NEVER: Final = float("inf")
+FIRST_OFFERS: Final = (
+    2  # two choices come within 1.6x of an oracle's p99, one does not; more waste leases
+)
+
+
+class SubmitterJob:
+    """The submitter's machine. ``candidates`` come in the order in which they are to be asked.
+
+    ``last_fence`` is the latest that an earlier submission of this job id used, so that its stray
+    results can't be taken for this one's.
+
+    Every method returns effects to carry out in order. After a change, ``next_deadline`` says when
+    ``tick`` is due at the latest.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        candidates: Sequence[str],
+        deadline: float,
+        *,
+        is_named: bool = False,
+        last_fence: int = 0,
+    ) -> None:
+        self.terms = terms
+        self.fence = last_fence
+        self.attempts = 0
+        self.worker: str | None = None
+        self.progress = (0, terms.items)
+        self.refusals: dict[str, Refuse] = {}
+        """Why each candidate said no, by its last word."""
+        self.losses: list[tuple[str, str]] = []
+        """(worker, why) of each attempt that was lost."""
+        self.done: Done | None = None
+        self.failed: Failed | None = None
+        self._is_named = is_named
+        self._last_fence = last_fence
+        self._life = Lifecycle()
+        self._deadline = deadline
+        self._order = list(candidates)
+        self._unasked: deque[str] = deque()
+        self._suspects: set[str] = set()
+        self._width = FIRST_OFFERS
+        self._offers: dict[str, Lease | None] = {}
+        self._choose_at = NEVER
+        self._ask_again_at = NEVER
+        self._lease = LeaseClock(0.0)
+        self._output = Incoming(terms.output_salt, MAX_JOB_OUTPUT_BYTES)
+        self._held: dict[tuple[str, int], bool] = {}
+        self._seen_fence = 0
+        self._fence_jumps = 0
+        self._handlers: dict[type[Any], Callable[[str, Any, float], list[Effect]]] = {
+            Lease: self._on_lease,
+            Refuse: self._on_refuse,
+            Renew: self._on_renew,
+            Chunk: self._on_chunk,
+            Done: self._on_done,
+            Failed: self._on_failed,
+        }
+
+    @property
+    def state(self) -> JobState:
+        """Where the job stands."""
+        return self._life.state
+
+    @property
+    def next_deadline(self) -> float:
+        """When ``tick`` must be called if nothing else happens."""
+        match self.state:
+            case JobState.OFFERED:
+                return min(self._deadline, self._choose_at, self._ask_again_at)
+            case JobState.LEASED | JobState.RUNNING:
+                return min(self._deadline, self._lease.ends_at)
+            case _:
+                return self._deadline
+
+    def output(self) -> bytes:
+        """Return the output of a job that is DONE."""
+        return self._output.content()
+
+    def start(self, now: float) -> list[Effect]:
+        """Put the job to the first candidates."""
+        self._life.step(JobEvent.OFFER)
+        return self._new_round(now)
+
+    def receive(self, peer: str, message: FromWorker, now: float) -> list[Effect]:
+        """Take a message from a worker; what breaks the protocol costs that worker the job."""
+        try:
+            return self._handlers[type(message)](peer, message, now)
+        except RemoteProtocolError as error:
+            violation = Violation(peer, error)
+            return [violation, *self._drop(peer, f"broke the protocol: {error}", now)]
+
+    def lost(self, peer: str, why: str, now: float) -> list[Effect]:
+        """The session with ``peer`` is gone, or it could not be reached."""
+        if self.state.is_final:
+            return []
+        if peer == self.worker:
+            return self._move_on(why, now)
+        if self.state is JobState.OFFERED and peer in self._offers:
+            return self._refused(peer, self._note(UNREACHABLE, why), now)
+        return []
+
+    def tick(self, now: float) -> list[Effect]:
+        """Act on what is due at ``now``."""
+        if self.state.is_final:
+            return []
+        if now >= self._deadline:
+            return self._end(JobEvent.EXPIRE)
+        if self.state is JobState.OFFERED:
+            is_time = now >= self._ask_again_at
+            return self._ask_everyone(now) if is_time else self._choose_if_due(now)
+        if self.worker is not None and self._lease.is_over(now):
+            stop = Send(self.worker, Cancel(self.terms.job_id, self.fence))
+            return [stop, *self._move_on("its lease ended in silence", now)]
+        return []
+
+    def cancel(self) -> list[Effect]:
+        """The client wants it no more; does nothing to a job that has ended."""
+        return [] if self.state.is_final else self._end(JobEvent.CANCEL)
+
+    def acknowledge(self) -> list[Effect]:
+        """The result of a DONE job is durable here."""
+        assert self.worker is not None, "a job that is DONE has a worker"
+        return [Send(self.worker, Ack(self.terms.job_id, self.fence))]
+
+    # Rounds: offers out, leases and refusals in
+
+    def _new_round(self, now: float) -> list[Effect]:
+        self.fence = max(self.fence, self._seen_fence) + 1
+        self._output = Incoming(self.terms.output_salt, MAX_JOB_OUTPUT_BYTES)
+        return self._ask_everyone(now)
+
+    def _ask_everyone(self, now: float) -> list[Effect]:
+        self.refusals.clear()
+        self._unasked = deque(self._order)
+        self._width = FIRST_OFFERS
+        self._ask_again_at = NEVER
+        return self._ask_more(now)
+
+    def _ask_more(self, now: float) -> list[Effect]:
+        """Widen the round by the next candidates, or end it."""
+        asked: list[str] = []
+        while self._unasked and len(asked) < self._width:
+            if asked and self._unasked[0] in self._suspects:
+                break  # who lost the job gets it only when nobody else takes it
+            asked.append(self._unasked.popleft())
+        if not asked:
+            return self._exhausted(now)
+        self._width *= 2
+        self._choose_at = now + OFFER_ANSWER_S
+        self._offers = dict.fromkeys(asked)
+        offer = self.terms.offer(self.fence, max(0, int((self._deadline - now) * 1000)))
+        return [Send(peer, offer) for peer in asked]
+
+    def _on_lease(self, peer: str, lease: Lease, now: float) -> list[Effect]:
+        is_chosen = peer == self.worker and lease.fence == self.fence
+        if self.state is JobState.OFFERED and lease.fence == self.fence and peer in self._offers:
+            if not any(self._offers.values()):
+                self._choose_at = min(self._choose_at, now + LEASE_CHOICE_S)
+            self._offers[peer] = lease
+            return self._choose_if_due(now)
+        return [] if is_chosen else [Send(peer, Release(self.terms.job_id, lease.fence))]
+
+    def _on_refuse(self, peer: str, refuse: Refuse, now: float) -> list[Effect]:
+        if refuse.fence != self.fence:
+            return []
+        if self.state is JobState.OFFERED and peer in self._offers:
+            return self._refused(peer, refuse, now)
+        if self._is_from_worker(peer, refuse.fence):
+            return self._move_on(f"refused after its lease: {refuse.reason}", now)
+        return []
+
+    def _refused(self, peer: str, refuse: Refuse, now: float) -> list[Effect]:
+        self.refusals[peer] = refuse
+        if (
+            refuse.code == STALE_FENCE and refuse.seen_fence < MAX_FENCE // 2
+        ):  # nobody gets that far
+            self._seen_fence = max(self._seen_fence, refuse.seen_fence)
+        del self._offers[peer]
+        return self._choose_if_due(now)
+
+    def _choose_if_due(self, now: float) -> list[Effect]:
+        """Accept the best lease, once nobody else may still answer or waiting for them would cost
+        too much.
+        """
+        waiting = [peer for peer, lease in self._offers.items() if lease is None]
+        if waiting and now < self._choose_at:
+            return []
+        leases = {peer: lease for peer, lease in self._offers.items() if lease is not None}
+        if leases:
+            return self._accept(min(leases, key=lambda peer: leases[peer].eta_ms), now)
+        for peer in waiting:
+            self.refusals[peer] = self._note(NO_ANSWER, "it did not answer in time")
+        self._offers.clear()
+        released: list[Effect] = [
+            Send(peer, Release(self.terms.job_id, self.fence)) for peer in waiting
+        ]
+        return released if self._ask_again_at != NEVER else [*released, *self._ask_more(now)]
+
+    def _accept(self, peer: str, now: float) -> list[Effect]:
+        lease = self._offers[peer]
+        assert lease is not None, "only a lease is accepted"
+        self._life.step(JobEvent.LEASE)
+        self.worker = peer
+        self.attempts += 1
+        self.progress = (0, self.terms.items)
+        self._held[peer, self.fence] = True
+        self._lease = LeaseClock(now)
+        self._lease.accept(now)
+        others = [other for other in self._offers if other != peer]
+        self._offers.clear()
+        effects: list[Effect] = [Send(peer, Accept(self.terms.job_id, self.fence))]
+        if lease.needs_input:
+            effects.append(SendInput(peer, self.fence))
+        return effects + [Send(o, Release(self.terms.job_id, self.fence)) for o in others]
+
+    def _exhausted(self, now: float) -> list[Effect]:
+        """Everyone refused."""
+        if self._seen_fence >= self.fence and self._fence_jumps < MAX_FENCE_JUMPS:
+            self._fence_jumps += 1
+            return self._new_round(now)
+        waits = [
+            refuse.retry_after_ms / 1000
+            for refuse in self.refusals.values()
+            if refuse.code == BUSY and refuse.retry_after_ms
+        ]
+        if not waits:
+            return self._end(JobEvent.FAIL)
+        self._choose_at = NEVER
+        self._ask_again_at = now + min(max(min(waits), BUSY_RETRY_S_MIN), BUSY_RETRY_S_MAX)
+        return []
+
+    def _note(self, code: str, reason: str) -> Refuse:
+        """What a candidate would have said, had it answered."""
+        return Refuse(self.terms.job_id, self.fence, code, reason[:200])
+
+    # Attempts: one worker, one fence
+
+    def _is_from_worker(self, peer: str, fence: int) -> bool:
+        return peer == self.worker and fence == self.fence and not self.state.is_final
+
+    def _heard(self, now: float) -> None:
+        self._lease.renew(now)
+        if self.state is JobState.LEASED:
+            self._life.step(JobEvent.START)
+
+    def _on_renew(self, peer: str, renew: Renew, now: float) -> list[Effect]:
+        if self._is_from_worker(peer, renew.fence):
+            self._heard(now)
+            self.progress = (renew.items_done, renew.items_total)
+        return []
+
+    def _on_chunk(self, peer: str, chunk: Chunk, now: float) -> list[Effect]:
+        if self._is_from_worker(peer, chunk.fence):
+            self._heard(now)
+            self._output.add(Piece(chunk.index, chunk.body, chunk.digest))
+        return []
+
+    def _on_done(self, peer: str, done: Done, now: float) -> list[Effect]:
+        if not self._is_from_worker(peer, done.fence):
+            return self._on_stray_result(peer, done)
+        if not self._output.holds(done.size_bytes) or self._output.cid != done.output_cid:
+            raise RemoteProtocolError(
+                "the output that came is not the one that was committed to",
+                code="output-mismatch",
+                got=self._output.size_bytes,
+                size_bytes=done.size_bytes,
+            )
+        self._heard(now)
+        self._life.step(JobEvent.FINISH)
+        self.done = done
+        return []
+
+    def _on_stray_result(self, peer: str, done: Done) -> list[Effect]:
+        """A result of an attempt that is past is recorded once; of one that never was, it breaks
+        the protocol.
+        """
+        if (peer, done.fence) == (self.worker, self.fence):
+            return []  # repeated; its acknowledgement comes once it is durable
+        if done.fence <= self._last_fence:
+            self._held.setdefault((peer, done.fence), True)
+        if (peer, done.fence) not in self._held:
+            raise RemoteProtocolError("a result came for a job that the worker does not have")
+        is_new, self._held[peer, done.fence] = self._held[peer, done.fence], False
+        ack = Send(peer, Ack(self.terms.job_id, done.fence))
+        late = Late(peer, done.fence, done.output_cid, done.record_cid)
+        return [late, ack] if is_new else [ack]
+
+    def _on_failed(self, peer: str, failed: Failed, now: float) -> list[Effect]:
+        ack = Send(peer, Ack(self.terms.job_id, failed.fence))
+        if not self._is_from_worker(peer, failed.fence):
+            return [ack]
+        if failed.code == EXPIRED:
+            self._life.step(JobEvent.EXPIRE)
+            return [ack]
+        self.failed = failed
+        if failed.is_worker_fault and not self._is_named:
+            return [ack, *self._drop(peer, f"failed there: {failed.reason}", now)]
+        self._life.step(JobEvent.FAIL)
+        return [ack]
+
+    def _move_on(self, why: str, now: float) -> list[Effect]:
+        """The attempt is lost: go on under a higher fence, and ask the lost worker last."""
+        worker = self.worker
+        assert worker is not None, "only an attempt can be lost"
+        self.losses.append((worker, why))
+        self.worker = None
+        if self.attempts >= MAX_ATTEMPTS:
+            self._life.step(JobEvent.FAIL)
+            return []
+        if worker in self._order:
+            self._order.remove(worker)
+            self._order.append(worker)
+        self._suspects.add(worker)
+        self._life.step(JobEvent.LOSE)
+        return self._new_round(now)
+
+    def _drop(self, peer: str, why: str, now: float) -> list[Effect]:
+        """Never ask this peer about this job again."""
+        if peer in self._order:
+            self._order.remove(peer)
+        if self.state.is_final:
+            return []
+        if peer == self.worker:
+            stop = Send(peer, Cancel(self.terms.job_id, self.fence))
+            return [stop, *self._move_on(why, now)]
+        if peer in self._offers:
+            return self._refused(peer, self._note(UNREACHABLE, why), now)
+        return []
+
+    def _end(self, event: JobEvent) -> list[Effect]:
+        """End the job here, and free whoever holds something of it."""
+        self._life.step(event)
+        job_id, fence = self.terms.job_id, self.fence
+        effects: list[Effect] = [Send(peer, Release(job_id, fence)) for peer in self._offers]
+        if self.worker is not None:
+            effects.append(Send(self.worker, Cancel(job_id, fence)))
+        self._offers.clear()
+        return effects

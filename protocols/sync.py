@@ -1,0 +1,344 @@
+"""``/covey/feed/1``: one peer pulls what another holds of all feeds, and goes on following it.
+
+::
+
+    puller                                  server
+    Want(what I hold, more)…      ──►
+                                  ◄──       Have(what I hold, more)…      or Refuse(code) ◄──
+                                  Bundle…  Tip                  everything the puller lacks
+    Ack(signed)                   ──►                                     once it is on the puller's
+    disk Ask(feed, epoch)              ──►                                     where our histories
+    differ
+                                  ◄──       Inventory(headers, more)…
+    Fetch(headers)                ──►
+                                  ◄──       Bundle…  Tip
+                                  ◄──       Bundle…                       as they are cut or arrive
+                                  ◄──       Tip                           at least every 30 s
+
+Ranges say what is held; where both sides hold a range but not the same bundles (a fork), the puller
+sees from the tips in ``Have`` that its own do not reach them, and asks. The server decides nothing:
+it answers, so a puller that is interrupted simply asks again for what it still lacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum, auto
+from itertools import islice
+from typing import Annotated, Any, Final, TypeAlias
+
+import msgspec
+import zstandard
+
+from protocols.ack import MAX_ACK_BYTES, AckEntry, Digest, Epoch
+from protocols.chain import Chain, Link, Range, Run, extend
+from protocols.errors import RemoteProtocolError
+from protocols.limits import (
+    MAX_BUNDLE_BYTES,
+    MAX_HELD_PER_MESSAGE,
+    MAX_HELD_RANGES,
+    MAX_INVENTORY,
+)
+from protocols.record import Count, PublicKey, Word
+from protocols.wire import MessageCodec
+
+PROTOCOL: Final = "/covey/feed/1"
+VERSION: Final = 1
+
+FeedEpoch = tuple[bytes, int]
+
+_Bounded = msgspec.Meta(max_length=MAX_HELD_RANGES)
+_Named = Annotated[tuple[tuple[Count, Digest], ...], msgspec.Meta(max_length=MAX_INVENTORY)]
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True):
+    """Positional on the wire, with its tag first."""
+
+
+class HeldRanges(_Message, frozen=True):
+    """Which sequences of one feed's epoch the puller holds."""
+
+    feed: PublicKey
+    epoch: Epoch
+    ranges: Annotated[tuple[tuple[Count, Count], ...], _Bounded]
+
+
+class HeldRuns(_Message, frozen=True):
+    """Which unbroken runs of one feed's epoch the server holds: first, next, last header's
+    digest.
+    """
+
+    feed: PublicKey
+    epoch: Epoch
+    runs: Annotated[tuple[tuple[Count, Count, Digest], ...], _Bounded]
+
+
+class Want(_Message, frozen=True, tag=1):
+    """The puller's first words: what it holds, in one message or several."""
+
+    version: Annotated[int, msgspec.Meta(ge=1)]
+    held: Annotated[tuple[HeldRanges, ...], msgspec.Meta(max_length=MAX_HELD_PER_MESSAGE)]
+    follow: bool
+    more: bool
+
+
+class Have(_Message, frozen=True, tag=2):
+    """What the server holds, at the moment from which it answers."""
+
+    held: Annotated[tuple[HeldRuns, ...], msgspec.Meta(max_length=MAX_HELD_PER_MESSAGE)]
+    more: bool
+
+
+class BundleMessage(_Message, frozen=True, tag=3):
+    """One bundle, compressed with zstd."""
+
+    compressed: Annotated[bytes, msgspec.Meta(max_length=MAX_BUNDLE_BYTES + 1_024)]
+
+
+class Tip(_Message, frozen=True, tag=4):
+    """Everything asked for so far has been sent."""
+
+
+class Ack(_Message, frozen=True, tag=5):
+    """The puller has everything below these places on its disk."""
+
+    payload: Annotated[bytes, msgspec.Meta(max_length=MAX_ACK_BYTES)]
+    signature: Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
+
+
+class Ask(_Message, frozen=True, tag=6):
+    """List your bundles of this feed's epoch: they are not the ones that I hold."""
+
+    feed: PublicKey
+    epoch: Epoch
+
+
+class Inventory(_Message, frozen=True, tag=7):
+    """The first sequences and header digests of all bundles held of one feed's epoch."""
+
+    feed: PublicKey
+    epoch: Epoch
+    bundles: _Named
+    more: bool
+
+
+class Fetch(_Message, frozen=True, tag=8):
+    """Send exactly these bundles."""
+
+    feed: PublicKey
+    epoch: Epoch
+    bundles: _Named
+
+
+class Refuse(_Message, frozen=True, tag=9):
+    """The server does not serve this puller, and says why."""
+
+    code: Word
+    reason: Annotated[str, msgspec.Meta(max_length=512)]
+
+
+Message: TypeAlias = Want | Have | BundleMessage | Tip | Ack | Ask | Inventory | Fetch | Refuse
+
+_CODEC: Final[MessageCodec[Message]] = MessageCodec(Message)
+
+
+class State(Enum):
+    """Where one side of the exchange stands, by what it may receive next."""
+
+    AWAITING_WANT = auto()
+    SERVING = auto()
+    AWAITING_HAVE = auto()
+    PULLING = auto()
+    REFUSED = auto()
+
+
+TRANSITIONS: Final[Mapping[State, Mapping[type[Any], State]]] = {
+    State.AWAITING_WANT: {Want: State.SERVING},
+    State.SERVING: {Ack: State.SERVING, Ask: State.SERVING, Fetch: State.SERVING},
+    State.AWAITING_HAVE: {Have: State.PULLING, Refuse: State.REFUSED},
+    State.PULLING: {
+        BundleMessage: State.PULLING,
+        Tip: State.PULLING,
+        Inventory: State.PULLING,
+        Refuse: State.REFUSED,
+    },
+    State.REFUSED: {},
+}
+
+
+class Side:
+    """One side's view of the order of messages; ``receive`` lets nothing through out of turn."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    @classmethod
+    def server(cls) -> Side:
+        """Return the side that answers."""
+        return cls(State.AWAITING_WANT)
+
+    @classmethod
+    def puller(cls) -> Side:
+        """Return the side that asks."""
+        return cls(State.AWAITING_HAVE)
+
+    def receive(self, payload: bytes) -> list[Message]:
+        """Return the messages of one frame; raises ``RemoteProtocolError`` and changes nothing."""
+        messages = _CODEC.decode(payload)
+        state = self.state
+        for message in messages:
+            following = TRANSITIONS[state].get(type(message))
+            if following is None:
+                raise RemoteProtocolError(
+                    f"{type(message).__name__} was not expected in state {state.name}",
+                    code="out-of-turn",
+                )
+            # A list that goes on in the next message keeps the state in which it may.
+            if not (isinstance(message, Want | Have) and message.more):
+                state = following
+        self.state = state
+        return messages
+
+
+def encode(messages: Iterable[Message]) -> bytes:
+    """Return the payload of one frame."""
+    return _CODEC.encode(messages)
+
+
+def want_messages(chains: Mapping[FeedEpoch, Chain], *, follow: bool) -> Iterator[Want]:
+    """Say what is held in as many messages as it takes, one a frame."""
+    held = (
+        HeldRanges(feed, epoch, tuple(chain.ranges()[:MAX_HELD_RANGES]))
+        for (feed, epoch), chain in sorted(chains.items(), key=_by_feed)
+    )
+    for part, more in _parts(held, MAX_HELD_PER_MESSAGE):
+        yield Want(VERSION, part, follow, more)
+
+
+def have_messages(chains: Mapping[FeedEpoch, Chain]) -> Iterator[Have]:
+    """Say what the server holds in as many messages as it takes, one a frame."""
+    held = (
+        HeldRuns(feed, epoch, tuple(chain.runs()[:MAX_HELD_RANGES]))
+        for (feed, epoch), chain in sorted(chains.items(), key=_by_feed)
+    )
+    for part, more in _parts(held, MAX_HELD_PER_MESSAGE):
+        yield Have(part, more)
+
+
+def inventory_messages(key: FeedEpoch, chain: Iterable[Link]) -> Iterator[Inventory]:
+    """List the bundles of one feed's epoch in as many messages as it takes, one a frame."""
+    named = ((link.first_sequence, link.digest) for link in chain)
+    for part, more in _parts(named, MAX_INVENTORY):
+        yield Inventory(*key, part, more)
+
+
+def fetch_messages(key: FeedEpoch, named: Sequence[tuple[int, bytes]]) -> Iterator[Fetch]:
+    """Ask for bundles in as many messages as it takes, one a frame; for none when there are
+    none.
+    """
+    for start in range(0, len(named), MAX_INVENTORY):
+        yield Fetch(*key, tuple(named[start : start + MAX_INVENTORY]))
+
+
+def ranges_of(want: Iterable[Want]) -> dict[FeedEpoch, list[Range]]:
+    """Return what a puller said that it holds."""
+    return {(h.feed, h.epoch): list(h.ranges) for message in want for h in message.held}
+
+
+def pack(bundle: bytes) -> BundleMessage:
+    """Return the message that carries a bundle."""
+    return BundleMessage(zstandard.ZstdCompressor(level=3).compress(bundle))
+
+
+def unpack(message: BundleMessage) -> bytes:
+    """Return the bundle that a message carries; raises ``RemoteProtocolError``.
+
+    The size is read before anything is expanded: a kilobyte of zstd can stand for gigabytes.
+    """
+    try:
+        parameters = zstandard.get_frame_parameters(message.compressed)
+        if not 0 < parameters.content_size <= MAX_BUNDLE_BYTES:
+            raise RemoteProtocolError("a compressed bundle does not tell its size or is too large")
+        decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
+        return decompressor.decompress(message.compressed, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise RemoteProtocolError(f"a compressed bundle is damaged: {error}") from error
+
+
+_MAX_WINDOW_BYTES: Final = 1 << 20  # a frame header may ask for gigabytes; a bundle is 256 KiB
+
+
+class Offer:
+    """What a server has offered on one stream, and how much of it we hold and have acknowledged."""
+
+    def __init__(self) -> None:
+        self._runs: dict[FeedEpoch, list[Run]] = {}
+        self._acked: dict[FeedEpoch, int] = {}
+        self._asked: set[FeedEpoch] = set()
+        self._touched: set[FeedEpoch] = set()
+
+    def have(self, message: Have) -> None:
+        """Take in what the server says that it holds."""
+        for held in message.held:
+            self._runs[held.feed, held.epoch] = [Run(*run) for run in held.runs]
+            self._touched.add((held.feed, held.epoch))
+
+    def caught_up(self) -> None:
+        """Take in that the server has sent everything asked for so far."""
+        self._touched.update(self._runs)
+
+    def fresh(self, key: FeedEpoch, link: Link) -> None:
+        """Take in a bundle that the server did not hold when it said what it holds."""
+        runs = self._runs.setdefault(key, [])
+        if not any(r.first_sequence <= link.first_sequence < r.next_sequence for r in runs):
+            extend(runs, link)
+            self._touched.add(key)
+
+    def doubts(self, chains: Mapping[FeedEpoch, Chain]) -> list[FeedEpoch]:
+        """Return, once each, the epochs of which the server sent all and we still lack
+        something.
+        """
+        unasked = (key for key in self._runs if key not in self._asked)
+        lacking = [key for key in unasked if not self._is_held(key, chains)]
+        self._asked.update(lacking)
+        return lacking
+
+    def acks(self, chains: Mapping[FeedEpoch, Chain]) -> list[AckEntry]:
+        """Return what can be acknowledged now and was not before; only for what is on our disk."""
+        entries: list[AckEntry] = []
+        touched, self._touched = self._touched, set()
+        for key in sorted(touched):
+            place = _held_up_to(sorted(self._runs[key]), chains.get(key))
+            if place > self._acked.get(key, 0):
+                self._acked[key] = place
+                entries.append(AckEntry(*key, place))
+        return entries
+
+    def _is_held(self, key: FeedEpoch, chains: Mapping[FeedEpoch, Chain]) -> bool:
+        chain = chains.get(key)
+        return chain is not None and all(chain.covers(run) for run in self._runs[key])
+
+
+def _held_up_to(runs: Iterable[Run], chain: Chain | None) -> int:
+    place = 0
+    for run in runs:
+        if chain is None or not chain.covers(run):
+            break
+        place = max(place, run.next_sequence)
+    return place
+
+
+def _by_feed(item: tuple[FeedEpoch, Chain]) -> FeedEpoch:
+    return item[0]
+
+
+def _parts(items: Iterable[Any], size: int) -> Iterator[tuple[tuple[Any, ...], bool]]:
+    """Yield ``items`` in parts and whether more follow; one empty part when there are none."""
+    iterator = iter(items)
+    part = tuple(islice(iterator, size))
+    while True:
+        following = tuple(islice(iterator, size))
+        yield part, bool(following)
+        if not following:
+            return
+        part = following

@@ -1,0 +1,98 @@
+"""One job as its worker sees it, and what is kept of it: see ``protocols.worker_jobs`` for what
+happens to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from protocols.job import Done, Failed, Terms
+from protocols.lease import LeaseClock
+from protocols.pieces import Incoming, Outgoing
+from protocols.session import JobKey, JobState, Lifecycle
+
+NEVER: Final = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """Admission's yes: how long the job itself takes here, and when it would be done."""
+
+    estimate_s: float
+    eta_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a worker has taken on: jobs in all, those of the submitter who asks, and the work that
+    is left.
+    """
+
+    jobs: int
+    jobs_of_submitter: int
+    queued_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: ``Done`` with its output, or ``Failed`` without; the fence is put in on
+    delivery.
+    """
+
+    message: Done | Failed
+    output: Outgoing | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """What keeping it costs."""
+        return len(self.output.content) if self.output else 0
+
+    def final_message(self, fence: int) -> Done | Failed:
+        """Return the message that ends the job under ``fence``."""
+        return msgspec.structs.replace(self.message, fence=fence)
+
+
+@dataclass(slots=True, eq=False)
+class WorkerJob:
+    """One job here."""
+
+    submitter: str
+    terms: Terms
+    fence: int
+    estimate_s: float
+    deadline: float
+    lease: LeaseClock
+    input: Incoming
+    life: Lifecycle = field(default_factory=Lifecycle)
+    progress: tuple[int, int] = (0, 0)
+    outcome: Outcome | None = None
+    orphan_at: float = NEVER
+    forget_at: float = NEVER
+
+    def take_input(self) -> bytes:
+        """Return the whole input, once: it is not needed here after its run began."""
+        content, self.input = self.input.content(), Incoming(b"", 0)
+        return content
+
+    @property
+    def key(self) -> JobKey:
+        """What the job is known by."""
+        return (self.submitter, self.terms.job_id)
+
+    @property
+    def state(self) -> JobState:
+        """Where the job stands."""
+        return self.life.state
+
+    @property
+    def next_deadline(self) -> float:
+        """When ``WorkerJobs.tick`` is due for it."""
+        if self.state is JobState.LEASED:
+            return min(self.lease.ends_at, self.lease.renew_at, self.deadline)
+        if self.state is JobState.RUNNING:
+            renew_at = self.lease.renew_at if self.lease.is_accepted else NEVER
+            return min(renew_at, self.orphan_at, self.deadline)
+        return self.forget_at

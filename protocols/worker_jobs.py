@@ -1,0 +1,328 @@
+"""Every job as its worker sees it: leases given, inputs coming in, runs, and outcomes kept until
+they are acknowledged.
+
+A job is known by (submitter, job id). An offer for a known job with the same terms attaches to it,
+whatever it is at; with other terms it is refused. The latest offer's fence is the only one that is
+listened to. A submitter that goes away leaves its running jobs as orphans: they go on for
+``ORPHAN_S``, so that it can come back for them, and outcomes wait for ``OUTCOME_KEEP_S``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from protocols.errors import RemoteProtocolError
+from protocols.job import (
+    EXPIRED,
+    LEASE_OVER,
+    OTHER_SPECIFICATION,
+    STALE_FENCE,
+    WRONG_COMMITMENT,
+    Accept,
+    Ack,
+    Cancel,
+    Done,
+    Failed,
+    FromSubmitter,
+    Input,
+    Lease,
+    Offer,
+    Refuse,
+    Release,
+    Renew,
+    Terms,
+)
+from protocols.lease import LeaseClock
+from protocols.limits import (
+    LEASE_RENEW_S,
+    LEASE_TTL_S,
+    MAX_OUTCOME_BYTES,
+    ORPHAN_S,
+    OUTCOME_KEEP_S,
+    PROGRESS_S,
+)
+from protocols.pieces import Incoming, Piece
+from protocols.session import (
+    Deliver,
+    Effect,
+    JobEvent,
+    JobKey,
+    JobState,
+    Send,
+    Start,
+    Stop,
+)
+from protocols.worker_job import NEVER, Granted, Load, Outcome, WorkerJob
+
+Decide = Callable[[str, Offer, Load], Granted | Refuse]
+"""Admission: whether to take an offer of that submitter, given what this worker has to do."""
+
+
+class WorkerJobs:
+    """The worker's machine: all its jobs, of all submitters.
+
+    Every method returns effects to carry out in order. After ``Start``, the caller runs the job and
+    says how it ended with ``finish`` or ``fail``; after ``Stop`` it need not. ``next_deadline``
+    says when ``tick`` is due at the latest.
+    """
+
+    def __init__(self, decide: Decide) -> None:
+        self._decide = decide
+        self._jobs: dict[JobKey, WorkerJob] = {}
+        self._kept_bytes = 0
+        self._handlers: dict[type[Any], Callable[[WorkerJob, Any, float], list[Effect]]] = {
+            Accept: self._on_accept,
+            Input: self._on_input,
+            Release: self._on_release,
+            Cancel: self._on_cancel,
+            Ack: self._on_ack,
+        }
+
+    def get(self, key: JobKey) -> WorkerJob | None:
+        """Return a job, if it is known."""
+        return self._jobs.get(key)
+
+    @property
+    def next_deadline(self) -> float:
+        """When ``tick`` must be called if nothing else happens."""
+        return min((job.next_deadline for job in self._jobs.values()), default=NEVER)
+
+    @property
+    def unfinished(self) -> int:
+        """How many jobs are leased or running."""
+        return sum(not job.state.is_final for job in self._jobs.values())
+
+    @property
+    def kept_bytes(self) -> int:
+        """What the kept outcomes hold."""
+        return self._kept_bytes
+
+    def receive(self, submitter: str, message: FromSubmitter, now: float) -> list[Effect]:
+        """Take a message from a submitter."""
+        job = self._jobs.get((submitter, message.job_id))
+        if isinstance(message, Offer):
+            return self._offered(job, submitter, message, now)
+        if job is None or message.fence != job.fence:
+            return self._on_unknown(job, submitter, message)
+        return self._handlers[type(message)](job, message, now)
+
+    def detach(self, key: JobKey, now: float) -> list[Effect]:
+        """The session of this job's submitter is gone."""
+        job = self._jobs.get(key)
+        if job is None:
+            return []
+        if job.state is JobState.LEASED:
+            return self._forget(job, JobEvent.EXPIRE)
+        job.lease.is_accepted = False
+        if job.state is JobState.RUNNING:
+            self._orphan(job, now)
+        return []
+
+    def finish(self, job: WorkerJob, outcome: Outcome, now: float) -> list[Effect]:
+        """The run of ``job`` ended by itself; does nothing if the job was stopped meanwhile."""
+        if job.state is not JobState.RUNNING:
+            return []
+        is_done = isinstance(outcome.message, Done)
+        job.life.step(JobEvent.FINISH if is_done else JobEvent.FAIL)
+        job.outcome = outcome
+        job.forget_at = now + OUTCOME_KEEP_S
+        self._kept_bytes += outcome.size_bytes
+        self._make_room()
+        return [Deliver(job.key, job.fence)] if job.lease.is_accepted else []
+
+    def progressed(self, job: WorkerJob, done: int, total: int, now: float) -> list[Effect]:
+        """The run of ``job`` came this far; its submitter is told every ``PROGRESS_S`` at most."""
+        job.progress = (min(done, total), total)
+        is_told = now < job.lease.renew_at - LEASE_RENEW_S + PROGRESS_S
+        if is_told or job.state is not JobState.RUNNING or not job.lease.is_accepted:
+            return []
+        return self._renew(job, now)
+
+    def tick(self, now: float) -> list[Effect]:
+        """Act on what is due at ``now``: renewals, ended leases, orphans, old outcomes."""
+        due = [job for job in self._jobs.values() if job.next_deadline <= now]
+        return [effect for job in due for effect in self._tick_job(job, now)]
+
+    # Offers
+
+    def _offered(
+        self, job: WorkerJob | None, submitter: str, offer: Offer, now: float
+    ) -> list[Effect]:
+        if job is None:
+            return self._admit(submitter, offer, now)
+        if Terms.of(offer) != job.terms:
+            reason = "this job id is in use for another job"
+            return self._refuse(submitter, offer, OTHER_SPECIFICATION, reason)
+        if offer.fence < job.fence:
+            return self._refuse(submitter, offer, STALE_FENCE, "a later attempt was offered")
+        if offer.fence > job.fence:
+            self._reattach(job, offer, now)
+        needs_input = job.state is JobState.LEASED
+        return [Send(submitter, self._lease_of(job, now, needs_input=needs_input))]
+
+    def _admit(self, submitter: str, offer: Offer, now: float) -> list[Effect]:
+        decision = self._decide(submitter, offer, self._load(submitter))
+        if isinstance(decision, Refuse):
+            return [Send(submitter, decision)]
+        job = WorkerJob(
+            submitter=submitter,
+            terms=Terms.of(offer),
+            fence=offer.fence,
+            estimate_s=decision.estimate_s,
+            deadline=now + offer.budget_ms / 1000,
+            lease=LeaseClock(now),
+            input=Incoming(offer.input_salt, offer.size_bytes),
+            progress=(0, offer.items),
+        )
+        job.life.step(JobEvent.OFFER)
+        job.life.step(JobEvent.LEASE)
+        self._jobs[job.key] = job
+        lease = msgspec.structs.replace(self._lease_of(job, now), eta_ms=decision.eta_ms)
+        return [Send(submitter, lease)]
+
+    def _reattach(self, job: WorkerJob, offer: Offer, now: float) -> None:
+        """A later attempt takes over what is here; until it is accepted, it gets nothing."""
+        job.fence = offer.fence
+        job.lease = LeaseClock(now)
+        job.deadline = now + offer.budget_ms / 1000
+        if job.state is JobState.LEASED:
+            job.life.step(JobEvent.LOSE)
+            job.life.step(JobEvent.LEASE)
+            job.input = Incoming(job.terms.input_salt, job.terms.size_bytes)
+        elif job.state is JobState.RUNNING:
+            self._orphan(job, now)
+
+    def _lease_of(self, job: WorkerJob, now: float, *, needs_input: bool = True) -> Lease:
+        eta_s = 0.0 if job.state.is_final else min(job.estimate_s, max(0.0, job.deadline - now))
+        return Lease(
+            job.terms.job_id, job.fence, int(eta_s * 1000), int(LEASE_TTL_S * 1000), needs_input
+        )
+
+    def _load(self, submitter: str) -> Load:
+        active = [job for job in self._jobs.values() if not job.state.is_final]
+        return Load(
+            jobs=len(active),
+            jobs_of_submitter=sum(job.submitter == submitter for job in active),
+            queued_s=sum(j.estimate_s for j in active if j.state is JobState.LEASED),
+        )
+
+    def _refuse(
+        self, submitter: str, message: FromSubmitter, code: str, reason: str
+    ) -> list[Effect]:
+        job = self._jobs.get((submitter, message.job_id))
+        seen_fence = job.fence if job and code == STALE_FENCE else 0
+        refuse = Refuse(message.job_id, message.fence, code, reason, seen_fence=seen_fence)
+        return [Send(submitter, refuse)]
+
+    # What follows a lease
+
+    def _on_unknown(
+        self, job: WorkerJob | None, submitter: str, message: FromSubmitter
+    ) -> list[Effect]:
+        """A job or fence that is past, or never was: only an acceptance needs an answer."""
+        if not isinstance(message, Accept):
+            return []
+        if job is None:
+            return self._refuse(submitter, message, LEASE_OVER, "its lease is over")
+        return self._refuse(submitter, message, STALE_FENCE, "another attempt was offered")
+
+    def _on_accept(self, job: WorkerJob, _: Accept, now: float) -> list[Effect]:
+        if job.lease.is_accepted:
+            return []
+        job.lease.accept(now)
+        job.orphan_at = NEVER
+        return [Deliver(job.key, job.fence)] if job.state.is_final else []
+
+    def _on_input(self, job: WorkerJob, message: Input, now: float) -> list[Effect]:
+        if job.state is not JobState.LEASED or not job.lease.is_accepted:
+            return []
+        try:
+            job.input.add(Piece(message.index, message.body, message.digest))
+        except RemoteProtocolError as error:
+            return self._reject_input(job, str(error))
+        job.lease.ends_at = now + LEASE_TTL_S
+        if not job.input.holds(job.terms.size_bytes):
+            return []
+        if job.input.cid != job.terms.input_cid:
+            return self._reject_input(job, "the input is not the one that was committed to")
+        job.life.step(JobEvent.START)
+        return [Start(job.key), *self._renew(job, now)]
+
+    def _reject_input(self, job: WorkerJob, reason: str) -> list[Effect]:
+        refuse = Refuse(job.terms.job_id, job.fence, WRONG_COMMITMENT, reason[:200])
+        return [Send(job.submitter, refuse), *self._forget(job, JobEvent.FAIL)]
+
+    def _on_release(self, job: WorkerJob, _: Release, now: float) -> list[Effect]:
+        if job.state is JobState.LEASED and not job.lease.is_accepted:
+            return self._forget(job, JobEvent.CANCEL)
+        return []
+
+    def _on_cancel(self, job: WorkerJob, _: Cancel, now: float) -> list[Effect]:
+        return self._forget(job, JobEvent.CANCEL)
+
+    def _on_ack(self, job: WorkerJob, _: Ack, now: float) -> list[Effect]:
+        return self._forget(job, JobEvent.CANCEL) if job.state.is_final else []
+
+    # Time
+
+    def _tick_job(self, job: WorkerJob, now: float) -> list[Effect]:
+        if job.state.is_final:
+            return self._forget(job, JobEvent.CANCEL)
+        if now >= job.deadline:
+            return self._expire(job)
+        if job.state is JobState.LEASED and job.lease.is_over(now):
+            return self._lapse(job)
+        if now >= job.orphan_at:
+            return self._forget(job, JobEvent.CANCEL)
+        return self._renew(job, now) if job.lease.is_due(now) else []
+
+    def _expire(self, job: WorkerJob) -> list[Effect]:
+        failed = Failed(job.terms.job_id, job.fence, EXPIRED, "its time ran out", False)
+        told: list[Effect] = [Send(job.submitter, failed)] if job.lease.is_accepted else []
+        return [*told, *self._forget(job, JobEvent.EXPIRE)]
+
+    def _lapse(self, job: WorkerJob) -> list[Effect]:
+        """Nobody accepted, or the input stopped coming."""
+        if not job.lease.is_accepted:
+            return self._forget(job, JobEvent.EXPIRE)
+        refuse = Refuse(job.terms.job_id, job.fence, LEASE_OVER, "its input stopped coming")
+        return [Send(job.submitter, refuse), *self._forget(job, JobEvent.EXPIRE)]
+
+    def _renew(self, job: WorkerJob, now: float) -> list[Effect]:
+        if job.state is JobState.RUNNING:
+            job.lease.renew(now)
+        else:
+            # The input comes in: we owe signs of life, but without pieces the lease here ends.
+            job.lease.renew_at = now + LEASE_RENEW_S
+        done, total = job.progress
+        return [Send(job.submitter, Renew(job.terms.job_id, job.fence, done, total))]
+
+    def _orphan(self, job: WorkerJob, now: float) -> None:
+        job.lease.is_accepted = False
+        job.orphan_at = now + ORPHAN_S
+
+    def _forget(self, job: WorkerJob, event: JobEvent) -> list[Effect]:
+        """Drop a job, and its outcome or run with it."""
+        del self._jobs[job.key]
+        if job.outcome is not None:
+            self._kept_bytes -= job.outcome.size_bytes
+        if job.state.is_final:
+            return []
+        is_running = job.state is JobState.RUNNING
+        job.life.step(event)
+        return [Stop(job.key)] if is_running else []
+
+    def _make_room(self) -> None:
+        """Keep the outcomes within their limit; the oldest go first."""
+        if self._kept_bytes <= MAX_OUTCOME_BYTES:
+            return
+        kept = sorted(
+            (job for job in self._jobs.values() if job.state.is_final), key=lambda j: j.forget_at
+        )
+        for job in kept[:-1]:
+            if self._kept_bytes <= MAX_OUTCOME_BYTES:
+                return
+            self._forget(job, JobEvent.CANCEL)

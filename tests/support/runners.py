@@ -1,0 +1,96 @@
+"""Runners and models in memory, with the interfaces of ``RunnerPool`` and ``ModelStore``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from node.manifest import FileEntry, Manifest, ModelMissingError
+from node.models import InstalledModel
+from node.runner_child import RunOutcome
+from node.runners import RunRequest
+
+
+def model_of(name: str, kind: str = "embed") -> InstalledModel:
+    """An installed model that has no files."""
+    manifest = Manifest(
+        name=name,
+        kind=kind,
+        architecture="none",
+        precision="fp32",
+        dimension=4,
+        max_tokens=8,
+        license="none",
+        source="tests",
+        files={"model.safetensors": FileEntry("0" * 64, 1)},
+    )
+    return InstalledModel(name, manifest.cid, kind, Path("/nowhere"), manifest, ("fp32", "bf16"))
+
+
+@dataclass
+class FakeModels:
+    """The models of one worker, by name."""
+
+    models: dict[str, InstalledModel] = field(default_factory=dict)
+
+    def get(self, name: str) -> InstalledModel:
+        try:
+            return self.models[name]
+        except KeyError:
+            raise ModelMissingError(f"model {name} is not installed here") from None
+
+
+@dataclass
+class FakeRunnerPool:
+    """Answers with ``output_of(input)`` after ``pace_s`` an item, unless told to fail or to hold
+    on.
+    """
+
+    pace_s: float = 0.0
+    error: Exception | None = None
+    """What every job fails with."""
+    hold: bool = False
+    """Whether jobs go on until they are cancelled."""
+    output_of: Callable[[bytes], bytes] = bytes.upper
+    estimate: float | None = None
+    requests: list[RunRequest] = field(default_factory=list)
+    finished: int = 0
+    cancelled: int = 0
+    running: int = 0
+
+    async def run(
+        self, request: RunRequest, on_progress: Callable[[int, int], None] = lambda _d, _t: None
+    ) -> RunOutcome:
+        self.requests.append(request)
+        self.running += 1
+        try:
+            await self._work(request, on_progress)
+        except trio.Cancelled:
+            self.cancelled += 1
+            raise
+        finally:
+            self.running -= 1
+        self.finished += 1
+        return RunOutcome(
+            self.output_of(request.input),
+            {"engine": "fake", "threads": 1, "precision": request.precision},
+            {"busy_ms": 1.5, "load_ms": 0.0},
+        )
+
+    async def _work(self, request: RunRequest, on_progress: Callable[[int, int], None]) -> None:
+        if self.hold:
+            await trio.sleep_forever()
+        for done in range(1, request.items + 1):
+            await trio.sleep(self.pace_s)
+            on_progress(done, request.items)
+        if self.error is not None:
+            raise self.error
+
+    def estimate_s(self, model: str, precision: str, items: int, size_bytes: int) -> float | None:
+        return self.estimate
+
+    def backlog_s(self, model: str, precision: str) -> float:
+        return (self.estimate or 0.0) * self.running

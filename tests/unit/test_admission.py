@@ -1,0 +1,115 @@
+from dataclasses import dataclass
+
+import pytest
+
+from node.admission import Admission
+from protocols.cid import CID
+from protocols.job import Offer, Refuse, Terms
+from protocols.limits import MAX_JOB_INPUT_BYTES, MAX_JOBS_PER_SUBMITTER, MAX_WORKER_JOBS
+from protocols.worker_job import Granted, Load
+from tests.support.runners import FakeModels, model_of
+
+IDLE = Load(0, 0, 0.0)
+
+
+@dataclass
+class Place:
+    """Roles and estimates as a test wants them."""
+
+    roles_of: tuple[str, ...] = ("submitter",)
+    estimate: float | None = 1.0
+    backlog: float = 0.0
+
+    def roles(self, _peer: str) -> tuple[str, ...]:
+        return self.roles_of
+
+    def estimate_s(self, _m: str, _p: str, _items: int, _size: int) -> float | None:
+        return self.estimate
+
+    def backlog_s(self, _m: str, _p: str) -> float:
+        return self.backlog
+
+
+def offer(budget_ms: int = 60_000, **changes: object) -> Offer:
+    terms: dict[str, object] = {
+        "job_id": b"j" * 16,
+        "kind": "embed",
+        "model": "m",
+        "precision": "auto",
+        "items": 3,
+        "size_bytes": 10,
+        "input_cid": bytes(CID.of(b"")),
+        "input_salt": bytes(16),
+        "output_salt": bytes(16),
+        **changes,
+    }
+    return Terms(**terms).offer(1, budget_ms)  # type: ignore[arg-type]
+
+
+def decide(place: Place, asked: Offer, load: Load = IDLE) -> Granted | Refuse:
+    return Admission(place, FakeModels({"m": model_of("m")}), place).decide("peer", asked, load)
+
+
+def code(place: Place, asked: Offer, load: Load = IDLE) -> str:
+    answer = decide(place, asked, load)
+    assert isinstance(answer, Refuse)
+    assert (answer.job_id, answer.fence) == (asked.job_id, asked.fence)
+    return answer.code
+
+
+def test_an_idle_worker_takes_a_job_and_says_when_it_would_be_done() -> None:
+    assert decide(Place(), offer()) == Granted(1.0, 1_000)
+    assert decide(Place(estimate=None), offer()) == Granted(0.0, 0)
+    assert decide(Place(backlog=0.5), offer(), Load(1, 1, 0.25)) == Granted(1.0, 1_750)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"model": "other"}, "unknown-model"),
+        ({"model": "../../etc"}, "unknown-model"),
+        ({"kind": "generate"}, "unknown-kind"),
+        ({"precision": "int4"}, "unknown-precision"),
+        ({"size_bytes": MAX_JOB_INPUT_BYTES + 1}, "too-big"),
+        ({"requirements": {"device": "cuda"}}, "unmet-requirement"),
+    ],
+)
+def test_what_would_never_run_here_is_refused_for_good(
+    changes: dict[str, object], expected: str
+) -> None:
+    assert code(Place(), offer(**changes)) == expected
+
+
+def test_only_submitters_may_offer() -> None:
+    assert code(Place(roles_of=("worker",)), offer()) == "unauthorised"
+    assert code(Place(roles_of=()), offer()) == "unauthorised"
+
+
+def test_a_long_queue_is_refused_with_the_time_to_ask_again() -> None:
+    answer = decide(Place(backlog=3.5), offer())
+
+    assert isinstance(answer, Refuse)
+    assert (answer.code, answer.retry_after_ms) == ("busy", 2_500)
+    assert code(Place(), offer(), Load(3, 3, 1.1)) == "busy"
+
+
+def test_a_job_that_can_not_end_within_its_budget_is_refused() -> None:
+    assert code(Place(estimate=5.0), offer(budget_ms=4_000)) == "expired"
+    assert code(Place(estimate=None), offer(budget_ms=0)) == "expired"
+    assert code(Place(estimate=0.5, backlog=0.9), offer(budget_ms=1_000)) == "busy"
+
+
+def test_jobs_are_bounded_in_all_and_for_each_submitter() -> None:
+    assert code(Place(), offer(), Load(MAX_WORKER_JOBS, 0, 0.0)) == "busy"
+    assert code(Place(), offer(), Load(300, MAX_JOBS_PER_SUBMITTER, 0.0)) == "busy"
+
+
+def test_a_draining_worker_refuses_everything() -> None:
+    place = Place()
+    admission = Admission(place, FakeModels({"m": model_of("m")}), place)
+    admission.is_draining = True
+
+    answer = admission.decide("peer", offer(), IDLE)
+
+    assert isinstance(answer, Refuse)
+    assert answer.code == "draining"

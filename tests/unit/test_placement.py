@@ -1,0 +1,79 @@
+import random
+from collections import Counter
+
+import pytest
+import trio
+
+from node.placement import (
+    UNMEASURED_GFLOPS,
+    Candidate,
+    JobNeeds,
+    candidates,
+    explain,
+    order,
+    speed_of,
+)
+from protocols.job import Refuse
+from tests.support.jobs import MODEL, JobMesh
+
+NEEDS = JobNeeds("embed", MODEL)
+
+
+def test_the_first_place_goes_to_peers_by_their_share_of_speed() -> None:
+    rng = random.Random(1)
+    considered = [Candidate("slow", 1.0), Candidate("mid", 3.0), Candidate("fast", 6.0)]
+
+    first = Counter(order(considered, rng)[0] for _ in range(4_000))
+
+    assert first["slow"] / 4_000 == pytest.approx(0.1, abs=0.03)
+    assert first["mid"] / 4_000 == pytest.approx(0.3, abs=0.03)
+    assert first["fast"] / 4_000 == pytest.approx(0.6, abs=0.03)
+
+
+def test_everyone_who_will_do_is_in_the_order_once_and_nobody_else() -> None:
+    considered = [Candidate("a", 5.0), Candidate("b", 1e8), Candidate("no", 9.0, "has no model")]
+
+    assert sorted(order(considered, random.Random(2))) == ["a", "b"]
+
+
+async def test_who_is_considered_and_why_not() -> None:
+    mesh = JobMesh()
+    submitter, worker = mesh.add("submitter"), mesh.add("worker", speed=7.0)
+    mesh.introduce()
+    await trio.lowlevel.checkpoint()
+
+    def reason(needs: JobNeeds) -> str | None:
+        (candidate,) = candidates(submitter.directory, needs)
+        return candidate.reason
+
+    assert candidates(submitter.directory, NEEDS) == [Candidate(worker.peer_id, 7.0)]
+    assert reason(JobNeeds("embed", "other")) == "has no model other"
+    assert reason(JobNeeds("generate", MODEL)) == "runs minilm as embed, not generate"
+    assert reason(JobNeeds("embed", MODEL, "bf16")) is None
+    assert reason(JobNeeds("embed", MODEL, "int4")) == "runs minilm in fp32, bf16 only"
+    assert reason(JobNeeds("embed", MODEL, peer="nobody")) == "is not known here"
+    assert reason(JobNeeds("embed", MODEL, peer=submitter.peer_id)) == (
+        "has no current advert as a worker"
+    )
+
+
+@pytest.mark.parametrize("stated", [None, 0, -1.0, float("inf"), float("nan"), "fast", 1e12])
+async def test_a_speed_that_is_none_counts_as_unmeasured(stated: object) -> None:
+    mesh = JobMesh()
+    advert = mesh.add("worker").advert().advert
+    advert.capabilities["matmul_gflops"] = stated
+
+    assert speed_of(advert) == UNMEASURED_GFLOPS
+
+
+def test_the_explanation_names_what_was_looked_for_and_each_reason() -> None:
+    considered = [Candidate("a", 1.0), Candidate("b", 1.0, "has no model m"), Candidate("c", 1.0)]
+    refusals = {"a": Refuse(b"j" * 16, 1, "busy", "much to do")}
+
+    told = explain(JobNeeds("embed", "m", "auto", "a"), considered, refusals)
+
+    assert told == (
+        "looked for kind embed, model m, precision auto at a; "
+        "a: busy (much to do); b: has no model m; c: was not asked"
+    )
+    assert explain(NEEDS, []).endswith("no worker is known")

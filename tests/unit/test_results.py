@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from node.errors import InputError
+from node.results import read_items, write_file
+
+
+def written(folder: Path, content: bytes, name: str = "input.txt") -> str:
+    path = folder / name
+    path.write_bytes(content)
+    return str(path)
+
+
+def test_each_line_is_one_item_and_empty_ones_keep_their_place(tmp_path: Path) -> None:
+    source = written(tmp_path, b"one\r\n\ntwo\n")
+
+    assert read_items(source, is_whole=False) == ["one", "", "two"]
+
+
+def test_whole_input_is_one_item(tmp_path: Path) -> None:
+    assert read_items(written(tmp_path, b"one\ntwo\n"), is_whole=True) == ["one\ntwo\n"]
+
+
+def test_json_lines_are_strings_or_objects_with_text(tmp_path: Path) -> None:
+    source = written(tmp_path, b'"one"\n{"text": "two", "id": 2}\n', "input.jsonl")
+
+    assert read_items(source, is_whole=False) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "told"),
+    [
+        (b"", "input.txt", "empty"),
+        (b"\n\n", "input.txt", "empty"),
+        (b"\xff\xfe\x00", "input.txt", "UTF-8"),
+        (b"a\0b", "input.txt", "NUL"),
+        (b"{", "input.jsonl", ":1 is not JSON"),
+        (b'"a"\n7\n', "input.jsonl", ":2 is neither"),
+    ],
+)
+def test_input_that_is_no_text_is_refused_with_the_reason(
+    tmp_path: Path, content: bytes, name: str, told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        read_items(written(tmp_path, content, name), is_whole=False)
+
+
+def test_a_missing_input_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        read_items(str(tmp_path / "none"), is_whole=False)
+
+
+def test_results_are_written_whole_as_numpy_or_as_json_lines(tmp_path: Path) -> None:
+    vectors = np.ones((2, 3), np.float32)
+    rows = [{"index": 0, "embedding": [1.0]}]
+
+    write_file(tmp_path / "out.npy", rows, lambda: vectors)
+    write_file(tmp_path / "out.jsonl", rows, lambda: vectors)
+
+    assert np.array_equal(np.load(tmp_path / "out.npy"), vectors)
+    assert json.loads((tmp_path / "out.jsonl").read_text()) == rows[0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "out.npy"]
+
+
+def test_a_target_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be written"):
+        write_file(tmp_path / "none" / "out.npy", [], lambda: np.zeros((1, 1), np.float32))

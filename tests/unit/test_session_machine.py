@@ -1,0 +1,414 @@
+"""The executable specification of jobs: both machines under loss, duplication, restarts and
+time.
+"""
+
+import random
+from collections import deque
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from protocols.cid import CID, commitment
+from protocols.job import (
+    Chunk,
+    Done,
+    Failed,
+    FromSubmitter,
+    FromWorker,
+    Input,
+    Offer,
+    Refuse,
+    Terms,
+)
+from protocols.limits import MAX_ATTEMPTS
+from protocols.pieces import Outgoing
+from protocols.session import (
+    Deliver,
+    Effect,
+    JobKey,
+    JobState,
+    Late,
+    Send,
+    SendInput,
+    Start,
+    Stop,
+    Violation,
+)
+from protocols.submitter_job import SubmitterJob
+from protocols.worker_job import Granted, Outcome, WorkerJob
+from protocols.worker_jobs import WorkerJobs
+
+SUBMITTER = "submitter"
+WORKERS = ("w1", "w2")
+JOBS = tuple(bytes([n]) * 16 for n in range(1, 3))
+BUDGET_S = 120.0
+
+workers = st.sampled_from(WORKERS)
+jobs = st.sampled_from(JOBS)
+
+
+def content_of(job_id: bytes) -> bytes:
+    return b"input of " + job_id
+
+
+def output_of(job_id: bytes) -> bytes:
+    return b"output of " + job_id
+
+
+def terms_of(job_id: bytes) -> Terms:
+    content = content_of(job_id)
+    cid = bytes(commitment(b"i" * 16, content))
+    return Terms(job_id, "embed", "m", "auto", 2, len(content), cid, b"i" * 16, b"o" * 16)
+
+
+@dataclass
+class Session:
+    """What is under way between the submitter and one worker, in order."""
+
+    to_worker: deque[FromSubmitter] = field(default_factory=deque)
+    to_submitter: deque[FromWorker] = field(default_factory=deque)
+
+
+@dataclass
+class WorkerNode:
+    """A worker, the runs that it has going, and whether it takes new jobs."""
+
+    jobs: WorkerJobs
+    runs: dict[JobKey, WorkerJob] = field(default_factory=dict)
+    is_busy: bool = False
+
+
+class JobsMachine(RuleBasedStateMachine):
+    """One submitter with three jobs and three workers, on sessions that break."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.machines: dict[bytes, SubmitterJob] = {}
+        self.accepted: dict[bytes, tuple[str, int]] = {}
+        self.executed: set[tuple[str, bytes]] = set()
+        self.fences: dict[bytes, int] = {}
+        self.sessions: dict[str, Session] = {}
+        self.nodes: dict[str, WorkerNode] = {}
+
+    @initialize()
+    def start(self) -> None:
+        for worker in WORKERS:
+            self.restart_worker(worker)
+
+    # What happens
+
+    @precondition(lambda self: any(self.may_submit(job_id) for job_id in JOBS))
+    @rule(
+        job_id=jobs, first=st.permutations(WORKERS), is_named=st.sampled_from([False, False, True])
+    )
+    def submit(self, job_id: bytes, first: list[str], is_named: bool) -> None:
+        if not self.may_submit(job_id):
+            return
+        candidates = first[:1] if is_named else first
+        last = self.machines[job_id].fence if job_id in self.machines else 0
+        machine = SubmitterJob(
+            terms_of(job_id),
+            candidates,
+            self.now + BUDGET_S,
+            is_named=is_named,
+            last_fence=last,
+        )
+        self.machines[job_id] = machine
+        self.fences[job_id] = last
+        self.by_submitter(machine.start(self.now))
+
+    @precondition(lambda self: any(s.to_worker for s in self.sessions.values()))
+    @rule(worker=workers, is_doubled=st.booleans())
+    def deliver_to_worker(self, worker: str, is_doubled: bool) -> None:
+        session = self.sessions.get(worker)
+        if session and session.to_worker:
+            message = session.to_worker.popleft()
+            for _ in range(1 + is_doubled):
+                self.by_worker(
+                    worker, self.nodes[worker].jobs.receive(SUBMITTER, message, self.now)
+                )
+
+    @precondition(lambda self: any(s.to_submitter for s in self.sessions.values()))
+    @rule(worker=workers, is_doubled=st.booleans())
+    def deliver_to_submitter(self, worker: str, is_doubled: bool) -> None:
+        session = self.sessions.get(worker)
+        if session and session.to_submitter:
+            message = session.to_submitter.popleft()
+            for _ in range(1 + is_doubled):
+                machine = self.machines.get(message.job_id)
+                if machine is not None:
+                    self.by_submitter(machine.receive(worker, message, self.now))
+
+    @precondition(lambda self: any(s.to_worker or s.to_submitter for s in self.sessions.values()))
+    @rule()
+    def settle(self) -> None:
+        for worker in WORKERS:
+            self.deliver_all(worker)
+
+    def deliver_all(self, worker: str) -> None:
+        while (session := self.sessions.get(worker)) and (
+            session.to_worker or session.to_submitter
+        ):
+            self.deliver_to_worker(worker, False)
+            self.deliver_to_submitter(worker, False)
+
+    @precondition(lambda self: any(node.runs for node in self.nodes.values()))
+    @rule(worker=workers, fails=st.sampled_from([None, None, None, "worker", "input"]))
+    def finish_run(self, worker: str, fails: str | None) -> None:
+        node = self.nodes[worker]
+        if not node.runs:
+            return
+        (_, job_id), job = node.runs.popitem()
+        if fails is None:
+            self.executed.add((worker, job_id))
+            output = Outgoing.cut(b"o" * 16, output_of(job_id))
+            size = len(output_of(job_id))
+            done = Done(job_id, 1, bytes(output.cid), size, CID.of(worker.encode() + job_id))
+            outcome = Outcome(done, output)
+        else:
+            outcome = Outcome(Failed(job_id, 1, "it-failed", "it failed", fails == "worker"))
+        self.by_worker(worker, node.jobs.finish(job, outcome, self.now))
+
+    @precondition(lambda self: self.sessions)
+    @rule(worker=workers, worker_notices=st.booleans())
+    def lose_session(self, worker: str, worker_notices: bool) -> None:
+        """The submitter notices at once; the worker now, or when the submitter is back."""
+        if self.sessions.pop(worker, None) is None:
+            return
+        if worker_notices:
+            self.detach_all(worker)
+        for machine in list(self.machines.values()):
+            self.by_submitter(machine.lost(worker, "lost", self.now))
+
+    @rule(worker=workers, seconds=st.sampled_from([0.3, 2.1]))
+    def go_on(self, worker: str, seconds: float) -> None:
+        """The usual course of things."""
+        self.settle()
+        self.finish_run(worker, None)
+        self.wait(seconds)
+        self.settle()
+
+    @precondition(lambda self: any(node.runs for node in self.nodes.values()))
+    @rule(worker=workers)
+    def crash_worker(self, worker: str) -> None:
+        self.restart_worker(worker)
+
+    def restart_worker(self, worker: str) -> None:
+        node = WorkerNode(WorkerJobs(lambda _s, offer, _l: self.decide(worker, offer)))
+        self.nodes[worker] = node
+        if self.sessions.pop(worker, None) is not None:
+            for machine in list(self.machines.values()):
+                self.by_submitter(machine.lost(worker, "restarted", self.now))
+
+    @precondition(lambda self: self.machines)
+    @rule()
+    def restart_submitter(self) -> None:
+        """Everything that was not durable is forgotten; what was accepted is not."""
+        self.machines.clear()
+        self.sessions.clear()
+        for worker in WORKERS:
+            self.detach_all(worker)
+
+    @precondition(lambda self: self.machines)
+    @rule(job_id=jobs, is_meant=st.sampled_from([False, False, True]))
+    def cancel(self, job_id: bytes, is_meant: bool) -> None:
+        machine = self.machines.get(job_id)
+        if machine is not None and is_meant:
+            self.by_submitter(machine.cancel())
+
+    @rule(worker=workers, is_busy=st.sampled_from([False, False, False, True]))
+    def get_busy(self, worker: str, is_busy: bool) -> None:
+        self.nodes[worker].is_busy = is_busy
+
+    @rule(seconds=st.sampled_from([0.1, 0.3, 0.3, 2.1, 5.0, 7.0, 16.0, 31.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        for machine in list(self.machines.values()):
+            self.by_submitter(machine.tick(self.now))
+        for worker in WORKERS:
+            self.by_worker(worker, self.nodes[worker].jobs.tick(self.now))
+
+    @precondition(lambda self: self.machines)
+    @rule()
+    def acknowledge(self) -> None:
+        for machine in self.machines.values():
+            if machine.state is JobState.DONE:
+                self.by_submitter(machine.acknowledge())
+
+    # What it comes to
+
+    def may_submit(self, job_id: bytes) -> bool:
+        """A client may try again what has ended without a result."""
+        machine = self.machines.get(job_id)
+        return job_id not in self.accepted and (machine is None or machine.state.is_final)
+
+    def decide(self, worker: str, offer: Offer) -> Granted | Refuse:
+        if self.nodes[worker].is_busy:
+            return Refuse(offer.job_id, offer.fence, "busy", "busy", 500)
+        return Granted(1.0, 1_000)
+
+    def detach_all(self, worker: str) -> None:
+        for job_id in JOBS:
+            self.by_worker(worker, self.nodes[worker].jobs.detach((SUBMITTER, job_id), self.now))
+
+    def by_submitter(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send(peer, message):
+                    self.send_to_worker(peer, message)  # type: ignore[arg-type]
+                case SendInput(peer, fence):
+                    self.send_input(peer, fence)
+                case Late():
+                    pass  # that it is not taken is an invariant
+                case Violation(_, error):
+                    raise AssertionError("honest workers break no rule") from error
+                case _:
+                    raise AssertionError(effect)
+
+    def send_to_worker(self, worker: str, message: FromSubmitter) -> None:
+        if isinstance(message, Offer) and worker not in self.sessions:
+            self.sessions[worker] = Session()
+            self.detach_all(worker)
+        if session := self.sessions.get(worker):
+            session.to_worker.append(message)
+
+    def send_input(self, worker: str, fence: int) -> None:
+        for job_id, machine in self.machines.items():
+            is_this = machine.worker == worker and machine.fence == fence
+            if is_this and machine.state is JobState.LEASED and worker in self.sessions:
+                for p in Outgoing.cut(b"i" * 16, content_of(job_id)).pieces():
+                    message = Input(job_id, fence, p.index, p.body, p.digest)
+                    self.sessions[worker].to_worker.append(message)
+
+    def by_worker(self, worker: str, effects: list[Effect]) -> None:
+        node = self.nodes[worker]
+        session = self.sessions.get(worker)
+        for effect in effects:
+            match effect:
+                case Send(_, message) if session:
+                    session.to_submitter.append(message)  # type: ignore[arg-type]
+                case Start(key):
+                    assert key not in node.runs, "one job runs once at a time"
+                    job = node.jobs.get(key)
+                    assert job is not None
+                    assert job.take_input() == content_of(key[1])
+                    node.runs[key] = job
+                case Stop(key):
+                    node.runs.pop(key, None)
+                case Deliver(key, fence) if session:
+                    self.deliver_outcome(session, node.jobs.get(key), fence)
+                case _:
+                    pass
+
+    def deliver_outcome(self, session: Session, job: WorkerJob | None, fence: int) -> None:
+        assert job is not None
+        assert job.outcome is not None
+        for p in job.outcome.output.pieces() if job.outcome.output else ():
+            session.to_submitter.append(Chunk(job.terms.job_id, fence, p.index, p.body, p.digest))
+        session.to_submitter.append(job.outcome.final_message(fence))
+
+    # What always holds
+
+    @invariant()
+    def a_result_is_accepted_once_and_is_the_right_one(self) -> None:
+        for job_id, machine in self.machines.items():
+            if machine.state is not JobState.DONE:
+                continue
+            assert machine.worker is not None
+            assert machine.output() == output_of(job_id)
+            assert (machine.worker, job_id) in self.executed
+            accepted = self.accepted.setdefault(job_id, (machine.worker, machine.fence))
+            assert accepted == (machine.worker, machine.fence)
+
+    @invariant()
+    def fences_only_rise_and_attempts_are_bounded(self) -> None:
+        for job_id, machine in self.machines.items():
+            assert machine.fence >= self.fences[job_id]
+            assert machine.attempts <= MAX_ATTEMPTS
+            self.fences[job_id] = machine.fence
+
+    @invariant()
+    def what_runs_is_known_to_its_worker_as_running(self) -> None:
+        for node in self.nodes.values():
+            for key, job in node.runs.items():
+                assert node.jobs.get(key) is job
+                assert job.state is JobState.RUNNING
+
+    @invariant()
+    def nothing_is_overdue(self) -> None:
+        for machine in self.machines.values():
+            assert machine.state.is_final or machine.next_deadline > self.now - 32
+
+    def check(self) -> None:
+        """Every invariant, for whoever runs this without a search."""
+        self.a_result_is_accepted_once_and_is_the_right_one()
+        self.fences_only_rise_and_attempts_are_bounded()
+        self.what_runs_is_known_to_its_worker_as_running()
+        self.nothing_is_overdue()
+
+    def teardown(self) -> None:
+        """Once faults end, every job ends, and workers are left with nothing that runs."""
+        for _ in range(100):
+            for worker in WORKERS:
+                self.nodes[worker].is_busy = False
+                self.deliver_all(worker)
+                self.finish_run(worker, None)
+                self.deliver_all(worker)
+            self.wait(2.1)
+        self.a_result_is_accepted_once_and_is_the_right_one()
+        assert all(machine.state.is_final for machine in self.machines.values())
+        self.acknowledge()
+        for worker in WORKERS:
+            self.deliver_all(worker)
+            assert not self.nodes[worker].runs
+            assert not self.nodes[worker].jobs.unfinished
+
+
+TestJobs = JobsMachine.TestCase
+TestJobs.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+
+
+def a_step(world: JobsMachine, rng: random.Random) -> None:  # noqa: C901 - a list of what may be
+    """Do something, mostly what makes jobs go on: plain chance reaches deeper than a search."""
+    worker = rng.choice(WORKERS)
+    job_id = rng.choice(JOBS)
+    is_named, is_doubled = rng.random() < 0.2, rng.random() < 0.2
+    match rng.choices(range(11), (6, 16, 16, 8, 3, 1, 1, 1, 1, 6, 2))[0]:
+        case 0:
+            world.submit(job_id, rng.sample(WORKERS, len(WORKERS)), is_named)
+        case 1:
+            world.deliver_to_worker(worker, is_doubled)
+        case 2:
+            world.deliver_to_submitter(worker, is_doubled)
+        case 3:
+            world.finish_run(worker, rng.choice((None, None, None, None, "worker", "input")))
+        case 4:
+            world.lose_session(worker, is_doubled)
+        case 5:
+            world.restart_worker(worker)
+        case 6:
+            world.restart_submitter()
+        case 7:
+            world.cancel(job_id, True)
+        case 8:
+            world.get_busy(worker, is_doubled)
+        case 9:
+            world.wait(rng.choice((0.1, 0.3, 0.3, 2.1, 5.0, 16.0)))
+        case _:
+            world.acknowledge()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_every_schedule_ends_with_each_result_accepted_once(seed: int) -> None:
+    rng = random.Random(seed)
+    for _ in range(5):
+        world = JobsMachine()
+        world.start()
+        for _ in range(120):
+            a_step(world, rng)
+            world.check()
+        world.teardown()

@@ -1,0 +1,606 @@
+import itertools
+
+import pytest
+
+from protocols.cid import CID
+from protocols.errors import LocalProtocolError, RemoteProtocolError
+from protocols.job import (
+    Accept,
+    Ack,
+    Cancel,
+    Chunk,
+    Done,
+    Failed,
+    Input,
+    Lease,
+    Offer,
+    Refuse,
+    Release,
+    Renew,
+    Terms,
+)
+from protocols.limits import (
+    LEASE_ACCEPT_S,
+    LEASE_CHOICE_S,
+    LEASE_RENEW_S,
+    LEASE_TTL_S,
+    MAX_ATTEMPTS,
+    MAX_OUTCOME_BYTES,
+    OFFER_ANSWER_S,
+    ORPHAN_S,
+    OUTCOME_KEEP_S,
+)
+from protocols.pieces import Outgoing
+from protocols.session import (
+    TRANSITIONS,
+    Deliver,
+    Effect,
+    JobEvent,
+    JobState,
+    Late,
+    Lifecycle,
+    Send,
+    SendInput,
+    Start,
+    Stop,
+    Violation,
+)
+from protocols.submitter_job import SubmitterJob
+from protocols.worker_job import Granted, Load, Outcome, WorkerJob
+from protocols.worker_jobs import WorkerJobs
+
+JOB_ID = b"j" * 16
+CONTENT = b"some input"
+OUTPUT = b"some output"
+INPUT = Outgoing.cut(b"i" * 16, CONTENT)
+RESULT = Outgoing.cut(b"o" * 16, OUTPUT)
+RECORD = CID.of(b"a record")
+TERMS = Terms(JOB_ID, "embed", "m", "auto", 3, len(CONTENT), INPUT.cid, b"i" * 16, b"o" * 16)
+KEY = ("submitter", JOB_ID)
+
+
+# The table
+
+
+@pytest.mark.parametrize(("state", "event"), list(itertools.product(JobState, JobEvent)))
+def test_an_illegal_step_raises_and_changes_nothing(state: JobState, event: JobEvent) -> None:
+    life = Lifecycle()
+    life._state = state
+
+    if event in TRANSITIONS[state]:
+        life.step(event)
+        assert life.state is TRANSITIONS[state][event]
+    else:
+        with pytest.raises(LocalProtocolError):
+            life.step(event)
+        assert life.state is state
+
+
+def test_every_state_can_be_reached_and_the_final_ones_are_never_left() -> None:
+    reached = {JobState.NEW} | {s for row in TRANSITIONS.values() for s in row.values()}
+
+    assert reached == set(JobState)
+    assert {s for s in JobState if s.is_final} == {
+        JobState.DONE,
+        JobState.FAILED,
+        JobState.CANCELLED,
+        JobState.EXPIRED,
+    }
+
+
+# The submitter
+
+
+def submitter(*candidates: str, is_named: bool = False, budget_s: float = 600) -> SubmitterJob:
+    return SubmitterJob(TERMS, candidates, budget_s, is_named=is_named)
+
+
+def lease(fence: int = 1, eta_ms: int = 10, *, needs_input: bool = True) -> Lease:
+    return Lease(JOB_ID, fence, eta_ms, 15_000, needs_input)
+
+
+def refuse(fence: int = 1, code: str = "busy", **more: int) -> Refuse:
+    return Refuse(JOB_ID, fence, code, f"it is {code}", **more)
+
+
+def results(fence: int = 1) -> list[Chunk | Done]:
+    chunks = [Chunk(JOB_ID, fence, p.index, p.body, p.digest) for p in RESULT.pieces()]
+    return [*chunks, Done(JOB_ID, fence, RESULT.cid, len(OUTPUT), RECORD)]
+
+
+def failed(fence: int = 1, *, is_worker_fault: bool) -> Failed:
+    return Failed(JOB_ID, fence, "model-damaged", "bytes flipped", is_worker_fault)
+
+
+def offered_to(effects: list[Effect]) -> list[str]:
+    return [e.peer for e in effects if isinstance(e, Send) and isinstance(e.message, Offer)]
+
+
+def running_job(*candidates: str) -> SubmitterJob:
+    job = submitter(*candidates)
+    job.start(0)
+    for peer in candidates[1:2]:
+        job.receive(peer, refuse(code="unknown-model"), 0)
+    job.receive(candidates[0], lease(), 0)
+    assert job.state is JobState.LEASED
+    return job
+
+
+def test_two_candidates_get_an_offer_and_the_better_lease_is_accepted() -> None:
+    job = submitter("a", "b", "c")
+
+    assert offered_to(job.start(0)) == ["a", "b"]
+    assert job.receive("a", lease(eta_ms=50), 0.1) == []
+    assert job.receive("b", lease(eta_ms=20), 0.1) == [
+        Send("b", Accept(JOB_ID, 1)),
+        SendInput("b", 1),
+        Send("a", Release(JOB_ID, 1)),
+    ]
+    assert job.worker == "b"
+
+
+def test_a_better_lease_is_waited_for_only_a_moment() -> None:
+    job = submitter("a", "b")
+    job.start(0)
+    job.receive("a", lease(), 1)
+
+    assert job.next_deadline == 1 + LEASE_CHOICE_S
+    effects = job.tick(1 + LEASE_CHOICE_S)
+
+    assert effects[0] == Send("a", Accept(JOB_ID, 1))
+    assert job.receive("b", lease(), 2) == [Send("b", Release(JOB_ID, 1))]
+
+
+def test_refusals_widen_the_round_and_a_job_that_all_refuse_fails() -> None:
+    job = submitter("a", "b", "c", "d", "e")
+    job.start(0)
+
+    assert job.receive("a", refuse(code="unknown-model"), 0) == []
+    assert offered_to(job.receive("b", refuse(code="draining"), 0)) == ["c", "d", "e"]
+    job.receive("c", refuse(code="unknown-model"), 0)
+    job.lost("d", "no address answered", 0)
+    job.tick(OFFER_ANSWER_S)
+
+    assert job.state is JobState.FAILED
+    assert {peer: r.code for peer, r in job.refusals.items()} == {
+        "a": "unknown-model",
+        "b": "draining",
+        "c": "unknown-model",
+        "d": "unreachable",
+        "e": "no-answer",
+    }
+    assert job.attempts == 0
+
+
+def test_when_everyone_is_busy_the_round_is_repeated_within_the_budget() -> None:
+    job = submitter("a", budget_s=5)
+    job.start(0)
+
+    assert job.receive("a", refuse(retry_after_ms=2_000), 0) == []
+    assert job.state is JobState.OFFERED
+    assert offered_to(job.tick(2)) == ["a"]
+    job.receive("a", refuse(retry_after_ms=2_000), 2)
+    job.tick(5)
+
+    assert job.state is JobState.EXPIRED
+
+
+def test_a_lost_session_moves_the_job_to_the_next_candidate_with_a_higher_fence() -> None:
+    job = running_job("a", "b")
+
+    effects = job.lost("a", "the session was lost", 3)
+
+    assert offered_to(effects) == ["b"]
+    assert job.fence == 2
+    assert job.state is JobState.OFFERED
+    assert offered_to(job.receive("b", refuse(2, "draining"), 3)) == ["a"], "the lost one is last"
+
+
+def test_a_silent_lease_is_lost_and_a_renewed_one_is_not() -> None:
+    job = running_job("a")
+    job.receive("a", Renew(JOB_ID, 1, 1, 3), LEASE_TTL_S - 1)
+    assert job.progress == (1, 3)
+
+    assert job.tick(LEASE_TTL_S) == []
+    effects = job.tick(2 * LEASE_TTL_S - 1)
+
+    assert effects[0] == Send("a", Cancel(JOB_ID, 1))
+    assert offered_to(effects) == ["a"]
+
+
+def test_after_three_lost_attempts_the_job_fails() -> None:
+    job = submitter("a")
+    job.start(0)
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        job.receive("a", lease(attempt), 0)
+        job.lost("a", "gone", 0)
+
+    assert job.state is JobState.FAILED
+    assert [why for _, why in job.losses] == ["gone"] * MAX_ATTEMPTS
+
+
+def test_a_whole_result_ends_the_job_and_is_acknowledged_only_on_request() -> None:
+    job = running_job("a")
+
+    effects = [e for message in results() for e in job.receive("a", message, 1)]
+
+    assert effects == []
+    assert job.state is JobState.DONE
+    assert job.output() == OUTPUT
+    assert job.receive("a", results()[-1], 1) == []
+    assert job.acknowledge() == [Send("a", Ack(JOB_ID, 1))]
+
+
+def test_a_result_under_an_old_fence_is_noted_once_and_never_returned() -> None:
+    job = running_job("a", "b")
+    job.lost("a", "gone", 1)
+    job.receive("b", lease(2), 1)
+    job.tick(2)
+    assert job.worker == "b"
+
+    effects = [e for message in results(1) * 2 for e in job.receive("a", message, 2)]
+
+    assert effects == [
+        Late("a", 1, bytes(RESULT.cid), bytes(RECORD)),
+        Send("a", Ack(JOB_ID, 1)),
+        Send("a", Ack(JOB_ID, 1)),
+    ]
+    assert job.done is None
+
+
+def test_what_the_worker_says_under_its_old_fence_does_not_count_for_the_new_one() -> None:
+    job = running_job("a")
+    job.lost("a", "gone", 1)
+    job.receive("a", lease(2), 1)
+    renews_at = job.next_deadline
+
+    for message in (Renew(JOB_ID, 1, 2, 3), results(1)[0], failed(1, is_worker_fault=False)):
+        job.receive("a", message, 9)
+
+    assert job.state is JobState.LEASED
+    assert job.next_deadline == renews_at
+    for message in results(2):
+        job.receive("a", message, 10)
+    assert job.output() == OUTPUT
+
+
+def test_what_a_lost_attempt_sent_is_no_part_of_the_next_ones_output() -> None:
+    job = running_job("a", "b")
+    (other,) = Outgoing.cut(b"o" * 16, b"half of another output").pieces()
+    job.receive("a", Chunk(JOB_ID, 1, 0, other.body, other.digest), 1)
+    job.lost("a", "gone", 1)
+    job.receive("b", lease(2), 1)
+    job.tick(2)
+
+    for message in results(2):
+        job.receive("b", message, 2)
+
+    assert job.state is JobState.DONE
+    assert job.output() == OUTPUT
+
+
+def test_stray_results_of_an_earlier_submission_are_late_and_not_a_violation() -> None:
+    job = SubmitterJob(TERMS, ["a"], 600, last_fence=4)
+    job.start(0)
+
+    effects = job.receive("a", results(4)[-1], 1)
+
+    assert job.fence == 5
+    assert effects == [
+        Late("a", 4, bytes(RESULT.cid), bytes(RECORD)),
+        Send("a", Ack(JOB_ID, 4)),
+    ]
+
+
+def test_a_result_of_a_job_that_a_worker_never_had_is_a_violation() -> None:
+    job = running_job("a", "b")
+
+    (violation,) = job.receive("b", results()[-1], 1)
+
+    assert isinstance(violation, Violation)
+    assert job.state is JobState.LEASED
+
+
+def test_an_output_that_is_not_the_committed_one_costs_the_worker_the_job() -> None:
+    job = running_job("a", "b")
+    wrong = Done(JOB_ID, 1, CID.of(b"other"), len(OUTPUT), RECORD)
+    job.receive("a", results()[0], 1)
+
+    violation, cancel, *rest = job.receive("a", wrong, 1)
+
+    assert isinstance(violation, Violation)
+    assert isinstance(violation.error, RemoteProtocolError)
+    assert cancel == Send("a", Cancel(JOB_ID, 1))
+    assert offered_to(rest) == ["b"]
+
+
+def test_a_failure_of_the_worker_is_tried_elsewhere_and_one_of_the_input_is_not() -> None:
+    of_worker, of_input = running_job("a", "b"), running_job("a", "b")
+
+    effects = of_worker.receive("a", failed(is_worker_fault=True), 1)
+    assert of_input.receive("a", failed(is_worker_fault=False), 1) == [Send("a", Ack(JOB_ID, 1))]
+
+    assert offered_to(effects) == ["b"]
+    assert of_input.state is JobState.FAILED
+
+
+def test_a_failure_on_a_named_peer_is_final() -> None:
+    job = submitter("a", is_named=True)
+    job.start(0)
+    job.receive("a", lease(), 0)
+
+    job.receive("a", failed(is_worker_fault=True), 1)
+
+    assert job.state is JobState.FAILED
+    assert job.failed is not None
+
+
+def test_a_worker_that_has_seen_a_later_fence_gets_a_higher_one() -> None:
+    job = submitter("a")
+    job.start(0)
+
+    (offer,) = job.receive("a", refuse(code="stale-fence", seen_fence=7), 0)
+
+    assert isinstance(offer, Send)
+    assert offer.message.fence == 8
+
+
+def test_a_worker_cannot_raise_fences_for_ever() -> None:
+    job = submitter("a")
+    job.start(0)
+    for _ in range(10):
+        job.receive("a", refuse(job.fence, "stale-fence", seen_fence=job.fence + 5), 0)
+
+    assert job.state is JobState.FAILED
+
+
+def test_cancelling_frees_whoever_holds_something_of_the_job() -> None:
+    offered, running = submitter("a", "b"), running_job("a")
+    offered.start(0)
+
+    assert offered.cancel() == [Send("a", Release(JOB_ID, 1)), Send("b", Release(JOB_ID, 1))]
+    assert running.cancel() == [Send("a", Cancel(JOB_ID, 1))]
+    assert running.cancel() == []
+    assert running.state is JobState.CANCELLED
+
+
+# The worker
+
+
+def grant(_submitter: str, _offer: Offer, _load: Load) -> Granted:
+    return Granted(1.0, 1_000)
+
+
+def worker_messages(effects: list[Effect]) -> list[object]:
+    return [e.message for e in effects if isinstance(e, Send)]
+
+
+def offer(fence: int = 1, budget_ms: int = 600_000) -> Offer:
+    return TERMS.offer(fence, budget_ms)
+
+
+def inputs(fence: int = 1) -> list[Input]:
+    return [Input(JOB_ID, fence, p.index, p.body, p.digest) for p in INPUT.pieces()]
+
+
+def running_at(now: float, fence: int = 1) -> tuple[WorkerJobs, WorkerJob]:
+    jobs = WorkerJobs(grant)
+    for message in (offer(fence), Accept(JOB_ID, fence), *inputs(fence)):
+        jobs.receive("submitter", message, now)
+    job = jobs.get(KEY)
+    assert job is not None
+    assert job.state is JobState.RUNNING
+    return jobs, job
+
+
+def done_outcome() -> Outcome:
+    return Outcome(Done(JOB_ID, 1, RESULT.cid, len(OUTPUT), RECORD), RESULT)
+
+
+def test_a_worker_leases_then_starts_once_its_input_is_whole() -> None:
+    jobs = WorkerJobs(grant)
+
+    (first,) = jobs.receive("submitter", offer(), 0)
+    assert first == Send("submitter", Lease(JOB_ID, 1, 1_000, 15_000, True))
+    assert jobs.receive("submitter", Accept(JOB_ID, 1), 0) == []
+    effects = [e for message in inputs() for e in jobs.receive("submitter", message, 0)]
+
+    assert effects == [Start(KEY), Send("submitter", Renew(JOB_ID, 1, 0, 3))]
+
+
+def test_admission_may_refuse() -> None:
+    no = Refuse(JOB_ID, 1, "busy", "too much to do", 500)
+    jobs = WorkerJobs(lambda *_: no)
+
+    assert jobs.receive("submitter", offer(), 0) == [Send("submitter", no)]
+    assert jobs.get(KEY) is None
+
+
+def test_an_unaccepted_lease_dies_after_two_seconds_and_says_so_when_accepted_later() -> None:
+    jobs = WorkerJobs(grant)
+    jobs.receive("submitter", offer(), 0)
+
+    assert jobs.next_deadline == LEASE_ACCEPT_S
+    assert jobs.tick(LEASE_ACCEPT_S) == []
+    (answer,) = worker_messages(jobs.receive("submitter", Accept(JOB_ID, 1), 3))
+
+    assert isinstance(answer, Refuse)
+    assert answer.code == "lease-over"
+
+
+def test_release_frees_a_lease_but_not_an_accepted_job() -> None:
+    jobs = WorkerJobs(grant)
+    jobs.receive("submitter", offer(), 0)
+    jobs.receive("submitter", Release(JOB_ID, 1), 0)
+    assert jobs.get(KEY) is None
+
+    jobs, job = running_at(0)
+    jobs.receive("submitter", Release(JOB_ID, 1), 0)
+    assert job.state is JobState.RUNNING
+
+
+def test_an_input_that_is_not_the_committed_one_is_refused() -> None:
+    jobs = WorkerJobs(grant)
+    other = Outgoing.cut(b"i" * 16, b"x" * len(CONTENT))
+    jobs.receive("submitter", offer(), 0)
+    jobs.receive("submitter", Accept(JOB_ID, 1), 0)
+
+    (piece,) = other.pieces()
+    message = Input(JOB_ID, 1, 0, piece.body, piece.digest)
+    (answer,) = worker_messages(jobs.receive("submitter", message, 0))
+
+    assert isinstance(answer, Refuse)
+    assert answer.code == "wrong-commitment"
+    assert jobs.get(KEY) is None
+
+
+def test_a_running_job_is_renewed_every_five_seconds_with_its_progress() -> None:
+    jobs, job = running_at(0)
+    job.progress = (2, 3)
+
+    assert jobs.next_deadline == LEASE_RENEW_S
+    assert jobs.tick(LEASE_RENEW_S) == [Send("submitter", Renew(JOB_ID, 1, 2, 3))]
+    assert jobs.next_deadline == 2 * LEASE_RENEW_S
+
+
+def test_a_repeated_offer_attaches_to_the_running_job_under_its_new_fence() -> None:
+    jobs, job = running_at(0)
+    jobs.detach(KEY, 1)
+
+    (answer,) = worker_messages(jobs.receive("submitter", offer(2), 2))
+    assert answer == Lease(JOB_ID, 2, 1_000, 15_000, False)
+    assert jobs.finish(job, done_outcome(), 3) == []
+    effects = jobs.receive("submitter", Accept(JOB_ID, 2), 3.5)
+
+    assert effects == [Deliver(KEY, 2)]
+    assert done_outcome().final_message(2).fence == 2
+
+
+def test_an_outcome_is_replayed_until_it_is_acknowledged() -> None:
+    jobs, job = running_at(0)
+    assert jobs.finish(job, done_outcome(), 1) == [Deliver(KEY, 1)]
+    jobs.detach(KEY, 2)
+
+    jobs.receive("submitter", offer(2), 3)
+    assert jobs.receive("submitter", Accept(JOB_ID, 2), 3) == [Deliver(KEY, 2)]
+    jobs.receive("submitter", Ack(JOB_ID, 1), 4)
+    assert jobs.get(KEY) is job
+    jobs.receive("submitter", Ack(JOB_ID, 2), 4)
+
+    assert jobs.get(KEY) is None
+    assert jobs.kept_bytes == 0
+
+
+def test_an_outcome_is_replayed_to_a_submitter_that_restarted_and_counts_from_one_again() -> None:
+    jobs, job = running_at(0)
+    jobs.finish(job, done_outcome(), 1)
+    jobs.detach(KEY, 2)
+
+    jobs.receive("submitter", offer(1), 3)
+
+    assert jobs.receive("submitter", Accept(JOB_ID, 1), 3) == [Deliver(KEY, 1)]
+
+
+def test_an_outcome_that_nobody_wants_is_forgotten_after_an_hour() -> None:
+    jobs, job = running_at(0)
+    jobs.finish(job, done_outcome(), 1)
+
+    jobs.tick(OUTCOME_KEEP_S)
+    assert jobs.get(KEY) is job
+    jobs.tick(1 + OUTCOME_KEEP_S)
+
+    assert jobs.get(KEY) is None
+
+
+def test_outcomes_over_the_limit_go_oldest_first() -> None:
+    jobs = WorkerJobs(grant)
+    huge = Outgoing(bytes(MAX_OUTCOME_BYTES // 2), RESULT.digests)
+    for number in range(3):
+        job_id = bytes([number]) * 16
+        terms = Terms(
+            job_id, "embed", "m", "auto", 3, len(CONTENT), INPUT.cid, b"i" * 16, b"o" * 16
+        )
+        jobs.receive("submitter", terms.offer(1, 60_000), 0)
+        jobs.receive("submitter", Accept(job_id, 1), 0)
+        for p in INPUT.pieces():
+            jobs.receive("submitter", Input(job_id, 1, p.index, p.body, p.digest), 0)
+        job = jobs.get(("submitter", job_id))
+        assert job is not None
+        jobs.finish(job, Outcome(Done(job_id, 1, RESULT.cid, 0, RECORD), huge), number)
+
+    assert jobs.get(("submitter", bytes(16))) is None
+    assert jobs.get(("submitter", b"\x02" * 16)) is not None
+    assert jobs.kept_bytes == MAX_OUTCOME_BYTES
+
+
+def test_another_specification_under_the_same_key_is_refused() -> None:
+    jobs, _ = running_at(0)
+    other = Terms(JOB_ID, "embed", "other", "auto", 3, 10, INPUT.cid, b"i" * 16, b"o" * 16)
+
+    (answer,) = worker_messages(jobs.receive("submitter", other.offer(2, 1_000), 0))
+
+    assert isinstance(answer, Refuse)
+    assert answer.code == "other-specification"
+
+
+def test_two_submitters_may_use_the_same_job_id() -> None:
+    jobs, _ = running_at(0)
+
+    (answer,) = worker_messages(jobs.receive("somebody else", offer(), 0))
+
+    assert isinstance(answer, Lease)
+    assert jobs.unfinished == 2
+
+
+def test_an_old_fence_starts_and_stops_nothing() -> None:
+    jobs, job = running_at(0, fence=3)
+
+    (answer,) = worker_messages(jobs.receive("submitter", offer(2), 0))
+    for message in (Cancel(JOB_ID, 2), Release(JOB_ID, 2), Ack(JOB_ID, 2)):
+        assert jobs.receive("submitter", message, 0) == []
+
+    assert answer == Refuse(JOB_ID, 2, "stale-fence", "a later attempt was offered", 0, 3)
+    assert job.state is JobState.RUNNING
+
+
+def test_cancel_stops_a_running_job_and_nothing_of_it_is_kept() -> None:
+    jobs, job = running_at(0)
+
+    assert jobs.receive("submitter", Cancel(JOB_ID, 1), 1) == [Stop(KEY)]
+    assert jobs.finish(job, done_outcome(), 2) == []
+    assert jobs.get(KEY) is None
+    assert job.state is JobState.CANCELLED
+
+
+def test_an_orphan_is_stopped_after_half_a_minute() -> None:
+    jobs, _ = running_at(0)
+    jobs.detach(KEY, 1)
+
+    assert jobs.tick(ORPHAN_S) == []
+    assert jobs.tick(1 + ORPHAN_S) == [Stop(KEY)]
+
+
+def test_a_job_whose_time_runs_out_is_stopped_and_its_submitter_told() -> None:
+    jobs = WorkerJobs(grant)
+    for message in (offer(budget_ms=2_000), Accept(JOB_ID, 1), *inputs()):
+        jobs.receive("submitter", message, 0)
+
+    tell, stop = jobs.tick(2)
+
+    assert isinstance(tell, Send)
+    assert isinstance(tell.message, Failed)
+    assert tell.message.code == "expired"
+    assert stop == Stop(KEY)
+
+
+def test_an_input_that_stops_coming_ends_the_lease() -> None:
+    jobs = WorkerJobs(grant)
+    jobs.receive("submitter", offer(), 0)
+    jobs.receive("submitter", Accept(JOB_ID, 1), 0)
+    jobs.tick(5)
+    jobs.tick(10)
+
+    (answer,) = worker_messages(jobs.tick(LEASE_TTL_S))
+
+    assert isinstance(answer, Refuse)
+    assert answer.code == "lease-over"

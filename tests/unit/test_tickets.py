@@ -1,0 +1,92 @@
+"""An admitter's book of tickets across crashes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from peer.tickets import TICKETS_FILE, Issued, TicketBook
+from protocols.errors import CoveyError, LocalProtocolError
+from protocols.limits import TICKET_MEMORY_S
+from tests.support.members import NOW_US, TestMesh, key_of
+
+MESH = TestMesh()
+HOUR_US = 3_600_000_000
+LATER_US = NOW_US + HOUR_US + TICKET_MEMORY_S * 1_000_000
+TICKET = Issued(b"d" * 32, ("worker",), NOW_US + HOUR_US)
+
+
+def certificate(*roles: str):
+    return MESH.membership(key_of(1), *roles).certificate
+
+
+def book(home: Path, now_us: int = NOW_US) -> TicketBook:
+    return TicketBook(home / TICKETS_FILE, now_us)
+
+
+def test_tickets_and_their_use_outlive_the_process(tmp_path: Path):
+    first = book(tmp_path)
+    first.add(TICKET, NOW_US)
+    first.use(TICKET.digest, certificate("worker"))
+
+    grant = book(tmp_path).get(TICKET.digest)
+
+    assert grant is not None
+    assert grant.issued == TICKET
+    assert grant.certificate == certificate("worker")
+
+
+def test_a_ticket_is_used_once(tmp_path: Path):
+    tickets = book(tmp_path)
+    tickets.add(TICKET, NOW_US)
+    tickets.use(TICKET.digest, certificate("worker"))
+
+    with pytest.raises(LocalProtocolError):
+        tickets.use(TICKET.digest, certificate("worker"))
+
+
+def test_a_torn_last_line_is_cut(tmp_path: Path):
+    tickets = book(tmp_path)
+    tickets.add(TICKET, NOW_US)
+    path = tmp_path / TICKETS_FILE
+    path.write_bytes(path.read_bytes() + b'{"type":"used","dig')
+
+    again = book(tmp_path)
+    again.use(TICKET.digest, certificate("worker"))
+
+    grant = book(tmp_path).get(TICKET.digest)
+    assert grant is not None
+    assert grant.certificate is not None
+
+
+def test_damage_in_the_middle_is_said_and_not_skipped(tmp_path: Path):
+    (tmp_path / TICKETS_FILE).write_bytes(b"\0\0\0\n{}\n")
+
+    with pytest.raises(CoveyError) as caught:
+        book(tmp_path)
+
+    assert caught.value.code == "tickets-damaged"
+
+
+def test_old_tickets_are_forgotten_at_the_next_start(tmp_path: Path):
+    book(tmp_path).add(TICKET, NOW_US)
+
+    assert book(tmp_path, LATER_US).get(TICKET.digest) is None
+
+
+def test_the_ticket_that_made_the_filer_is_never_forgotten(tmp_path: Path):
+    tickets = book(tmp_path)
+    tickets.add(TICKET, NOW_US)
+    assert not tickets.has_filer
+
+    tickets.use(TICKET.digest, certificate("aggregator", "filer"))
+
+    assert tickets.has_filer
+    assert book(tmp_path, LATER_US).has_filer
+
+
+def test_the_book_never_holds_a_secret_that_it_was_not_given(tmp_path: Path):
+    book(tmp_path).add(TICKET, NOW_US)
+
+    assert (tmp_path / TICKETS_FILE).stat().st_mode & 0o077 == 0
