@@ -1,0 +1,3 @@
+"""What a node and an aggregator share as peers: identity, journal, feeds, hello, join, exchange and
+the control socket.
+"""

@@ -1,0 +1,145 @@
+"""Scaffolding of both command lines: lazy command groups, ``--json``, one-line errors with a hint,
+exit codes.
+
+Exit status: 0 done, 1 failed, 2 misuse. Results go to stdout, everything else to stderr. Command
+modules import what is heavy inside their functions, so that ``--help`` stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, TypeVar, cast
+
+import click
+
+from protocols.errors import CoveyError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are named: ``commands`` maps a name to
+    ``module:attribute``.
+    """
+
+    def __init__(
+        self, *arguments: Any, lazy: Mapping[str, str] | None = None, **keywords: Any
+    ) -> None:
+        super().__init__(*arguments, **keywords)
+        self._lazy = dict(lazy or {})
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which they were declared."""
+        return [*super().list_commands(ctx), *self._lazy]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command."""
+        if cmd_name not in self._lazy:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = self._lazy[cmd_name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+def json_option(command: F) -> F:
+    """Add ``--json`` to a command, passed as ``as_json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON with stable keys.")(
+        command
+    )
+
+
+class RoleList(click.ParamType[tuple[str, ...]]):
+    """Roles of a member, with commas."""
+
+    name = "roles"
+
+    def convert(
+        self,
+        value: str | tuple[str, ...],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[str, ...]:
+        """Return the roles, each of which exists."""
+        from protocols.membership import ROLES
+
+        roles = value.split(",") if isinstance(value, str) else value
+        named = tuple(role.strip() for role in roles if role.strip())
+        for role in named:
+            if role not in ROLES:
+                self.fail(f"{role!r} is not a role; roles are {', '.join(ROLES)}", param, ctx)
+        if not named:
+            self.fail("name at least one role", param, ctx)
+        return named
+
+
+def emit(value: Any, as_json: bool, render: Callable[[Any], str]) -> None:
+    """Print a result on stdout: as JSON, or as ``render`` writes it for a person."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) if as_json else render(value)
+    if text:
+        click.echo(text)
+
+
+def note(message: str) -> None:
+    """Tell the person something on stderr that is not the result."""
+    click.echo(message, err=True)
+
+
+def table(rows: list[dict[str, Any]], columns: Mapping[str, str], *, empty: str) -> str:
+    """Lay ``rows`` out in aligned columns (``key → heading``); ``empty`` is what to say when there
+    is none.
+    """
+    if not rows:
+        return empty
+    cells = [list(columns.values()), *([_cell(row.get(key)) for key in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    return "\n".join(
+        "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells
+    )
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, (list, tuple)):
+        return ",".join(_cell(item) for item in cast("list[Any]", value)) or "-"
+    return printable(str(value))
+
+
+def printable(text: str) -> str:
+    """Return ``text`` without what would act on a terminal: peers' words may hold anything."""
+    return "".join(character for character in text if character.isprintable())
+
+
+def run(command: click.Command, name: str) -> NoReturn:
+    """Run a command line and exit with its status; ``--debug`` anywhere shows the traceback of an
+    error.
+    """
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    is_debug = len(arguments) < len(sys.argv) - 1
+    try:
+        command.main(arguments, prog_name=name, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; there is nobody to tell
+        sys.exit(1)
+    except (CoveyError, BaseExceptionGroup) as raised:
+        error = _first_cause(raised)
+        if is_debug or error is None:
+            raise
+        note(f"{name}: {error.message}" + (f"\n  hint: {error.hint}" if error.hint else ""))
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _first_cause(raised: BaseException) -> CoveyError | None:
+    """Return the error in a nursery's group, or none when the group holds anything unexpected."""
+    if isinstance(raised, BaseExceptionGroup):
+        causes = [_first_cause(each) for each in cast("Any", raised).exceptions]
+        return None if None in causes else causes[0]
+    return raised if isinstance(raised, CoveyError) else None

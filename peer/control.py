@@ -1,0 +1,207 @@
+"""The control API's two ends: a Starlette application on a unix socket (0600), and the client that
+commands use.
+
+Errors travel as ``{"error": {"code", "message", "hint"}}`` and come out of the client as
+``CoveyError``. Long answers are JSON lines; an error in their midst is a last line of the same
+form.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import trio
+
+from protocols.errors import CoveyError
+
+if TYPE_CHECKING:
+    import httpx
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+MAX_SOCKET_PATH_BYTES: Final = 107  # sun_path on Linux, less its terminator
+STOP_GRACE_S: Final = 2.0  # an open stream may not hold the daemon's stop longer than this
+CONNECT_TIMEOUT_S: Final = 10.0
+
+
+class DaemonDownError(CoveyError):
+    """No daemon answers on the control socket."""
+
+    default_code = "daemon-down"
+
+
+async def serve(
+    app: Starlette, path: Path, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve ``app`` on a unix socket that only its owner may open, until cancelled; the caller
+    holds the home's lock.
+    """
+    listener = _bind(path)
+    try:
+        # hypercorn closes the descriptor that it is given, so ownership passes here
+        await serve_http(app, f"fd://{listener.detach()}", task_status=task_status)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+async def serve_http(
+    app: Starlette, bind: str, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve ``app`` at hypercorn's ``bind`` address until cancelled."""
+    import hypercorn.trio
+    from hypercorn.config import Config
+
+    config = Config()
+    config.bind = [bind]
+    config.graceful_timeout = STOP_GRACE_S
+    config.errorlog = None
+    stop = trio.Event()
+
+    async def serve_until_stop(*, task_status: trio.TaskStatus[Any]) -> None:
+        # hypercorn leaks its listeners when it is cancelled, so it is asked to stop instead
+        with trio.CancelScope(shield=True):
+            await cast("Any", hypercorn.trio).serve(
+                app, config, shutdown_trigger=stop.wait, task_status=task_status
+            )
+
+    async with trio.open_nursery() as nursery:
+        try:
+            await nursery.start(serve_until_stop)
+            task_status.started()
+            await trio.sleep_forever()
+        finally:
+            stop.set()
+
+
+def _bind(path: Path) -> socket.socket:
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+        raise CoveyError(
+            f"the control socket's path is longer than {MAX_SOCKET_PATH_BYTES} bytes: {path}",
+            code="home-unusable",
+            hint="use a state directory with a shorter path",
+        )
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(os.fspath(path))
+    finally:
+        os.umask(before)
+    listener.listen()
+    return listener
+
+
+def error_body(error: CoveyError) -> dict[str, Any]:
+    """Return the JSON form of an error."""
+    return {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
+
+
+async def answer_error(_request: Request, error: Exception) -> Response:
+    """Starlette's handler for ``CoveyError``."""
+    from starlette.responses import JSONResponse
+
+    assert isinstance(error, CoveyError)
+    return JSONResponse(
+        error_body(error), status_code=404 if error.code.startswith("unknown") else 409
+    )
+
+
+async def json_lines(values: AsyncIterator[Any]) -> AsyncIterator[bytes]:
+    """Encode ``values`` as JSON lines; a ``CoveyError`` becomes the last line."""
+    try:
+        async for value in values:
+            yield json.dumps(value).encode() + b"\n"
+    except CoveyError as error:
+        yield json.dumps(error_body(error)).encode() + b"\n"
+
+
+class ControlClient:
+    """A command's connection to the daemon of one home. Entering it raises ``DaemonDownError`` when
+    none answers, and so does every call when it goes away.
+    """
+
+    def __init__(self, path: Path, *, hint: str) -> None:
+        import httpx
+
+        self._hint = hint
+        self._path = path
+        timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
+        transport = httpx.HTTPTransport(uds=os.fspath(path))
+        self._http = httpx.Client(transport=transport, base_url="http://covey", timeout=timeout)
+
+    def __enter__(self) -> ControlClient:
+        # httpcore leaks its socket when connecting fails, so first ask whether somebody listens
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(os.fspath(self._path)):
+                raise self._nobody()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._http.close()
+
+    def get(self, path: str, **query: Any) -> Any:
+        """Return the JSON answer of a GET."""
+        return self._json("GET", path, params=query)
+
+    def post(self, path: str, body: Any = None) -> Any:
+        """Return the JSON answer of a POST."""
+        return self._json("POST", path, json=body)
+
+    def post_lines(self, path: str, *, content: bytes, query: dict[str, Any]) -> Iterator[Any]:
+        """POST ``content`` and yield the answer's JSON lines as they come."""
+        import httpx
+
+        try:
+            with self._http.stream("POST", path, content=content, params=query) as response:
+                if response.is_error:
+                    response.read()
+                    self._checked(response)
+                for line in response.iter_lines():
+                    yield raise_error(json.loads(line))
+        except httpx.TransportError as error:
+            raise self._down(error) from error
+
+    def _json(self, method: str, path: str, **arguments: Any) -> Any:
+        import httpx
+
+        try:
+            return self._checked(self._http.request(method, path, **arguments))
+        except httpx.TransportError as error:
+            raise self._down(error) from error
+
+    def _checked(self, response: httpx.Response) -> Any:
+        try:
+            return raise_error(response.json())
+        except json.JSONDecodeError as error:
+            raise CoveyError(
+                f"the daemon answered {response.status_code} without JSON",
+                code="daemon-fault",
+                hint="see the daemon's log",
+            ) from error
+
+    def _down(self, error: Exception) -> DaemonDownError:
+        import httpx
+
+        if isinstance(error, httpx.ConnectError):
+            return self._nobody()
+        return DaemonDownError(
+            "the daemon went away before it answered", hint="see the daemon's log"
+        )
+
+    def _nobody(self) -> DaemonDownError:
+        return DaemonDownError(f"no daemon answers at {self._path}", hint=self._hint)
+
+
+def raise_error(value: Any) -> Any:
+    """Return an answer, or raise the error that it tells of."""
+    match value:
+        case {"error": {"code": str(code), "message": str(message), "hint": hint}}:
+            raise CoveyError(message, code=code, hint=hint)
+        case _:
+            return value

@@ -1,0 +1,48 @@
+"""Small files that survive a power cut: written whole or not at all, and on disk when the call
+returns.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content``, mode 0600; a crash at any moment leaves the old or the new
+    file.
+    """
+    _written_beside(path, content).replace(path)
+    _sync_directory(path.parent)
+
+
+def create_durably(path: Path, content: bytes) -> None:
+    """Create ``path`` with ``content``, mode 0600, whole or not at all; raise ``FileExistsError``
+    rather than replace anything.
+    """
+    fresh = _written_beside(path, content)
+    try:
+        path.hardlink_to(fresh)  # unlike a rename, a link never replaces
+    finally:
+        fresh.unlink()
+    _sync_directory(path.parent)
+
+
+def _written_beside(path: Path, content: bytes) -> Path:
+    fresh = path.with_name(path.name + ".new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    with open(os.open(fresh, flags, 0o600), "wb") as file:
+        os.fchmod(file.fileno(), 0o600)  # a leftover of a crash keeps the mode it had
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return fresh
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make a new name in ``directory`` durable; the file's own fsync does not."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

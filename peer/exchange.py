@@ -1,0 +1,144 @@
+"""Speaks ``/covey/feed/1``: serves the feeds that this peer holds, and pulls those of others.
+
+Every peer serves. Only a peer that follows (an aggregator) pulls, from every admitted peer and for
+as long as it is connected. What it pulls it serves in turn, so records reach an aggregator through
+any peer that has them. What came twice is found held before anything costly happens, and nothing is
+written about the exchange itself into any feed, so two aggregators that follow each other fall
+silent.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+import trio
+
+from peer.feed_puller import FeedPuller
+from peer.feed_server import FeedServer, Policy, Recent, refuse
+from peer.feeds import Feeds
+from peer.journal import JournalFullError
+from protocols.errors import Refused, RemoteProtocolError, TransportError
+from protocols.keys import PeerId
+from protocols.limits import (
+    MAX_PULLS_PER_PEER,
+    PULL_RETRY_S_MAX,
+    PULL_RETRY_S_MIN,
+    REFRESH_S,
+)
+from protocols.sync import PROTOCOL, Refuse
+from protocols.transport import Stream, Transport
+
+__all__ = ["Exchange", "Policy"]
+
+log = logging.getLogger(__name__)
+
+_SURVIVED = (RemoteProtocolError, TransportError, JournalFullError, trio.TooSlowError)
+
+
+class Exchange:
+    """Serves and follows feeds; ``peer_up`` and ``peer_down`` say whose connection to use."""
+
+    def __init__(self, transport: Transport, feeds: Feeds, policy: Policy) -> None:
+        self._transport = transport
+        self._feeds = feeds
+        self._policy = policy
+        self._followed: dict[PeerId, trio.CancelScope] = {}
+        self._nursery: trio.Nursery | None = None
+        self._served: Counter[PeerId] = Counter()
+        self._recent: dict[PeerId, Recent] = {}
+        transport.serve(PROTOCOL, self._serve)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Follow the peers that are up, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for peer_id, scope in self._followed.items():
+                nursery.start_soon(self._follow, peer_id, scope)
+            task_status.started()
+            await trio.sleep_forever()
+
+    def peer_up(self, peer_id: PeerId) -> None:
+        """An admitted peer is connected; calling again while it is changes nothing."""
+        if not self._policy.follows or peer_id in self._followed:
+            return
+        if peer_id == self._transport.peer_id:
+            return
+        scope = self._followed[peer_id] = trio.CancelScope()
+        if self._nursery is not None:
+            self._nursery.start_soon(self._follow, peer_id, scope)
+
+    def peer_down(self, peer_id: PeerId) -> None:
+        """The last connection to a peer has ended."""
+        scope = self._followed.pop(peer_id, None)
+        if scope is not None:
+            scope.cancel()
+
+    async def refresh(self) -> None:
+        """Have everyone that we follow sign and send what it has now, and return when it is here.
+
+        A bundle waits up to ten seconds to be cut; whoever asks about a job of just now should not.
+        Peers that do not answer within ``REFRESH_S`` are left out.
+        """
+        with trio.move_on_after(REFRESH_S):
+            async with trio.open_nursery() as nursery:
+                for peer_id in self._followed:
+                    nursery.start_soon(self._pull_once, peer_id)
+
+    async def _pull_once(self, peer_id: PeerId) -> None:
+        try:
+            await self._puller(peer_id, follow=False).run()
+        except (Refused, *_SURVIVED) as error:
+            log.info("not refreshed", extra={"peer": peer_id, "reason": repr(error)})
+
+    def _puller(self, peer_id: PeerId, *, follow: bool) -> FeedPuller:
+        recent = self._recent_of(peer_id)
+        return FeedPuller(self._transport, self._feeds, peer_id, recent, follow=follow)
+
+    # Serving
+
+    async def _serve(self, stream: Stream) -> None:
+        """Serve one puller; what it does wrong ends this stream and nothing else."""
+        peer_id = stream.peer_id
+        refusal = self._refusal(peer_id)
+        self._served[peer_id] += 1
+        try:
+            if refusal is not None:
+                await refuse(stream, refusal)
+            else:
+                server = FeedServer(stream, self._feeds, self._policy, self._recent_of(peer_id))
+                await server.run()
+        except* _SURVIVED as errors:
+            reasons = [repr(error) for error in errors.exceptions]
+            log.info("stopped serving feeds", extra={"peer": peer_id, "reasons": reasons})
+            await stream.reset()
+        finally:
+            self._served[peer_id] -= 1
+
+    def _refusal(self, peer_id: PeerId) -> Refuse | None:
+        if not self._policy.may_pull(peer_id):
+            return Refuse("not-allowed", "reading feeds takes the role aggregator or observer")
+        if self._served[peer_id] >= MAX_PULLS_PER_PEER:
+            return Refuse("too-many-pulls", f"at most {MAX_PULLS_PER_PEER} at a time")
+        return None
+
+    def _recent_of(self, peer_id: PeerId) -> Recent:
+        return self._recent.setdefault(peer_id, Recent())
+
+    # Following
+
+    async def _follow(self, peer_id: PeerId, scope: trio.CancelScope) -> None:
+        with scope:
+            retry_s = PULL_RETRY_S_MIN
+            while True:
+                puller = self._puller(peer_id, follow=True)
+                try:
+                    await puller.run()
+                except Refused as refusal:
+                    log.info("feeds refused", extra={"peer": peer_id, "code": refusal.code})
+                    retry_s = PULL_RETRY_S_MAX
+                except _SURVIVED as error:
+                    log.info("stopped following", extra={"peer": peer_id, "reason": repr(error)})
+                retry_s = PULL_RETRY_S_MIN if puller.has_caught_up else retry_s
+                await trio.sleep(retry_s * self._feeds.effects.rng.uniform(0.5, 1.0))
+                retry_s = min(2 * retry_s, PULL_RETRY_S_MAX)

@@ -1,0 +1,232 @@
+"""The answering side of ``/covey/feed/1``: one stream on which somebody pulls our feeds."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import trio
+
+from peer.feeds import Feeds
+from peer.journal import JournalFullError
+from protocols.ack import SignedAck
+from protocols.chain import Chain, Link
+from protocols.cid import CID
+from protocols.errors import RemoteProtocolError
+from protocols.keys import PeerId, public_key_of
+from protocols.limits import BUNDLES_PER_FRAME_BYTES, RECENT_SOURCES, SEND_WITHIN_S, TIP_EVERY_S
+from protocols.sync import (
+    Ack,
+    Ask,
+    FeedEpoch,
+    Fetch,
+    Message,
+    Refuse,
+    Side,
+    State,
+    Tip,
+    Want,
+    encode,
+    have_messages,
+    inventory_messages,
+    pack,
+    ranges_of,
+)
+from protocols.transport import Stream
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What this peer does with its feeds; chosen once in ``daemon.py``."""
+
+    may_pull: Callable[[PeerId], bool]
+    """Whether a peer's certificate lets it read our feeds: the roles aggregator and observer."""
+    may_acknowledge: Callable[[PeerId], bool]
+    """Whether a peer's word lets us drop records: the role aggregator."""
+    shares: bool = True
+    """Without it we look like a peer that holds nothing. Nothing is lost: once it is on, everything
+    since the beginning is what the others lack."""
+    follows: bool = False
+    """Whether we pull from every peer and acknowledge."""
+
+
+class Recent:
+    """The bundles that a peer itself brought lately: it need not get them back."""
+
+    def __init__(self) -> None:
+        self._cids: OrderedDict[CID, None] = OrderedDict()
+
+    def __contains__(self, cid: object) -> bool:
+        return cid in self._cids
+
+    def update(self, cids: Iterable[CID]) -> None:
+        """Remember ``cids`` and forget the oldest."""
+        self._cids.update(dict.fromkeys(cids))
+        while len(self._cids) > RECENT_SOURCES:
+            self._cids.popitem(last=False)
+
+
+class FeedServer:
+    """One stream on which we are asked."""
+
+    def __init__(self, stream: Stream, feeds: Feeds, policy: Policy, came_from: Recent) -> None:
+        self._stream = stream
+        self._feeds = feeds
+        self._policy = policy
+        self._came_from = came_from
+        self._side = Side.server()
+        self._sending = trio.Lock()
+
+    async def run(self) -> None:
+        """Answer until the puller ends the stream; raises what ended it otherwise, in a group."""
+        wants = await self._receive_wants()
+        if self._policy.shares:
+            await self._cut()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._answer, wants)
+            await self._listen()
+            nursery.cancel_scope.cancel()
+
+    @property
+    def _shared(self) -> Mapping[FeedEpoch, Chain]:
+        return self._feeds.chains if self._policy.shares else {}
+
+    async def _cut(self) -> None:
+        try:
+            await self._feeds.cut_all()
+        except JournalFullError as error:
+            # What was cut before can be read all the same.
+            log.warning("serving without the latest records", extra={"code": error.code})
+
+    async def _receive_wants(self) -> list[Want]:
+        wants: list[Want] = []
+        with trio.fail_after(SEND_WITHIN_S):
+            while self._side.state is State.AWAITING_WANT:
+                payload = await self._stream.receive()
+                if payload is None:
+                    raise RemoteProtocolError("a puller ended before it said what it wants")
+                wants += [m for m in self._side.receive(payload) if isinstance(m, Want)]
+        return wants
+
+    async def _answer(self, wants: list[Want]) -> None:
+        """Send what the puller lacks, then what comes, until it has had enough."""
+        chains = self._shared
+        held = ranges_of(wants)
+        # One moment: what is in the chains now is sent from them, and all that comes later from
+        # there.
+        offset = self._feeds.journal_end
+        haves = list(have_messages(chains))
+        lacking = [
+            link for key in sorted(chains) for link in chains[key].outside(held.get(key, ()))
+        ]
+        for have in haves:
+            await self._send([have])
+        await self._send_bundles(self._read(lacking))
+        await self._send([Tip()])
+        if not wants[-1].follow:
+            await self._stream.finish()  # the puller ends the stream when it has read this far
+        elif self._policy.shares:
+            await self._send_arrivals(offset)
+        else:
+            await self._send_tips()
+
+    async def _send_arrivals(self, offset: int) -> None:
+        """Send what reaches our disk from ``offset`` on; a tip when nothing has for a while."""
+        seen = 0
+        while True:
+            fresh: list[bytes] = []
+            for arrival in self._feeds.arrivals(offset):
+                offset = arrival.end_offset
+                if arrival.bundle is not None and arrival.cid not in self._came_from:
+                    fresh.append(arrival.bundle)
+                if sum(map(len, fresh)) >= BUNDLES_PER_FRAME_BYTES:
+                    break
+            if fresh:
+                await self._send_bundles(fresh)
+            else:
+                seen = await self._wait_changed(seen)
+
+    async def _wait_changed(self, seen: int) -> int:
+        with trio.move_on_after(TIP_EVERY_S):
+            return await self._feeds.wait_changed(seen)
+        await self._send([Tip()])
+        return seen
+
+    async def _send_tips(self) -> None:
+        while True:
+            await trio.sleep(TIP_EVERY_S)
+            await self._send([Tip()])
+
+    async def _listen(self) -> None:
+        """Take acknowledgements and questions until the puller ends the stream."""
+        while (payload := await self._stream.receive()) is not None:
+            for message in self._side.receive(payload):
+                if isinstance(message, Ack):
+                    await self._take_ack(message)
+                elif isinstance(message, Ask):
+                    await self._list(message)
+                elif isinstance(message, Fetch):
+                    await self._send_bundles(self._read(self._find(message)))
+                    await self._send([Tip()])
+
+    async def _take_ack(self, message: Ack) -> None:
+        peer_id = self._stream.peer_id
+        ack = SignedAck.verified(message.payload, message.signature, public_key_of(peer_id))
+        if self._policy.may_acknowledge(peer_id):
+            await self._feeds.acknowledge(ack)
+
+    async def _list(self, ask: Ask) -> None:
+        chain = self._chain((ask.feed, ask.epoch))
+        for inventory in inventory_messages((ask.feed, ask.epoch), chain):
+            await self._send([inventory])
+
+    def _find(self, fetch: Fetch) -> Iterator[Link]:
+        wanted = set(fetch.bundles)
+        for link in self._chain((fetch.feed, fetch.epoch)):
+            if (link.first_sequence, link.digest) in wanted:
+                yield link
+
+    def _chain(self, key: FeedEpoch) -> list[Link]:
+        return list(self._shared.get(key, ()))
+
+    def _read(self, links: Iterable[Link]) -> Iterator[bytes]:
+        for link in links:
+            bundle = self._feeds.read(link)
+            if bundle is not None:
+                yield bundle
+
+    async def _send_bundles(self, bundles: Iterable[bytes]) -> None:
+        """Send bundles, many a frame; read and compressed only when it is their turn."""
+        frame: list[Message] = []
+        size = 0
+        for bundle in bundles:
+            frame.append(pack(bundle))
+            size += len(bundle)
+            if size >= BUNDLES_PER_FRAME_BYTES:
+                await self._send(frame)
+                frame, size = [], 0
+        if frame:
+            await self._send(frame)
+
+    async def _send(self, messages: list[Message]) -> None:
+        async with self._sending:
+            await send(self._stream, messages)
+
+
+async def send(stream: Stream, messages: list[Message]) -> None:
+    """Send one frame; raises ``trio.TooSlowError`` when the other side does not take it."""
+    with trio.fail_after(SEND_WITHIN_S):
+        await stream.send(encode(messages))
+
+
+async def refuse(stream: Stream, refusal: Refuse) -> None:
+    """Say no, and leave the stream open until the other side has heard it."""
+    await send(stream, [refusal])
+    await stream.finish()
+    with trio.move_on_after(SEND_WITHIN_S):
+        while await stream.receive() is not None:
+            pass

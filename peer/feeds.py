@@ -1,0 +1,366 @@
+"""Every bundle that this peer holds, of its own feed and of others', by feed and epoch.
+
+In memory are only the chains: which ranges are held and where the journal has them. They are
+rebuilt from one scan at start and never saved, so there is nothing beside the journal that could
+disagree with it. Holding is a set: adding a bundle again, in another order or from several sides at
+once changes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import Enum, auto
+from typing import NamedTuple
+
+import trio
+
+from peer.effects import Effects
+from peer.journal import Journal, JournalDamagedError, JournalError, Pending
+from peer.own_feed import OwnBundle, OwnFeed
+from protocols.ack import AckEntry, SignedAck
+from protocols.chain import Chain, Link, Range, state_root
+from protocols.cid import CID
+from protocols.errors import RemoteProtocolError
+from protocols.feed import Bundle, ForkProof, Head, Header, SignedHeader, encode_bundle
+from protocols.journal import Entry, EpochBody, HeaderBody, RecordBody
+from protocols.keys import SigningKey
+from protocols.limits import MAX_FEEDS
+from protocols.record import Record
+
+log = logging.getLogger(__name__)
+
+FeedEpoch = tuple[bytes, int]
+"""A feed's public key and one of its epochs."""
+
+
+class Added(Enum):
+    """What became of a bundle that was offered."""
+
+    NEW = auto()
+    DUPLICATE = auto()
+    FORK = auto()
+    """New, kept, and in conflict with one held: its author signed two truths."""
+
+
+class Arrival(NamedTuple):
+    """One journal entry, and the bundle that is complete with it, if any."""
+
+    end_offset: int
+    cid: CID | None = None
+    bundle: bytes | None = None
+
+
+class Feeds:
+    """What this peer holds, and the only way to add to it.
+
+    ``run`` cuts our own bundles. Everything else may be called before it starts; what waits for the
+    disk needs the journal's ``run``.
+    """
+
+    def __init__(self, journal: Journal, key: SigningKey, effects: Effects) -> None:
+        self.key = key
+        self.effects = effects
+        self._journal = journal
+        self._own = OwnFeed(journal, key, effects, self._index_own)
+        self._chains: dict[FeedEpoch, Chain] = {}
+        self._own_records: dict[int, array[int]] = {}
+        self._adding: dict[bytes, Pending] = {}
+        self._proofs: dict[FeedEpoch, ForkProof] = {}
+        self._acked: dict[FeedEpoch, int] = {}
+        self._version = 0
+        self._changed = trio.Event()
+        self._replay()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Cut our own bundles as they fall due, until cancelled."""
+        await self._own.run(task_status=task_status)
+
+    # Our own feed
+
+    @property
+    def epoch(self) -> int:
+        """The epoch in which our own feed goes on."""
+        return self._own.epoch
+
+    @property
+    def next_sequence(self) -> int:
+        """The sequence number that our next record gets."""
+        return self._own.next_sequence
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Our epoch and how far in it we have signed; hello tells this to others."""
+        return self._own.place
+
+    def start_epoch_above(self, epoch: int, next_sequence: int) -> None:
+        """Neighbours saw our feed at that place: go on above it if we never came so far."""
+        self._own.rise_above(epoch, next_sequence)
+
+    async def append(self, record: Record) -> CID:
+        """Add a record of ours; return its CID once it is on the disk.
+
+        Raises ``JournalFullError`` when it was refused, ``LocalProtocolError`` when it breaks a
+        limit.
+        """
+        return await self._own.append(record)
+
+    def append_soon(self, record: Record) -> CID:
+        """Add a record of ours without waiting; a crash or a full disk may lose it."""
+        return self._own.append_soon(record)
+
+    async def cut(self) -> Bundle | None:
+        """Sign and journal our next bundle now; none when no record is waiting for one."""
+        return await self._own.cut()
+
+    async def cut_all(self) -> None:
+        """Put every durable record of ours into a bundle."""
+        while await self._own.cut() is not None:
+            pass
+
+    def holds_block(self, cid: CID) -> bool:
+        """Say whether our own feed has that block already."""
+        return self._own.holds_block(cid)
+
+    # Other feeds
+
+    async def add(self, bundle: Bundle) -> Added:
+        """Add a bundle that ``Bundle.decode`` made; it is on the disk when this returns."""
+        return (await self.add_all([bundle]))[0]
+
+    async def add_all(self, bundles: Iterable[Bundle]) -> list[Added]:
+        """Add bundles under one fsync; each is on the disk when this returns, whoever brought it.
+
+        Cancelled, each may or may not be kept. Raises ``JournalFullError`` when the disk is full
+        and ``RemoteProtocolError`` when there would be more feeds than memory should hold.
+        """
+        outcomes: list[Added] = []
+        pending: list[Pending] = []
+        for bundle in bundles:
+            key = (bundle.header.feed, bundle.header.epoch)
+            if self._holds(key, bundle):
+                outcomes.append(Added.DUPLICATE)
+            elif bundle.cid in self._adding:
+                outcomes.append(Added.DUPLICATE)
+                pending.append(self._adding[bundle.cid])
+            else:
+                pending.append(self._begin(key, bundle, outcomes))
+        for entry in pending:
+            await entry.wait()
+        return outcomes
+
+    def _begin(self, key: FeedEpoch, bundle: Bundle, outcomes: list[Added]) -> Pending:
+        if key not in self._chains and len(self._chains) >= MAX_FEEDS:
+            raise RemoteProtocolError(
+                f"more than {MAX_FEEDS} feeds and epochs", code="too-many-feeds"
+            )
+        index = len(outcomes)
+        outcomes.append(Added.NEW)
+
+        def settle(outcome: int | JournalError) -> None:
+            del self._adding[bundle.cid]
+            if not isinstance(outcome, JournalError) and self._index(
+                bundle.header, bundle.cid, outcome
+            ):
+                outcomes[index] = Added.FORK
+
+        pending = self._journal.append_soon(Entry.BUNDLE, bundle.encode(), settle)
+        self._adding[bundle.cid] = pending
+        return pending
+
+    def _holds(self, key: FeedEpoch, bundle: Bundle) -> bool:
+        return self.holds(key, bundle.header.first_sequence, bundle.cid)
+
+    def holds(self, key: FeedEpoch, first_sequence: int, header: CID) -> bool:
+        """Say whether the bundle with that start and header is held, on the disk."""
+        chain = self._chains.get(key)
+        return chain is not None and chain.find(first_sequence, header.digest) is not None
+
+    # Reading
+
+    @property
+    def chains(self) -> Mapping[FeedEpoch, Chain]:
+        """Which bundles are held, by feed and epoch; not to be changed from outside."""
+        return self._chains
+
+    def heads(self) -> list[Head]:
+        """Return where each unbroken run of each feed stands, sorted."""
+        return sorted(
+            Head(feed, epoch, run.first_sequence, run.next_sequence, CID.of_digest(run.tip))
+            for (feed, epoch), chain in self._chains.items()
+            for run in chain.runs()
+        )
+
+    def last_seen(self, feed: bytes) -> tuple[int, int] | None:
+        """Return the highest (epoch, next sequence) held of a feed, which hello tells its
+        author.
+        """
+        places = [
+            (epoch, chain.next_sequence)
+            for (key, epoch), chain in self._chains.items()
+            if key == feed
+        ]
+        return max(places, default=None)
+
+    @property
+    def holes(self) -> dict[FeedEpoch, list[Range]]:
+        """The missing ranges below what is held, of every feed that has any."""
+        return {key: holes for key, chain in self._chains.items() if (holes := chain.holes())}
+
+    @property
+    def forks(self) -> dict[FeedEpoch, ForkProof]:
+        """A proof for every feed and epoch whose author signed two truths."""
+        return dict(self._proofs)
+
+    def state_root(self) -> CID:
+        """Return the one value that peers share exactly when they hold the same bundles."""
+        return state_root(self._chains)
+
+    def bundles_after(self, held: Mapping[FeedEpoch, Sequence[Range]]) -> Iterator[bytes]:
+        """Yield the bundles that somebody who holds the ranges in ``held`` lacks, in feed order."""
+        for key in sorted(self._chains):
+            for link in self._chains[key].outside(held.get(key, ())):
+                bundle = self.read(link)
+                if bundle is not None:
+                    yield bundle
+
+    def read(self, link: Link) -> bytes | None:
+        """Return a held bundle's bytes; none, and a log line, when the disk has damaged it
+        since.
+        """
+        records = self._own_records.get(link.offset)
+        if records is not None:
+            return self._try_assemble(link.offset, records)
+        try:
+            return self._journal.read(link.offset)
+        except JournalDamagedError as error:
+            log.error("bundle damaged on disk", extra={"offset": link.offset, "code": error.code})
+            return None
+
+    def arrivals(self, offset: int) -> Iterator[Arrival]:
+        """Yield every journal entry from ``offset`` on, with its bundle if it completes one.
+
+        In the order in which the bundles came to this disk, which is how followers are served.
+        """
+        for entry_offset, end_offset, kind, body in self._journal.scan(offset):
+            if kind == Entry.BUNDLE:
+                yield Arrival(end_offset, Bundle.decode_verified(body).cid, body)
+            elif kind == Entry.HEADER and entry_offset in self._own_records:
+                cid = CID.of(HeaderBody.decode(body).header)
+                records = self._own_records[entry_offset]
+                yield Arrival(end_offset, cid, self._try_assemble(entry_offset, records))
+            else:
+                yield Arrival(end_offset)
+
+    @property
+    def journal_end(self) -> int:
+        """Where ``arrivals`` would find what has not come yet."""
+        return self._journal.size
+
+    async def wait_changed(self, since: int) -> int:
+        """Return the number of changes so far once it is above ``since``."""
+        while self._version <= since:
+            await self._changed.wait()
+        return self._version
+
+    # Acknowledgements
+
+    @property
+    def acked(self) -> Mapping[FeedEpoch, int]:
+        """Up to which sequence some aggregator has promised to keep each feed."""
+        return self._acked
+
+    def acknowledged_sequence(self) -> int:
+        """Return up to which sequence of our current epoch an aggregator holds our records."""
+        return self._acked.get((self.key.public, self.epoch), 0)
+
+    async def acknowledge(self, ack: SignedAck) -> None:
+        """Journal an aggregator's verified acknowledgement, if it says anything new."""
+        if any(self._is_news(entry) for entry in ack.content.feeds):
+            await self._journal.append(Entry.ACK, ack.encode())
+            self._note_ack(ack)
+
+    def _is_news(self, entry: AckEntry) -> bool:
+        chain = self._chains.get((entry.feed, entry.epoch))
+        known = self._acked.get((entry.feed, entry.epoch), 0)
+        return chain is not None and known < entry.next_sequence <= chain.next_sequence
+
+    def _note_ack(self, ack: SignedAck) -> None:
+        for entry in filter(self._is_news, ack.content.feeds):
+            self._acked[entry.feed, entry.epoch] = entry.next_sequence
+
+    # Rebuilding and indexing
+
+    def _replay(self) -> None:
+        replay: dict[Entry, Callable[[int, bytes], None]] = {
+            Entry.RECORD: self._replay_record,
+            Entry.HEADER: self._replay_header,
+            Entry.EPOCH: self._replay_epoch,
+            Entry.BUNDLE: self._replay_bundle,
+            Entry.ACK: self._replay_ack,
+        }
+        for offset, _, kind, body in self._journal.scan():
+            if kind in replay:
+                replay[kind](offset, body)
+        self._own.resume()
+
+    def _replay_record(self, offset: int, body: bytes) -> None:
+        self._own.replay_record(offset, RecordBody.decode(body))
+
+    def _replay_header(self, offset: int, body: bytes) -> None:
+        cut = self._own.replay_header(offset, HeaderBody.decode(body))
+        if cut is not None:
+            self._index_own(cut)
+
+    def _replay_epoch(self, offset: int, body: bytes) -> None:
+        self._own.replay_epoch(EpochBody.decode(body))
+
+    def _replay_bundle(self, offset: int, body: bytes) -> None:
+        bundle = Bundle.decode_verified(body)
+        if not self._holds((bundle.header.feed, bundle.header.epoch), bundle):
+            self._index(bundle.header, bundle.cid, offset)
+
+    def _replay_ack(self, offset: int, body: bytes) -> None:
+        self._note_ack(SignedAck.decode(body))
+
+    def _index_own(self, cut: OwnBundle) -> None:
+        self._own_records[cut.header_offset] = cut.record_offsets
+        self._index(cut.header, cut.cid, cut.header_offset)
+
+    def _index(self, header: Header, cid: CID, offset: int) -> bool:
+        """Enter a durable bundle; say whether it is in conflict with another one."""
+        key = (header.feed, header.epoch)
+        chain = self._chains.setdefault(key, Chain())
+        link = Link.of(header, cid.digest, offset)
+        rival = chain.add(link)
+        if rival is not None:
+            self._prove_fork(key, link, rival)
+        if header.feed == self.key.public and offset not in self._own_records:
+            # Our own signature on what we do not remember signing: we lost a journal.
+            self._own.rise_above(header.epoch, header.next_sequence)
+        self._version += 1
+        self._changed.set()
+        self._changed = trio.Event()
+        return rival is not None
+
+    def _prove_fork(self, key: FeedEpoch, *links: Link) -> None:
+        held = [self.read(link) for link in links]
+        if key not in self._proofs and None not in held:
+            one, other = (Bundle.decode_verified(data) for data in held if data is not None)
+            self._proofs[key] = ForkProof(_signed_header(one), _signed_header(other))
+            log.warning("feed forks", extra={"feed": one.feed, "epoch": key[1]})
+
+    def _try_assemble(self, header_offset: int, record_offsets: array[int]) -> bytes | None:
+        """Put a bundle of ours together from its entries."""
+        try:
+            header, signature = HeaderBody.decode(self._journal.read(header_offset))
+            entries = [RecordBody.decode(self._journal.read(at)) for at in record_offsets]
+        except JournalDamagedError as error:
+            log.error("own bundle damaged on disk", extra={"code": error.code, **error.details})
+            return None
+        return encode_bundle(header, signature, [entry.record for entry in entries])
+
+
+def _signed_header(bundle: Bundle) -> SignedHeader:
+    return SignedHeader(bundle.header_bytes, bundle.signature, bundle.header)

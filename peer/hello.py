@@ -1,0 +1,330 @@
+"""Hello: before two connected peers serve each other anything, each proves that it is a member.
+
+Whoever dialled speaks first; when both dial at once there are two hellos, and both count. A hello
+that fails closes the connection. What is learned on the way: certificates, adverts of everybody the
+other side knows, and how far the other side saw us, so that a peer which lost its disk continues
+above what it signed before.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from peer.directory import Directory
+from peer.effects import Effects
+from peer.identity import Identity
+from protocols.advert import LIFETIME_MS, SignedAdvert
+from protocols.errors import (
+    CoveyError,
+    RemoteProtocolError,
+    StreamLostError,
+    TransportError,
+)
+from protocols.hello import (
+    CODEC,
+    FEATURES,
+    MAX_TEXT_CHARS,
+    VERSIONS,
+    Hello,
+    HelloAdverts,
+    HelloMessage,
+    HelloRefusal,
+    HelloReply,
+    Introduction,
+    RelayedAdvert,
+    Standing,
+    check_introduction,
+    common_version,
+    pages,
+    refused,
+)
+from protocols.keys import PeerId
+from protocols.limits import (
+    HELLO_END_TIMEOUT_S,
+    HELLO_TIMEOUT_S,
+    MAX_ADDRESSES,
+    MAX_BOOT_LEAP,
+    MAX_HELLO_PAGES,
+    STRANGER_GRACE_S,
+    STRANGER_PERIOD_S,
+)
+from protocols.membership import HELLO_PROTOCOL, Membership
+from protocols.transport import Stream, Transport
+
+log = logging.getLogger(__name__)
+
+CLOSE_WAIT_S: Final = 2.0  # a peer that takes no close is left to the transport
+REFUSAL_READ_S: Final = 2.0  # for the dialer to read why before the connection closes
+
+MetCallback = Callable[[PeerId], None]
+BehindCallback = Callable[[Standing], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What a greeter says of its own peer."""
+
+    identity: Identity
+    addresses: Callable[[], tuple[str, ...]]
+    """Where others may dial us."""
+    place: Callable[[], tuple[int, int]]
+    """Epoch and next sequence of our feed, now."""
+    seen_in_feeds: Callable[[PeerId], Standing] = lambda _peer: Standing()
+    """How far the feeds that we hold show another peer."""
+
+    def standing(self) -> Standing:
+        """Our boot and place as we believe them to be."""
+        return Standing(self.identity.boot, *self.place())
+
+
+class Greeter:
+    """Says and answers hello; admits whom it verified to the transport and to the directory."""
+
+    def __init__(
+        self, transport: Transport, directory: Directory, own: Own, effects: Effects
+    ) -> None:
+        self._transport = transport
+        self._directory = directory
+        self._own = own
+        self._effects = effects
+        self._on_met: list[MetCallback] = []
+        self._on_behind: list[BehindCallback] = []
+        self._strangers_since: dict[PeerId, float] = {}
+        self._met: set[PeerId] = set()
+        transport.serve(HELLO_PROTOCOL, self._answer, before_hello=True)
+        transport.on_connection(self._connection_changed)
+
+    def on_met(self, callback: MetCallback) -> None:
+        """Call ``callback(peer)`` when both sides have verified and admitted each other; more than
+        once if both dialled.
+        """
+        self._on_met.append(callback)
+
+    def on_behind(self, callback: BehindCallback) -> None:
+        """Call ``callback(seen)`` when a neighbour saw our boot or feed further than we are, before
+        ``on_met``.
+        """
+        self._on_behind.append(callback)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Close connections on which nobody said hello in ``STRANGER_GRACE_S``, until cancelled."""
+        task_status.started()
+        while True:
+            await trio.sleep(STRANGER_PERIOD_S)
+            latest = trio.current_time() - STRANGER_GRACE_S
+            for peer_id, since in list(self._strangers_since.items()):
+                if since <= latest and not self._transport.is_admitted(peer_id):
+                    log.info("no hello", extra={"peer": peer_id})
+                    await self._transport.disconnect(peer_id)
+
+    async def connect(self, peer_id: PeerId, addresses: list[str]) -> None:
+        """Dial a peer and say hello; when it returns, each serves the other.
+
+        Raises ``PeerUnreachableError``, ``Refused`` with the other side's code and hint,
+        ``RemoteProtocolError`` when the other side is no member, or another ``TransportError``. The
+        connection is closed then.
+        """
+        await self._transport.dial(peer_id, addresses)
+        if peer_id in self._met:
+            return
+        try:
+            await self._greet(peer_id)
+        except CoveyError as error:
+            if isinstance(error, TransportError) and peer_id in self._met:
+                # Both dialled at once: ours went down with its connection, theirs got through.
+                log.debug("hello lost beside another", extra={"peer": peer_id})
+                return
+            await self._transport.disconnect(peer_id)
+            raise
+
+    async def _greet(self, peer_id: PeerId) -> None:
+        """Say hello on a present connection, as the dialer."""
+        stream = await self._transport.open_stream(peer_id, HELLO_PROTOCOL)
+        try:
+            await _send(stream, Hello(self._introduction(peer_id)))
+            reply = await _receive(stream)
+            if isinstance(reply, HelloRefusal):
+                raise refused(reply)
+            if not isinstance(reply, HelloReply):
+                raise _unexpected(reply)
+            membership = self._check(peer_id, reply.introduction)
+            await self._learn_pages(stream)
+            self._admit(peer_id, reply.introduction, membership)  # as our last page tells it
+            await self._send_pages(stream)
+            await stream.finish()
+            await _expect_end(stream)
+        finally:
+            with trio.move_on_after(CLOSE_WAIT_S, shield=True):
+                await stream.aclose()
+        self._announce(peer_id)
+
+    async def _answer(self, stream: Stream) -> None:
+        """Answer one hello, as the acceptor; a peer that fails it loses its connection."""
+        peer_id = stream.peer_id
+        try:
+            await self._welcome(stream)
+        except RemoteProtocolError as error:
+            log.info("hello refused", extra={"peer": peer_id, "code": error.code})
+            await _refuse(stream, error)
+            await self._transport.disconnect(peer_id)
+        except TransportError as error:
+            log.info("hello lost", extra={"peer": peer_id, "code": error.code})
+            if peer_id not in self._met:
+                await self._transport.disconnect(peer_id)
+
+    async def _welcome(self, stream: Stream) -> None:
+        peer_id = stream.peer_id
+        hello = await _receive(stream)
+        if not isinstance(hello, Hello):
+            raise _unexpected(hello)
+        membership = self._check(peer_id, hello.introduction)
+        version = common_version(hello.introduction.versions)
+        await _send(stream, HelloReply(version, self._introduction(peer_id)))
+        await self._send_pages(stream)
+        await self._learn_pages(stream)
+        await _expect_end(stream)
+        self._admit(peer_id, hello.introduction, membership)  # as our end tells it
+        await stream.finish()
+        self._announce(peer_id)
+
+    def _introduction(self, peer_id: PeerId) -> Introduction:
+        membership = self._own.identity.member
+        entry = self._directory.get(self._directory.own)
+        advert = entry.signed_advert if entry and entry.advert else None
+        return Introduction(
+            versions=VERSIONS,
+            features=FEATURES,
+            mesh=membership.mesh,
+            certificate=membership.certificate.encode(),
+            issuer_certificate=membership.issuer_certificate.encode(),
+            standing=self._own.standing(),
+            seen=self._directory.standing_of(peer_id).joined(self._own.seen_in_feeds(peer_id)),
+            addresses=self._own.addresses()[:MAX_ADDRESSES],
+            advert=advert.encode() if advert else None,
+        )
+
+    def _check(self, peer_id: PeerId, introduction: Introduction) -> Membership:
+        mesh, now_us = self._directory.mesh, self._effects.now_us()
+        return check_introduction(introduction, mesh, peer_id, now_us)
+
+    def _admit(self, peer_id: PeerId, introduction: Introduction, membership: Membership) -> None:
+        """Serve a verified peer, and take in what it said of itself and of us."""
+        self._transport.admit(peer_id)
+        if not self._transport.is_admitted(peer_id):
+            raise StreamLostError("the connection ended with the hello", peer=peer_id)
+        self._strangers_since.pop(peer_id, None)
+        entry = self._directory.met(peer_id, membership, introduction.addresses)
+        entry.features = introduction.features
+        self._directory.saw(peer_id, introduction.standing)
+        if introduction.advert is not None:
+            self._learn(RelayedAdvert(introduction.advert, LIFETIME_MS))
+        self._look_back(peer_id, introduction.seen)
+
+    def _announce(self, peer_id: PeerId) -> None:
+        if not self._transport.is_admitted(peer_id):
+            raise StreamLostError("the connection ended with the hello", peer=peer_id)
+        self._met.add(peer_id)
+        for callback in self._on_met:
+            callback(peer_id)
+
+    def _look_back(self, peer_id: PeerId, seen: Standing) -> None:
+        """Act on how far a neighbour saw us: further than we are means that we lost our disk."""
+        standing = self._own.standing()
+        if not standing.is_behind(seen):
+            return
+        if seen.boot - standing.boot > MAX_BOOT_LEAP:
+            log.warning("neighbour saw an absurd boot of ours", extra={"peer": peer_id})
+            return
+        log.warning(
+            "neighbour saw us further",
+            extra={"peer": peer_id, "boot": seen.boot, "epoch": seen.epoch},
+        )
+        for callback in self._on_behind:
+            callback(seen)
+
+    async def _send_pages(self, stream: Stream) -> None:
+        for page in pages(self._directory.relayed_adverts(to=stream.peer_id)):
+            await _send(stream, page)
+
+    async def _learn_pages(self, stream: Stream) -> None:
+        for _ in range(MAX_HELLO_PAGES):
+            page = await _receive(stream)
+            if not isinstance(page, HelloAdverts):
+                raise _unexpected(page)
+            for relayed in page.adverts:
+                self._learn(relayed)
+                await trio.lowlevel.checkpoint()  # three signatures each: let others run between
+            if page.is_last:
+                return
+        raise RemoteProtocolError(f"more than {MAX_HELLO_PAGES} pages of adverts", code="too-many")
+
+    def _learn(self, relayed: RelayedAdvert) -> None:
+        """Take in an advert; a bad one is its author's or relay's fault and fails no hello."""
+        try:
+            signed = SignedAdvert.decode(relayed.encoded)
+            self._directory.learn(signed, remaining_ms=relayed.remaining_ms)
+        except RemoteProtocolError as error:
+            log.info("advert ignored", extra={"code": error.code, "why": error.message})
+
+    def _connection_changed(self, peer_id: PeerId, is_up: bool) -> None:
+        if is_up:
+            self._strangers_since[peer_id] = trio.current_time()
+        else:
+            self._strangers_since.pop(peer_id, None)
+            self._met.discard(peer_id)
+            self._directory.lost(peer_id)
+
+
+async def _send(stream: Stream, message: HelloMessage) -> None:
+    with _within(HELLO_TIMEOUT_S):
+        await stream.send(CODEC.encode([message]))
+
+
+async def _receive(stream: Stream) -> HelloMessage:
+    with _within(HELLO_TIMEOUT_S):
+        frame = await stream.receive()
+    messages = CODEC.decode(frame) if frame is not None else []
+    if len(messages) != 1:
+        raise RemoteProtocolError(
+            f"a hello frame with {len(messages)} messages", code="hello-order"
+        )
+    return messages[0]
+
+
+async def _expect_end(stream: Stream) -> None:
+    with _within(HELLO_END_TIMEOUT_S):
+        frame = await stream.receive()
+    if frame is not None:
+        raise RemoteProtocolError("a hello frame after the last one", code="hello-order")
+
+
+async def _refuse(stream: Stream, error: RemoteProtocolError) -> None:
+    """Tell the dialer why, and give it time to read it."""
+    refusal = HelloRefusal(error.code, error.message[:MAX_TEXT_CHARS], error.hint or "")
+    try:
+        with trio.move_on_after(REFUSAL_READ_S):
+            await stream.send(CODEC.encode([refusal]))
+            await stream.finish()
+            await stream.receive()
+    except (TransportError, RemoteProtocolError):
+        log.debug("refusal not read", extra={"peer": stream.peer_id})
+
+
+def _unexpected(message: HelloMessage) -> RemoteProtocolError:
+    return RemoteProtocolError(f"{type(message).__name__} is out of order here", code="hello-order")
+
+
+@contextmanager
+def _within(seconds: float) -> Generator[None]:
+    """Bound a wait on the other side; silence is a lost stream."""
+    try:
+        with trio.fail_after(seconds):
+            yield
+    except trio.TooSlowError as error:
+        raise StreamLostError(f"no answer in {seconds:g} s", code="hello-timeout") from error

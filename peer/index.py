@@ -1,0 +1,170 @@
+"""Keeps the index behind the journal: follows it by its mark, and makes it anew whenever it cannot
+be used.
+
+DuckDB blocks, so all of it happens in one worker thread at a time. Nobody is told of a damaged
+index but by one log line: the journal holds everything, and a rebuilt index gives the same answers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+import trio
+
+from peer.journal import Journal
+from peer.rows import Batch, read_batch
+from peer.tables import IN_MEMORY, IndexDamagedError, discard, is_held_elsewhere
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class FollowingStore(Protocol):
+    """What an index asks of the store that it keeps: a mark, and rows with the next one."""
+
+    def mark(self) -> int:
+        """Return the journal offset up to which the store accounts for everything."""
+        ...
+
+    def insert(self, batch: Batch) -> None:
+        """Add rows and their mark in one transaction."""
+        ...
+
+    def close(self) -> None:
+        """Release the file."""
+        ...
+
+
+S = TypeVar("S", bound=FollowingStore)
+
+
+class Index(Generic[S]):
+    """One daemon's store, following its journal; ``open_store`` opens or makes the file at a path.
+
+    ``run`` must be started before ``ask``. ``ask`` and ``rebuild`` may be called from any task;
+    they are served one at a time.
+    """
+
+    def __init__(
+        self, journal: Journal, path: Path, own: bytes, open_store: Callable[[Path], S]
+    ) -> None:
+        self._journal = journal
+        self._path = path
+        self._own = own
+        self._open_store = open_store
+        self._store: S | None = None
+        self._thread = trio.CapacityLimiter(1)  # the one thread that may touch the store
+        self._turn = trio.Lock()
+        self._moved = trio.Event()
+        self.mark = 0
+
+    @property
+    def lag_bytes(self) -> int:
+        """How far the index is behind the durable journal."""
+        return max(0, self._journal.size - self.mark)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Catch up, then follow the journal until cancelled; the file is closed on the way out."""
+        try:
+            await self.catch_up()
+            task_status.started()
+            while True:
+                await self._journal.wait_past(self.mark)
+                await self.catch_up()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self.aclose()
+
+    async def catch_up(self) -> None:
+        """Return when the index accounts for everything that was durable when this was called."""
+        end = self._journal.size
+        while True:
+            before = self.mark
+            self._mark_is(await self._served(self._advance))
+            if self.mark >= end or self.mark == before:
+                return
+
+    async def ask(self, question: Callable[[S], T]) -> T:
+        """Put a question to the store in its thread; on a damaged index it is rebuilt and asked
+        once more.
+        """
+        return await self._served(question)
+
+    async def rebuild(self) -> None:
+        """Make the index anew from the journal and return when it has caught up."""
+        async with self._turn:
+            await self._in_thread(self._start_over)
+        self._mark_is(0)
+        await self.catch_up()
+
+    async def wait_past(self, mark: int) -> int:
+        """Return the index's mark once it lies past ``mark``."""
+        while self.mark <= mark:
+            await self._moved.wait()
+        return self.mark
+
+    async def aclose(self) -> None:
+        """Close the file."""
+        async with self._turn:
+            store, self._store = self._store, None
+            if store is not None:
+                await self._in_thread(store.close)
+
+    def _mark_is(self, mark: int) -> None:
+        self.mark = mark
+        self._moved.set()
+        self._moved = trio.Event()
+
+    async def _served(self, question: Callable[[S], T]) -> T:
+        async with self._turn:
+            try:
+                return await self._in_thread(lambda: question(self._opened()))
+            except IndexDamagedError as error:
+                log.warning("index rebuilt from the journal", extra={"reason": error.message})
+                return await self._in_thread(lambda: self._recover(question))
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(call, limiter=self._thread)
+
+    # Below, everything runs in the store's thread
+
+    def _opened(self) -> S:
+        if self._store is None:
+            store = self._open_store(self._path)
+            if store.mark() > self._journal.size:
+                store.close()
+                raise IndexDamagedError("the index is ahead of the journal, so of another one")
+            self._store = store
+        return self._store
+
+    def _recover(self, question: Callable[[S], T]) -> T:
+        self._start_over()
+        store = self._opened()
+        before = -1
+        while (after := self._advance(store)) > before:
+            before = after
+        return question(store)
+
+    def _start_over(self) -> None:
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+        if is_held_elsewhere(self._path):
+            log.warning("index kept in memory", extra={"reason": "another process has the file"})
+            self._path = IN_MEMORY
+        discard(self._path)
+
+    def _advance(self, store: S) -> int:
+        """Index the next batch and return the mark after it, which has not moved when there was
+        none.
+        """
+        mark = store.mark()
+        end = self._journal.size  # before the scan, which covers at least this much
+        batch = read_batch(self._journal.scan(mark), end, self._own)
+        if batch.mark > mark:
+            store.insert(batch)
+        return max(mark, batch.mark)

@@ -1,0 +1,252 @@
+"""Joining a mesh: the joiner's side, and the admitter's, which trades tickets for certificates.
+
+The admitter keeps a ticket's digest, not its secret. A ticket is used up, on disk, before its
+certificate leaves; the same peer asking again, because the answer was lost, gets the same
+certificate.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import trio
+
+from peer.effects import Effects
+from peer.identity import Identity, load_root_key
+from peer.tickets import TICKETS_FILE, Issued, TicketBook
+from protocols.errors import (
+    LocalProtocolError,
+    Refused,
+    RemoteProtocolError,
+    StreamLostError,
+    TransportError,
+)
+from protocols.join import CODEC, JoinMessage, JoinRefusal, JoinReply, JoinRequest, membership_of
+from protocols.keys import PeerId, SigningKey, public_key_of
+from protocols.limits import (
+    JOIN_TIMEOUT_S,
+    MAX_ADDRESSES,
+    MAX_TICKET_GUESSES,
+    MAX_TICKET_TTL_S,
+    TICKET_GUESS_WINDOW_S,
+)
+from protocols.membership import (
+    ADMITTER,
+    AGGREGATOR,
+    FILER,
+    JOIN_PROTOCOL,
+    Certificate,
+    Membership,
+    check_known_roles,
+    issue,
+)
+from protocols.ticket import SECRET_BYTES, Ticket, digest_of
+from protocols.transport import Stream, Transport
+
+log = logging.getLogger(__name__)
+
+DEFAULT_TTL_S: Final = 3_600
+CLOSE_WAIT_S: Final = 2.0  # a peer that does not answer the close is left to the transport
+MAX_GUESSERS: Final = 4_096  # peers whose guesses are counted at once; the oldest is forgotten
+
+
+async def join(
+    transport: Transport, ticket: Ticket, key: SigningKey, effects: Effects
+) -> Membership:
+    """Trade ``ticket`` for a membership at its admitter; ``transport`` must run and be ``key``'s.
+
+    May be repeated when the answer was lost: the admitter gives the same certificate. Raises
+    ``Refused`` with the admitter's reason and hint, ``PeerUnreachableError``, another
+    ``TransportError``, or ``RemoteProtocolError`` when the answer is not what the ticket promised.
+    """
+    if ticket.is_expired(effects.now_us()):
+        raise _refusal("ticket-expired", "the ticket has expired")
+    await transport.dial(ticket.admitter, list(ticket.addresses))
+    try:
+        with trio.fail_after(JOIN_TIMEOUT_S):
+            answer = await _ask(transport, ticket)
+    except trio.TooSlowError as error:
+        raise StreamLostError("the admitter did not answer", code="join-timeout") from error
+    finally:
+        # The connection knows us as a stranger; the daemon's first hello wants a fresh one.
+        with trio.move_on_after(CLOSE_WAIT_S, shield=True):
+            await transport.disconnect(ticket.admitter)
+    return membership_of(ticket, answer, key.public, effects.now_us())
+
+
+async def _ask(transport: Transport, ticket: Ticket) -> JoinReply | JoinRefusal:
+    stream = await transport.open_stream(ticket.admitter, JOIN_PROTOCOL)
+    try:
+        await stream.send(CODEC.encode([JoinRequest(ticket.mesh, ticket.secret)]))
+        await stream.finish()
+        answer = _only(await stream.receive())
+    finally:
+        with trio.move_on_after(CLOSE_WAIT_S, shield=True):
+            await stream.aclose()
+    if isinstance(answer, JoinRequest):
+        raise RemoteProtocolError("the admitter answered with a request")
+    return answer
+
+
+class Admitter:
+    """Issues tickets and trades them for certificates; every mesh has at least one.
+
+    ``root`` is the mesh's root key where this peer holds it: only there can tickets make admitters,
+    and only there does the first aggregator become the mesh's filer, so that there is one.
+    """
+
+    def __init__(
+        self, identity: Identity, book: TicketBook, effects: Effects, root: SigningKey | None
+    ) -> None:
+        self._identity = identity
+        self._book = book
+        self._effects = effects
+        self._root = root
+        self._guesses: dict[PeerId, list[float]] = {}
+
+    def serve(self, transport: Transport) -> None:
+        """Answer ``/covey/join/1`` from now on."""
+        transport.serve(JOIN_PROTOCOL, self._answer, before_hello=True)
+
+    def ticket(
+        self, roles: tuple[str, ...], addresses: tuple[str, ...], ttl_s: int = DEFAULT_TTL_S
+    ) -> Ticket:
+        """Return a new ticket for one peer, good for ``ttl_s`` seconds at these addresses of ours.
+
+        Raises ``LocalProtocolError`` when we are no admitter, or for roles and times that can't be.
+        """
+        self._check_ticket(roles, addresses, ttl_s)
+        now_us = self._effects.now_us()
+        ticket = Ticket(
+            version=1,
+            mesh=self._identity.member.mesh,
+            admitter_key=self._identity.key.public,
+            addresses=addresses[:MAX_ADDRESSES],
+            secret=self._effects.token(SECRET_BYTES),
+            roles=tuple(sorted(set(roles))),
+            expires_us=now_us + ttl_s * 1_000_000,
+        )
+        self._book.add(Issued(digest_of(ticket.secret), ticket.roles, ticket.expires_us), now_us)
+        return ticket
+
+    def _check_ticket(self, roles: tuple[str, ...], addresses: tuple[str, ...], ttl_s: int) -> None:
+        check_known_roles(roles)
+        if ADMITTER not in self._identity.member.roles:
+            raise LocalProtocolError(
+                "this peer is no admitter of its mesh",
+                code="no-admitter",
+                hint="ask for a ticket where `covey init` was run",
+            )
+        if ADMITTER in roles and self._root is None:
+            raise LocalProtocolError(
+                "only the mesh's root key makes admitters",
+                code="no-root-key",
+                hint="ask for this ticket where `covey init` was run",
+            )
+        if not 0 < ttl_s <= MAX_TICKET_TTL_S:
+            raise LocalProtocolError(
+                f"a ticket lives 1 to {MAX_TICKET_TTL_S} seconds, not {ttl_s}", code="ticket-ttl"
+            )
+        if not addresses:
+            raise LocalProtocolError(
+                "a ticket needs an address at which this peer can be dialled",
+                code="no-address",
+                hint="start the daemon, or set [listen] addresses",
+            )
+
+    async def _answer(self, stream: Stream) -> None:
+        """Answer one request; whatever is wrong with it ends this stream only."""
+        answer: JoinReply | JoinRefusal
+        try:
+            with trio.fail_after(JOIN_TIMEOUT_S):
+                request = _only(await stream.receive())
+                try:
+                    answer = self._admit(stream.peer_id, request)
+                except Refused as refusal:
+                    answer = _wire(refusal)
+                await stream.send(CODEC.encode([answer]))
+                await stream.finish()
+                await stream.receive()  # the joiner's end, so that closing loses nothing
+        except (TransportError, RemoteProtocolError, trio.TooSlowError) as error:
+            log.info("join failed", extra={"peer": stream.peer_id, "why": str(error)})
+
+    def _admit(self, peer_id: PeerId, request: JoinMessage) -> JoinReply:
+        """Return the certificate that a request buys; raise ``Refused`` when it buys none."""
+        if not isinstance(request, JoinRequest):
+            raise _refusal("join-order", "only a request opens a join")
+        membership = self._identity.member
+        if request.mesh != membership.mesh:
+            raise _refusal("wrong-mesh", "this peer admits to another mesh")
+        certificate = self._certificate_for(peer_id, request)
+        chain = membership.certificate
+        if certificate.issuer == membership.mesh:
+            chain = certificate
+        return JoinReply(certificate.encode(), chain.encode())
+
+    def _certificate_for(self, peer_id: PeerId, request: JoinRequest) -> Certificate:
+        self._check_guesses(peer_id)
+        digest, now_us = digest_of(request.secret), self._effects.now_us()
+        grant = self._book.get(digest)
+        if grant is None:
+            self._guesses.setdefault(peer_id, []).append(trio.current_time())
+            raise _refusal("ticket-unknown", "this admitter issued no such ticket")
+        if grant.certificate is not None:
+            if grant.certificate.peer_id != peer_id:
+                raise _refusal("ticket-used", "the ticket was used by another peer")
+            return grant.certificate
+        if now_us > grant.issued.expires_us:
+            raise _refusal("ticket-expired", "the ticket has expired")
+        certificate = self._issue(peer_id, grant.issued.roles, now_us)
+        self._book.use(digest, certificate)
+        log.info("member admitted", extra={"peer": peer_id, "roles": certificate.roles})
+        return certificate
+
+    def _issue(self, peer_id: PeerId, roles: tuple[str, ...], now_us: int) -> Certificate:
+        if AGGREGATOR in roles and self._root is not None and not self._book.has_filer:
+            roles = (*roles, FILER)
+        signer = self._identity.key
+        if ADMITTER in roles:
+            assert self._root is not None, "a ticket for an admitter is issued with the root key"
+            signer = self._root
+        mesh, peer = self._identity.member.mesh, public_key_of(peer_id)
+        return issue(signer, mesh=mesh, peer=peer, roles=roles, now_us=now_us)
+
+    def _check_guesses(self, peer_id: PeerId) -> None:
+        """Refuse a peer that showed too many wrong secrets lately."""
+        now = trio.current_time()
+        recent = [at for at in self._guesses.pop(peer_id, []) if now - at < TICKET_GUESS_WINDOW_S]
+        if recent:
+            self._guesses[peer_id] = recent
+        if len(recent) >= MAX_TICKET_GUESSES:
+            raise Refused(
+                f"{len(recent)} wrong tickets in {TICKET_GUESS_WINDOW_S} s",
+                code="too-many-guesses",
+                hint="wait a minute, then paste the whole ticket",
+                retry_after_ms=TICKET_GUESS_WINDOW_S * 1_000,
+            )
+        while len(self._guesses) >= MAX_GUESSERS:
+            del self._guesses[next(iter(self._guesses))]
+
+
+def open_admitter(identity: Identity, effects: Effects) -> Admitter:
+    """Return the admitter of an identity whose home this process owns."""
+    book = TicketBook(identity.home / TICKETS_FILE, effects.now_us())
+    return Admitter(identity, book, effects, load_root_key(identity.home))
+
+
+def _only(frame: bytes | None) -> JoinMessage:
+    messages = CODEC.decode(frame) if frame is not None else []
+    if len(messages) != 1:
+        raise RemoteProtocolError(f"a join with {len(messages)} messages", code="join-order")
+    return messages[0]
+
+
+def _refusal(code: str, reason: str) -> Refused:
+    return Refused(reason, code=code, hint="ask the admitter's operator for a new ticket")
+
+
+def _wire(refusal: Refused) -> JoinRefusal:
+    return JoinRefusal(
+        refusal.code, refusal.message, refusal.hint or "", refusal.retry_after_ms or 0
+    )

@@ -1,0 +1,41 @@
+"""Log lines of both daemons: time, level, one event name, ``key=value`` fields, on stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Final
+
+_PLAIN: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+class FieldsFormatter(logging.Formatter):
+    """Appends the ``extra`` fields of a record as ``key=value``, quoted where they hold spaces."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one line, and the traceback of an exception below it."""
+        extra: dict[str, Any] = {k: v for k, v in record.__dict__.items() if k not in _PLAIN}
+        fields = "".join(f" {key}={_quoted(value)}" for key, value in extra.items())
+        stamp = self.formatTime(record, "%Y-%m-%dT%H:%M:%S")
+        line = f"{stamp} {record.levelname.lower()} {record.getMessage()}{fields}"
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+def configure(level: str) -> None:
+    """Send our log lines of at least ``level`` to stderr, and other libraries' warnings with
+    them.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(FieldsFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    for name in ("covey", "protocols", "peer", "node", "aggregator"):
+        logging.getLogger(name).setLevel(level.upper())
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return f'"{text}"' if " " in text or not text else text

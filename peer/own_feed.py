@@ -1,0 +1,348 @@
+"""Our own feed: numbers records, cuts and signs bundles, and begins a new epoch when it must.
+
+The order of durability is what keeps the feed from ever forking: a record is on the disk before it
+may be signed, and a signature is on the disk before anyone may see it. A range that was signed once
+is never signed again; what can't be continued (the journal was lost, or is older than what others
+saw of us) goes on in a higher epoch.
+
+Numbers are given out when a record is queued and taken back when the journal refuses it. That works
+because the journal refuses everything queued behind as well, in the same step.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from array import array
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+
+import trio
+
+from peer.effects import Effects
+from peer.journal import Journal, JournalError, JournalFullError, Pending
+from protocols.cid import CID
+from protocols.errors import LocalProtocolError
+from protocols.feed import Bundle, Header, Place, sign_bundle
+from protocols.journal import Entry, EpochBody, HeaderBody, RecordBody
+from protocols.keys import SigningKey
+from protocols.limits import (
+    CUT_AFTER_S,
+    CUT_BUNDLE_BYTES,
+    CUT_BUNDLE_RECORDS,
+    CUT_REPORT_AFTER_S,
+    CUT_RETRY_S,
+    MAX_EPOCH,
+)
+from protocols.record import Record, is_block
+
+log = logging.getLogger(__name__)
+
+REPORT_KIND = "error.report"
+
+
+@dataclass(slots=True, eq=False)
+class _Uncut:
+    """A record of ours that no bundle holds yet."""
+
+    epoch: int
+    sequence: int
+    encoded: bytes
+    due_at: float
+    """When it wants to be cut at the latest, in trio's time."""
+    offset: int | None = None
+    """Where the journal has it; none until it is on the disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnBundle:
+    """A bundle that we cut, and where the journal has its parts."""
+
+    header: Header
+    cid: CID
+    header_offset: int
+    record_offsets: array[int]
+
+
+class OwnFeed:
+    """One peer's own log. ``replay_…`` and ``resume`` rebuild it before anything else is called.
+
+    ``on_cut`` is told of every bundle as soon as it may be shown.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        key: SigningKey,
+        effects: Effects,
+        on_cut: Callable[[OwnBundle], None],
+    ) -> None:
+        self._journal = journal
+        self._key = key
+        self._effects = effects
+        self._on_cut = on_cut
+        self.epoch = min(max(1, effects.now_us() // 1_000_000), MAX_EPOCH // 2)
+        """Seconds since 1970 when the feed began here: after the loss of a journal it comes back
+        above its old self without asking anyone. ``rise_above`` makes up for a clock that lies."""
+        self.next_sequence = 0
+        self._signed = (0, 0)
+        self._previous: CID | None = None
+        self._uncut: list[_Uncut] = []
+        self._blocks: set[CID] = set()
+        self._claimed = (0, 0)
+        self._is_live = False  # during the replay, later entries may say that we rose already
+        self._ready = _Ready()
+        self._cutting = trio.Lock()
+        self._stirred = trio.Event()
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The epoch and how far in it we have signed: the furthest that others can have seen."""
+        return self._signed if self._signed[0] == self.epoch else (self.epoch, 0)
+
+    # Rebuilding
+
+    def replay_record(self, offset: int, body: RecordBody) -> None:
+        """Take in a journalled record."""
+        self.epoch, self.next_sequence = body.epoch, body.sequence + 1
+        self._uncut.append(_Uncut(body.epoch, body.sequence, body.record, -math.inf, offset))
+        if is_block(body.record):
+            self._blocks.add(CID.of(body.record))
+
+    def replay_header(self, offset: int, body: HeaderBody) -> OwnBundle | None:
+        """Take in a journalled cut; none when one of its records has rotted away since."""
+        header = Header.decode(body.header)
+        taken = self._take(header.digests)
+        if (header.epoch, header.next_sequence) > (self.epoch, self.next_sequence):
+            self.epoch, self.next_sequence = header.epoch, header.next_sequence
+        self._signed = (header.epoch, header.next_sequence)
+        self._previous = CID.of(body.header)
+        if len(taken) != len(header.digests):
+            log.error("own bundle damaged", extra={"epoch": header.epoch})
+            return None
+        return _own_bundle(header, self._previous, offset, taken)
+
+    def _take(self, digests: tuple[bytes, ...]) -> list[_Uncut]:
+        """Remove and return the uncut records with these digests, in order."""
+        wanted = Counter(digests)
+        taken: list[_Uncut] = []
+        left: list[_Uncut] = []
+        for uncut in self._uncut:
+            digest = sha256(uncut.encoded).digest()
+            (taken if wanted[digest] > 0 else left).append(uncut)
+            wanted[digest] -= 1
+        self._uncut = left
+        return taken
+
+    def replay_epoch(self, body: EpochBody) -> None:
+        """Take in a journalled move to another epoch."""
+        self._move(body)
+
+    def resume(self) -> None:
+        """End the replay. Where a record in the middle was lost, go on behind it in a new epoch."""
+        while (gap := self._gap()) is not None:
+            self._start_epoch(gap.epoch, gap.sequence)
+        self._is_live = True
+        self._rise()
+        self._count_ready()
+
+    # Writing
+
+    def holds_block(self, cid: CID) -> bool:
+        """Say whether a block of that name is in this feed."""
+        return cid in self._blocks
+
+    async def append(self, record: Record) -> CID:
+        """Journal a record of ours; return its CID once it is on the disk."""
+        await self._journal.wait_room()
+        cid, pending = self._append(record)
+        await pending.wait()
+        return cid
+
+    def append_soon(self, record: Record) -> CID:
+        """Queue a record of ours and return its CID; a crash or a full disk may lose it."""
+        return self._append(record)[0]
+
+    def _append(self, record: Record) -> tuple[CID, Pending]:
+        if record.author != self._key.public:
+            raise LocalProtocolError("a record of another author does not belong in our feed")
+        encoded = record.encode()
+        cid = CID.of(encoded)
+        patience = CUT_REPORT_AFTER_S if record.kind == REPORT_KIND else CUT_AFTER_S
+        due_at = trio.current_time() + patience
+        uncut = _Uncut(self.epoch, self.next_sequence, encoded, due_at)
+
+        def settle(outcome: int | JournalError) -> None:
+            if isinstance(outcome, JournalError):
+                self._take_back(uncut, cid)
+            else:
+                uncut.offset = outcome
+                self._ready.add(uncut)
+                self._stirred.set()
+
+        body = RecordBody(uncut.epoch, uncut.sequence, encoded).encode()
+        pending = self._journal.append_soon(Entry.RECORD, body, settle)
+        self._uncut.append(uncut)
+        self.next_sequence += 1
+        if is_block(encoded):
+            self._blocks.add(cid)
+        return cid, pending
+
+    def _take_back(self, uncut: _Uncut, cid: CID) -> None:
+        self._uncut.remove(uncut)
+        self._blocks.discard(cid)
+        if uncut.epoch == self.epoch:
+            self.next_sequence = min(self.next_sequence, uncut.sequence)
+
+    # Cutting
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Cut bundles as they fall due, until cancelled."""
+        task_status.started()
+        while True:
+            await self._wait_due()
+            try:
+                await self.cut()
+            except JournalFullError as error:
+                log.warning("bundle not cut", extra={"code": error.code})
+                await trio.sleep(CUT_RETRY_S)
+
+    async def cut(self) -> Bundle | None:
+        """Sign the next bundle and journal it; none when no durable record is waiting.
+
+        On return it is on the disk and may be shown. Raises ``JournalFullError``; nothing is cut
+        then.
+        """
+        async with self._cutting:
+            self._rise()
+            taken = self._next_cut()
+            if not taken:
+                return None
+            bundle = self._sign(taken)
+
+            def settle(outcome: int | JournalError) -> None:
+                if not isinstance(outcome, JournalError):
+                    self._advance(bundle, outcome, taken)
+
+            body = HeaderBody(bundle.header_bytes, bundle.signature).encode()
+            pending = self._journal.append_soon(Entry.HEADER, body, settle)
+            # What became of a signature must be known before its range could be signed again.
+            with trio.CancelScope(shield=True):
+                await pending.wait()
+            return bundle
+
+    def _advance(self, bundle: Bundle, offset: int, taken: list[_Uncut]) -> None:
+        del self._uncut[: len(taken)]
+        self._signed = (bundle.header.epoch, bundle.header.next_sequence)
+        self._previous = bundle.cid
+        self._count_ready()
+        self._on_cut(_own_bundle(bundle.header, bundle.cid, offset, taken))
+
+    def _sign(self, taken: list[_Uncut]) -> Bundle:
+        first = taken[0]
+        previous = self._previous if first.sequence else None
+        place = Place(first.epoch, first.sequence, previous)
+        records = [uncut.encoded for uncut in taken]
+        return sign_bundle(self._key, place, records, self._effects.now_us())
+
+    def _next_cut(self) -> list[_Uncut]:
+        """Return the durable records at the front that go into one bundle."""
+        taken: list[_Uncut] = []
+        size = 0
+        for uncut in self._uncut[:CUT_BUNDLE_RECORDS]:
+            is_next = not taken or uncut.epoch == taken[0].epoch
+            if uncut.offset is None or not is_next or size >= CUT_BUNDLE_BYTES:
+                break
+            taken.append(uncut)
+            size += len(uncut.encoded)
+        return taken
+
+    async def _wait_due(self) -> None:
+        while (due_at := self._ready.due_at) > trio.current_time():
+            with trio.move_on_at(due_at):
+                await self._stirred.wait()
+            self._stirred = trio.Event()
+
+    def _count_ready(self) -> None:
+        self._ready = _Ready()
+        for uncut in self._uncut:
+            if uncut.offset is not None:
+                self._ready.add(uncut)
+
+    # Epochs
+
+    def rise_above(self, epoch: int, next_sequence: int) -> None:
+        """Others saw our feed at that place: if we never signed that far, sign only in a new
+        epoch.
+        """
+        if not 0 <= epoch < MAX_EPOCH - 1:
+            log.warning("impossible epoch ignored", extra={"epoch": epoch})
+            return
+        self._claimed = max(self._claimed, (epoch, next_sequence))
+        if self._is_live and not self._cutting.locked():
+            self._rise()
+
+    def _rise(self) -> None:
+        if self._claimed <= self.place:
+            return
+        log.warning(
+            "feed continues in a new epoch", extra={"seen": self._claimed, "ours": self.place}
+        )
+        moving = {uncut.epoch: uncut.sequence for uncut in reversed(self._uncut)}
+        moving.setdefault(self.epoch, self.next_sequence)
+        for old_epoch in sorted(moving):
+            self._start_epoch(old_epoch, moving[old_epoch])
+
+    def _start_epoch(self, old_epoch: int, first_sequence: int) -> None:
+        """Move the uncut records of ``old_epoch`` from ``first_sequence`` on to a new epoch.
+
+        Nobody waits for the journal: if this entry is lost, a restart finds the gap and moves
+        again.
+        """
+        epoch = max(self.epoch, self._claimed[0]) + 1
+        body = EpochBody(epoch, old_epoch, first_sequence)
+        self._journal.append_soon(Entry.EPOCH, body.encode())
+        self._move(body)
+
+    def _move(self, body: EpochBody) -> None:
+        self.epoch, self.next_sequence = body.epoch, 0
+        for uncut in self._uncut:
+            if uncut.epoch == body.old_epoch and uncut.sequence >= body.first_sequence:
+                uncut.epoch = body.epoch
+                uncut.sequence -= body.first_sequence
+                self.next_sequence = uncut.sequence + 1
+
+    def _gap(self) -> _Uncut | None:
+        """Return the first uncut record that does not follow the one before it or the last cut."""
+        epoch, expected = self._signed
+        for uncut in self._uncut:
+            if uncut.epoch != epoch:
+                epoch, expected = uncut.epoch, 0
+            if uncut.sequence != expected:
+                return uncut
+            expected += 1
+        return None
+
+
+class _Ready:
+    """What is durable and uncut, and when it is due."""
+
+    __slots__ = ("count", "due_at", "size_bytes")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.size_bytes = 0
+        self.due_at = math.inf
+
+    def add(self, uncut: _Uncut) -> None:
+        self.count += 1
+        self.size_bytes += len(uncut.encoded)
+        is_full = self.count >= CUT_BUNDLE_RECORDS or self.size_bytes >= CUT_BUNDLE_BYTES
+        self.due_at = -math.inf if is_full else min(self.due_at, uncut.due_at)
+
+
+def _own_bundle(header: Header, cid: CID, header_offset: int, taken: list[_Uncut]) -> OwnBundle:
+    offsets = array("Q", [uncut.offset or 0 for uncut in taken])
+    return OwnBundle(header, cid, header_offset, offsets)

@@ -1,0 +1,172 @@
+"""The tables of an index that follows the journal, over a DuckDB connection that a ``store.py``
+opened.
+
+Everything blocks; ``peer.index`` calls it from one worker thread. Rows and the journal offset up to
+which they account are written in one transaction, so a crash between journal and index leaves
+nothing twice and nothing out. There is no primary key: DuckDB's costs more with every million rows,
+and the feeds refuse duplicates before the journal.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow
+
+from peer.rows import Batch
+from protocols.errors import CoveyError
+
+pa: Any = pyarrow  # its stubs leave most types unknown
+
+SCHEMA_VERSION: Final = 1  # another number in the file: it is rebuilt
+IN_MEMORY: Final = Path(":memory:")
+
+RECORDS: Final = pa.schema(
+    [
+        ("cid", pa.binary()),
+        ("feed", pa.binary()),
+        ("epoch", pa.uint64()),
+        ("sequence", pa.uint64()),
+        ("kind", pa.string()),
+        ("start_us", pa.int64()),
+        ("duration_us", pa.int64()),
+        ("status", pa.string()),
+        ("environment", pa.binary()),
+        ("hardware", pa.binary()),
+        ("attributes", pa.binary()),
+        ("place", pa.int64()),
+    ]
+)
+EDGES: Final = pa.schema(
+    [
+        ("record", pa.binary()),
+        ("direction", pa.string()),
+        ("role", pa.string()),
+        ("target", pa.binary()),
+    ]
+)
+BUNDLES: Final = pa.schema(
+    [
+        ("cid", pa.binary()),
+        ("feed", pa.binary()),
+        ("epoch", pa.uint64()),
+        ("first_sequence", pa.uint64()),
+        ("next_sequence", pa.uint64()),
+        ("place", pa.int64()),
+    ]
+)
+TABLES: Final = {"records": RECORDS, "edges": EDGES, "bundles": BUNDLES}
+SQL_TYPES: Final = {
+    pa.binary(): "BLOB",
+    pa.string(): "VARCHAR",
+    pa.uint64(): "UBIGINT",
+    pa.int64(): "BIGINT",
+}
+MOVE: Final = """
+    UPDATE records SET epoch = ?, sequence = sequence - ?
+    WHERE feed = ? AND epoch = ? AND sequence >= ?
+"""
+
+
+class IndexDamagedError(CoveyError):
+    """The index cannot be used; the journal has everything, so the answer to this is to rebuild."""
+
+    default_code = "index-damaged"
+
+
+class Tables:
+    """The tables and their mark. Every method may raise ``IndexDamagedError``."""
+
+    def __init__(self, connection: Any, fault: type[Exception]) -> None:
+        """Take over an open ``connection`` whose faults are of type ``fault``."""
+        self._connection = connection
+        self._fault = fault
+        try:
+            self._create()
+        except IndexDamagedError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Release the file; the tables may not be used after."""
+        self._connection.close()
+
+    def _create(self) -> None:
+        self.run("CREATE TABLE IF NOT EXISTS state (schema_version INTEGER, mark BIGINT)")
+        if (found := self.run("SELECT schema_version FROM state")) == [(SCHEMA_VERSION,)]:
+            return
+        if found:
+            raise IndexDamagedError(f"the index has version {found}, not {SCHEMA_VERSION}")
+        self.run("BEGIN")
+        for table, schema in TABLES.items():
+            columns = ", ".join(f"{column.name} {SQL_TYPES[column.type]}" for column in schema)
+            self.run(f"CREATE TABLE {table} ({columns})")
+        self.run("INSERT INTO state VALUES (?, 0)", SCHEMA_VERSION)
+        self.run("COMMIT")
+
+    def mark(self) -> int:
+        """Return the journal offset up to which the index accounts for everything."""
+        return self.run("SELECT mark FROM state")[0][0]
+
+    def insert(self, batch: Batch) -> None:
+        """Add the rows of ``batch`` and its mark in one transaction: all of it or nothing."""
+        self.run("BEGIN")
+        try:
+            for feed, new_epoch, old_epoch, first in batch.moves:
+                self.run(MOVE, new_epoch, first, feed, old_epoch, first)
+            self._append("records", batch.records)
+            self._append("edges", batch.edges)
+            self._append("bundles", batch.bundles)
+            self.run("UPDATE state SET mark = ?", batch.mark)
+            self.run("COMMIT")
+        except BaseException:
+            with suppress(self._fault):  # already gone: the error that led here says why
+                self._connection.rollback()
+            raise
+
+    def _append(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        if not rows:
+            return
+        schema = TABLES[table]
+        columns = [
+            pa.array(values, column.type)
+            for values, column in zip(zip(*rows, strict=True), schema, strict=True)
+        ]
+        self._connection.register("arriving", pa.Table.from_arrays(columns, schema=schema))
+        try:
+            self.run(f"INSERT INTO {table} SELECT * FROM arriving")
+        finally:
+            self._connection.unregister("arriving")
+
+    def run(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Run one statement and return its rows."""
+        try:
+            return self._connection.execute(sql, parameters).fetchall()
+        except self._fault as error:
+            raise IndexDamagedError(f"the index failed: {error}") from error
+
+
+def discard(path: Path) -> None:
+    """Delete the index and its write-ahead log; nothing is lost that the journal lacks."""
+    if path == IN_MEMORY:
+        return
+    for file in (path, path.with_name(path.name + ".wal")):
+        file.unlink(missing_ok=True)
+
+
+def is_held_elsewhere(path: Path) -> bool:
+    """Tell whether another process has the index open (DuckDB's shell, say), in which case it may
+    not be deleted.
+    """
+    try:
+        with path.open("r+b") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

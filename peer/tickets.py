@@ -1,0 +1,157 @@
+"""An admitter's book of tickets: which were issued, which were used by whom; never their secrets.
+
+The file is a log of JSON lines, each fsynced before anybody acts on it. A line that a crash tore is
+cut at the next start: nobody was told of it. Old tickets are dropped then too, but the one that
+made a peer the mesh's filer stays, since there may be only one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from peer.durable import write_durably
+from protocols.errors import CoveyError, LocalProtocolError
+from protocols.limits import MAX_TICKETS, TICKET_MEMORY_S
+from protocols.membership import FILER, Certificate
+
+TICKETS_FILE: Final = "tickets.jsonl"
+
+
+class Issued(msgspec.Struct, frozen=True, tag="issued"):
+    """A ticket was printed."""
+
+    digest: bytes
+    roles: tuple[str, ...]
+    expires_us: int
+
+
+class Used(msgspec.Struct, frozen=True, tag="used"):
+    """A ticket bought this certificate."""
+
+    digest: bytes
+    certificate: bytes
+
+
+@dataclass(slots=True)
+class Grant:
+    """One ticket: what it is good for, and the certificate that it bought."""
+
+    issued: Issued
+    certificate: Certificate | None = None
+
+
+class TicketBook:
+    """The tickets of one admitter, in memory and in a file that one process at a time writes."""
+
+    def __init__(self, path: Path, now_us: int) -> None:
+        self._path = path
+        self._grants: dict[bytes, Grant] = {}
+        for event in _read(path):
+            self._apply(event)
+        self._forget_old(now_us)
+        self._rewrite()
+
+    @property
+    def has_filer(self) -> bool:
+        """Whether a ticket made some peer the mesh's filer."""
+        return any(_is_filer(grant) for grant in self._grants.values())
+
+    def get(self, digest: bytes) -> Grant | None:
+        """Return the ticket whose secret has this digest."""
+        return self._grants.get(digest)
+
+    def add(self, issued: Issued, now_us: int) -> None:
+        """Remember a new ticket, durably."""
+        if len(self._grants) >= MAX_TICKETS:
+            self._forget_old(now_us)
+        if len(self._grants) >= MAX_TICKETS:
+            raise LocalProtocolError(
+                f"{MAX_TICKETS} tickets are open already",
+                code="too-many-tickets",
+                hint="wait until some of them expire",
+            )
+        self._append(issued)
+
+    def use(self, digest: bytes, certificate: Certificate) -> None:
+        """Use a ticket up, durably; raise ``LocalProtocolError`` when it is unknown or used."""
+        grant = self._grants.get(digest)
+        if grant is None or grant.certificate is not None:
+            raise LocalProtocolError("a ticket is used once", code="ticket-used")
+        self._append(Used(digest, certificate.encode()))
+
+    def _apply(self, event: Issued | Used) -> None:
+        if isinstance(event, Issued):
+            self._grants[event.digest] = Grant(event)
+        elif event.digest in self._grants:
+            self._grants[event.digest].certificate = Certificate.decode(event.certificate)
+
+    def _append(self, event: Issued | Used) -> None:
+        """Write synchronously, though the loop waits for the disk: nothing may come between the
+        check of a ticket and its use, and people join rarely.
+        """
+        handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            _append_line(handle, _line(event))
+        finally:
+            os.close(handle)
+        self._apply(event)
+
+    def _forget_old(self, now_us: int) -> None:
+        latest = now_us - TICKET_MEMORY_S * 1_000_000
+        self._grants = {
+            digest: grant
+            for digest, grant in self._grants.items()
+            if grant.issued.expires_us > latest or _is_filer(grant)
+        }
+
+    def _rewrite(self) -> None:
+        write_durably(self._path, b"".join(_line(event) for event in self._events()))
+
+    def _events(self) -> Iterator[Issued | Used]:
+        for digest, grant in self._grants.items():
+            yield grant.issued
+            if grant.certificate is not None:
+                yield Used(digest, grant.certificate.encode())
+
+
+def _is_filer(grant: Grant) -> bool:
+    return grant.certificate is not None and FILER in grant.certificate.roles
+
+
+def _line(event: Issued | Used) -> bytes:
+    return msgspec.json.encode(event) + b"\n"
+
+
+def _append_line(handle: int, line: bytes) -> None:
+    """Add a whole line and sync it, or leave the file alone: half a line would join the next."""
+    size = os.fstat(handle).st_size
+    try:
+        if os.write(handle, line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(handle)
+    except OSError:
+        os.ftruncate(handle, size)
+        raise
+
+
+def _read(path: Path) -> Iterator[Issued | Used]:
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return
+    for line in lines[:-1]:  # what follows the last line break was torn
+        try:
+            yield msgspec.json.decode(line, type=Issued | Used)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise CoveyError(
+                f"{path} is damaged",
+                code="tickets-damaged",
+                hint=f"remove {path}: open tickets become void, members stay members",
+            ) from error
