@@ -1,0 +1,1 @@
+"""The node: the daemon that submits and runs jobs, its command line, its API and its runners."""

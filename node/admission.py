@@ -1,0 +1,137 @@
+"""Whether this worker takes an offer: the submitter chooses among workers, and the worker decides
+about itself.
+
+A job is taken when its submitter may submit, its model is here, and the work that is waiting for
+the same model takes at most ``MAX_QUEUE_S``; a worker with nothing to do takes any job that it
+expects to finish within the budget. What nobody has measured yet counts as free.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from node.models import InstalledModel
+from node.placement import AUTO
+from protocols.errors import CoveyError
+from protocols.job import (
+    BUSY,
+    DRAINING,
+    EXPIRED,
+    TOO_BIG,
+    UNAUTHORISED,
+    UNKNOWN_KIND,
+    UNKNOWN_MODEL,
+    UNKNOWN_PRECISION,
+    UNMET_REQUIREMENT,
+    Offer,
+    Refuse,
+)
+from protocols.keys import PeerId
+from protocols.limits import (
+    BUSY_RETRY_S_MAX,
+    BUSY_RETRY_S_MIN,
+    MAX_BUDGET_MS,
+    MAX_JOB_INPUT_BYTES,
+    MAX_JOBS_PER_SUBMITTER,
+    MAX_QUEUE_S,
+    MAX_REASON_CHARS,
+    MAX_WORKER_JOBS,
+)
+from protocols.membership import SUBMITTER
+from protocols.worker_job import Granted, Load
+
+RETRY_MS: Final = 1_000
+"""When to ask again where nothing better is known."""
+
+
+class Roles(Protocol):
+    """What admission asks of the directory."""
+
+    def roles(self, peer_id: PeerId) -> tuple[str, ...]:
+        """The roles of a member whose certificate is valid now."""
+        ...
+
+
+class Models(Protocol):
+    """What admission asks of the model store."""
+
+    def get(self, name: str) -> InstalledModel:
+        """Return an installed model; raise ``CoveyError`` when it cannot be used."""
+        ...
+
+
+class Estimates(Protocol):
+    """What admission asks of the runners."""
+
+    def estimate_s(self, model: str, precision: str, items: int, size_bytes: int) -> float | None:
+        """How long a job would take, None when nothing is known."""
+        ...
+
+    def backlog_s(self, model: str, precision: str) -> float:
+        """How long the jobs that a model's runner has will keep it busy."""
+        ...
+
+
+class Admission:
+    """Decides about offers. Set ``is_draining`` to refuse them all from then on."""
+
+    def __init__(self, roles: Roles, models: Models, estimates: Estimates) -> None:
+        self.is_draining = False
+        self._roles = roles
+        self._models = models
+        self._estimates = estimates
+
+    def decide(self, submitter: PeerId, offer: Offer, load: Load) -> Granted | Refuse:
+        """Return the worker's answer to an offer."""
+        return self._refuse_job(submitter, offer) or self._weigh(offer, load)
+
+    def _refuse_job(self, submitter: PeerId, offer: Offer) -> Refuse | None:
+        """Refuse what would never run here."""
+        if self.is_draining:
+            return _no(offer, DRAINING, "this worker is stopping")
+        if SUBMITTER not in self._roles.roles(submitter):
+            return _no(offer, UNAUTHORISED, "only submitters of this mesh may offer jobs")
+        if offer.size_bytes > MAX_JOB_INPUT_BYTES:
+            return _no(offer, TOO_BIG, f"an input may have {MAX_JOB_INPUT_BYTES} bytes")
+        if offer.requirements:
+            unknown = ", ".join(sorted(offer.requirements))
+            return _no(offer, UNMET_REQUIREMENT, f"this worker does not know about: {unknown}")
+        return self._refuse_model(offer)
+
+    def _refuse_model(self, offer: Offer) -> Refuse | None:
+        try:
+            model = self._models.get(offer.model)
+        except CoveyError as error:
+            return _no(offer, UNKNOWN_MODEL, error.message)
+        if model.kind != offer.kind:
+            return _no(offer, UNKNOWN_KIND, f"{model.name} is here for {model.kind}")
+        if offer.precision not in (AUTO, *model.precisions):
+            offered = ", ".join(model.precisions)
+            return _no(offer, UNKNOWN_PRECISION, f"{model.name} is here in {offered}")
+        return None
+
+    def _weigh(self, offer: Offer, load: Load) -> Granted | Refuse:
+        """Refuse what this worker can't take on now, else say when it would be done."""
+        if load.jobs >= MAX_WORKER_JOBS or load.jobs_of_submitter >= MAX_JOBS_PER_SUBMITTER:
+            return _no(offer, BUSY, f"{load.jobs} jobs are waiting", RETRY_MS)
+        precision = resolve_precision(self._models.get(offer.model), offer.precision)
+        estimate_s = (
+            self._estimates.estimate_s(offer.model, precision, offer.items, offer.size_bytes) or 0.0
+        )
+        spare_s = offer.budget_ms / 1_000 - estimate_s
+        if spare_s <= 0:
+            return _no(offer, EXPIRED, f"it would take {estimate_s:.1f} s, more than its budget")
+        wait_s = load.queued_s + self._estimates.backlog_s(offer.model, precision)
+        if wait_s > min(MAX_QUEUE_S, spare_s):
+            retry_s = min(max(wait_s - MAX_QUEUE_S, BUSY_RETRY_S_MIN), BUSY_RETRY_S_MAX)
+            return _no(offer, BUSY, f"{wait_s:.1f} s of work are waiting", int(retry_s * 1_000))
+        return Granted(estimate_s, min(int((wait_s + estimate_s) * 1_000), MAX_BUDGET_MS))
+
+
+def resolve_precision(model: InstalledModel, precision: str) -> str:
+    """Return the precision to compute in: the model's declared one comes first in its list."""
+    return model.precisions[0] if precision == AUTO else precision
+
+
+def _no(offer: Offer, code: str, reason: str, retry_after_ms: int = 0) -> Refuse:
+    return Refuse(offer.job_id, offer.fence, code, reason[:MAX_REASON_CHARS], retry_after_ms)

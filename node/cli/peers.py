@@ -1,0 +1,60 @@
+"""``covey peers``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from peer.cli import emit, json_option, table
+
+COLUMNS = {
+    "peer": "PEER",
+    "state": "STATE",
+    "roles": "ROLES",
+    "hardware": "HARDWARE (measured)",
+    "models": "MODELS",
+    "addresses": "ADDRESSES",
+}
+
+
+@click.command()
+@json_option
+def peers(as_json: bool) -> None:
+    """List the mesh's peers as this node knows them: who is there, with what.
+
+    \b
+    Example:  covey peers
+    """
+    from node.cli.connection import connect
+
+    with connect() as client:
+        emit(client.get("/peers"), as_json, _render)
+
+
+def _render(answer: list[dict[str, Any]]) -> str:
+    rows = [{**row, "state": _state(row), "hardware": _hardware(row)} for row in answer]
+    return table(rows, COLUMNS, empty="no peers are known yet")
+
+
+def _state(row: dict[str, Any]) -> str:
+    return "self" if row["is_self"] else "up" if row["is_connected"] else "away"
+
+
+def _hardware(row: dict[str, Any]) -> str:
+    capabilities = row["capabilities"]
+    if not capabilities:
+        return "not measured yet" if "worker" in row["roles"] else "-"
+    parts = [
+        f"{capabilities[key]}{unit}" for key, unit in _FIGURES.items() if capabilities.get(key)
+    ]
+    return ", ".join(parts) or "-"
+
+
+_FIGURES = {
+    "cpu_model": "",
+    "cores": " cores",
+    "memory_gb": " GB",
+    "matmul_gflops": " GFLOP/s",
+    "memory_gb_s": " GB/s",
+}

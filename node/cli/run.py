@@ -1,0 +1,96 @@
+"""``covey run``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from peer.cli import json_option, note
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from node.client import JobOutcome
+
+PRECISIONS: Final = ("auto", "fp32", "bf16")
+
+
+@click.command("run")
+@click.argument("kind")
+@click.option("--model", required=True, help="The model's name, as `covey peers` shows it.")
+@click.option("--input", "source", default="-", show_default=True, help="A file, or - for stdin.")
+@click.option("--output", "target", help="Write the result here; NumPy when it ends in .npy.")
+@click.option("--whole", is_flag=True, help="The input is one item, not one a line.")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True)
+@click.option("--peer", help="Only this peer may run it.")
+@click.option("--timeout", "timeout_s", default=600.0, show_default=True, help="Seconds in all.")
+@json_option
+def run_job(
+    kind: str,
+    source: str,
+    target: str | None,
+    whole: bool,
+    as_json: bool,
+    **wanted: Any,
+) -> None:
+    """Run one job on the mesh, wait for it and print its result.
+
+    The input is UTF-8 text with one item a line, or JSON lines (a file ending in .jsonl): strings,
+    or objects with "text". The result is JSON lines. Exit status 1 means that the job failed.
+
+    \b
+    Example:  covey run embed --model all-minilm-l6-v2 --input sentences.txt --output vectors.npy
+    """
+    from node import client, results
+    from node.cli.connection import connect
+    from node.runner.kinds import kind_named
+
+    codec = kind_named(kind)
+    items = results.read_items(source, is_whole=whole)
+    job = client.JobRequest(kind=kind, items=len(items), input=codec.encode_input(items), **wanted)
+    with connect() as control, _progress(len(items)) as on_progress:
+        outcome = client.run(control, job, on_progress)
+    _write(outcome, codec, target, as_json)
+
+
+def _write(outcome: JobOutcome, codec: Any, target: str | None, as_json: bool) -> None:
+    from node import results
+
+    rows = codec.rows(outcome.output)
+    summary = {**outcome.summary, "output_file": target}
+    if target is not None:
+        results.write_file(Path(target), rows, lambda: codec.array(outcome.output))
+    if as_json:
+        results.print_json(summary if target else {**summary, "output": list(rows)})
+    elif target is None:
+        results.print_lines(rows)
+    else:
+        note(f"{summary['items']} items by {summary['worker']} to {target}")
+
+
+@contextmanager
+def _progress(total: int) -> Generator[Callable[[dict[str, Any]], None]]:
+    """Show a progress bar on a terminal, and nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda _event: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True
+    ) as bar:
+        shown = bar.add_task("looking for a worker", total=total)
+
+        def update(event: dict[str, Any]) -> None:
+            worker = event["worker"]
+            text = f"{event['state']} at …{worker[-8:]}" if worker else event["state"]
+            bar.update(shown, description=text, completed=event["items_done"])
+
+        yield update

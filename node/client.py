@@ -1,0 +1,64 @@
+"""Submitting a job through the daemon's control API."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from peer.control import ControlClient
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """What a client asks of the daemon; ``input`` is already in the kind's encoding."""
+
+    kind: str
+    model: str
+    input: bytes
+    items: int
+    precision: str = "auto"
+    peer: str | None = None
+    timeout_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobOutcome:
+    """The accepted result: ``output`` in the kind's encoding, and what is known about how it came
+    to be.
+    """
+
+    output: bytes
+    summary: dict[str, Any]
+
+
+def run(
+    control: ControlClient, job: JobRequest, on_progress: Callable[[dict[str, Any]], None]
+) -> JobOutcome:
+    """Submit ``job``, report its progress and return its outcome; raises what the daemon answers as
+    ``CoveyError``.
+    """
+    query: dict[str, Any] = {
+        "kind": job.kind,
+        "model": job.model,
+        "items": job.items,
+        "precision": job.precision,
+        "timeout_s": job.timeout_s,
+    }
+    if job.peer:
+        query["peer"] = job.peer
+    output = bytearray()
+    summary: dict[str, Any] = {}
+    for event in control.post_lines("/run", content=job.input, query=query):
+        match event:
+            case {"progress": progress}:
+                on_progress(progress)
+            case {"output": chunk}:
+                output += base64.b64decode(chunk)
+            case {"result": summary}:
+                pass
+            case _:
+                pass  # a newer daemon may say more
+    return JobOutcome(bytes(output), summary)

@@ -1,0 +1,149 @@
+"""The node's daemon: every part chosen once, started in order, stopped in reverse."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import trio
+
+from node.admission import Admission
+from node.api.control import ControlApi
+from node.config import NodeConfig
+from node.index import open_index
+from node.ledger import JobLedger
+from node.models import ModelStore
+from node.offering import Offerer
+from node.runners import RunnerPool
+from node.salts import Salts
+from node.sessions import Sessions
+from node.store import Store
+from node.submit import Submitter
+from node.worker import Worker
+from peer import control, logs
+from peer.capture import origin
+from peer.config import load
+from peer.directory import Directory
+from peer.effects import Effects, system_effects
+from peer.exchange import Exchange, Policy
+from peer.feeds import Feeds
+from peer.home import Home
+from peer.identity import Identity, check_membership
+from peer.index import Index
+from peer.join import Admitter, open_admitter
+from peer.journal import Journal
+from peer.presence import Network, Presence
+from peer.recorder import Recorder
+from peer.service import running, wait_for_stop
+from protocols.membership import ADMITTER, AGGREGATOR, FEED_PROTOCOL
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Node:
+    """The parts of a running node, for its API."""
+
+    config: NodeConfig
+    effects: Effects
+    identity: Identity
+    feeds: Feeds
+    index: Index[Store]
+    presence: Presence
+    models: ModelStore
+    runners: RunnerPool
+    offerer: Offerer
+    submitter: Submitter
+    worker: Worker
+    admitter: Admitter | None
+    nursery: trio.Nursery
+    """Where what a client asked for runs; it ends before everything else."""
+
+
+def run(home: Home, environ: Mapping[str, str]) -> None:
+    """Run the node of ``home`` until SIGTERM or SIGINT; raises ``CoveyError`` when it cannot."""
+    config = load(NodeConfig, home.config, environ).values
+    logs.configure(config.log.level)
+    trio.run(main, home, config, system_effects())
+
+
+async def main(home: Home, config: NodeConfig, effects: Effects) -> None:
+    """Run a node until told to stop; then drain, flush and return."""
+    async with home.locked():
+        identity = Identity.load(home.path)
+        check_membership(identity, effects.now_us())
+        identity.next_boot()
+        journal = Journal.open(home.journal)
+        feeds = Feeds(journal, identity.key, effects)
+        index = open_index(journal, home, identity, config)
+        recorder = Recorder(feeds, effects)
+        models = ModelStore(home.models)
+        runners = RunnerPool(models, effects, idle_unload_s=config.runners.idle_unload_s)
+        offerer = Offerer(home.path, identity.member, models, recorder)
+        presence = Presence(identity, _network(config), feeds, effects, offerer.offering)
+        directory, transport = presence.directory, presence.transport
+        ledger = JobLedger(recorder, origin("node", offerer.software), effects)
+        sessions = Sessions(transport, directory, ledger)
+        salts = Salts(journal, effects)
+        submitter = Submitter(directory, sessions, ledger, salts, effects)
+        admission = Admission(directory, models, runners)
+        worker = Worker(sessions, admission, models, runners, ledger)
+        exchange = Exchange(transport, feeds, _policy(config, directory))
+        admitter = _admitter(identity, effects)
+        if admitter is not None:
+            admitter.serve(transport)
+        async with (
+            running(journal.run, feeds.run, index.run, recorder.run),
+            presence.started(),
+            running(exchange.run, runners.serve, sessions.run, worker.run, offerer.run),
+        ):
+            offerer.on_change(presence.advertiser.refresh)
+            async with trio.open_nursery() as clients:
+                node = Node(
+                    config=config,
+                    effects=effects,
+                    identity=identity,
+                    feeds=feeds,
+                    index=index,
+                    presence=presence,
+                    models=models,
+                    runners=runners,
+                    offerer=offerer,
+                    submitter=submitter,
+                    worker=worker,
+                    admitter=admitter,
+                    nursery=clients,
+                )
+                await clients.start(control.serve, ControlApi(node).app(), home.control_socket)
+                log.info(
+                    "node up", extra={"peer": identity.peer_id, "listening": transport.addresses}
+                )
+                await wait_for_stop()
+                log.info("node stopping", extra={"jobs": worker.unfinished})
+                await worker.drain()
+                clients.cancel_scope.cancel()
+            await feeds.cut_all()
+        log.info("node down")
+
+
+def _network(config: NodeConfig) -> Network:
+    return Network(
+        host=config.listen.host,
+        port=config.listen.port,
+        bootstrap=config.discovery.bootstrap,
+        uses_mdns=config.discovery.mdns,
+    )
+
+
+def _policy(config: NodeConfig, directory: Directory) -> Policy:
+    return Policy(
+        may_pull=lambda peer: directory.may(peer, FEED_PROTOCOL),
+        may_acknowledge=lambda peer: AGGREGATOR in directory.roles(peer),
+        shares=config.share,
+    )
+
+
+def _admitter(identity: Identity, effects: Effects) -> Admitter | None:
+    is_admitter = ADMITTER in identity.member.certificate.roles
+    return open_admitter(identity, effects) if is_admitter else None

@@ -1,0 +1,148 @@
+"""This machine's hardware as measured, and the software that our records name.
+
+The daemon never imports torch: another process measures, at normal priority, and prints what it
+found.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final, cast
+
+import trio
+
+from node.runner.environment import child_environment
+from node.runner.host import cpu_model, logical_cores, usable_cores
+from peer.scrub import scrub
+from protocols.errors import CoveyError
+
+MEASURE_WITHIN_S: Final = 90.0  # 5 s on a quiet machine, most of it torch's import from a cold disk
+MAX_TEXT_CHARS: Final = 64
+MAX_ACCELERATORS: Final = 8  # kinds of device, not devices: a machine has one or two
+SHOWN_STDERR_CHARS: Final = 600
+
+
+class MeasureError(CoveyError):
+    """The hardware could not be measured."""
+
+    default_code = "measure-failed"
+
+
+async def measure() -> dict[str, Any]:
+    """Return what the hardware is and does, as DAG-CBOR values; raises ``MeasureError``. Takes a
+    few seconds.
+    """
+    try:
+        with trio.fail_after(MEASURE_WITHIN_S):
+            finished = await trio.run_process(
+                [sys.executable, "-P", "-m", "node.runner.measure"],
+                env=child_environment(os.environ, usable_cores()),
+                cwd="/",
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+                stdin=subprocess.DEVNULL,
+            )
+    except (OSError, trio.TooSlowError) as error:
+        raise MeasureError(f"the hardware was not measured: {type(error).__name__}") from error
+    if finished.returncode:
+        said = scrub(finished.stderr.decode(errors="replace").strip())[-SHOWN_STDERR_CHARS:]
+        raise MeasureError(
+            f"measuring the hardware ended with status {finished.returncode}: {said}"
+        )
+    return _checked(json.loads(finished.stdout))
+
+
+def capabilities(measured: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of ``measure`` that fit an advert: at most 2 KiB, whatever the hardware
+    calls itself.
+    """
+    memory = min(
+        measured.get(name, math.inf) for name in ("memory_total_bytes", "cgroup_memory_bytes")
+    )
+    compact = {
+        "cpu_model": str(measured["cpu_model"])[:MAX_TEXT_CHARS],
+        "cpu_flags": [str(flag)[:MAX_TEXT_CHARS] for flag in measured["cpu_flags"]][:24],
+        "cores": measured["usable_cores"],
+        "memory_gb": round(memory / 1e9, 1) if math.isfinite(memory) else None,
+        "matmul_gflops": _median(measured, "matmul_fp32_gflops", "all_threads"),
+        "matmul_gflops_one_thread": _median(measured, "matmul_fp32_gflops", "one_thread"),
+        "memory_gb_s": _median(measured, "memory_copy_gb_s", "all_threads")
+        or _median(measured, "memory_copy_gb_s", "one_thread"),
+        "engine": str(measured["engine"])[:MAX_TEXT_CHARS],
+        "accelerators": _grouped(measured["accelerators"]),
+    }
+    return {name: value for name, value in compact.items() if value is not None}
+
+
+def environment() -> dict[str, Any]:
+    """Return the software that computes here, for the record of the environment. Imports nothing of
+    it.
+    """
+    return {
+        "python": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "platform": platform.system(),
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "libc": " ".join(platform.libc_ver()).strip(),
+        "torch": _version("torch"),
+        "covey": _version("covey"),
+    }
+
+
+def unmeasured() -> dict[str, Any]:
+    """Return what can be said of the hardware before, or without, a measurement."""
+    return {
+        "cpu_model": cpu_model()[:MAX_TEXT_CHARS],
+        "cores": min(usable_cores(), logical_cores()),
+    }
+
+
+def _median(measured: dict[str, Any], figure: str, threads: str) -> float | None:
+    spread = measured[figure].get(threads)
+    return None if spread is None else round(float(spread["median"]), 1)
+
+
+def _grouped(accelerators: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return each kind of device once, with how many there are."""
+    groups: dict[tuple[str, str, int], int] = {}
+    for device in accelerators:
+        key = (
+            str(device["backend"]),
+            str(device["name"])[:MAX_TEXT_CHARS],
+            int(device["memory_bytes"]),
+        )
+        groups[key] = groups.get(key, 0) + 1
+    return [
+        {"backend": backend, "name": name, "memory_gb": round(size / 1e9, 1), "count": count}
+        for (backend, name, size), count in list(groups.items())[:MAX_ACCELERATORS]
+    ]
+
+
+def _checked(value: Any) -> Any:
+    """Return ``value`` if every number in it is finite; a record could not hold another."""
+    match value:
+        case dict():
+            return {
+                str(key): _checked(inner) for key, inner in cast("dict[Any, Any]", value).items()
+            }
+        case list():
+            return [_checked(inner) for inner in cast("list[Any]", value)]
+        case float() if not math.isfinite(value):
+            raise MeasureError(f"measuring the hardware gave the number {value}")
+        case _:
+            return value
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,23 @@
+"""The node's index: its store, following its journal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from node.config import NodeConfig
+from node.store import Store
+from peer.home import Home
+from peer.identity import Identity
+from peer.index import Index
+from peer.journal import Journal
+
+
+def open_index(
+    journal: Journal, home: Home, identity: Identity, config: NodeConfig
+) -> Index[Store]:
+    """Return the index of ``home``; nothing is opened before it runs."""
+
+    def open_store(path: Path) -> Store:
+        return Store.open(path, config.store.memory_mb)
+
+    return Index(journal, home.index, identity.key.public, open_store)

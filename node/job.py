@@ -1,0 +1,118 @@
+"""A job as a client of this node knows it: what it asks for, how far it is, and how it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from node.errors import InputError, NoWorkerError
+from node.placement import AUTO, Candidate, JobNeeds, explain
+from protocols.cid import CID
+from protocols.errors import CoveyError, JobFailed, Refused
+from protocols.job import JOB_ID_BYTES, Refuse
+from protocols.keys import PeerId
+from protocols.limits import MAX_BUDGET_MS, MAX_JOB_INPUT_BYTES
+from protocols.session import JobState
+from protocols.submitter_job import SubmitterJob
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What a client wants: ``job_id`` is the idempotency key, ``input`` is in the kind's
+    encoding, ``peer`` names the only worker.
+    """
+
+    job_id: bytes
+    kind: str
+    model: str
+    input: bytes
+    items: int
+    budget_ms: int
+    precision: str = AUTO
+    peer: PeerId | None = None
+
+    @property
+    def needs(self) -> JobNeeds:
+        """What placement looks for."""
+        return JobNeeds(self.kind, self.model, self.precision, self.peer)
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """The accepted result, and the records that tell how it came to be."""
+
+    job_id: bytes
+    worker: PeerId
+    output: bytes
+    input_cid: CID
+    output_cid: CID
+    record_cid: CID
+    """The worker's record of the run."""
+    submitted_cid: CID
+    accepted_cid: CID
+    fence: int
+    attempts: int
+    timings: dict[str, float]
+    """In milliseconds: the worker's own, and ``total_ms`` as seen from here."""
+    execution: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is."""
+
+    state: JobState
+    worker: PeerId | None
+    items_done: int
+    items_total: int
+    attempt: int
+
+
+def check(spec: JobSpec) -> None:
+    """Raise ``InputError`` for a job that can't be."""
+    if len(spec.job_id) != JOB_ID_BYTES:
+        raise InputError(f"a job id has {JOB_ID_BYTES} bytes, not {len(spec.job_id)}")
+    if len(spec.input) > MAX_JOB_INPUT_BYTES:
+        raise InputError(
+            f"the input has {len(spec.input)} bytes, a job takes {MAX_JOB_INPUT_BYTES}",
+            code="too-big",
+            hint="split it into several jobs",
+        )
+    if not 0 < spec.budget_ms <= MAX_BUDGET_MS:
+        raise InputError(f"a job's time lies between 1 ms and {MAX_BUDGET_MS} ms")
+
+
+def failure_of(spec: JobSpec, machine: SubmitterJob, considered: list[Candidate]) -> CoveyError:
+    """Return what a job that has no result ends with."""
+    details: dict[str, Any] = {"job_id": spec.job_id.hex(), "attempts": machine.attempts}
+    if machine.state is JobState.CANCELLED:
+        return JobFailed("the job was cancelled", code="cancelled", **details)
+    if machine.state is JobState.EXPIRED and machine.attempts:
+        return JobFailed("the job's time ran out", code="expired", **details)
+    if (failed := machine.failed) is not None:
+        report = str(CID(failed.report_cid)) if failed.report_cid else None
+        return JobFailed(failed.reason, code=failed.code, report=report, **details)
+    if machine.losses:
+        lost = "; ".join(f"{peer}: {reason}" for peer, reason in machine.losses)
+        return NoWorkerError(
+            f"the job was lost with every worker that took it: {lost}",
+            code="worker-lost",
+            **details,
+        )
+    return nobody(spec, considered, machine.refusals)
+
+
+def nobody(spec: JobSpec, considered: list[Candidate], refusals: dict[str, Refuse]) -> CoveyError:
+    """Return the error for a job that nobody took."""
+    told = explain(spec.needs, considered, refusals)
+    if spec.peer is not None and (refuse := refusals.get(spec.peer)):
+        return Refused(
+            f"the named worker refused: {told}",
+            code=refuse.code,
+            retry_after_ms=refuse.retry_after_ms or None,
+            peer=spec.peer,
+        )
+    return NoWorkerError(
+        f"no worker took the job: {told}",
+        hint="covey peers shows who is there and what they offer",
+    )

@@ -1,0 +1,156 @@
+"""What a node writes down about jobs: one place where the records of both roles are made.
+
+Every method returns when its record is durable, and raises ``JournalError`` when the disk takes no
+more. Nothing here holds an input or an output, only
+their commitments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from peer.capture import About, Origin, report_of
+from peer.effects import Effects
+from peer.recorder import Recorder
+from protocols.cid import CID
+from protocols.job import Done, Terms
+from protocols.keys import PeerId
+from protocols.report import ExceptionInfo
+from protocols.session import Late
+
+
+@dataclass(frozen=True, slots=True)
+class Stopwatch:
+    """When something began: by the wall clock for the record, by the monotonic one for
+    durations.
+    """
+
+    start_us: int
+    started_at: float
+
+    @property
+    def duration_us(self) -> int:
+        """How long ago that is."""
+        return int((trio.current_time() - self.started_at) * 1e6)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One run of a job on this worker: what is common to its record and its report."""
+
+    terms: Terms
+    fence: int
+    submitter: PeerId
+    watch: Stopwatch
+    model_cid: CID | None = None
+    precision: str = ""
+
+
+class JobLedger:
+    """Writes the records and reports of jobs."""
+
+    def __init__(self, recorder: Recorder, origin: Origin, effects: Effects) -> None:
+        self._recorder = recorder
+        self._origin = origin
+        self._effects = effects
+
+    def stopwatch(self) -> Stopwatch:
+        """Return a watch that starts now."""
+        return Stopwatch(self._effects.now_us(), trio.current_time())
+
+    async def submitted(self, terms: Terms, watch: Stopwatch) -> CID:
+        """The submitter is about to offer this job."""
+        return await self._recorder.activity(
+            "job.submitted",
+            generated=[(CID(terms.input_cid), "input")],
+            start_us=watch.start_us,
+            duration_us=0,
+            attributes={"job_id": terms.job_id, "kind": terms.kind, "model": terms.model},
+        )
+
+    async def accepted(
+        self, terms: Terms, submitted: CID, worker: PeerId, done: Done, watch: Stopwatch
+    ) -> CID:
+        """The submitter took this result; from now on it takes no other."""
+        return await self._recorder.activity(
+            "job.accepted",
+            used=[(CID(done.output_cid), "output")],
+            informed_by=[submitted, CID(done.record_cid)],
+            start_us=watch.start_us,
+            duration_us=watch.duration_us,
+            attributes={"job_id": terms.job_id, "fence": done.fence, "worker": worker},
+        )
+
+    async def late(self, job_id: bytes, late: Late) -> CID:
+        """A result came under a fence that is past, and was not taken."""
+        return await self._recorder.activity(
+            "job.late",
+            used=[(CID(late.output_cid), "output")],
+            informed_by=[CID(late.record_cid)],
+            start_us=self._effects.now_us(),
+            duration_us=0,
+            attributes={"job_id": job_id, "fence": late.fence, "worker": late.peer},
+        )
+
+    async def ran(self, attempt: Attempt, output_cid: CID, execution: Mapping[str, Any]) -> CID:
+        """The worker ran this job to its end."""
+        return await self._run_record(attempt, "ok", [(output_cid, "output")], execution)
+
+    async def stopped(self, attempt: Attempt, status: str) -> CID:
+        """The worker's run ended without an output: ``failed``, ``cancelled`` or ``expired``."""
+        return await self._run_record(attempt, status, [], {})
+
+    async def failed(
+        self, attempt: Attempt, error: Exception | tuple[ExceptionInfo, ...], record: CID | None
+    ) -> CID | None:
+        """Report why a run failed, once; ``record`` is the run's, if it could be written."""
+        about = About(
+            job_id=attempt.terms.job_id.hex(),
+            job_cid=str(record) if record else "",
+            model=attempt.terms.model,
+        )
+        return await self.report(error, about, informed_by=(record,) if record else ())
+
+    async def report(
+        self,
+        error: Exception | tuple[ExceptionInfo, ...],
+        about: About | None = None,
+        *,
+        informed_by: tuple[CID, ...] = (),
+    ) -> CID | None:
+        """Report a fault; never raises on faults of its own."""
+        now_us = self._effects.now_us()
+        report = report_of(error, self._origin, time_us=now_us, about=about or About())
+        return await self._recorder.report(report, informed_by=informed_by)
+
+    async def _run_record(
+        self,
+        attempt: Attempt,
+        status: str,
+        generated: list[tuple[CID, str]],
+        execution: Mapping[str, Any],
+    ) -> CID:
+        terms = attempt.terms
+        model = [(attempt.model_cid, "model")] if attempt.model_cid else []
+        return await self._recorder.activity(
+            "job.run",
+            used=[*model, (CID(terms.input_cid), "input")],
+            generated=generated,
+            start_us=attempt.watch.start_us,
+            duration_us=attempt.watch.duration_us,
+            status=status,
+            attributes={
+                "precision": attempt.precision or terms.precision,
+                **execution,
+                "job_id": terms.job_id,
+                "fence": attempt.fence,
+                "kind": terms.kind,
+                "model": terms.model,
+                "items": terms.items,
+                "submitter": attempt.submitter,
+            },
+        )

@@ -1,0 +1,153 @@
+"""What an installed model is: its manifest, which names every file with its digest, and the errors
+about models.
+
+A manifest is read back strictly and names only plain files below its own folder. Nothing here opens
+a model file, and nothing here may ever accept a pickle: formats that can run code on loading are
+refused by name.
+
+::
+
+    ModelError                  something about a model; ``code`` says what
+    ├── ModelMissingError       no model of that name is installed
+    └── ModelDamagedError       a model's files are not what its manifest says
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from protocols import dagcbor
+from protocols.cid import CID
+from protocols.errors import CoveyError
+
+MANIFEST_NAME: Final = "manifest.json"
+MANIFEST_VERSION: Final = 1
+MAX_MANIFEST_BYTES: Final = 64 << 10  # as large as a record: it must be able to travel as one
+MAX_MODEL_FILES: Final = 256  # the largest sharded models have fewer than 200 weight files
+MODEL_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
+_FILE_NAME: Final = re.compile(
+    r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,127}){0,3}"
+)
+PICKLE_SUFFIXES: Final = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"})
+
+
+class ModelError(CoveyError):
+    """A model cannot be installed, read or used."""
+
+    default_code = "model-unusable"
+
+
+class ModelMissingError(ModelError):
+    """No model of that name is installed here."""
+
+    default_code = "model-missing"
+
+
+class ModelDamagedError(ModelError):
+    """A model's files on disk are not what its manifest says; nothing was computed with them."""
+
+    default_code = "model-damaged"
+
+
+Word = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+
+
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of a model: the SHA-256 of its bytes in hex, and their number."""
+
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    size: Annotated[int, msgspec.Meta(ge=0, lt=1 << 50)]
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that makes a model what it is. Two peers have the same model exactly when their
+    manifests are equal.
+    """
+
+    name: Word
+    kind: Word
+    architecture: Word
+    precision: Word
+    dimension: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=1 << 24)]
+    license: Word
+    source: Word
+    files: Annotated[dict[str, FileEntry], msgspec.Meta(min_length=1, max_length=MAX_MODEL_FILES)]
+    version: Annotated[int, msgspec.Meta(ge=MANIFEST_VERSION, le=MANIFEST_VERSION)] = (
+        MANIFEST_VERSION
+    )
+
+    @property
+    def cid(self) -> CID:
+        """The model's name among peers: the CID of this manifest as DAG-CBOR."""
+        return CID.of(dagcbor.encode(msgspec.to_builtins(self)))
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all files together."""
+        return sum(entry.size for entry in self.files.values())
+
+    def to_json(self) -> bytes:
+        """Return the text of ``manifest.json``."""
+        fields: dict[str, Any] = msgspec.to_builtins(self)
+        return msgspec.json.format(msgspec.json.encode({"version": self.version, **fields})) + b"\n"
+
+
+def parse_manifest(text: bytes, name: str) -> Manifest:
+    """Return the manifest in ``text``; raises ``ModelDamagedError`` unless it is a valid one for
+    the model ``name``.
+    """
+    try:
+        manifest = msgspec.json.decode(text, type=Manifest)
+        for file_name in manifest.files:
+            check_file_name(file_name)
+    except (msgspec.MsgspecError, ModelError, UnicodeDecodeError) as error:
+        raise ModelDamagedError(
+            f"the manifest of model {name} is not valid: {error}", hint=reinstall_hint(name)
+        ) from error
+    if manifest.name != name:
+        raise ModelDamagedError(
+            f"the manifest in folder {name} names the model {manifest.name}",
+            hint=reinstall_hint(name),
+        )
+    return manifest
+
+
+def check_name(name: str) -> str:
+    """Return ``name`` if a model may be called that."""
+    if not MODEL_NAME.fullmatch(name):
+        raise ModelError(
+            f"{name!r} is not a model name",
+            code="model-name",
+            hint="use lower-case letters, digits, '.', '_' and '-', at most 96 of them",
+        )
+    return name
+
+
+def check_file_name(name: str) -> str:
+    """Return ``name`` if a model may hold such a file: a plain relative path, and no pickle."""
+    if not _FILE_NAME.fullmatch(name):
+        raise ModelError(
+            f"{name!r} is not a plain file name inside a model", code="model-file-name"
+        )
+    if is_pickle(name):
+        raise ModelError(
+            f"{name} may be a pickle, which can run code when it is loaded",
+            code="model-pickle",
+            hint="convert the weights to safetensors",
+        )
+    return name
+
+
+def is_pickle(name: str) -> bool:
+    """Say whether a file of that name is of a format that may run code on loading."""
+    return PurePosixPath(name).suffix.lower() in PICKLE_SUFFIXES
+
+
+def reinstall_hint(name: str) -> str:
+    """What to do about a damaged model."""
+    return f"remove and add it again: covey models remove {name} && covey models add {name}"

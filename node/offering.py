@@ -1,0 +1,140 @@
+"""What this node offers: its hardware as measured, its models, its software; written down as
+records too.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from node import hardware
+from node.models import InstalledModel, ModelStore
+from peer.adverts import Offering
+from peer.durable import write_durably
+from peer.recorder import Recorder
+from protocols.advert import ModelOffer
+from protocols.cid import CID
+from protocols.membership import WORKER, Membership
+
+log = logging.getLogger(__name__)
+
+MEASURED_FILE: Final = "hardware.json"
+MODEL_REGISTERED: Final = "model.registered"
+
+
+class Offerer:
+    """Keeps what this node says of itself up to date; ``run`` measures the hardware and records it.
+
+    A start uses the last measurement at once where software and hardware are still the same, and
+    measures again beside the first jobs.
+    """
+
+    def __init__(
+        self, home: Path, membership: Membership, models: ModelStore, recorder: Recorder
+    ) -> None:
+        self._file = home / MEASURED_FILE
+        self._roles = membership.certificate.roles
+        self._models = models
+        self._recorder = recorder
+        self._environment = hardware.environment()
+        self._capabilities: dict[str, Any] = {}
+        self._hardware: CID | None = None
+        self._installed: list[InstalledModel] = []
+        self._registered: set[CID] = set()
+        self._changed: Callable[[], None] = lambda: None
+
+    @property
+    def software(self) -> str:
+        """Our name and version."""
+        return f"covey {self._environment['covey']}"
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` whenever ``offering`` has something new to say."""
+        self._changed = callback
+
+    def offering(self) -> Offering:
+        """What the advert says now. Models are offered once the hardware that runs them is on
+        record.
+        """
+        is_ready = self._hardware is not None and WORKER in self._roles
+        return Offering(
+            roles=self._roles,
+            addresses=(),
+            software=self.software,
+            hardware=self._hardware,
+            capabilities=self._capabilities,
+            models=tuple(map(_offer, self._installed)) if is_ready else (),
+        )
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Record the software, measure and record the hardware, then wait to be cancelled."""
+        self._recorder.environment = await self._recorder.block("environment", self._environment)
+        await self.refresh()
+        if (known := self._last_measured()) is not None:
+            await self._offer_hardware(known, hardware.capabilities(known))
+        task_status.started()
+        await self._measure(is_known=known is not None)
+        await trio.sleep_forever()
+
+    async def _measure(self, *, is_known: bool) -> None:
+        try:
+            measured = await hardware.measure()
+        except hardware.MeasureError as error:
+            log.warning("hardware not measured", extra={"reason": error.message})
+            if not is_known:
+                unmeasured = hardware.unmeasured()
+                await self._offer_hardware(unmeasured, unmeasured)
+            return
+        self._remember(measured)
+        await self._offer_hardware(measured, hardware.capabilities(measured))
+
+    async def refresh(self) -> None:
+        """Look at the installed models again; register those that are new, and advertise."""
+        self._installed, damaged = self._models.scan()
+        for error in damaged:
+            log.warning("model not offered", extra={"reason": error.message})
+        for model in self._installed:
+            if model.cid not in self._registered:
+                await self._register(model)
+        self._changed()
+
+    async def _register(self, model: InstalledModel) -> None:
+        self._registered.add(model.cid)
+        await self._recorder.block(
+            MODEL_REGISTERED,
+            {"name": model.name, "kind": model.kind, "source": model.manifest.source},
+            generated=[(model.cid, "model")],
+        )
+
+    async def _offer_hardware(self, measured: dict[str, Any], capabilities: dict[str, Any]) -> None:
+        self._hardware = await self._recorder.block("hardware", measured)
+        self._recorder.hardware = self._hardware
+        self._capabilities = capabilities
+        self._changed()
+
+    def _last_measured(self) -> dict[str, Any] | None:
+        try:
+            known = json.loads(self._file.read_bytes())
+        except (OSError, ValueError):
+            return None
+        is_same = known.get("environment") == self._environment
+        return known["measured"] if is_same else None
+
+    def _remember(self, measured: dict[str, Any]) -> None:
+        content = {"environment": self._environment, "measured": measured}
+        write_durably(self._file, json.dumps(content).encode())
+
+
+def _offer(model: InstalledModel) -> ModelOffer:
+    return ModelOffer(
+        name=model.name,
+        cid=model.cid,
+        kind=model.kind,
+        precisions=model.precisions,
+        dimension=model.manifest.dimension,
+    )

@@ -1,0 +1,130 @@
+"""Answers about this node's records, from its index: the same from the daemon as from a command
+when the daemon is down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, cast
+
+from node.errors import InputError, UnknownError
+from node.store import Store
+from peer.rows import RecordRow
+from protocols import dagcbor
+from protocols.cid import CID
+from protocols.errors import RemoteProtocolError
+from protocols.keys import peer_id_of
+
+MAX_ROWS: Final = 10_000
+REPORT: Final = "error.report"
+
+Query = Mapping[str, Any]
+
+
+def list_records(store: Store, query: Query) -> list[dict[str, Any]]:
+    """Return the newest records, of one ``kind`` if named, at most ``limit``."""
+    return [_row(row) for row in store.newest(query.get("kind") or None, _limit(query))]
+
+
+def show_record(store: Store, query: Query) -> dict[str, Any]:
+    """Return one record whole, by its ``cid``."""
+    cid = _cid(query["cid"])
+    row = store.record(cid)
+    if row is None:
+        raise UnknownError(f"this node holds no record {cid}", hint="see `covey records list`")
+    links = [
+        {"direction": direction, "role": role, "cid": str(CID(target))}
+        for direction, role, target in store.links(cid)
+    ]
+    return {
+        **_row(row),
+        "epoch": row.epoch,
+        "sequence": row.sequence,
+        "duration_us": row.duration_us,
+        "environment": str(CID(row.environment)) if row.environment else None,
+        "hardware": str(CID(row.hardware)) if row.hardware else None,
+        "links": links,
+        "attributes": _json(dagcbor.decode(row.attributes)),
+    }
+
+
+def list_errors(store: Store, query: Query) -> list[dict[str, Any]]:
+    """Return the newest error reports, at most ``limit``."""
+    return [_report(row) for row in store.newest(REPORT, _limit(query))]
+
+
+READERS: Final[dict[str, Callable[[Store, Query], Any]]] = {
+    "/records": list_records,
+    "/records/{cid}": show_record,
+    "/errors": list_errors,
+}
+
+
+def _row(row: RecordRow) -> dict[str, Any]:
+    return {
+        "cid": str(CID(row.cid)),
+        "kind": row.kind,
+        "status": row.status,
+        "peer": peer_id_of(row.feed),
+        "at": _time(row.start_us),
+    }
+
+
+def _time(us: int) -> str | None:
+    """ISO 8601, UTC; none for blocks, which have no time. What no calendar holds, because a clock
+    is far off, stays a number.
+    """
+    if us == 0:
+        return None
+    try:
+        return datetime.fromtimestamp(us / 1e6, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):
+        return f"{us} µs"
+
+
+def _limit(query: Query) -> int:
+    try:
+        limit = int(query.get("limit", 50))
+    except ValueError:
+        limit = 0
+    if not 1 <= limit <= MAX_ROWS:
+        raise InputError(f"the limit must be a number from 1 to {MAX_ROWS}")
+    return limit
+
+
+def _cid(text: str) -> CID:
+    try:
+        return CID.parse(text)
+    except RemoteProtocolError as error:
+        raise InputError(f"{text!r} is not a CID", hint="a CID begins with baf") from error
+
+
+def _json(value: Any) -> Any:
+    """A DAG-CBOR value as JSON: CIDs as text, bytes as hexadecimal."""
+    match value:
+        case CID():
+            return str(value)
+        case bytes():
+            return value.hex()
+        case dict():
+            fields = cast("dict[str, Any]", value)
+            return {key: _json(inner) for key, inner in fields.items()}
+        case list():
+            return [_json(inner) for inner in cast("list[Any]", value)]
+        case _:
+            return value
+
+
+def _report(row: RecordRow) -> dict[str, Any]:
+    attributes = dagcbor.decode(row.attributes)
+    return {
+        "cid": str(CID(row.cid)),
+        "at": _time(row.start_us),
+        "type": attributes.get("exception.type"),
+        "message": attributes.get("exception.message"),
+        "fingerprint": str(attributes.get("fingerprint", ""))[:16],
+        "count": attributes.get("count", 1),
+        "job_id": attributes.get("job.id"),
+        "model": attributes.get("model"),
+    }

@@ -1,0 +1,109 @@
+"""What goes into a job from a file and what comes out of it to one."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from node.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MAX_INPUT_BYTES: Final = 64 << 20  # as much as a worker takes in one job
+
+JSON_LINES: Final = (".jsonl", ".ndjson")
+
+
+def read_items(source: str, *, is_whole: bool) -> list[str]:
+    """Return the items of ``source`` (a path, or ``-`` for stdin): lines, JSON lines, or one whole.
+
+    Raises ``InputError`` when it cannot be read, is empty, too large or not UTF-8 text.
+    """
+    name = "stdin" if source == "-" else source
+    text = _decode(_read(source, name), name)
+    if is_whole:
+        items = [text]
+    elif source.endswith(JSON_LINES):
+        items = [_text_of(line, number, name) for number, line in enumerate(text.splitlines(), 1)]
+    else:
+        items = text.split("\n")
+        if items[-1] == "":
+            items.pop()
+        items = [item.removesuffix("\r") for item in items]
+    if not items or not any(items):
+        raise InputError(f"{name} is empty", hint="give at least one line of text")
+    return items
+
+
+def _read(source: str, name: str) -> bytes:
+    try:
+        if source == "-":
+            content = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
+        else:
+            with Path(source).open("rb") as file:
+                content = file.read(MAX_INPUT_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{name} cannot be read: {error.strerror}") from error
+    if len(content) > MAX_INPUT_BYTES:
+        raise InputError(
+            f"{name} is larger than {MAX_INPUT_BYTES >> 20} MiB", hint="split it into several jobs"
+        )
+    return content
+
+
+def _decode(content: bytes, name: str) -> str:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{name} is not UTF-8 text (byte {error.start})", hint="convert it, e.g. with iconv"
+        ) from error
+    if "\0" in text:
+        raise InputError(f"{name} is not text: it holds NUL bytes")
+    return text
+
+
+def _text_of(line: str, number: int, name: str) -> str:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{name}:{number} is not JSON: {error.msg}") from error
+    if isinstance(value, dict):
+        value = cast("dict[str, Any]", value).get("text")
+    if not isinstance(value, str):
+        raise InputError(f'{name}:{number} is neither a string nor an object with a "text"')
+    return value
+
+
+def write_file(path: Path, rows: Iterable[Any], array: Callable[[], np.ndarray]) -> None:
+    """Write a result whole or not at all: NumPy when ``path`` ends in ``.npy``, else JSON lines."""
+    import numpy as np
+
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        if path.suffix == ".npy":
+            with partial.open("wb") as file:
+                np.save(file, array(), allow_pickle=False)
+        else:
+            with partial.open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def print_lines(rows: Iterable[Any]) -> None:
+    """Print rows as JSON lines."""
+    for row in rows:
+        sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,1 @@
+"""How a model is computed: one module an engine and architecture."""

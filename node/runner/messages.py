@@ -1,0 +1,171 @@
+"""What the daemon and a runner say to each other: messages in ``u32 length | CBOR array`` frames
+over the runner's stdin and stdout.
+
+Inputs and outputs are cut into pieces of ``RUNNER_PIECE_BYTES``, so a frame stays within
+``MAX_FRAME_BYTES``. Job numbers are the daemon's, ascending from 1; number 0 is the load of the
+model. See ``docs/protocols/runner.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final, TypeVar
+
+import msgspec
+
+from protocols.errors import RemoteProtocolError
+from protocols.limits import MAX_FRAME_BYTES, MAX_MESSAGES_PER_FRAME, RUNNER_PIECE_BYTES
+from protocols.report import ExceptionInfo
+from protocols.wire import LENGTH, MessageCodec
+
+M = TypeVar("M")
+
+LOAD_JOB: Final = 0
+
+Facts = dict[str, int | float | str]
+
+
+class Load(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Daemon: hold this model. The first message, sent once."""
+
+    folder: str
+    name: str
+    cid: bytes
+    kind: str
+    precision: str
+    threads: int
+    batch_tokens: int
+
+
+class Run(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """Daemon: compute this job; ``piece`` is the beginning of its ``size_bytes`` of input."""
+
+    job: int
+    size_bytes: int
+    piece: bytes
+
+
+class Input(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """Daemon: the next piece of a job's input."""
+
+    job: int
+    piece: bytes
+
+
+class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """Daemon: give up a job; answered by ``Failed`` with code ``cancelled``, or by its outcome if
+    that was quicker.
+    """
+
+    job: int
+
+
+class Loaded(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """Runner: the model is held, and how it computes."""
+
+    load_ms: float
+    execution: Facts
+
+
+class Progress(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """Runner: so many of a job's items are done."""
+
+    job: int
+    done: int
+    total: int
+
+
+class Output(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """Runner: the next piece of a job's output."""
+
+    job: int
+    piece: bytes
+
+
+class Done(msgspec.Struct, frozen=True, array_like=True, tag=14):
+    """Runner: a job is done; ``piece`` is the end of its ``size_bytes`` of output."""
+
+    job: int
+    size_bytes: int
+    piece: bytes
+    execution: Facts
+    timings: Facts
+
+
+class Failed(msgspec.Struct, frozen=True, array_like=True, tag=15):
+    """Runner: a job, or the load, failed; ``exceptions`` is the chain, outermost first."""
+
+    job: int
+    code: str
+    message: str
+    exceptions: tuple[ExceptionInfo, ...] = ()
+
+
+ToRunner = Load | Run | Input | Cancel
+FromRunner = Loaded | Progress | Output | Done | Failed
+
+TO_RUNNER: Final[MessageCodec[ToRunner]] = MessageCodec(ToRunner)
+FROM_RUNNER: Final[MessageCodec[FromRunner]] = MessageCodec(FromRunner)
+
+_OVERHEAD_BYTES: Final = 2 << 10  # more than any message but a failure needs besides its piece
+_FAILURE_BYTES: Final = 640 << 10  # the longest chain of exceptions that a report may hold
+
+
+def frames(codec: MessageCodec[M], messages: Iterable[M]) -> Iterator[bytes]:
+    """Yield frames, length included, that carry ``messages`` in order: as many in one as fit."""
+    waiting: list[M] = []
+    size = 0
+    for message in messages:
+        weight = _weight(message)
+        if waiting and (size + weight > MAX_FRAME_BYTES or len(waiting) == MAX_MESSAGES_PER_FRAME):
+            yield _frame(codec.encode(waiting))
+            waiting, size = [], 0
+        waiting.append(message)
+        size += weight
+    if waiting:
+        yield _frame(codec.encode(waiting))
+
+
+def pieces(content: bytes) -> list[bytes]:
+    """Cut ``content`` into pieces; one empty piece when there is nothing."""
+    starts = range(0, max(1, len(content)), RUNNER_PIECE_BYTES)
+    return [content[start : start + RUNNER_PIECE_BYTES] for start in starts]
+
+
+class FrameBuffer:
+    """Finds the frames in a stream of bytes, however it was cut up."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, received: bytes) -> Iterator[bytes]:
+        """Take in bytes and yield the payload of every frame that they complete; raises
+        ``RemoteProtocolError`` on an oversized one.
+        """
+        self._buffer += received
+        while len(self._buffer) >= LENGTH.size:
+            (length,) = LENGTH.unpack_from(self._buffer)
+            if length > MAX_FRAME_BYTES:
+                raise RemoteProtocolError(
+                    f"a frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}", got=length
+                )
+            end = LENGTH.size + length
+            if len(self._buffer) < end:
+                return
+            payload = bytes(memoryview(self._buffer)[LENGTH.size : end])
+            del self._buffer[:end]
+            yield payload
+
+
+def _frame(payload: bytes) -> bytes:
+    return LENGTH.pack(len(payload)) + payload
+
+
+def _weight(message: object) -> int:
+    match message:
+        case Run() | Input() | Output() | Done():
+            return len(message.piece) + _OVERHEAD_BYTES
+        case Failed():
+            return _FAILURE_BYTES
+        case _:
+            return _OVERHEAD_BYTES

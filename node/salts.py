@@ -1,0 +1,89 @@
+"""The salts behind the commitments of this node, so that equal content gets an equal commitment
+here.
+
+Without it, an output that becomes the next job's input would have two names, and lineage would end
+between them. Salts are secret: they lie in the journal, by digest of what they were used for, and
+go nowhere but to the worker of a job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from peer.effects import Effects
+from protocols import dagcbor
+from protocols.errors import RemoteProtocolError
+from protocols.job import SALT_BYTES
+from protocols.journal import Entry
+from protocols.limits import MAX_SALTS
+
+if TYPE_CHECKING:
+    from peer.journal import Journal
+
+SECRET: Final = b"\x00" * 32
+"""Under this name, which no content has, lies the key from which outputs' salts are derived."""
+SECRET_BYTES: Final = 32
+
+
+class Salts:
+    """Remembers the latest ``MAX_SALTS`` pairs of digest and salt, over restarts."""
+
+    def __init__(self, journal: Journal, effects: Effects) -> None:
+        self._journal = journal
+        self._effects = effects
+        self._salts: OrderedDict[bytes, bytes] = OrderedDict()
+        self._secret = b""
+        for _, _, entry, body in journal.scan():
+            if entry is Entry.SALT:
+                self._restore(body)
+        self._secret = self._secret or self._new_secret()
+
+    def of_content(self, content: bytes) -> bytes:
+        """Return the salt of this content: the one it had before, or a new one."""
+        digest = hashlib.sha256(content).digest()
+        salt = self._salts.get(digest)
+        if salt is None:
+            salt = self._effects.token(SALT_BYTES)
+            self._remember(digest, salt)
+        else:
+            self._salts.move_to_end(digest)
+        return salt
+
+    def of_output(self, job_id: bytes) -> bytes:
+        """Return the salt of a job's output: the same each time the same job is offered, even
+        after a restart.
+        """
+        return hmac.digest(self._secret, job_id, "sha256")[:SALT_BYTES]
+
+    def keep(self, content: bytes, salt: bytes) -> None:
+        """Remember under which salt this content is known, unless it has one already."""
+        digest = hashlib.sha256(content).digest()
+        if digest not in self._salts:
+            self._remember(digest, salt)
+
+    def _remember(self, digest: bytes, salt: bytes) -> None:
+        self._journal.append_soon(Entry.SALT, dagcbor.encode([digest, salt]))
+        self._put(digest, salt)
+
+    def _put(self, digest: bytes, salt: bytes) -> None:
+        self._salts[digest] = salt
+        if len(self._salts) > MAX_SALTS:
+            self._salts.popitem(last=False)
+
+    def _new_secret(self) -> bytes:
+        secret = self._effects.token(SECRET_BYTES)
+        self._journal.append_soon(Entry.SALT, dagcbor.encode([SECRET, secret]))
+        return secret
+
+    def _restore(self, body: bytes) -> None:
+        match dagcbor.decode(body):
+            case [bytes() as digest, bytes() as salt]:
+                if digest == SECRET:
+                    self._secret = salt
+                else:
+                    self._put(digest, salt)
+            case _:
+                raise RemoteProtocolError("a salt in the journal is malformed", code="journal")

@@ -1,0 +1,190 @@
+"""The open sessions of this node: at most one that is used with each peer, opened on demand and
+used both ways.
+
+Whoever needs a peer first opens the session. When two nodes open one to each other at the same
+moment, both live, and each side starts new jobs on the one that it had first. Idle sessions make
+room for new ones.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVarTuple
+
+import trio
+
+from node.ledger import JobLedger
+from node.link import SessionLink
+from node.loopback import loopback_pair
+from peer.directory import Directory
+from protocols.errors import CoveyError, PeerUnreachableError, TransportError
+from protocols.job import JobMessage
+from protocols.keys import PeerId
+from protocols.limits import MAX_SESSIONS, SESSION_OPEN_S
+from protocols.membership import SESSION_PROTOCOL
+from protocols.transport import Stream, Transport
+
+Ts = TypeVarTuple("Ts")
+
+MessageHandler = Callable[[SessionLink, Any], None]
+LostHandler = Callable[[SessionLink], None]
+
+log = logging.getLogger(__name__)
+
+
+class Sessions:
+    """Opens, serves and ends sessions, and hands their messages to whom they concern."""
+
+    def __init__(self, transport: Transport, directory: Directory, ledger: JobLedger) -> None:
+        self._transport = transport
+        self._directory = directory
+        self._ledger = ledger
+        self._links: dict[PeerId, list[SessionLink]] = {}
+        self._handlers: dict[type[JobMessage], MessageHandler] = {}
+        self._lost_handlers: list[LostHandler] = []
+        self._opening: dict[PeerId, trio.Lock] = {}
+        self._nursery: trio.Nursery | None = None
+        transport.serve(SESSION_PROTOCOL, self._serve)
+
+    def subscribe(
+        self,
+        kinds: Iterable[type[JobMessage]],
+        on_message: MessageHandler,
+        on_lost: LostHandler,
+    ) -> None:
+        """Have messages of these kinds, and the end of every session, told to these; they must
+        not block.
+        """
+        self._handlers |= dict.fromkeys(kinds, on_message)
+        self._lost_handlers.append(on_lost)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Carry the sessions until cancelled."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+
+    def start_soon(self, act: Callable[[*Ts], Awaitable[Any]], *args: *Ts) -> None:
+        """Run something that outlives a job but not this node's sessions, such as writing a
+        report.
+        """
+        assert self._nursery is not None, "sessions run before they are used"
+        self._nursery.start_soon(act, *args)
+
+    def current(self, peer: PeerId) -> SessionLink | None:
+        """Return the session with ``peer`` on which new jobs start, if one is open."""
+        return next((link for link in self._links.get(peer, ()) if link.is_open), None)
+
+    def open_count(self) -> int:
+        """Return how many sessions are open."""
+        return sum(len(links) for links in self._links.values())
+
+    async def open(self, peer: PeerId) -> SessionLink:
+        """Return the session with ``peer``, opening it if need be; raise ``TransportError``
+        within ``SESSION_OPEN_S``.
+        """
+        if link := self.current(peer):
+            return link
+        if self._nursery is None:
+            raise TransportError("this node is starting or stopping", code="not-running")
+        lock = self._opening.setdefault(peer, trio.Lock())
+        try:
+            with trio.fail_after(SESSION_OPEN_S):
+                async with lock:
+                    return self.current(peer) or await self._open(peer)
+        except trio.TooSlowError as error:
+            raise PeerUnreachableError(
+                f"no session with {peer} within {SESSION_OPEN_S:.0f} s", peer=peer
+            ) from error
+        finally:
+            if not lock.statistics().tasks_waiting and not lock.locked():
+                self._opening.pop(peer, None)
+
+    async def flush(self) -> None:
+        """Wait until everything that was queued so far is on its way."""
+        for link in [link for links in self._links.values() for link in links]:
+            await link.flush()
+
+    async def _open(self, peer: PeerId) -> SessionLink:
+        self._make_room()
+        if peer == self._transport.peer_id:
+            near, far = loopback_pair(peer)
+            link = self._adopt(near)
+            self._adopt(far)
+            return link
+        if peer not in self._transport.connected():
+            entry = self._directory.get(peer)
+            await self._transport.dial(peer, list(entry.addresses) if entry else [])
+        return self._adopt(await self._transport.open_stream(peer, SESSION_PROTOCOL))
+
+    def _adopt(self, stream: Stream) -> SessionLink:
+        link = self._register(stream)
+        self.start_soon(self._carry, link)
+        return link
+
+    async def _serve(self, stream: Stream) -> None:
+        """Carry a session that a peer opened, if it may."""
+        if not self._directory.may(stream.peer_id, SESSION_PROTOCOL):
+            log.info("session refused", extra={"peer": stream.peer_id, "reason": "role"})
+            await stream.reset()
+            return
+        try:
+            self._make_room()
+        except TransportError as error:
+            log.warning("session refused", extra={"peer": stream.peer_id, "reason": str(error)})
+            await stream.reset()
+            return
+        await self._carry(self._register(stream))
+
+    def _register(self, stream: Stream) -> SessionLink:
+        link = SessionLink(stream, self._dispatch)
+        self._links.setdefault(link.peer_id, []).append(link)
+        return link
+
+    def _dispatch(self, link: SessionLink, message: JobMessage) -> None:
+        handler = self._handlers.get(type(message))
+        if handler is not None:  # a submitter without the worker's part ignores offers
+            handler(link, message)
+
+    async def _carry(self, link: SessionLink) -> None:
+        """Run one session to its end: the boundary of what goes wrong in it."""
+        try:
+            await link.run()
+        except Exception as error:  # noqa: BLE001 - the session boundary: it ends this session only
+            link.why_ended = "this node made a mistake"
+            await self._ledger.report(error)
+        finally:
+            self._forget(link)
+        if link.error is not None:
+            await self._ledger.report(link.error)
+        log.info("session ended", extra={"peer": link.peer_id, "reason": link.why_ended})
+
+    def _forget(self, link: SessionLink) -> None:
+        links = self._links[link.peer_id]
+        links.remove(link)
+        if not links:
+            del self._links[link.peer_id]
+        for on_lost in self._lost_handlers:
+            on_lost(link)
+
+    def _make_room(self) -> None:
+        """End the session that was idle longest when there are as many as may be."""
+        if self.open_count() < MAX_SESSIONS:
+            return
+        links = [link for links in self._links.values() for link in links]
+        idle = [link for link in links if not link.jobs and link.is_open]
+        if not idle:
+            raise TransportError(
+                f"all {MAX_SESSIONS} sessions have jobs", code="sessions-full", limit=MAX_SESSIONS
+            )
+        min(idle, key=lambda link: link.used_at).close("another session needs the room")
+
+
+def why(error: CoveyError) -> str:
+    """Return what an error says, with what was tried at each address if it knows."""
+    attempts = error.details.get("attempts")
+    return f"{error.message} ({attempts})" if attempts else error.message

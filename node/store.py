@@ -1,0 +1,58 @@
+"""The node's index over its records: one DuckDB file that may be deleted at any time. The only
+importer of duckdb here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+
+from peer.rows import Batch, RecordRow
+from peer.tables import IndexDamagedError, Tables
+
+THREADS: Final = 1  # a node's own records are few, and its jobs need the cores
+
+
+class Store:
+    """An open index. Everything blocks; every method may raise ``IndexDamagedError``."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self.mark = tables.mark
+        self.close = tables.close
+
+    @classmethod
+    def open(cls, path: Path, memory_mb: int) -> Store:
+        """Open or create the index at ``path``."""
+        try:
+            connection = duckdb.connect(
+                str(path), config={"memory_limit": f"{memory_mb}MB", "threads": THREADS}
+            )
+        except duckdb.Error as error:
+            raise IndexDamagedError(f"the index {path} cannot be opened: {error}") from error
+        return cls(Tables(connection, duckdb.Error))
+
+    def insert(self, batch: Batch) -> None:
+        """Add the rows of ``batch`` and its mark in one transaction."""
+        self._tables.insert(batch)
+
+    def newest(self, kind: str | None, limit: int) -> list[RecordRow]:
+        """Return the newest records, of one kind if named, in the order in which they were
+        journalled.
+        """
+        where, parameters = ("WHERE kind = ?", [kind]) if kind else ("", [])
+        sql = f"SELECT * FROM records {where} ORDER BY place DESC, sequence DESC LIMIT ?"
+        return [RecordRow._make(row) for row in self._tables.run(sql, *parameters, limit)]
+
+    def record(self, cid: bytes) -> RecordRow | None:
+        """Return one record."""
+        rows = self._tables.run("SELECT * FROM records WHERE cid = ? LIMIT 1", cid)
+        return RecordRow._make(rows[0]) if rows else None
+
+    def links(self, cid: bytes) -> list[tuple[Any, ...]]:
+        """Return the links of a record as (direction, role, target)."""
+        return self._tables.run(
+            "SELECT DISTINCT direction, role, target FROM edges WHERE record = ? ORDER BY ALL", cid
+        )

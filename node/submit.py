@@ -1,0 +1,367 @@
+"""The submitter: puts a job to workers and returns its one result.
+
+The decisions are ``SubmitterJob``'s. Here its effects are carried out: sessions opened, inputs
+streamed, records written. A result is returned only after the record of its acceptance is durable,
+and acknowledged to its worker after that; so a crash in between repeats an acceptance of nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import Final
+
+import trio
+
+from node.job import JobResult, JobSpec, Progress, check, failure_of, nobody
+from node.ledger import JobLedger, Stopwatch
+from node.link import SessionLink
+from node.placement import candidates, order
+from node.salts import Salts
+from node.sessions import Sessions, why
+from peer.directory import Directory
+from peer.effects import Effects
+from protocols.cid import CID
+from protocols.errors import CoveyError, Refused, TransportError
+from protocols.job import (
+    Ack,
+    Cancel,
+    Chunk,
+    Done,
+    Failed,
+    FromWorker,
+    Input,
+    Lease,
+    Offer,
+    Refuse,
+    Release,
+    Renew,
+    Terms,
+)
+from protocols.keys import PeerId
+from protocols.limits import MAX_SUBMITTER_JOBS
+from protocols.pieces import Outgoing
+from protocols.session import Effect, JobState, Late, Send, SendInput, Violation
+from protocols.submitter_job import SubmitterJob
+
+ROLE: Final = "submitter"
+HASH_ASIDE_BYTES: Final = 1 << 20  # a megabyte takes a millisecond to hash: more leaves the loop
+
+log = logging.getLogger(__name__)
+
+_hashing = trio.CapacityLimiter(2)
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(slots=True, eq=False)
+class _Run:
+    """One job being submitted."""
+
+    machine: SubmitterJob
+    input: Outgoing
+    nursery: trio.Nursery
+    links: dict[PeerId, SessionLink] = field(default_factory=dict[PeerId, SessionLink])
+    notes: deque[Violation | Late] = field(default_factory=deque[Violation | Late])
+    changed: trio.Event = field(default_factory=trio.Event)
+    wakes_at: float = 0.0
+    told: Progress | None = None
+
+    @property
+    def progress(self) -> Progress:
+        machine = self.machine
+        return Progress(machine.state, machine.worker, *machine.progress, machine.attempts)
+
+    def wake(self) -> None:
+        """Wake the job's own task if there is something for it to do."""
+        is_sooner = self.machine.next_deadline < self.wakes_at
+        if is_sooner or self.notes or self.told != self.progress:
+            self.changed.set()
+
+
+def _ignore(_: Progress) -> None:
+    """For clients that do not care."""
+
+
+class Submitter:
+    """Runs jobs for this node's clients. The sessions must run."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        sessions: Sessions,
+        ledger: JobLedger,
+        salts: Salts,
+        effects: Effects,
+    ) -> None:
+        self._directory = directory
+        self._sessions = sessions
+        self._ledger = ledger
+        self._salts = salts
+        self._effects = effects
+        self._runs: dict[bytes, _Run | None] = {}
+        self._fences: OrderedDict[bytes, int] = OrderedDict()
+        """The last fence of each job that ended lately, for clients that submit it again."""
+        sessions.subscribe(
+            (Lease, Refuse, Renew, Chunk, Done, Failed), self._on_message, self._on_lost
+        )
+
+    async def run(self, spec: JobSpec, on_progress: OnProgress = _ignore) -> JobResult:
+        """Have a worker do this job and return its result, whose acceptance is durable then.
+
+        ``on_progress`` is called in this task, for the latest state only. Cancelling cancels the
+        job. Raises ``InputError`` for a job that can't be, ``NoWorkerError`` when nobody takes it,
+        ``Refused`` when the named peer does not or this node is busy, and ``JobFailed`` with the
+        worker's reason, or with code ``expired`` or ``cancelled``.
+        """
+        check(spec)
+        self._reserve(spec.job_id)
+        try:
+            considered = candidates(self._directory, spec.needs)
+            peers = order(considered, self._effects.rng)
+            if not peers:
+                raise nobody(spec, considered, {})
+            watch = self._ledger.stopwatch()
+            terms, outgoing = await self._commit(spec)
+            submitted = await self._ledger.submitted(terms, watch)
+            deadline = trio.current_time() + spec.budget_ms / 1_000
+            machine = SubmitterJob(
+                terms,
+                peers,
+                deadline,
+                is_named=spec.peer is not None,
+                last_fence=self._fences.pop(spec.job_id, 0),
+            )
+            await self._carry(machine, outgoing, on_progress)
+            if machine.state is not JobState.DONE:
+                raise failure_of(spec, machine, considered)
+            return await self._accept(machine, outgoing, submitted, watch)
+        finally:
+            del self._runs[spec.job_id]
+
+    def cancel(self, job_id: bytes) -> bool:
+        """Cancel a job that is being submitted; its ``run`` raises. Tell whether there was one."""
+        run = self._runs.get(job_id)
+        if run is None:
+            return False
+        self._perform(run, run.machine.cancel())
+        return True
+
+    def _reserve(self, job_id: bytes) -> None:
+        if job_id in self._runs:
+            raise Refused("this job is already being submitted", code="already-running")
+        if len(self._runs) >= MAX_SUBMITTER_JOBS:
+            raise Refused(
+                f"{MAX_SUBMITTER_JOBS} jobs are being submitted", code="busy", retry_after_ms=1_000
+            )
+        self._runs[job_id] = None
+
+    async def _commit(self, spec: JobSpec) -> tuple[Terms, Outgoing]:
+        """Choose the salts and commit to the input."""
+        salt = self._salts.of_content(spec.input)
+        outgoing = await cut(salt, spec.input)
+        terms = Terms(
+            job_id=spec.job_id,
+            kind=spec.kind,
+            model=spec.model,
+            precision=spec.precision,
+            items=spec.items,
+            size_bytes=len(spec.input),
+            input_cid=bytes(outgoing.cid),
+            input_salt=salt,
+            output_salt=self._salts.of_output(spec.job_id),
+        )
+        return terms, outgoing
+
+    async def _carry(
+        self, machine: SubmitterJob, outgoing: Outgoing, on_progress: OnProgress
+    ) -> None:
+        """Carry the job to its end."""
+        async with trio.open_nursery() as nursery:
+            run = self._runs[machine.terms.job_id] = _Run(machine, outgoing, nursery)
+            try:
+                self._perform(run, machine.start(trio.current_time()))
+                while not machine.state.is_final:
+                    await self._next_step(run, on_progress)
+                await self._write_notes(run)
+            finally:
+                self._perform(run, machine.cancel())
+                self._let_go(run)
+                self._remember_fence(machine)
+                nursery.cancel_scope.cancel()
+
+    async def _next_step(self, run: _Run, on_progress: OnProgress) -> None:
+        """Tell and write what is new, then wait until something happens or is due."""
+        if run.told != run.progress:
+            run.told = run.progress
+            on_progress(run.told)
+        await self._write_notes(run)
+        run.changed = trio.Event()
+        run.wakes_at = run.machine.next_deadline
+        run.wake()
+        with trio.move_on_at(run.wakes_at) as patience:
+            await run.changed.wait()
+        if patience.cancelled_caught:
+            self._perform(run, run.machine.tick(trio.current_time()))
+
+    async def _write_notes(self, run: _Run) -> None:
+        while run.notes:
+            await self._write_note(run.machine.terms.job_id, run.notes.popleft())
+
+    async def _write_note(self, job_id: bytes, note: Violation | Late) -> None:
+        try:
+            if isinstance(note, Late):
+                await self._ledger.late(job_id, note)
+            else:
+                await self._ledger.report(note.error)
+        except (CoveyError, OSError) as error:  # a note is no reason to lose the job's result
+            log.warning("note not recorded", extra={"error": str(error)})
+
+    async def _accept(
+        self, machine: SubmitterJob, outgoing: Outgoing, submitted: CID, watch: Stopwatch
+    ) -> JobResult:
+        """Make the acceptance durable, then tell the worker."""
+        done, worker, terms = machine.done, machine.worker, machine.terms
+        assert done is not None, "a job that is DONE has a result"
+        assert worker is not None, "a job that is DONE has a worker"
+        output = machine.output()
+        self._salts.keep(output, terms.output_salt)
+        accepted = await self._ledger.accepted(terms, submitted, worker, done, watch)
+        self._acknowledge(machine)
+        return JobResult(
+            job_id=terms.job_id,
+            worker=worker,
+            output=output,
+            input_cid=outgoing.cid,
+            output_cid=CID(done.output_cid),
+            record_cid=CID(done.record_cid),
+            submitted_cid=submitted,
+            accepted_cid=accepted,
+            fence=done.fence,
+            attempts=machine.attempts,
+            timings={**done.timings, "total_ms": round(watch.duration_us / 1_000, 3)},
+            execution=dict(done.execution),
+        )
+
+    def _acknowledge(self, machine: SubmitterJob) -> None:
+        for effect in machine.acknowledge():
+            if isinstance(effect, Send) and (link := self._sessions.current(effect.peer)):
+                link.send(effect.message)
+
+    # Effects
+
+    def _perform(self, run: _Run, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send():
+                    self._send(run, effect)
+                case SendInput():
+                    self._send_input(run, effect)
+                case Violation() | Late():
+                    run.notes.append(effect)
+                case _:
+                    raise AssertionError("the others are a worker's")
+        run.wake()
+
+    def _send(self, run: _Run, effect: Send) -> None:
+        link = run.links.get(effect.peer)
+        if link is None and isinstance(effect.message, Offer):
+            link = self._sessions.current(effect.peer)
+            if link is None:
+                run.nursery.start_soon(self._connect, run, effect)
+                return
+            self._bind(run, link)
+        if link is not None:
+            link.send(effect.message)
+
+    async def _connect(self, run: _Run, effect: Send) -> None:
+        """Open a session for an offer; it is not sent if the job has moved on meanwhile."""
+        machine = run.machine
+        try:
+            link = await self._sessions.open(effect.peer)
+        except TransportError as error:
+            now = trio.current_time()
+            self._perform(run, machine.lost(effect.peer, why(error), now))
+            return
+        is_current = machine.state is JobState.OFFERED and machine.fence == effect.message.fence
+        if is_current:
+            self._bind(run, link)
+            link.send(effect.message)
+
+    def _bind(self, run: _Run, link: SessionLink) -> None:
+        run.links[link.peer_id] = link
+        link.jobs.add((ROLE, run.machine.terms.job_id))
+
+    def _remember_fence(self, machine: SubmitterJob) -> None:
+        self._fences[machine.terms.job_id] = machine.fence
+        if len(self._fences) > MAX_SUBMITTER_JOBS:
+            self._fences.popitem(last=False)
+
+    def _let_go(self, run: _Run) -> None:
+        for link in run.links.values():
+            link.jobs.discard((ROLE, run.machine.terms.job_id))
+
+    def _send_input(self, run: _Run, effect: SendInput) -> None:
+        link = run.links.get(effect.peer)
+        if link is None:
+            return
+        machine = run.machine
+        messages = takewhile(
+            lambda _: machine.fence == effect.fence and not machine.state.is_final,
+            (
+                Input(machine.terms.job_id, effect.fence, piece.index, piece.body, piece.digest)
+                for piece in run.input.pieces()
+            ),
+        )
+        if run.input.is_inline:
+            for message in messages:
+                link.send(message)
+        else:
+            run.nursery.start_soon(link.send_content, messages)
+
+    # Sessions
+
+    def _on_message(self, link: SessionLink, message: FromWorker) -> None:
+        run = self._runs.get(message.job_id)
+        if run is None:
+            self._on_stray(link, message)
+            return
+        effects = run.machine.receive(link.peer_id, message, trio.current_time())
+        self._perform(run, effects)
+
+    def _on_stray(self, link: SessionLink, message: FromWorker) -> None:
+        """Free a worker that still holds something of a job that has ended here, or that we lost
+        in a crash.
+        """
+        match message:
+            case Lease():
+                link.send(Release(message.job_id, message.fence))
+            case Renew():
+                link.send(Cancel(message.job_id, message.fence))
+            case Done() if message.job_id not in self._runs:
+                link.send(Ack(message.job_id, message.fence))
+                late = Late(link.peer_id, message.fence, message.output_cid, message.record_cid)
+                self._sessions.start_soon(self._write_note, message.job_id, late)
+            case Failed():
+                link.send(Ack(message.job_id, message.fence))
+            case _:
+                pass
+
+    def _on_lost(self, link: SessionLink) -> None:
+        for role, job_id in list(link.jobs):
+            run = self._runs.get(job_id)
+            if role == ROLE and run is not None and run.links.get(link.peer_id) is link:
+                del run.links[link.peer_id]
+                now = trio.current_time()
+                self._perform(run, run.machine.lost(link.peer_id, link.why_ended, now))
+
+
+async def cut(salt: bytes, content: bytes) -> Outgoing:
+    """Hash content for sending, away from the loop if it is large."""
+    if len(content) <= HASH_ASIDE_BYTES:
+        return Outgoing.cut(salt, content)
+    return await trio.to_thread.run_sync(Outgoing.cut, salt, content, limiter=_hashing)
