@@ -1,0 +1,3 @@
+"""The aggregator: takes in every feed, groups errors, files issues and answers questions about
+lineage.
+"""

@@ -1,0 +1,246 @@
+"""Everything that this aggregator can be asked, as values that JSON can hold; keys are stable.
+
+The same answers come from a running daemon and from a command that opened the state directory
+itself: only ``Surroundings`` differs, for a command sees nobody.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from aggregator.errors import NotFoundError
+from aggregator.evidence import Evidence, reader_of
+from aggregator.explain import explain, moment
+from aggregator.faults import Fault
+from aggregator.groups import Group, short
+from aggregator.intake import Findings, Intake
+from aggregator.lineage import MAX_DEPTH, MAX_RECORDS, trace
+from aggregator.store import Store
+from peer.feeds import Feeds
+from peer.identity import Identity
+from peer.index import Index
+from peer.journal import Journal
+from peer.rows import RecordRow
+from protocols import dagcbor
+from protocols.cid import CID
+from protocols.errors import CoveyError, RemoteProtocolError
+from protocols.keys import peer_id_of
+from protocols.membership import FILER
+from protocols.report import RECORD_KIND, Report
+
+MAX_SHOWN_REPORTS: Final = 100  # of one group; the rest is a count
+MAX_SHOWN_MISSING: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What only a running daemon knows."""
+
+    is_running: bool = False
+    addresses: list[str] = field(default_factory=list[str])
+    connected: list[str] = field(default_factory=list[str])
+    filers: list[str] = field(default_factory=list[str])
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """One aggregator's answers. Those that are methods with ``async`` ask the index."""
+
+    identity: Identity
+    journal: Journal
+    feeds: Feeds
+    index: Index[Store]
+    intake: Intake
+
+    async def status(self, around: Surroundings) -> dict[str, Any]:
+        """Return what this aggregator is, holds and sees."""
+        membership = self.identity.member
+        roles = membership.certificate.roles
+        counts = await self.index.ask(Store.counts)
+        filers = [self.identity.peer_id] if FILER in roles else around.filers
+        return {
+            "peer": self.identity.peer_id,
+            "mesh": peer_id_of(membership.mesh),
+            "roles": list(roles),
+            "is_filer": FILER in roles,
+            "filer": filers[0] if filers else None,
+            "is_running": around.is_running,
+            "addresses": around.addresses,
+            "connected": around.connected,
+            **self.standing(),
+            "records": counts.records,
+            "bundles": counts.bundles,
+            "reports": counts.reports,
+            "missing": counts.missing,
+            "groups": len(self.intake.groups),
+            "issues": len(self.issues()),
+            "journal_bytes": self.journal.size,
+            "index_lag_bytes": self.index.lag_bytes,
+        }
+
+    def standing(self) -> dict[str, Any]:
+        """Return where each feed stands; two aggregators with one state root hold the same."""
+        return {
+            "state_root": str(self.feeds.state_root()),
+            "feeds": [
+                {
+                    "peer": peer_id_of(head.feed),
+                    "epoch": head.epoch,
+                    "first_sequence": head.first_sequence,
+                    "next_sequence": head.next_sequence,
+                    "header": str(head.header),
+                }
+                for head in sorted(self.feeds.heads())
+            ],
+            "holes": len(self.feeds.holes),
+            "forks": len(self.feeds.forks),
+        }
+
+    async def missing(self) -> list[dict[str, str]]:
+        """Return records that others name and that have not arrived."""
+        rows = await self.index.ask(lambda store: store.missing(MAX_SHOWN_MISSING))
+        return [
+            {"cid": str(CID(row.cid)), "what": row.what, "needed_by": str(CID(row.needed_by))}
+            for row in rows
+        ]
+
+    async def lineage(
+        self, text: str, depth: int = MAX_DEPTH, limit: int = MAX_RECORDS
+    ) -> dict[str, Any]:
+        """Return what made an output, each record verified from the journal's bytes just now."""
+        cid = _parse_cid(text)
+
+        def answer(store: Store) -> dict[str, Any]:
+            closure = trace(store, cid, depth=min(depth, MAX_DEPTH), limit=min(limit, MAX_RECORDS))
+            evidence = Evidence(reader_of(self.journal), store.bundles_over)
+            return explain(closure, evidence.verify(closure.records.values()))
+
+        return await self.index.ask(answer)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Return every group, the one seen last first."""
+        return [_group(group) for group in self.intake.groups]
+
+    async def group(self, group_id: str) -> dict[str, Any]:
+        """Return one group with its variants and its latest reports."""
+        found = next((g for g in self.intake.groups if g.id == group_id), None)
+        if found is None:
+            raise NotFoundError(
+                f"there is no group {group_id}",
+                code="unknown-group",
+                hint="`covey-aggregator groups list` names them",
+            )
+        rows = await self.index.ask(lambda store: store.records_since(0, (RECORD_KIND,)))
+        reports = await trio.to_thread.run_sync(_reports_of, found, rows)
+        faults = self.intake.findings.faults.by_fingerprint
+        return {
+            **_group(found),
+            "sample": msgspec.to_builtins(found.sample.report),
+            "variants": [_variant(faults[each]) for each in found.fingerprints],
+            "latest": reports,
+        }
+
+    def issues(self) -> list[dict[str, Any]]:
+        """Return every issue that any aggregator of the mesh filed, by number."""
+        return _issues(self.intake.findings, self.intake.groups)
+
+    async def rebuild(self) -> dict[str, Any]:
+        """Make the index anew from the journal, and say what it holds."""
+        await self.index.rebuild()
+        await self.intake.take_in()
+        counts = await self.index.ask(Store.counts)
+        return {
+            "records": counts.records,
+            "bundles": counts.bundles,
+            "groups": len(self.intake.groups),
+            "state_root": str(self.feeds.state_root()),
+        }
+
+
+def _parse_cid(text: str) -> CID:
+    try:
+        return CID.parse(text)
+    except RemoteProtocolError as error:
+        raise CoveyError(error.message, code="not-a-cid", hint=error.hint) from error
+
+
+def _group(group: Group) -> dict[str, Any]:
+    return {
+        "id": group.id,
+        "title": group.title,
+        "culprit": group.culprit,
+        "status": group.status,
+        "count": group.count,
+        "peers": list(group.peers),
+        "issue": group.issue,
+        "issue_where": group.filed.where if group.filed else None,
+        "duplicate_issues": [each.number for each in group.duplicates],
+        "first_seen": moment(group.first_seen_us),
+        "last_seen": moment(group.last_seen_us),
+        "fingerprints": list(group.fingerprints),
+        "jobs": list(group.jobs),
+        "models": list(group.models),
+        "releases": list(group.releases),
+    }
+
+
+def _variant(fault: Fault) -> dict[str, Any]:
+    return {
+        "fingerprint": fault.sample.report.fingerprint,
+        "title": fault.identity.title,
+        "count": fault.count,
+        "peers": sorted(fault.peers),
+        "first_seen": moment(fault.first_seen_us),
+        "last_seen": moment(fault.last_seen_us),
+        "first_report": str(fault.sample.cid),
+    }
+
+
+def _reports_of(group: Group, rows: list[RecordRow]) -> list[dict[str, Any]]:
+    """Return the latest reports of a group, the latest first."""
+    wanted = set(group.fingerprints)
+    reports: list[dict[str, Any]] = []
+    for row in sorted(rows, key=lambda row: (-row.start_us, row.cid)):
+        attributes = dagcbor.decode_verified(row.attributes)
+        if attributes.get("fingerprint") not in wanted:
+            continue
+        report = Report.from_attributes(attributes)
+        reports.append(
+            {
+                "cid": str(CID(row.cid)),
+                "peer": peer_id_of(row.feed),
+                "at": moment(report.time_us),
+                "count": report.count,
+                "fingerprint": report.fingerprint,
+                "message": report.exceptions[0].value,
+            }
+        )
+        if len(reports) >= MAX_SHOWN_REPORTS:
+            break
+    return reports
+
+
+def _issues(findings: Findings, groups: list[Group]) -> list[dict[str, Any]]:
+    by_fingerprint = {short(name): group for group in groups for name in group.fingerprints}
+    by_id = by_fingerprint | {group.id: group for group in groups}
+    known = {(each.tracker, each.number): each for each in findings.filed}
+    issues: list[dict[str, Any]] = []
+    for (tracker, number), filed in sorted(known.items()):
+        group = by_id.get(filed.group)
+        issues.append(
+            {
+                "number": number,
+                "tracker": tracker,
+                "where": filed.where,
+                "group": group.id if group else filed.group,
+                "title": group.title if group else None,
+                "status": group.status if group else None,
+                "count": group.count if group else None,
+                "filed_at": moment(filed.time_us),
+            }
+        )
+    return issues

@@ -1,0 +1,136 @@
+"""The aggregator's HTTP applications: the control API on its unix socket, and the small one that
+watchers may reach over TCP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final
+
+import trio
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from aggregator.answers import Answers, Surroundings
+from aggregator.errors import NotFoundError
+from aggregator.lineage import MAX_DEPTH, MAX_RECORDS
+from aggregator.metrics import CONTENT_TYPE, Metrics
+from peer.control import answer_error
+from protocols.errors import CoveyError
+
+LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1")
+
+
+class Api:
+    """The handlers over one aggregator's answers; ``around`` is asked anew by each."""
+
+    def __init__(
+        self,
+        answers: Answers,
+        metrics: Metrics,
+        around: Callable[[], Surroundings],
+        refresh: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
+    ) -> None:
+        """``refresh`` brings in what peers have not sent yet; a command without a daemon has
+        none.
+        """
+        self._answers = answers
+        self._metrics = metrics
+        self._around = around
+        self._refresh = refresh
+
+    def control(self) -> Starlette:
+        """Return the application for the control socket, whose owner may ask and do everything."""
+        routes = [
+            Route("/status", self.status),
+            Route("/state-root", self.state_root),
+            Route("/missing", self.missing),
+            Route("/groups", self.groups),
+            Route("/groups/{id}", self.group),
+            Route("/issues", self.issues),
+            Route("/lineage/{cid}", self.lineage),
+            Route("/rebuild", self.rebuild, methods=["POST"]),
+            *self._watching(),
+        ]
+        return Starlette(routes=routes, exception_handlers={CoveyError: answer_error})
+
+    def watching(self, host: str) -> Starlette:
+        """Return the application for TCP: nothing but counts and a sign of life.
+
+        On loopback only requests that name it are answered, so that no web page can read them
+        through a name of its own that resolves here.
+        """
+        hosts = LOOPBACK_NAMES if host in LOOPBACK_NAMES else ("*",)
+        guard = Middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+        return Starlette(routes=self._watching(), middleware=[guard])
+
+    def _watching(self) -> list[Route]:
+        return [Route("/healthz", self.healthz), Route("/metrics", self.metrics)]
+
+    async def status(self, _request: Request) -> Response:
+        """What this aggregator is, holds and sees."""
+        return JSONResponse(await self._answers.status(self._around()))
+
+    async def state_root(self, _request: Request) -> Response:
+        """Where each feed stands."""
+        return JSONResponse(self._answers.standing())
+
+    async def missing(self, _request: Request) -> Response:
+        """Records that others name and that have not arrived."""
+        return JSONResponse(await self._answers.missing())
+
+    async def groups(self, _request: Request) -> Response:
+        """Every group."""
+        return JSONResponse(self._answers.groups())
+
+    async def group(self, request: Request) -> Response:
+        """One group with its variants and reports."""
+        return JSONResponse(await self._answers.group(request.path_params["id"]))
+
+    async def issues(self, _request: Request) -> Response:
+        """Every issue of the mesh."""
+        return JSONResponse(self._answers.issues())
+
+    async def lineage(self, request: Request) -> Response:
+        """What made an output. What is not known yet is asked for before the answer is no."""
+        question = (
+            request.path_params["cid"],
+            _number(request, "depth", MAX_DEPTH),
+            _number(request, "limit", MAX_RECORDS),
+        )
+        with suppress(NotFoundError):
+            found = await self._answers.lineage(*question)
+            if not found["missing"]:
+                return JSONResponse(found)
+        await self._refresh()
+        await self._answers.index.catch_up()
+        return JSONResponse(await self._answers.lineage(*question))
+
+    async def rebuild(self, _request: Request) -> Response:
+        """Make the index anew."""
+        return JSONResponse(await self._answers.rebuild())
+
+    async def healthz(self, _request: Request) -> Response:
+        """Answer as long as the event loop runs and the index follows."""
+        body: dict[str, Any] = {"ok": True, "index_lag_bytes": self._answers.index.lag_bytes}
+        return JSONResponse(body)
+
+    async def metrics(self, _request: Request) -> Response:
+        """Prometheus' text format."""
+        status = await self._answers.status(self._around())
+        content = self._metrics.render(status, self._answers.intake.findings)
+        return PlainTextResponse(content, media_type=CONTENT_TYPE)
+
+
+def _number(request: Request, name: str, largest: int) -> int:
+    text = request.query_params.get(name, str(largest))
+    if not text.isdecimal() or not 1 <= int(text) <= largest:
+        raise CoveyError(
+            f"{name} must be a number from 1 to {largest}, not {text!r}", code="bad-query"
+        )
+    return int(text)

@@ -1,0 +1,53 @@
+"""How a reading command gets its answer: from the daemon, or from the state directory itself when
+the daemon is down.
+
+Both ways go through the same application, so the answers cannot differ but for what only a running
+daemon knows.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from peer.cli import note
+
+if TYPE_CHECKING:
+    from peer.home import Home
+
+
+def home() -> Home:
+    """The aggregator's state directory, as the environment names it."""
+    from peer.home import Home
+
+    return Home.of_aggregator(os.environ)
+
+
+def read(path: str, **query: Any) -> Any:
+    """Return the JSON answer to a GET of ``path``."""
+    return _ask("GET", path, query)
+
+
+def act(path: str) -> Any:
+    """Return the JSON answer to a POST to ``path``."""
+    return _ask("POST", path, {})
+
+
+def _ask(method: str, path: str, query: dict[str, Any]) -> Any:
+    from peer.control import ControlClient, DaemonDownError
+
+    hint = "start the aggregator with `covey-aggregator up`"
+    try:
+        with ControlClient(home().control_socket, hint=hint) as client:
+            return client.get(path, **query) if method == "GET" else client.post(path)
+    except DaemonDownError:
+        return _ask_the_directory(method, path, query)
+
+
+def _ask_the_directory(method: str, path: str, query: dict[str, Any]) -> Any:
+    import trio
+
+    from aggregator.offline import answer_offline
+
+    note(f"covey-aggregator: no daemon answers; reading {home().path} directly")
+    return trio.run(answer_offline, home(), method, path, query)

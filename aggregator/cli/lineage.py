@@ -1,0 +1,128 @@
+"""``covey-aggregator lineage``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from aggregator.cli.access import read
+from peer.cli import emit, json_option, printable
+
+UNKNOWN = "not known here"
+
+
+@click.command()
+@click.argument("cid")
+@click.option("--depth", default=32, show_default=True, help="Steps to walk towards the origins.")
+@click.option("--limit", default=1_000, show_default=True, help="Records after which to stop.")
+@json_option
+def lineage(cid: str, depth: int, limit: int, as_json: bool) -> None:
+    """Show the model, input, software, hardware and peers that made an output, or led to a record.
+
+    CID is an output's (`covey run --json` prints it as output_cid), an input's, a model's or a
+    record's. "verified" means that the signed bytes were found in the journal and checked just now.
+
+    \b
+    Example:  covey-aggregator lineage bafkreih…
+    """
+    emit(read(f"/lineage/{cid}", depth=depth, limit=limit), as_json, render)
+
+
+def render(value: dict[str, Any]) -> str:
+    """Write a lineage as a summary and a tree."""
+    lines = [*_summary(value), "", *_tree(value), *_missing(value)]
+    return "\n".join(map(printable, lines))
+
+
+def _summary(value: dict[str, Any]) -> list[str]:
+    model: dict[str, Any] = value["model"] or {}
+    execution: dict[str, Any] = value["execution"] or {}
+    facts: dict[str, str] = {
+        value["kind"]: f"{value['cid']}  {_proof(value['verified'])}",
+        "model": _joined(model.get("name"), model.get("cid")),
+        "input": _joined(value["input"], _count(execution.get("items"))),
+        "software": _block(value["software"]),
+        "hardware": _block(value["hardware"]),
+        "worker": value["worker"] or UNKNOWN,
+        "submitter": value["submitter"] or UNKNOWN,
+    }
+    width = max(len(name) for name in facts)
+    return [f"{name.ljust(width)}  {fact}" for name, fact in facts.items()]
+
+
+def _joined(*parts: str | None) -> str:
+    return "  ".join(part for part in parts if part) or UNKNOWN
+
+
+def _count(items: int | None) -> str | None:
+    return None if items is None else f"{items} item{'' if items == 1 else 's'}"
+
+
+def _proof(is_verified: bool) -> str:
+    return "verified" if is_verified else "NOT VERIFIED"
+
+
+def _block(block: dict[str, Any] | None) -> str:
+    """Write a block's plain values in one line; nested ones are left to ``--json``."""
+    if block is None:
+        return UNKNOWN
+    plain = [
+        f"{key} {value}"
+        for key, value in sorted(block.items())
+        if key != "cid" and isinstance(value, (str, int, float))
+    ]
+    return ", ".join(plain) or block["cid"]
+
+
+def _tree(value: dict[str, Any]) -> list[str]:
+    """Write each record below the first one that led to it, with what it used and made."""
+    records = {record["cid"]: record for record in value["records"]}
+    made_by: dict[str, list[str]] = {}
+    for record in records.values():
+        for link in record["generated"]:
+            made_by.setdefault(link["cid"], []).append(record["cid"])
+    lines: list[str] = []
+    shown: set[str] = set()
+    for cid in records:
+        _branch(cid, (records, made_by), shown, lines, 0)
+    return lines
+
+
+Graph = tuple[dict[str, dict[str, Any]], dict[str, list[str]]]
+
+
+def _branch(cid: str | None, graph: Graph, shown: set[str], lines: list[str], depth: int) -> None:
+    records, made_by = graph
+    if cid is None or cid in shown or cid not in records:
+        return
+    shown.add(cid)
+    record = records[cid]
+    indent = "  " * depth
+    lines.append(f"{indent}{_headline(record)}")
+    for block in (record["environment"], record["hardware"]):
+        _branch(block, graph, shown, lines, depth + 1)
+    lines += [f"{indent}  → {link['role']} {link['cid']}" for link in record["generated"]]
+    for link in record["used"]:
+        lines.append(f"{indent}  ← {link['role']} {link['cid']}")
+        for maker in made_by.get(link["cid"], ()):
+            _branch(maker, graph, shown, lines, depth + 2)
+    for parent in record["informed_by"]:
+        lines.append(f"{indent}  ← after {parent}")
+        _branch(parent, graph, shown, lines, depth + 2)
+
+
+def _headline(record: dict[str, Any]) -> str:
+    took = f"{record['duration_us'] / 1_000:.1f} ms" if record["duration_us"] else ""
+    parts = (record["kind"], record["status"], record["start"], took, f"by {record['peer']}")
+    return "  ".join(part for part in (*parts, _proof(record["verified"])) if part)
+
+
+def _missing(value: dict[str, Any]) -> list[str]:
+    lines = [
+        f"missing: {entry['what']} {entry['cid']}, named by {entry['needed_by']}"
+        for entry in value["missing"]
+    ]
+    if value["is_cut"]:
+        lines.append("cut at the limit: see --depth and --limit")
+    return lines

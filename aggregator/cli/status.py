@@ -1,0 +1,45 @@
+"""``covey-aggregator status``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from aggregator.cli.access import read
+from peer.cli import emit, json_option, table
+
+
+@click.command()
+@json_option
+def status(as_json: bool) -> None:
+    """Show the peer, its mesh and roles, the feeds that it holds and how far they reach.
+
+    Two aggregators of one mesh that show the same state root hold the same records.
+
+    \b
+    Example:  covey-aggregator status
+    """
+    emit(read("/status"), as_json, _render)
+
+
+FEED_COLUMNS = {"peer": "FEED", "epoch": "EPOCH", "next_sequence": "NEXT", "header": "HEAD"}
+
+
+def _render(value: dict[str, Any]) -> str:
+    facts = {
+        "peer": value["peer"],
+        "mesh": value["mesh"],
+        "roles": ", ".join(value["roles"]),
+        "filer": "this aggregator" if value["is_filer"] else value["filer"] or "nobody known",
+        "state root": value["state_root"],
+        "records": f"{value['records']} in {value['bundles']} bundles, {value['missing']} missing",
+        "holes, forks": f"{value['holes']}, {value['forks']}",
+        "errors": f"{value['reports']} reports, {value['groups']} groups, {value['issues']} issues",
+        "connected": ", ".join(value["connected"]) or "no peer",
+        "index": f"{value['index_lag_bytes']} of {value['journal_bytes']} journal bytes behind",
+    }
+    width = max(len(name) for name in facts)
+    lines = [f"{name.ljust(width)}  {fact}" for name, fact in facts.items()]
+    feeds = table(value["feeds"], FEED_COLUMNS, empty="no feed yet")
+    return "\n".join([*lines, "", feeds])

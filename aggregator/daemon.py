@@ -1,0 +1,128 @@
+"""The aggregator's daemon: every part chosen once, started in order, stopped in reverse."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib.metadata import version
+
+import trio
+
+from aggregator.answers import Surroundings
+from aggregator.api import Api
+from aggregator.config import AggregatorConfig
+from aggregator.config import Metrics as MetricsConfig
+from aggregator.core import opened
+from aggregator.intake import filer_of
+from aggregator.metrics import Metrics
+from aggregator.policy import Mesh
+from aggregator.trackers import InThread
+from aggregator.trackers.folder import FolderTracker
+from peer import control, logs
+from peer.adverts import Offering
+from peer.config import load
+from peer.directory import Directory
+from peer.effects import Effects, system_effects
+from peer.exchange import Exchange, Policy
+from peer.home import Home
+from peer.identity import Identity, check_membership
+from peer.presence import Network, Presence
+from peer.recorder import Recorder
+from peer.service import running, wait_for_stop
+from protocols.keys import PeerId
+from protocols.membership import AGGREGATOR, FEED_PROTOCOL, FILER
+
+log = logging.getLogger(__name__)
+
+
+def run(home: Home, environ: Mapping[str, str]) -> None:
+    """Run the aggregator of ``home`` until SIGTERM or SIGINT; raise ``CoveyError`` if it cannot."""
+    config = load(AggregatorConfig, home.config, environ).values
+    logs.configure(config.log.level)
+    trio.run(main, home, config, system_effects())
+
+
+async def main(home: Home, config: AggregatorConfig, effects: Effects) -> None:
+    """Run an aggregator until told to stop; then stop accepting, flush and return."""
+    async with home.locked():
+        identity = Identity.load(home.path)
+        check_membership(identity, effects.now_us())
+        identity.next_boot()
+        async with opened(home, identity, effects) as answers:
+            feeds, intake = answers.feeds, answers.intake
+            presence = Presence(identity, _network(config), feeds, effects, _describe(identity))
+            directory, transport = presence.directory, presence.transport
+            exchange = Exchange(transport, feeds, _policy(directory))
+            presence.greeter.on_met(exchange.peer_up)
+            transport.on_connection(partial(_connection_changed, exchange))
+            tracker = InThread(FolderTracker(home.path))
+            filer_for = filer_of(tracker, Recorder(feeds, effects), config.filing, identity)
+            sorting = partial(intake.run, filer_for, lambda: Mesh(True, len(directory)))
+            api = Api(answers, Metrics(), partial(_around, presence), exchange.refresh)
+            serving = partial(control.serve, api.control(), home.control_socket)
+            async with (
+                running(feeds.run),
+                presence.started(),
+                running(exchange.run, sorting),
+                _watching(api, config.metrics),
+                running(serving),
+            ):
+                log.info(
+                    "aggregator up",
+                    extra={"peer": identity.peer_id, "listening": transport.addresses},
+                )
+                await wait_for_stop()
+                log.info("aggregator stopping")
+            await feeds.cut_all()
+        log.info("aggregator down")
+
+
+def _network(config: AggregatorConfig) -> Network:
+    return Network(
+        host=config.listen.host,
+        port=config.listen.port,
+        bootstrap=config.discovery.bootstrap,
+        uses_mdns=config.discovery.mdns,
+    )
+
+
+def _policy(directory: Directory) -> Policy:
+    return Policy(
+        may_pull=lambda peer: directory.may(peer, FEED_PROTOCOL),
+        may_acknowledge=lambda peer: AGGREGATOR in directory.roles(peer),
+        follows=True,
+    )
+
+
+def _describe(identity: Identity) -> Callable[[], Offering]:
+    roles = identity.member.certificate.roles
+    software = f"covey {version('covey')}"
+    return lambda: Offering(roles=roles, addresses=(), software=software)
+
+
+def _connection_changed(exchange: Exchange, peer_id: PeerId, is_up: bool) -> None:
+    if not is_up:
+        exchange.peer_down(peer_id)
+
+
+def _around(presence: Presence) -> Surroundings:
+    filers = [entry.peer_id for entry in presence.directory.with_role(FILER)]
+    return Surroundings(
+        is_running=True,
+        addresses=presence.transport.addresses,
+        connected=sorted(presence.transport.connected()),
+        filers=sorted(filers),
+    )
+
+
+@asynccontextmanager
+async def _watching(api: Api, config: MetricsConfig) -> AsyncGenerator[None]:
+    """Serve ``/healthz`` and ``/metrics`` over TCP while the block runs, where a port is set."""
+    if not config.port:
+        yield
+        return
+    bind = f"{config.host}:{config.port}"
+    async with running(partial(control.serve_http, api.watching(config.host), bind)):
+        yield

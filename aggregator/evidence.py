@@ -1,0 +1,112 @@
+"""Goes back from index rows to the signed bytes in the journal, because an index proves nothing.
+
+A record is verified when the journal holds a header that the feed's own key signed and that commits
+to the record's digest, and the record's bytes have that digest. All of it is checked when it is
+asked: a flipped bit on disk or a forged index shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from peer.journal import Journal
+from peer.rows import BundleRow, RecordRow
+from protocols.cid import CID
+from protocols.errors import RemoteProtocolError
+from protocols.feed import Bundle, SignedHeader
+from protocols.journal import Entry, HeaderBody, RecordBody
+
+Found = tuple[Entry, bytes]
+EntryAt = Callable[[int], Found | None]
+"""Kind and body of the whole entry that starts at a journal offset, if there is one."""
+
+BundlesOver = Callable[[bytes, int, int], list[BundleRow]]
+"""The bundles that cover (feed, epoch, sequence)."""
+
+
+class _Proof(NamedTuple):
+    """What one bundle proves: that ``feed`` signed the records of these CIDs from a place on."""
+
+    feed: bytes
+    epoch: int
+    first_sequence: int
+    cids: tuple[bytes, ...]
+
+    def covers(self, row: RecordRow) -> bool:
+        at = row.sequence - self.first_sequence
+        return (
+            (self.feed, self.epoch) == (row.feed, row.epoch)
+            and 0 <= at < len(self.cids)
+            and self.cids[at] == row.cid
+        )
+
+
+class Evidence:
+    """Checks records of one answer; each bundle is read and verified once."""
+
+    def __init__(self, entry_at: EntryAt, bundles_over: BundlesOver) -> None:
+        self._entry_at = entry_at
+        self._bundles_over = bundles_over
+        self._proofs: dict[int, _Proof | None] = {}
+
+    def verify(self, rows: Iterable[RecordRow]) -> dict[bytes, bool]:
+        """Return for each record whether signed bytes for it are in the journal and hold."""
+        return {row.cid: self._is_proven(row) for row in rows}
+
+    def _is_proven(self, row: RecordRow) -> bool:
+        entry = self._entry_at(row.place)
+        if entry is None:
+            return False
+        if entry[0] is Entry.BUNDLE:
+            return self._proves(row.place, row)
+        return self._is_own_record(entry, row) and any(
+            self._proves(bundle.place, row)
+            for bundle in self._bundles_over(row.feed, row.epoch, row.sequence)
+        )
+
+    def _is_own_record(self, entry: Found, row: RecordRow) -> bool:
+        """Tell whether the entry holds the bytes of ``row``; our records and headers lie apart."""
+        kind, body = entry
+        if kind is not Entry.RECORD:
+            return False
+        return CID.of(RecordBody.decode(body).record) == row.cid
+
+    def _proves(self, place: int, row: RecordRow) -> bool:
+        if place not in self._proofs:
+            self._proofs[place] = _read_proof(self._entry_at(place))
+        proof = self._proofs[place]
+        return proof is not None and proof.covers(row)
+
+
+def reader_of(journal: Journal) -> EntryAt:
+    """Return how entries of ``journal`` are read, which blocks."""
+
+    def entry_at(place: int) -> Found | None:
+        for offset, _end, kind, body in journal.scan(place):
+            return (kind, body) if offset == place else None  # damage is skipped to the next whole
+        return None
+
+    return entry_at
+
+
+def _read_proof(entry: Found | None) -> _Proof | None:
+    """Verify a bundle or a header of ours; none when it does not hold."""
+    if entry is None:
+        return None
+    kind, body = entry
+    try:
+        if kind is Entry.BUNDLE:
+            bundle = Bundle.decode(body)
+            return _proof(bundle.header_bytes, bundle.signature)
+        if kind is Entry.HEADER:
+            return _proof(*HeaderBody.decode(body))
+    except RemoteProtocolError:
+        pass  # whatever else it is, it proves nothing
+    return None
+
+
+def _proof(header_bytes: bytes, signature: bytes) -> _Proof:
+    header = SignedHeader.decode(header_bytes, signature).header
+    cids = tuple(CID.of_digest(digest) for digest in header.digests)
+    return _Proof(header.feed, header.epoch, header.first_sequence, cids)

@@ -1,0 +1,157 @@
+"""From records to groups and issues: follows the index, sums reports up, and lets the filer sweep.
+
+What it shows is a function of the records alone, so every aggregator of a mesh shows the same
+groups with the same issue numbers, whoever filed them. Only the one whose certificate has the filer
+role writes anything: to its tracker, and what it did to its own feed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+
+from aggregator.config import Filing
+from aggregator.decisions import (
+    DECISION_KIND,
+    FILED_KIND,
+    INTENT_KIND,
+    Decided,
+    Decision,
+    Filed,
+    Intent,
+    Statement,
+    from_attributes,
+    kind_of,
+    to_attributes,
+)
+from aggregator.faults import Faults, Occurrence
+from aggregator.filing import Filer
+from aggregator.groups import Group, group_faults
+from aggregator.policy import Mesh
+from aggregator.store import Store
+from aggregator.trackers import Tracker
+from peer.identity import Identity
+from peer.index import Index
+from peer.journal import JournalFullError
+from peer.recorder import Recorder
+from peer.rows import RecordRow
+from protocols import dagcbor
+from protocols.cid import CID
+from protocols.errors import RemoteProtocolError
+from protocols.keys import peer_id_of
+from protocols.membership import FILER
+from protocols.report import RECORD_KIND, Report
+
+log = logging.getLogger(__name__)
+
+KINDS: Final = (RECORD_KIND, DECISION_KIND, INTENT_KIND, FILED_KIND)
+SWEEP_INTERVAL_S: Final = 10.0  # a group may come of age, or a tracker be back, with no new record
+
+FilerFor = Callable[[list[Statement]], Filer]
+"""Makes the filer from every statement recorded so far."""
+
+
+@dataclass(slots=True)
+class Findings:
+    """What the records say about faults: the same for the same set of records, in any order."""
+
+    faults: Faults = field(default_factory=Faults)
+    decided: list[Decided] = field(default_factory=list[Decided])
+    statements: list[Statement] = field(default_factory=list[Statement])
+    """Intents and numbers of issues, whichever aggregator recorded them."""
+    malformed: int = 0
+    """Records of our kinds that are not what their kind says."""
+    seen: set[bytes] = field(default_factory=set[bytes])
+
+    def add(self, row: RecordRow) -> None:
+        """Take in one record; a repeated one changes nothing."""
+        if row.cid in self.seen:
+            return
+        self.seen.add(row.cid)
+        try:
+            self._take(row)
+        except RemoteProtocolError as error:
+            self.malformed += 1
+            log.info("record ignored", extra={"cid": CID(row.cid), "reason": error.message})
+
+    def _take(self, row: RecordRow) -> None:
+        attributes = dagcbor.decode_verified(row.attributes)
+        if row.kind == RECORD_KIND:
+            report = Report.from_attributes(attributes)
+            self.faults.add(Occurrence(report, peer_id_of(row.feed), CID(row.cid)))
+            return
+        statement = from_attributes(row.kind, attributes)
+        if isinstance(statement, Decision):
+            self.decided.append(Decided(statement, CID(row.cid)))
+        else:
+            self.statements.append(statement)
+
+    @property
+    def filed(self) -> list[Filed]:
+        """The issues that exist, as far as records tell."""
+        return [each for each in self.statements if isinstance(each, Filed)]
+
+    def groups(self) -> list[Group]:
+        """Return the groups, the one seen last first."""
+        return group_faults(self.faults, self.decided, self.filed)
+
+
+class Intake:
+    """The groups of one aggregator, following its index. ``take_in`` alone is enough to read."""
+
+    def __init__(self, index: Index[Store]) -> None:
+        self._index = index
+        self._mark = 0
+        self.findings = Findings()
+        self.groups: list[Group] = []
+
+    async def take_in(self) -> None:
+        """Bring findings and groups up to where the index stands."""
+        since, self._mark = self._mark, self._index.mark
+        rows = await self._index.ask(lambda store: store.records_since(since, KINDS))
+        for number, row in enumerate(rows):
+            self.findings.add(row)
+            if number % 64 == 63:  # a report costs 0.1 ms; others want the loop meanwhile
+                await trio.lowlevel.checkpoint()
+        if rows or since == 0:
+            self.groups = self.findings.groups()
+
+    async def run(
+        self,
+        filer_for: FilerFor,
+        mesh: Callable[[], Mesh],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Follow the index and let the filer sweep, until cancelled."""
+        await self.take_in()
+        filer = filer_for(self.findings.statements)
+        task_status.started()
+        while True:
+            try:
+                await filer.sweep(self.groups, mesh())
+            except JournalFullError as error:
+                log.warning("filing waits for the disk", extra={"reason": error.message})
+            with trio.move_on_after(SWEEP_INTERVAL_S):
+                await self._index.wait_past(self._mark)
+            await self.take_in()
+
+
+def filer_of(tracker: Tracker, recorder: Recorder, config: Filing, identity: Identity) -> FilerFor:
+    """Return how this aggregator's filer is made once it is known what was filed before."""
+    is_filer = FILER in identity.member.certificate.roles
+
+    async def record(statement: Intent | Filed) -> None:
+        await recorder.activity(
+            kind_of(statement), start_us=statement.time_us, attributes=to_attributes(statement)
+        )
+
+    def make(history: list[Statement]) -> Filer:
+        effects = recorder.effects
+        return Filer(tracker, record, effects, config, is_filer=is_filer, history=history)
+
+    return make

@@ -1,0 +1,57 @@
+"""What Prometheus may know of an aggregator: how much it holds, how far behind it is, who is there.
+
+No metric carries a peer id, a CID or a message: labels are few and bounded.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+from aggregator.intake import Findings
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+FROM_STATUS: Final = {
+    "records": "Records that have arrived, each counted once",
+    "bundles": "Signed bundles that have arrived",
+    "reports": "Error reports that have arrived",
+    "missing": "Records that others name and that have not arrived",
+    "groups": "Groups of reports",
+    "issues": "Issues that were filed for groups, by any aggregator",
+    "holes": "Ranges of feeds that are missing between others",
+    "forks": "Feeds whose key signed two histories",
+    "journal_bytes": "Size of the journal",
+    "index_lag_bytes": "How far the index is behind the journal",
+}
+"""Keys of the status that are numbers already."""
+
+
+class Metrics:
+    """A registry of our own, filled when asked: counts are the journal's, not this process's."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._gauges = {key: self._gauge(key, text) for key, text in FROM_STATUS.items()}
+        self._feeds = self._gauge("feeds", "Feeds of which something has arrived")
+        self._connected = self._gauge("connected_peers", "Peers with a live connection")
+        self._malformed = self._gauge(
+            "malformed_records", "Records that are not what their kind says"
+        )
+        self._dishonest = self._gauge(
+            "dishonest_reports", "Reports that claim a fingerprint which they do not have"
+        )
+
+    def render(self, status: dict[str, Any], findings: Findings) -> bytes:
+        """Return the text of one scrape."""
+        for key, gauge in self._gauges.items():
+            gauge.set(status[key])
+        self._feeds.set(len({head["peer"] for head in status["feeds"]}))
+        self._connected.set(len(status["connected"]))
+        self._malformed.set(findings.malformed)
+        self._dishonest.set(findings.faults.ignored.total())
+        return generate_latest(self._registry)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"covey_aggregator_{name}", text, registry=self._registry)

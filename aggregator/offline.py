@@ -1,0 +1,30 @@
+"""Answers a command when the daemon is down: opens the state directory and asks the same API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+
+from aggregator.answers import Surroundings
+from aggregator.api import Api
+from aggregator.core import opened
+from aggregator.metrics import Metrics
+from peer.control import raise_error
+from peer.effects import system_effects
+from peer.home import Home
+from peer.identity import Identity
+
+
+async def answer_offline(home: Home, method: str, path: str, query: dict[str, Any]) -> Any:
+    """Return the JSON answer to one request, made to an application that serves nobody else.
+
+    Takes the directory's lock, so no daemon can start meanwhile; records nothing.
+    """
+    identity = Identity.load(home.path)
+    async with home.locked(), opened(home, identity, system_effects()) as answers:
+        app = Api(answers, Metrics(), Surroundings).control()
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://covey") as client:
+            response = await client.request(method, path, params=query)
+    return raise_error(response.json())  # out here: a nursery would wrap the error in a group

@@ -1,0 +1,153 @@
+"""The aggregator's index over every record of the mesh: what lineage, groups and status are read
+from.
+
+The only importer of duckdb here. Everything blocks; ``peer.index`` calls it from one worker thread.
+The file may be deleted at any time: it is made anew from the journal, with the same answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar, cast
+
+import duckdb
+
+from peer.rows import GENERATED, USED, Batch, BundleRow, EdgeRow, RecordRow
+from peer.tables import IndexDamagedError, Tables
+from protocols.report import RECORD_KIND
+
+R = TypeVar("R", bound=tuple[Any, ...])
+
+MEMORY_LIMIT: Final = "512MB"  # the index serves beside an intake and a transport in one process
+THREADS: Final = 2  # scans gain little past two, and the jobs of this machine need the rest
+
+MISSING: Final = """
+    SELECT DISTINCT parent.target, parent.what, parent.record FROM (
+        SELECT target, direction AS what, record FROM edges WHERE direction = 'informed_by'
+        UNION ALL SELECT environment, 'environment', cid FROM records WHERE environment IS NOT NULL
+        UNION ALL SELECT hardware, 'hardware', cid FROM records WHERE hardware IS NOT NULL
+    ) AS parent ANTI JOIN records ON records.cid = parent.target
+"""
+
+
+class MissingRow(NamedTuple):
+    """A record that another one names and that has not arrived."""
+
+    cid: bytes
+    what: str
+    needed_by: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the index holds; a record at two places counts once."""
+
+    records: int
+    bundles: int
+    reports: int
+    missing: int
+
+
+class Store:
+    """An open index. Every method may raise ``IndexDamagedError``; the answer is to rebuild."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self.mark = tables.mark
+        self.close = tables.close
+
+    @classmethod
+    def open(cls, path: Path) -> Store:
+        """Open or create the index at ``path``."""
+        try:
+            connection = duckdb.connect(
+                str(path), config={"memory_limit": MEMORY_LIMIT, "threads": THREADS}
+            )
+        except duckdb.Error as error:
+            raise IndexDamagedError(f"the index {path} cannot be opened: {error}") from error
+        return cls(Tables(connection, duckdb.Error))
+
+    def insert(self, batch: Batch) -> None:
+        """Add the rows of ``batch`` and its mark in one transaction: all of it or nothing."""
+        self._tables.insert(batch)
+
+    def records(self, cids: Iterable[bytes]) -> list[RecordRow]:
+        """Return the rows of these records, each once, in the order of their feeds."""
+        return self._select(RecordRow, "records", "cid", cids, "feed, epoch, sequence, place")
+
+    def records_since(self, place: int, kinds: Sequence[str]) -> list[RecordRow]:
+        """Return the records of these kinds at or after a journal offset, each once, in the order
+        of their feeds.
+        """
+        rows = self._tables.run(
+            "SELECT * FROM records WHERE place >= ? AND list_contains(?, kind)"
+            " ORDER BY feed, epoch, sequence, place",
+            place,
+            list(kinds),
+        )
+        return _each_once(RecordRow._make(row) for row in rows)
+
+    def edges_of(self, records: Iterable[bytes]) -> list[EdgeRow]:
+        """Return every link of these records, each once."""
+        return self._select(EdgeRow, "edges", "record", records, "record, direction, role, target")
+
+    def generators(self, targets: Iterable[bytes]) -> list[EdgeRow]:
+        """Return the links by which records generated these entities, each once."""
+        return self._links_to(GENERATED, targets)
+
+    def users(self, targets: Iterable[bytes]) -> list[EdgeRow]:
+        """Return the links by which records used these entities, each once."""
+        return self._links_to(USED, targets)
+
+    def bundles_over(self, feed: bytes, epoch: int, sequence: int) -> list[BundleRow]:
+        """Return the bundles whose range covers one place of a feed: more than one is a fork."""
+        rows = self._tables.run(
+            "SELECT * FROM bundles WHERE feed = ? AND epoch = ? AND first_sequence <= ?"
+            " AND next_sequence > ? ORDER BY place",
+            feed,
+            epoch,
+            sequence,
+            sequence,
+        )
+        return [BundleRow._make(row) for row in rows]
+
+    def missing(self, limit: int) -> list[MissingRow]:
+        """Return records that others name and that have not arrived, at most ``limit``."""
+        rows = self._tables.run(f"{MISSING} ORDER BY ALL LIMIT ?", limit)
+        return [MissingRow._make(row) for row in rows]
+
+    def counts(self) -> Counts:
+        """Return how much the index holds."""
+        [(records, reports)] = self._tables.run(
+            "SELECT count(DISTINCT cid), count(DISTINCT cid) FILTER (kind = ?) FROM records",
+            RECORD_KIND,
+        )
+        [(bundles,)] = self._tables.run("SELECT count(DISTINCT cid) FROM bundles")
+        [(missing,)] = self._tables.run(f"SELECT count(DISTINCT target) FROM ({MISSING})")
+        return Counts(records, bundles, reports, missing)
+
+    def _links_to(self, direction: str, targets: Iterable[bytes]) -> list[EdgeRow]:
+        rows = self._select(EdgeRow, "edges", "target", targets, "record, role, target")
+        return [row for row in rows if row.direction == direction]
+
+    def _select(
+        self, row: type[R], table: str, column: str, values: Iterable[bytes], order: str
+    ) -> list[R]:
+        found = self._tables.run(
+            f"SELECT * FROM {table} WHERE {column} IN (SELECT unnest(?::BLOB[])) ORDER BY {order}",
+            [bytes(value) for value in values],
+        )
+        make = cast("Any", row)._make
+        return _each_once(make(values) for values in found)
+
+
+def _each_once(rows: Iterable[R]) -> list[R]:
+    """Keep the first of what stands at several places: rows of a record share its CID, links are
+    equal altogether.
+    """
+    first: dict[Any, R] = {}
+    for row in rows:
+        first.setdefault(row[0] if isinstance(row, RecordRow) else row, row)
+    return list(first.values())
