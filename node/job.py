@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from node.errors import InputError, NoWorkerError
+from node.manifest import ModelDamagedError, reinstall_hint
 from node.placement import AUTO, Candidate, JobNeeds, explain
 from protocols.cid import CID
 from protocols.errors import CoveyError, JobFailed, Refused
@@ -91,7 +92,14 @@ def failure_of(spec: JobSpec, machine: SubmitterJob, considered: list[Candidate]
         return JobFailed("the job's time ran out", code="expired", **details)
     if (failed := machine.failed) is not None:
         report = str(CID(failed.report_cid)) if failed.report_cid else None
-        return JobFailed(failed.reason, code=failed.code, report=report, **details)
+        return JobFailed(
+            f"the job failed at {machine.worker}: {failed.reason}",
+            code=failed.code,
+            hint=_hint(spec, failed.code),
+            report=report,
+            worker=machine.worker,
+            **details,
+        )
     if machine.losses:
         lost = "; ".join(f"{peer}: {reason}" for peer, reason in machine.losses)
         return NoWorkerError(
@@ -100,6 +108,13 @@ def failure_of(spec: JobSpec, machine: SubmitterJob, considered: list[Candidate]
             **details,
         )
     return nobody(spec, considered, machine.refusals)
+
+
+def _hint(spec: JobSpec, code: str) -> str | None:
+    """What a person can do about a worker's failure, where it is known."""
+    if code == ModelDamagedError.default_code:
+        return f"on that machine, {reinstall_hint(spec.model)}"
+    return None
 
 
 def nobody(spec: JobSpec, considered: list[Candidate], refusals: dict[str, Refuse]) -> CoveyError:
