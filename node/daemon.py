@@ -94,7 +94,8 @@ async def main(home: Home, config: NodeConfig, effects: Effects) -> None:
         if admitter is not None:
             admitter.serve(transport)
         async with (
-            running(journal.run, feeds.run, index.run, recorder.run),
+            running(journal.run),  # outermost: all that is below still writes while it stops
+            running(feeds.run, index.run, recorder.run),
             presence.started(),
             running(exchange.run, runners.serve, sessions.run, worker.run, offerer.run),
         ):

@@ -161,9 +161,10 @@ class Discovery:
                 yield candidate
 
     def _room(self) -> int:
+        """How many dials may start; strangers that are connected without a hello take no place."""
         dialling = sum(candidate.is_dialling for candidate in self)
-        wanted = MAX_NEIGHBOURS - len(self._transport.connected()) - dialling
-        return max(0, min(MAX_PARALLEL_DIALS - dialling, wanted))
+        neighbours = sum(map(self._transport.is_admitted, self._transport.connected()))
+        return max(0, min(MAX_PARALLEL_DIALS - dialling, MAX_NEIGHBOURS - neighbours - dialling))
 
     def _next_due(self) -> float:
         """When to look again if nothing happens; a free place or a new address wakes us."""

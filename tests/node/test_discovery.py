@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from itertools import pairwise
 
 import pytest
@@ -214,3 +215,27 @@ async def test_no_more_connections_are_sought_than_the_limit(
         await trio.sleep(120)
 
         assert len(one.transport.connected()) == 3
+
+
+async def test_strangers_without_a_hello_take_no_neighbours_place(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(discovery_module, "MAX_NEIGHBOURS", 2)
+    network = MemoryNetwork()
+    one, two, *strangers = members(network, 6)
+    async with running(one):
+        for stranger in strangers:  # they connect, and never say hello
+            stranger.seeks = False
+
+        async with AsyncExitStack() as stack:
+            for stranger in strangers:
+                nursery = await stack.enter_async_context(trio.open_nursery())
+                await nursery.start(stranger.transport.run)
+                await stranger.transport.dial(one.peer_id, one.transport.addresses)
+                stack.callback(nursery.cancel_scope.cancel)
+            one.discovery.add(address_of(two), "configuration")
+            async with running(two):
+                await trio.sleep(10)
+
+                assert len(one.transport.connected()) == len(strangers) + 1
+                assert one.has_met(two)
