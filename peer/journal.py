@@ -282,15 +282,19 @@ class Journal:
 
     async def _write_all(self) -> None:
         while self._waiting:
-            batch = self._take_batch()
-            content = b"".join(waiting.encoded for waiting in batch)
-            try:
-                # Not to be abandoned: the batch's fate must be known before the next one starts.
-                await self._offload(partial(_write, self._fd, self.size, content))
-            except OSError as error:
-                self._refuse(batch, error)
-            else:
-                self._keep(batch)
+            # Not to be abandoned: a batch that was taken must be written and settled, and its fate
+            # known before the next one starts.
+            with trio.CancelScope(shield=True):
+                await self._write_batch(self._take_batch())
+
+    async def _write_batch(self, batch: list[Pending]) -> None:
+        content = b"".join(waiting.encoded for waiting in batch)
+        try:
+            await self._offload(partial(_write, self._fd, self.size, content))
+        except OSError as error:
+            self._refuse(batch, error)
+        else:
+            self._keep(batch)
 
     def _take_batch(self) -> list[Pending]:
         count = size = 0

@@ -43,6 +43,26 @@ async def test_an_append_returns_the_offset_at_which_the_entry_can_be_read(tmp_p
     journal.close()
 
 
+async def test_what_was_appended_before_the_end_is_written_and_told_whenever_the_end_comes(
+    tmp_path: Path,
+) -> None:
+    for turns in range(4):  # cancelled before, while and after the batch is taken
+        journal = Journal.open(tmp_path / f"journal-{turns}")  # with its real thread
+        told: list[object] = []
+        async with trio.open_nursery() as nursery:
+            await nursery.start(journal.run)
+            for _ in range(turns):
+                await trio.lowlevel.checkpoint()
+            journal.append_soon(Entry.SALT, b"last", told.append)
+            for _ in range(turns):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+
+        assert [body for _, _, _, body in journal.scan()] == [b"last"]
+        assert told == [HEADER_BYTES]
+        journal.close()
+
+
 async def test_writers_that_wait_together_share_one_fsync(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
