@@ -187,14 +187,14 @@ def _refuse_tag(*_: Any) -> Any:
 _KNOWN_TAGS: Final = (
     "0 1 2 3 4 5 25 28 29 30 35 36 37 52 54 100 256 258 260 261 1004 43000 43001 55799"
 )
-_REFUSED_TAGS: Final[Mapping[int, Any]] = {int(tag): _refuse_tag for tag in _KNOWN_TAGS.split()}
+REFUSED_TAGS: Final[Mapping[int, Any]] = {int(tag): _refuse_tag for tag in _KNOWN_TAGS.split()}
 
 
 def _load(data: bytes) -> Any:
     try:
         return cbor2.loads(
             data,
-            semantic_decoders=_REFUSED_TAGS,
+            semantic_decoders=REFUSED_TAGS,
             max_depth=MAX_CBOR_DEPTH,
             allow_indefinite=False,
             allow_duplicate_keys=False,

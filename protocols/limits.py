@@ -14,6 +14,8 @@ BULK_CHUNK_BYTES: Final = (
 MAX_MESSAGES_PER_FRAME: Final = (
     4_096  # a frame full of the smallest messages decodes in a few milliseconds
 )
+MAX_FRAME_ITEMS: Final = 65_536  # 4,096 messages of 16 fields; a hostile frame then costs 5 MB
+MAX_MESSAGE_MAP_ENTRIES: Final = 256  # our maps name a dozen things; colliding keys are quadratic
 MAX_MESSAGE_DEPTH: Final = (
     8  # our messages nest three deep; cbor2's own default of 400 invites abuse
 )

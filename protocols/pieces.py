@@ -83,6 +83,8 @@ class Incoming:
             raise RemoteProtocolError(
                 f"piece {piece.index} came where {len(self._bodies)} was due", code="piece-missing"
             )
+        if self._bodies and not piece.body:
+            raise RemoteProtocolError("an empty piece came behind others", code="piece-empty")
         if self.size_bytes + len(piece.body) > self._limit_bytes:
             raise RemoteProtocolError(
                 f"more than the agreed {self._limit_bytes} bytes came", code="too-big"

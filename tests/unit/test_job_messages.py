@@ -182,6 +182,15 @@ def test_a_gap_and_too_much_content_are_refused() -> None:
         Incoming(b"s" * 16, 10).add(pieces[0])
 
 
+def test_an_empty_piece_behind_others_is_refused_for_it_would_cost_nothing_to_send() -> None:
+    (first,) = Outgoing.cut(b"s" * 16, b"content").pieces()
+    incoming = Incoming(b"s" * 16, 100)
+    incoming.add(first)
+
+    with pytest.raises(RemoteProtocolError, match="empty piece"):
+        incoming.add(Piece(1, b"", first.digest))
+
+
 def test_a_frame_over_the_limit_is_our_own_mistake() -> None:
     piece = Chunk(b"j" * 16, 1, 0, bytes(BULK_CHUNK_BYTES), bytes(32))
 
