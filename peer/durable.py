@@ -7,13 +7,27 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from protocols.errors import CoveyError
+
+
+class NotWrittenError(CoveyError):
+    """A small file could not be written; the old one is still there."""
+
+    default_code = "not-written"
+
 
 def write_durably(path: Path, content: bytes) -> None:
     """Replace ``path`` by ``content``, mode 0600; a crash at any moment leaves the old or the new
-    file.
+    file. Raises ``NotWrittenError``, after which the old one is still there.
     """
-    _written_beside(path, content).replace(path)
-    _sync_directory(path.parent)
+    try:
+        _written_beside(path, content).replace(path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise NotWrittenError(
+            f"{path} cannot be written: {error.strerror}",
+            hint="make room on that disk, or allow writing there",
+        ) from error
 
 
 def create_durably(path: Path, content: bytes) -> None:

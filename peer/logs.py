@@ -17,7 +17,7 @@ class FieldsFormatter(logging.Formatter):
         extra: dict[str, Any] = {k: v for k, v in record.__dict__.items() if k not in _PLAIN}
         fields = "".join(f" {key}={_quoted(value)}" for key, value in extra.items())
         stamp = self.formatTime(record, "%Y-%m-%dT%H:%M:%S")
-        line = f"{stamp} {record.levelname.lower()} {record.getMessage()}{fields}"
+        line = _printable(f"{stamp} {record.levelname.lower()} {record.getMessage()}{fields}")
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
@@ -34,6 +34,11 @@ def configure(level: str) -> None:
     root.setLevel(logging.WARNING)
     for name in ("covey", "protocols", "peer", "node", "aggregator"):
         logging.getLogger(name).setLevel(level.upper())
+
+
+def _printable(text: str) -> str:
+    """One line without control characters: what a peer sends must not forge lines of its own."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _quoted(value: object) -> str:

@@ -44,6 +44,7 @@ class Recorder:
     environment: CID | None = None
     hardware: CID | None = None
     gate: StormGate = field(default_factory=StormGate)
+    _writing_block: trio.Lock = field(default_factory=trio.Lock)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write the counts of held reports as they fall due, and all of them when cancelled."""
@@ -51,10 +52,10 @@ class Recorder:
         try:
             while True:
                 await trio.sleep(STORM_COUNT_INTERVAL_S)
-                await self._write_reports(self.gate.due(trio.current_time()), ())
+                await self._write_counts(self.gate.due(trio.current_time()))
         finally:
             with trio.CancelScope(shield=True):
-                await self._write_reports(self.gate.drain(), ())
+                await self._write_counts(self.gate.drain())
 
     async def activity(  # noqa: PLR0913 - the fields of a record, each by its name
         self,
@@ -97,24 +98,29 @@ class Recorder:
         """Record an error report; none when the gate holds it back to be counted, or when even
         recording fails, which is logged.
         """
-        return await self._write_reports(self.gate.admit(report, trio.current_time()), informed_by)
+        written = None
+        for passed in self.gate.admit(report, trio.current_time()):
+            # What else passes is the count of another fault, which made room for this one
+            links = informed_by if passed is report else ()
+            written = await self._write_report(passed, links)
+        return written
 
-    async def _write_reports(
-        self, reports: Sequence[Report], informed_by: Sequence[CID]
-    ) -> CID | None:
-        last = None
+    async def _write_counts(self, reports: Sequence[Report]) -> None:
         for report in reports:
-            try:
-                last = await self.activity(
-                    REPORT_KIND,
-                    informed_by=informed_by,
-                    start_us=report.time_us,
-                    status="error",
-                    attributes=report.to_attributes(),
-                )
-            except Exception as error:  # noqa: BLE001 - reporting a fault must not become another
-                log.warning("error report lost", extra={"reason": repr(error)})
-        return last
+            await self._write_report(report, ())
+
+    async def _write_report(self, report: Report, informed_by: Sequence[CID]) -> CID | None:
+        try:
+            return await self.activity(
+                REPORT_KIND,
+                informed_by=informed_by,
+                start_us=report.time_us,
+                status="error",
+                attributes=report.to_attributes(),
+            )
+        except Exception as error:  # noqa: BLE001 - reporting a fault must not become another
+            log.warning("error report lost", extra={"reason": repr(error)})
+            return None
 
     async def block(
         self, kind: str, attributes: Mapping[str, Any], *, generated: Sequence[Link] = ()
@@ -122,8 +128,9 @@ class Recorder:
         """Record content to be linked to by CID (an environment, a machine), once per content."""
         record = block(self.feeds.key.public, kind, attributes, tuple(generated))
         cid = CID.of(record.encode())
-        if not self.feeds.holds_block(cid):
-            await self.feeds.append(record)
+        async with self._writing_block:  # the same block may be on its way to the disk right now
+            if not self.feeds.holds_block(cid):
+                await self.feeds.append(record)
         return cid
 
     async def _append(self, record: Record) -> CID:
