@@ -70,6 +70,7 @@ class Exchange:
 
     def peer_down(self, peer_id: PeerId) -> None:
         """The last connection to a peer has ended."""
+        self._recent.pop(peer_id, None)
         scope = self._followed.pop(peer_id, None)
         if scope is not None:
             scope.cancel()
@@ -88,8 +89,8 @@ class Exchange:
     async def _pull_once(self, peer_id: PeerId) -> None:
         try:
             await self._puller(peer_id, follow=False).run()
-        except (Refused, *_SURVIVED) as error:
-            log.info("not refreshed", extra={"peer": peer_id, "reason": repr(error)})
+        except* (Refused, *_SURVIVED) as errors:
+            log.info("not refreshed", extra={"peer": peer_id, "reasons": _reasons(errors)})
 
     def _puller(self, peer_id: PeerId, *, follow: bool) -> FeedPuller:
         recent = self._recent_of(peer_id)
@@ -109,8 +110,7 @@ class Exchange:
                 server = FeedServer(stream, self._feeds, self._policy, self._recent_of(peer_id))
                 await server.run()
         except* _SURVIVED as errors:
-            reasons = [repr(error) for error in errors.exceptions]
-            log.info("stopped serving feeds", extra={"peer": peer_id, "reasons": reasons})
+            log.info("stopped serving feeds", extra={"peer": peer_id, "reasons": _reasons(errors)})
             await stream.reset()
         finally:
             self._served[peer_id] -= 1
@@ -134,11 +134,18 @@ class Exchange:
                 puller = self._puller(peer_id, follow=True)
                 try:
                     await puller.run()
-                except Refused as refusal:
-                    log.info("feeds refused", extra={"peer": peer_id, "code": refusal.code})
+                except* Refused as refusals:
+                    log.info(
+                        "feeds refused", extra={"peer": peer_id, "reasons": _reasons(refusals)}
+                    )
                     retry_s = PULL_RETRY_S_MAX
-                except _SURVIVED as error:
-                    log.info("stopped following", extra={"peer": peer_id, "reason": repr(error)})
+                except* _SURVIVED as errors:
+                    reasons = _reasons(errors)
+                    log.info("stopped following", extra={"peer": peer_id, "reasons": reasons})
                 retry_s = PULL_RETRY_S_MIN if puller.has_caught_up else retry_s
                 await trio.sleep(retry_s * self._feeds.effects.rng.uniform(0.5, 1.0))
                 retry_s = min(2 * retry_s, PULL_RETRY_S_MAX)
+
+
+def _reasons(errors: BaseExceptionGroup[BaseException]) -> list[str]:
+    return [repr(error) for error in errors.exceptions]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 
 import trio
 
@@ -10,10 +12,16 @@ from peer.feed_server import Recent, send
 from peer.feeds import Feeds
 from protocols.ack import SignedAck
 from protocols.chain import Link
-from protocols.errors import Refused
+from protocols.errors import Refused, RemoteProtocolError
 from protocols.feed import Bundle, UnverifiedBundle
 from protocols.keys import PeerId
-from protocols.limits import MAX_ACK_FEEDS, PULL_SILENCE_S
+from protocols.limits import (
+    BUNDLES_PER_FRAME_BYTES,
+    MAX_ACK_FEEDS,
+    MAX_BUNDLE_BYTES,
+    MAX_FETCHES,
+    PULL_SILENCE_S,
+)
 from protocols.sync import (
     PROTOCOL,
     Ack,
@@ -29,6 +37,7 @@ from protocols.sync import (
     Side,
     Tip,
     fetch_messages,
+    size_bytes,
     unpack,
     want_messages,
 )
@@ -54,18 +63,28 @@ class FeedPuller:
         self._follow = follow
         self._side = Side.puller()
         self._offer = Offer()
+        self._asks: deque[Ask] = deque()
+        self._fetches: deque[Fetch] = deque()
+        self._asked: Ask | Fetch | None = None
+        """What we wait for an answer to: one question at a time, whatever the server lists."""
+        self._stirred = trio.Event()
+        self._is_over = False
         self.has_caught_up = False
         """Whether the server has sent all that we lacked when we asked."""
 
     async def run(self) -> None:
-        """Pull until the server ends the stream; raises what ended it otherwise."""
+        """Pull until the server ends the stream; raises what ended it otherwise, in a group."""
         stream = await self._transport.open_stream(self._peer_id, PROTOCOL)
         try:
             for want in want_messages(self._feeds.chains, follow=self._follow):
                 await send(stream, [want])
-            while (messages := await self._receive(stream)) is not None:
-                for reply in await self._take(messages):
-                    await send(stream, [reply])
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._reply, stream)
+                while (messages := await self._receive(stream)) is not None:
+                    await self._take(messages)
+                    self._stirred.set()
+                self._is_over = True
+                self._stirred.set()
         finally:
             await stream.aclose()
 
@@ -74,25 +93,57 @@ class FeedPuller:
             payload = await stream.receive()
         return None if payload is None else self._side.receive(payload)
 
-    async def _take(self, messages: list[Message]) -> list[Message]:
-        """Take in one frame; return what to say to it."""
+    async def _reply(self, stream: Stream) -> None:
+        """Say what there is to say, beside the reading.
+
+        A server that is busy sending might read nothing, and both would wait for ever.
+        """
+        while True:
+            self._stirred = trio.Event()
+            for message in (*self._acks(), *self._questions()):
+                await send(stream, [message])
+            if self._is_over:
+                return
+            await self._stirred.wait()
+
+    def _questions(self) -> Iterator[Ask | Fetch]:
+        if self._asked is None and (waiting := self._fetches or self._asks) and not self._is_over:
+            self._asked = waiting.popleft()
+            yield self._asked
+
+    async def _take(self, messages: list[Message]) -> None:
+        """Take in one frame."""
         await self._add([m for m in messages if isinstance(m, BundleMessage)])
-        replies: list[Message] = []
         for message in messages:
             if isinstance(message, Refuse):
                 raise Refused(message.reason, code=message.code)
             if isinstance(message, Have):
                 self._offer.have(message)
             elif isinstance(message, Inventory):
-                replies += self._lacking(message)
+                self._take_list(message)
             elif isinstance(message, Tip):
-                self.has_caught_up = True
-                self._offer.caught_up()
-                replies += [Ask(*key) for key in self._offer.doubts(self._feeds.chains)]
-        return replies + self._acks()
+                self._take_tip()
+
+    def _take_tip(self) -> None:
+        self.has_caught_up = True
+        self._offer.caught_up()
+        self._asks += [Ask(*key) for key in self._offer.doubts(self._feeds.chains)]
+        if isinstance(self._asked, Fetch):
+            self._asked = None
+
+    def _take_list(self, inventory: Inventory) -> None:
+        if self._asked != Ask(inventory.feed, inventory.epoch):
+            raise RemoteProtocolError("a server lists what nobody asked for", code="out-of-turn")
+        lacking = self._lacking(inventory)
+        # What is too much is left for the next stream, which asks again.
+        self._fetches += islice(lacking, MAX_FETCHES - len(self._fetches))
+        if not inventory.more:
+            self._asked = None
 
     async def _add(self, messages: list[BundleMessage]) -> None:
         """Verify and keep what is new; everything in ``messages`` is on the disk afterwards."""
+        if sum(map(size_bytes, messages)) > BUNDLES_PER_FRAME_BYTES + MAX_BUNDLE_BYTES:
+            raise RemoteProtocolError("a frame's bundles are larger than a frame may be")
         opened: list[UnverifiedBundle] = []
         fresh: list[Bundle] = []
         for message in messages:

@@ -16,7 +16,13 @@ from protocols.chain import Chain, Link
 from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
 from protocols.keys import PeerId, public_key_of
-from protocols.limits import BUNDLES_PER_FRAME_BYTES, RECENT_SOURCES, SEND_WITHIN_S, TIP_EVERY_S
+from protocols.limits import (
+    BUNDLES_PER_FRAME_BYTES,
+    MAX_QUESTIONS,
+    RECENT_SOURCES,
+    SEND_WITHIN_S,
+    TIP_EVERY_S,
+)
 from protocols.sync import (
     Ack,
     Ask,
@@ -28,11 +34,11 @@ from protocols.sync import (
     State,
     Tip,
     Want,
+    Wanted,
     encode,
     have_messages,
     inventory_messages,
     pack,
-    ranges_of,
 )
 from protocols.transport import Stream
 
@@ -80,15 +86,19 @@ class FeedServer:
         self._came_from = came_from
         self._side = Side.server()
         self._sending = trio.Lock()
+        self._early: list[Message] = []
+        """What stood in one frame with the puller's first words."""
 
     async def run(self) -> None:
         """Answer until the puller ends the stream; raises what ended it otherwise, in a group."""
-        wants = await self._receive_wants()
+        wanted = await self._receive_wants()
         if self._policy.shares:
             await self._cut()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._answer, wants)
-            await self._listen()
+            ask, asked = trio.open_memory_channel[Ask | Fetch](MAX_QUESTIONS)
+            nursery.start_soon(self._answer, wanted)
+            nursery.start_soon(self._answer_questions, asked)
+            await self._listen(ask)
             nursery.cancel_scope.cancel()
 
     @property
@@ -96,38 +106,44 @@ class FeedServer:
         return self._feeds.chains if self._policy.shares else {}
 
     async def _cut(self) -> None:
+        self._feeds.allow_cutting()  # who may pull has said hello, and with it where it saw us
         try:
             await self._feeds.cut_all()
         except JournalFullError as error:
             # What was cut before can be read all the same.
             log.warning("serving without the latest records", extra={"code": error.code})
 
-    async def _receive_wants(self) -> list[Want]:
-        wants: list[Want] = []
+    async def _receive_wants(self) -> Wanted:
+        wanted = Wanted()
         with trio.fail_after(SEND_WITHIN_S):
             while self._side.state is State.AWAITING_WANT:
                 payload = await self._stream.receive()
                 if payload is None:
                     raise RemoteProtocolError("a puller ended before it said what it wants")
-                wants += [m for m in self._side.receive(payload) if isinstance(m, Want)]
-        return wants
+                for message in self._side.receive(payload):
+                    if isinstance(message, Want):
+                        wanted.want(message)
+                    else:
+                        self._early.append(message)
+        return wanted
 
-    async def _answer(self, wants: list[Want]) -> None:
+    async def _answer(self, wanted: Wanted) -> None:
         """Send what the puller lacks, then what comes, until it has had enough."""
         chains = self._shared
-        held = ranges_of(wants)
         # One moment: what is in the chains now is sent from them, and all that comes later from
         # there.
         offset = self._feeds.journal_end
         haves = list(have_messages(chains))
         lacking = [
-            link for key in sorted(chains) for link in chains[key].outside(held.get(key, ()))
+            link
+            for key in sorted(chains)
+            for link in chains[key].outside(wanted.ranges.get(key, ()))
         ]
         for have in haves:
             await self._send([have])
         await self._send_bundles(self._read(lacking))
         await self._send([Tip()])
-        if not wants[-1].follow:
+        if not wanted.follow:
             await self._stream.finish()  # the puller ends the stream when it has read this far
         elif self._policy.shares:
             await self._send_arrivals(offset)
@@ -161,17 +177,30 @@ class FeedServer:
             await trio.sleep(TIP_EVERY_S)
             await self._send([Tip()])
 
-    async def _listen(self) -> None:
-        """Take acknowledgements and questions until the puller ends the stream."""
-        while (payload := await self._stream.receive()) is not None:
-            for message in self._side.receive(payload):
+    async def _listen(self, ask: trio.MemorySendChannel[Ask | Fetch]) -> None:
+        """Take acknowledgements and questions until the puller ends the stream.
+
+        Never sends: a puller that is busy sending reads nothing, and both would wait for ever.
+        """
+        messages = self._early
+        while True:
+            for message in messages:
                 if isinstance(message, Ack):
                     await self._take_ack(message)
-                elif isinstance(message, Ask):
-                    await self._list(message)
-                elif isinstance(message, Fetch):
-                    await self._send_bundles(self._read(self._find(message)))
-                    await self._send([Tip()])
+                elif isinstance(message, Ask | Fetch):
+                    _put(ask, message)
+            payload = await self._stream.receive()
+            if payload is None:
+                return
+            messages = self._side.receive(payload)
+
+    async def _answer_questions(self, asked: trio.MemoryReceiveChannel[Ask | Fetch]) -> None:
+        async for question in asked:
+            if isinstance(question, Ask):
+                await self._list(question)
+            else:
+                await self._send_bundles(self._read(self._find(question)))
+                await self._send([Tip()])
 
     async def _take_ack(self, message: Ack) -> None:
         peer_id = self._stream.peer_id
@@ -215,6 +244,15 @@ class FeedServer:
     async def _send(self, messages: list[Message]) -> None:
         async with self._sending:
             await send(self._stream, messages)
+
+
+def _put(ask: trio.MemorySendChannel[Ask | Fetch], question: Ask | Fetch) -> None:
+    try:
+        ask.send_nowait(question)
+    except trio.WouldBlock:
+        raise RemoteProtocolError(
+            f"more than {MAX_QUESTIONS} questions wait for an answer", code="too-many-questions"
+        ) from None
 
 
 async def send(stream: Stream, messages: list[Message]) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -25,8 +26,8 @@ from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
 from protocols.feed import Bundle, ForkProof, Head, Header, SignedHeader, encode_bundle
 from protocols.journal import Entry, EpochBody, HeaderBody, RecordBody
-from protocols.keys import SigningKey
-from protocols.limits import MAX_FEEDS
+from protocols.keys import SigningKey, peer_id_of
+from protocols.limits import MAX_EPOCHS_PER_FEED, MAX_FEEDS
 from protocols.record import Record
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ class Added(Enum):
     DUPLICATE = auto()
     FORK = auto()
     """New, kept, and in conflict with one held: its author signed two truths."""
+    REFUSED = auto()
+    """Not kept: its feed has begun more epochs than anyone keeps of one."""
 
 
 class Arrival(NamedTuple):
@@ -67,6 +70,9 @@ class Feeds:
         self._chains: dict[FeedEpoch, Chain] = {}
         self._own_records: dict[int, array[int]] = {}
         self._adding: dict[bytes, Pending] = {}
+        self._known: set[FeedEpoch] = set()
+        self._epochs: Counter[bytes] = Counter()
+        self._crowded: set[bytes] = set()
         self._proofs: dict[FeedEpoch, ForkProof] = {}
         self._acked: dict[FeedEpoch, int] = {}
         self._version = 0
@@ -97,6 +103,10 @@ class Feeds:
     def start_epoch_above(self, epoch: int, next_sequence: int) -> None:
         """Neighbours saw our feed at that place: go on above it if we never came so far."""
         self._own.rise_above(epoch, next_sequence)
+
+    def allow_cutting(self) -> None:
+        """Let ``run`` cut without waiting longer: a neighbour met us and said how far it saw us."""
+        self._own.allow_cutting()
 
     async def append(self, record: Record) -> CID:
         """Add a record of ours; return its CID once it is on the disk.
@@ -132,8 +142,9 @@ class Feeds:
     async def add_all(self, bundles: Iterable[Bundle]) -> list[Added]:
         """Add bundles under one fsync; each is on the disk when this returns, whoever brought it.
 
-        Cancelled, each may or may not be kept. Raises ``JournalFullError`` when the disk is full
-        and ``RemoteProtocolError`` when there would be more feeds than memory should hold.
+        Cancelled, each may or may not be kept. One feed's surplus epochs are left out, so that they
+        hold up nobody else's. Raises ``JournalFullError`` when the disk is full and
+        ``RemoteProtocolError`` when there would be more feeds than memory should hold.
         """
         outcomes: list[Added] = []
         pending: list[Pending] = []
@@ -144,17 +155,36 @@ class Feeds:
             elif bundle.cid in self._adding:
                 outcomes.append(Added.DUPLICATE)
                 pending.append(self._adding[bundle.cid])
+            elif not self._admit(key):
+                outcomes.append(Added.REFUSED)
             else:
                 pending.append(self._begin(key, bundle, outcomes))
         for entry in pending:
             await entry.wait()
         return outcomes
 
-    def _begin(self, key: FeedEpoch, bundle: Bundle, outcomes: list[Added]) -> Pending:
-        if key not in self._chains and len(self._chains) >= MAX_FEEDS:
+    def _admit(self, key: FeedEpoch) -> bool:
+        """Say whether bundles of this feed's epoch are kept, and count it if they are."""
+        if key in self._known:
+            return True
+        if self._epochs[key[0]] >= MAX_EPOCHS_PER_FEED:
+            if key[0] not in self._crowded:
+                self._crowded.add(key[0])
+                log.warning("too many epochs of a feed", extra={"feed": peer_id_of(key[0])})
+            return False
+        if len(self._known) >= MAX_FEEDS:
             raise RemoteProtocolError(
                 f"more than {MAX_FEEDS} feeds and epochs", code="too-many-feeds"
             )
+        self._count(key)
+        return True
+
+    def _count(self, key: FeedEpoch) -> None:
+        if key not in self._known:
+            self._known.add(key)
+            self._epochs[key[0]] += 1
+
+    def _begin(self, key: FeedEpoch, bundle: Bundle, outcomes: list[Added]) -> Pending:
         index = len(outcomes)
         outcomes.append(Added.NEW)
 
@@ -216,14 +246,6 @@ class Feeds:
     def state_root(self) -> CID:
         """Return the one value that peers share exactly when they hold the same bundles."""
         return state_root(self._chains)
-
-    def bundles_after(self, held: Mapping[FeedEpoch, Sequence[Range]]) -> Iterator[bytes]:
-        """Yield the bundles that somebody who holds the ranges in ``held`` lacks, in feed order."""
-        for key in sorted(self._chains):
-            for link in self._chains[key].outside(held.get(key, ())):
-                bundle = self.read(link)
-                if bundle is not None:
-                    yield bundle
 
     def read(self, link: Link) -> bytes | None:
         """Return a held bundle's bytes; none, and a log line, when the disk has damaged it
@@ -314,7 +336,7 @@ class Feeds:
             self._index_own(cut)
 
     def _replay_epoch(self, offset: int, body: bytes) -> None:
-        self._own.replay_epoch(EpochBody.decode(body))
+        self._own.replay_epoch(offset, EpochBody.decode(body))
 
     def _replay_bundle(self, offset: int, body: bytes) -> None:
         bundle = Bundle.decode_verified(body)
@@ -331,6 +353,7 @@ class Feeds:
     def _index(self, header: Header, cid: CID, offset: int) -> bool:
         """Enter a durable bundle; say whether it is in conflict with another one."""
         key = (header.feed, header.epoch)
+        self._count(key)
         chain = self._chains.setdefault(key, Chain())
         link = Link.of(header, cid.digest, offset)
         rival = chain.add(link)

@@ -144,6 +144,12 @@ class Admitter:
                 code="no-root-key",
                 hint="ask for this ticket where `covey init` was run",
             )
+        if FILER in roles:
+            raise LocalProtocolError(
+                "no ticket makes a filer: a mesh has one, the first aggregator that joined",
+                code="filer-ticket",
+                hint="ask for a ticket with --role aggregator",
+            )
         if not 0 < ttl_s <= MAX_TICKET_TTL_S:
             raise LocalProtocolError(
                 f"a ticket lives 1 to {MAX_TICKET_TTL_S} seconds, not {ttl_s}", code="ticket-ttl"

@@ -1,9 +1,10 @@
 """Our own feed: numbers records, cuts and signs bundles, and begins a new epoch when it must.
 
 The order of durability is what keeps the feed from ever forking: a record is on the disk before it
-may be signed, and a signature is on the disk before anyone may see it. A range that was signed once
-is never signed again; what can't be continued (the journal was lost, or is older than what others
-saw of us) goes on in a higher epoch.
+may be signed, the move to an epoch before anything is signed in it, and a signature before anyone
+may see it. What can't be continued (the journal was lost, lost its end, or is older than what
+others saw of us) goes on in a higher epoch. An older journal looks like a whole one, so after a
+restart ``run`` signs nothing until somebody could say what they saw of us.
 
 Numbers are given out when a record is queued and taken back when the journal refuses it. That works
 because the journal refuses everything queued behind as well, in the same step.
@@ -16,6 +17,7 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -34,7 +36,9 @@ from protocols.limits import (
     CUT_BUNDLE_RECORDS,
     CUT_REPORT_AFTER_S,
     CUT_RETRY_S,
+    CUT_START_S,
     MAX_EPOCH,
+    MAX_EPOCH_LEAP_S,
 )
 from protocols.record import Record, is_block
 
@@ -91,10 +95,16 @@ class OwnFeed:
         self._previous: CID | None = None
         self._uncut: list[_Uncut] = []
         self._blocks: set[CID] = set()
+        self._settled_at = -1
+        """Offset of our last signature or move: what was lost before it can't be signed again."""
+        self._owed: dict[EpochBody, Pending | None] = {}
+        """Moves that are not on the disk yet, in order; without a ``Pending``, it refused them."""
         self._claimed = (0, 0)
+        self._highest_claim = self.epoch + MAX_EPOCH_LEAP_S
         self._is_live = False  # during the replay, later entries may say that we rose already
         self._ready = _Ready()
         self._cutting = trio.Lock()
+        self._cutting_allowed = trio.Event()
         self._stirred = trio.Event()
 
     @property
@@ -114,6 +124,7 @@ class OwnFeed:
     def replay_header(self, offset: int, body: HeaderBody) -> OwnBundle | None:
         """Take in a journalled cut; none when one of its records has rotted away since."""
         header = Header.decode(body.header)
+        self._settled_at = offset
         taken = self._take(header.digests)
         if (header.epoch, header.next_sequence) > (self.epoch, self.next_sequence):
             self.epoch, self.next_sequence = header.epoch, header.next_sequence
@@ -136,17 +147,36 @@ class OwnFeed:
         self._uncut = left
         return taken
 
-    def replay_epoch(self, body: EpochBody) -> None:
+    def replay_epoch(self, offset: int, body: EpochBody) -> None:
         """Take in a journalled move to another epoch."""
+        self._settled_at = offset
         self._move(body)
 
     def resume(self) -> None:
-        """End the replay. Where a record in the middle was lost, go on behind it in a new epoch."""
+        """End the replay; where the journal lost something, go on behind it in a new epoch."""
+        if not self._uncut and self._settled_at < 0:
+            self.allow_cutting()  # nothing was ever here that others could have seen
+        if self._may_lack_a_signature():
+            log.warning("feed continues in a new epoch", extra={"ours": self.place})
+            self._leave_epoch()
         while (gap := self._gap()) is not None:
             self._start_epoch(gap.epoch, gap.sequence)
+        now_s = self._effects.now_us() // 1_000_000
+        self._highest_claim = min(max(now_s, self.epoch) + MAX_EPOCH_LEAP_S, MAX_EPOCH // 2)
         self._is_live = True
         self._rise()
         self._count_ready()
+
+    def _may_lack_a_signature(self) -> bool:
+        """Say whether a signature or a move may have been in what the journal lost.
+
+        A record that does not follow the one before it is a sign as well: the move between them
+        may be gone, and with it the knowledge that others saw the old epoch further than we did.
+        """
+        journal = self._journal
+        is_cut = journal.tail_cut_bytes > 0
+        is_damaged = any(damage.offset > self._settled_at for damage in journal.damage)
+        return is_cut or is_damaged or self._gap() is not None
 
     # Writing
 
@@ -199,8 +229,12 @@ class OwnFeed:
     # Cutting
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Cut bundles as they fall due, until cancelled."""
+        """Cut bundles as they fall due, until cancelled; after a restart not before somebody could
+        say how far they saw us.
+        """
         task_status.started()
+        with trio.move_on_after(CUT_START_S):
+            await self._cutting_allowed.wait()
         while True:
             await self._wait_due()
             try:
@@ -208,6 +242,10 @@ class OwnFeed:
             except JournalFullError as error:
                 log.warning("bundle not cut", extra={"code": error.code})
                 await trio.sleep(CUT_RETRY_S)
+
+    def allow_cutting(self) -> None:
+        """Let ``run`` cut from now on: a neighbour has met us and said how far it saw us."""
+        self._cutting_allowed.set()
 
     async def cut(self) -> Bundle | None:
         """Sign the next bundle and journal it; none when no durable record is waiting.
@@ -217,6 +255,7 @@ class OwnFeed:
         """
         async with self._cutting:
             self._rise()
+            await self._settle_moves()
             taken = self._next_cut()
             if not taken:
                 return None
@@ -277,7 +316,8 @@ class OwnFeed:
         """Others saw our feed at that place: if we never signed that far, sign only in a new
         epoch.
         """
-        if not 0 <= epoch < MAX_EPOCH - 1:
+        if not 0 <= epoch <= self._highest_claim:
+            # Whoever lies about what they saw must not use up the epochs that are left.
             log.warning("impossible epoch ignored", extra={"epoch": epoch})
             return
         self._claimed = max(self._claimed, (epoch, next_sequence))
@@ -290,6 +330,10 @@ class OwnFeed:
         log.warning(
             "feed continues in a new epoch", extra={"seen": self._claimed, "ours": self.place}
         )
+        self._leave_epoch()
+
+    def _leave_epoch(self) -> None:
+        """Move everything uncut to new epochs, and go on there."""
         moving = {uncut.epoch: uncut.sequence for uncut in reversed(self._uncut)}
         moving.setdefault(self.epoch, self.next_sequence)
         for old_epoch in sorted(moving):
@@ -298,21 +342,48 @@ class OwnFeed:
     def _start_epoch(self, old_epoch: int, first_sequence: int) -> None:
         """Move the uncut records of ``old_epoch`` from ``first_sequence`` on to a new epoch.
 
-        Nobody waits for the journal: if this entry is lost, a restart finds the gap and moves
-        again.
+        Nobody waits for the journal here, but nothing is signed before it has taken the move.
         """
         epoch = max(self.epoch, self._claimed[0]) + 1
+        if epoch >= MAX_EPOCH:
+            raise LocalProtocolError(
+                f"the feed is in epoch {self.epoch}, and there is none above it",
+                hint="move this home away and join again: others hold what was shared",
+            )
         body = EpochBody(epoch, old_epoch, first_sequence)
-        self._journal.append_soon(Entry.EPOCH, body.encode())
+        is_blocked = None in self._owed.values()  # moves are replayed in their order
+        self._owed[body] = None
+        if not is_blocked:
+            with suppress(JournalFullError):
+                self._journal_move(body)
         self._move(body)
 
+    def _journal_move(self, body: EpochBody) -> Pending:
+        def settle(outcome: int | JournalError) -> None:
+            if isinstance(outcome, JournalError):
+                self._owed[body] = None
+            else:
+                del self._owed[body]
+
+        pending = self._journal.append_soon(Entry.EPOCH, body.encode(), settle)
+        self._owed[body] = pending
+        return pending
+
+    async def _settle_moves(self) -> None:
+        """Return when every move is on the disk; raises ``JournalFullError`` if it refuses one."""
+        while self._owed:
+            body, pending = next(iter(self._owed.items()))
+            await (pending or self._journal_move(body)).wait()
+
     def _move(self, body: EpochBody) -> None:
-        self.epoch, self.next_sequence = body.epoch, 0
+        # A move that the disk took late stands behind records that were in its epoch already.
         for uncut in self._uncut:
             if uncut.epoch == body.old_epoch and uncut.sequence >= body.first_sequence:
                 uncut.epoch = body.epoch
                 uncut.sequence -= body.first_sequence
-                self.next_sequence = uncut.sequence + 1
+        self.epoch = max(self.epoch, body.epoch)
+        here = [uncut.sequence for uncut in self._uncut if uncut.epoch == self.epoch]
+        self.next_sequence = max(here, default=-1) + 1
 
     def _gap(self) -> _Uncut | None:
         """Return the first uncut record that does not follow the one before it or the last cut."""

@@ -67,6 +67,7 @@ class Presence:
         self.discovery = Discovery(self.transport, self.greeter, self.directory, effects)
         self.greeter.on_met(self.advertiser.met)
         self.greeter.on_behind(self._rise_above)
+        self.greeter.on_met(lambda _peer: feeds.allow_cutting())
 
     @asynccontextmanager
     async def started(self) -> AsyncGenerator[trio.Nursery]:

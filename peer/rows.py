@@ -30,6 +30,10 @@ JournalEntry = tuple[int, int, int, bytes]
 """Offset, end offset, entry and body, as ``Journal.scan`` yields them."""
 
 
+Place = tuple[bytes, int, int]
+"""Feed, epoch and sequence of a record."""
+
+
 class RecordRow(NamedTuple):
     """One record at one place of one feed."""
 
@@ -101,11 +105,11 @@ def read_batch(entries: Iterable[JournalEntry], end: int, own: bytes) -> Batch:
     ``own`` is the public key that signs this journal's own records.
     """
     batch = Batch(mark=0)
-    for offset, end, kind, body in entries:
-        if kind == Entry.EPOCH and batch.records:
+    for offset, end_offset, kind, body in entries:
+        if kind == Entry.EPOCH and (batch.records or batch.bundles):
             break  # they must be in the tables before they can move
         _add(batch, kind, body, offset, own)
-        batch.mark = end
+        batch.mark = end_offset
         batch.entries += 1
         if batch.is_full:
             break
@@ -141,30 +145,40 @@ def _bundle_row(encoded: bytes, place: int) -> BundleRow:
     )
 
 
-def _add_record(batch: Batch, encoded: bytes, at: tuple[bytes, int, int], place: int) -> None:
+def _add_record(batch: Batch, encoded: bytes, at: Place, place: int) -> None:
     record = Record.decode_verified(encoded)
-    cid = CID.of(encoded)
+    row = _row(record, encoded, at, place)
+    batch.records.append(row)
+    batch.edges.extend(edges_of(CID(row.cid), record))
+
+
+def row_of(encoded: bytes, at: Place, place: int) -> RecordRow:
+    """Return the row of a record's bytes, ``at`` (feed, epoch, sequence) in the entry at
+    ``place``.
+    """
+    return _row(Record.decode_verified(encoded), encoded, at, place)
+
+
+def _row(record: Record, encoded: bytes, at: Place, place: int) -> RecordRow:
     feed, epoch, sequence = at
-    batch.records.append(
-        RecordRow(
-            cid,
-            feed,
-            epoch,
-            sequence,
-            record.kind,
-            record.start_us,
-            record.duration_us,
-            record.status,
-            record.environment,
-            record.hardware,
-            dagcbor.encode(record.attributes),
-            place,
-        )
+    return RecordRow(
+        CID.of(encoded),
+        feed,
+        epoch,
+        sequence,
+        record.kind,
+        record.start_us,
+        record.duration_us,
+        record.status,
+        record.environment,
+        record.hardware,
+        dagcbor.encode(record.attributes),
+        place,
     )
-    batch.edges.extend(_edges(cid, record))
 
 
-def _edges(cid: CID, record: Record) -> Iterator[EdgeRow]:
+def edges_of(cid: CID, record: Record) -> Iterator[EdgeRow]:
+    """Yield the links of a record."""
     for target, role in record.used:
         yield EdgeRow(cid, USED, role, target)
     for target, role in record.generated:

@@ -68,8 +68,15 @@ SQL_TYPES: Final = {
 }
 MOVE: Final = """
     UPDATE records SET epoch = ?, sequence = sequence - ?
-    WHERE feed = ? AND epoch = ? AND sequence >= ?
+    WHERE feed = ? AND epoch = ? AND sequence >= ? AND NOT EXISTS (
+        SELECT 1 FROM bundles
+        WHERE bundles.feed = records.feed AND bundles.epoch = records.epoch
+        AND records.sequence >= bundles.first_sequence AND records.sequence < bundles.next_sequence
+        AND (bundles.place = records.place
+             OR NOT EXISTS (SELECT 1 FROM records AS carried WHERE carried.place = bundles.place)))
 """
+"""Uncut records move, and no others. A bundle that came whole (our own, forgotten and given back)
+covers only the rows that came with it: an uncut record of ours may claim the same place."""
 
 
 class IndexDamagedError(CoveyError):

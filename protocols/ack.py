@@ -28,7 +28,9 @@ Digest: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 
 class AckEntry(msgspec.Struct, frozen=True, array_like=True):
-    """Of this feed's epoch, everything below ``next_sequence`` that the server offered is kept."""
+    """Of this feed's epoch, everything below ``next_sequence`` is kept, without a hole, and of a
+    fork every branch that the server offered.
+    """
 
     feed: PublicKey
     epoch: Epoch

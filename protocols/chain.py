@@ -7,7 +7,7 @@ splits never show: that is what lets two peers compare themselves by ``state_roo
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -56,7 +56,7 @@ class Chain:
 
     def __init__(self) -> None:
         self._links: list[Link] = []
-        self._runs: list[Run] | None = []
+        self._runs: Runs | None = Runs()
         self.is_forked = False
         """Whether two held bundles can't both belong to one honest feed; it never becomes false
         again.
@@ -87,23 +87,33 @@ class Chain:
         self.is_forked = self.is_forked or rival is not None
         self._links.insert(index, link)
         if index == len(self._links) - 1 and self._runs is not None:
-            extend(self._runs, link)
+            self._runs.add(link)
         else:
             self._runs = None
         return rival
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> Sequence[Run]:
         """Return the unbroken runs, in order of their first bundle."""
         if self._runs is None:
-            self._runs = []
+            self._runs = Runs()
             for link in self._links:
-                extend(self._runs, link)
-        return self._runs
+                self._runs.add(link)
+        return self._runs.runs
 
     @property
     def next_sequence(self) -> int:
         """The sequence after the highest one held."""
         return max((run.next_sequence for run in self.runs()), default=0)
+
+    @property
+    def whole_up_to(self) -> int:
+        """The first sequence that is missing."""
+        end = 0
+        for run in self.runs():
+            if run.first_sequence > end:
+                break
+            end = max(end, run.next_sequence)
+        return end
 
     def ranges(self) -> list[Range]:
         """Return which sequences are held, merged and in order."""
@@ -135,10 +145,9 @@ class Chain:
         index = bisect_left(self._links, (run.next_sequence,)) - 1
         if index < 0 or self._links[index].digest != run.tip:
             return False
-        return any(
-            ours.first_sequence <= run.first_sequence and run.next_sequence <= ours.next_sequence
-            for ours in self.runs()
-        )
+        runs = self.runs()
+        at = bisect_right(runs, run.first_sequence, key=lambda ours: ours.first_sequence) - 1
+        return at >= 0 and run.next_sequence <= runs[at].next_sequence
 
     def _reaches(self, run: Run) -> bool:
         """Walk back from the tip: in a fork, equal ranges may hold different bundles."""
@@ -197,11 +206,26 @@ def _conflict(first: Link, second: Link) -> bool:
     return first.next_sequence == second.first_sequence and second.previous != first.digest
 
 
-def extend(runs: list[Run], link: Link) -> None:
-    """Let ``link`` continue the run whose tip it names, or start one of its own."""
-    for index in range(len(runs) - 1, -1, -1):
-        run = runs[index]
-        if run.tip == link.previous and run.next_sequence == link.first_sequence:
-            runs[index] = Run(run.first_sequence, link.next_sequence, link.digest)
-            return
-    runs.append(Run(link.first_sequence, link.next_sequence, link.digest))
+class Runs:
+    """Runs that grow bundle by bundle, each in the same time however many there are."""
+
+    __slots__ = ("_ends", "runs")
+
+    def __init__(self, runs: Iterable[Run] = ()) -> None:
+        self.runs = list(runs)
+        self._ends = {(run.tip, run.next_sequence): at for at, run in enumerate(self.runs)}
+
+    def extend(self, link: Link) -> bool:
+        """Let ``link`` continue the run whose tip it names; say whether there is one."""
+        at = self._ends.pop((link.previous, link.first_sequence), None)
+        if at is not None:
+            first = self.runs[at].first_sequence
+            self.runs[at] = Run(first, link.next_sequence, link.digest)
+            self._ends[link.digest, link.next_sequence] = at
+        return at is not None
+
+    def add(self, link: Link) -> None:
+        """Let ``link`` continue the run whose tip it names, or start one of its own."""
+        if not self.extend(link):
+            self._ends[link.digest, link.next_sequence] = len(self.runs)
+            self.runs.append(Run(link.first_sequence, link.next_sequence, link.digest))

@@ -276,25 +276,10 @@ def conflict(one: SignedHeader | Bundle, other: SignedHeader | Bundle) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ForkProof:
-    """Two headers that one key signed and that can't both be true: anyone can check it offline."""
+    """Two headers that one key signed and that can't both be true: see ``conflict``."""
 
     one: SignedHeader
     other: SignedHeader
-
-    def encode(self) -> bytes:
-        """Return the proof's bytes."""
-        return dagcbor.encode(
-            [[signed.header_bytes, signed.signature] for signed in (self.one, self.other)]
-        )
-
-    @classmethod
-    def decode(cls, data: bytes) -> ForkProof:
-        """Read and verify a proof; raises ``RemoteProtocolError`` if it proves nothing."""
-        pairs = _convert(dagcbor.decode(data), tuple[tuple[bytes, bytes], tuple[bytes, bytes]])
-        proof = cls(*(SignedHeader.decode(*pair) for pair in pairs))
-        if not conflict(proof.one, proof.other):
-            raise RemoteProtocolError("two headers that agree prove no fork")
-        return proof
 
 
 def _open(data: bytes) -> _Envelope:

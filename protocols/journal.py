@@ -61,8 +61,7 @@ class Entry(IntEnum):
     """A salt by the digest of what it was used for: whoever holds the content can show the
     commitment.
     """
-    MEMBER = 6
-    """A membership statement that has to survive, by whoever writes it."""
+    # 6 was never written.
     EPOCH = 7
     """Our uncut records move: DAG-CBOR ``[new epoch, old epoch, first sequence]``.
 

@@ -31,10 +31,12 @@ import msgspec
 import zstandard
 
 from protocols.ack import MAX_ACK_BYTES, AckEntry, Digest, Epoch
-from protocols.chain import Chain, Link, Range, Run, extend
+from protocols.chain import Chain, Link, Range, Run, Runs
 from protocols.errors import RemoteProtocolError
 from protocols.limits import (
     MAX_BUNDLE_BYTES,
+    MAX_FEEDS,
+    MAX_HELD_PARTS,
     MAX_HELD_PER_MESSAGE,
     MAX_HELD_RANGES,
     MAX_INVENTORY,
@@ -240,9 +242,38 @@ def fetch_messages(key: FeedEpoch, named: Sequence[tuple[int, bytes]]) -> Iterat
         yield Fetch(*key, tuple(named[start : start + MAX_INVENTORY]))
 
 
-def ranges_of(want: Iterable[Want]) -> dict[FeedEpoch, list[Range]]:
-    """Return what a puller said that it holds."""
-    return {(h.feed, h.epoch): list(h.ranges) for message in want for h in message.held}
+class Wanted:
+    """What a puller said on one stream that it holds."""
+
+    def __init__(self) -> None:
+        self.ranges: dict[FeedEpoch, Sequence[Range]] = {}
+        self.follow = False
+        self._told = _Told()
+
+    def want(self, message: Want) -> None:
+        """Take in a message; raises ``RemoteProtocolError`` when the list does not end."""
+        self.follow = message.follow
+        for held in message.held:
+            self.ranges[held.feed, held.epoch] = self._told.take(held.ranges)
+
+
+class _Told:
+    """Counts what one stream has told, because all of it is kept in memory."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._parts = 0
+
+    def take(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return what is kept of one row; raises ``RemoteProtocolError`` if there are too many."""
+        self._rows += 1
+        if self._rows > MAX_FEEDS:
+            raise RemoteProtocolError(
+                f"more than {MAX_FEEDS} feeds and epochs", code="too-many-feeds"
+            )
+        kept = parts if self._parts < MAX_HELD_PARTS else parts[:1]
+        self._parts += len(kept)
+        return kept
 
 
 def pack(bundle: bytes) -> BundleMessage:
@@ -250,15 +281,24 @@ def pack(bundle: bytes) -> BundleMessage:
     return BundleMessage(zstandard.ZstdCompressor(level=3).compress(bundle))
 
 
+def size_bytes(message: BundleMessage) -> int:
+    """Return the size that a bundle will have; raises ``RemoteProtocolError`` if it is not told."""
+    try:
+        size = zstandard.get_frame_parameters(message.compressed).content_size
+    except zstandard.ZstdError as error:
+        raise RemoteProtocolError(f"a compressed bundle is damaged: {error}") from error
+    if not 0 < size <= MAX_BUNDLE_BYTES:
+        raise RemoteProtocolError("a compressed bundle does not tell its size or is too large")
+    return size
+
+
 def unpack(message: BundleMessage) -> bytes:
     """Return the bundle that a message carries; raises ``RemoteProtocolError``.
 
     The size is read before anything is expanded: a kilobyte of zstd can stand for gigabytes.
     """
+    size_bytes(message)
     try:
-        parameters = zstandard.get_frame_parameters(message.compressed)
-        if not 0 < parameters.content_size <= MAX_BUNDLE_BYTES:
-            raise RemoteProtocolError("a compressed bundle does not tell its size or is too large")
         decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
         return decompressor.decompress(message.compressed, allow_extra_data=False)
     except zstandard.ZstdError as error:
@@ -272,16 +312,24 @@ class Offer:
     """What a server has offered on one stream, and how much of it we hold and have acknowledged."""
 
     def __init__(self) -> None:
-        self._runs: dict[FeedEpoch, list[Run]] = {}
+        self._runs: dict[FeedEpoch, Runs] = {}
+        self._untold_from: dict[FeedEpoch, int] = {}
+        self._told = _Told()
         self._acked: dict[FeedEpoch, int] = {}
         self._asked: set[FeedEpoch] = set()
         self._touched: set[FeedEpoch] = set()
 
     def have(self, message: Have) -> None:
-        """Take in what the server says that it holds."""
+        """Take in what the server says that it holds; raises ``RemoteProtocolError`` when the list
+        does not end.
+        """
         for held in message.held:
-            self._runs[held.feed, held.epoch] = [Run(*run) for run in held.runs]
-            self._touched.add((held.feed, held.epoch))
+            key = held.feed, held.epoch
+            runs = [Run(*run) for run in self._told.take(held.runs)]
+            self._runs[key] = Runs(runs)
+            self._touched.add(key)
+            if runs and (len(runs) == MAX_HELD_RANGES or len(runs) < len(held.runs)):
+                self._untold_from[key] = runs[-1].first_sequence
 
     def caught_up(self) -> None:
         """Take in that the server has sent everything asked for so far."""
@@ -289,9 +337,13 @@ class Offer:
 
     def fresh(self, key: FeedEpoch, link: Link) -> None:
         """Take in a bundle that the server did not hold when it said what it holds."""
-        runs = self._runs.setdefault(key, [])
-        if not any(r.first_sequence <= link.first_sequence < r.next_sequence for r in runs):
-            extend(runs, link)
+        runs = self._runs.setdefault(key, Runs())
+        if runs.extend(link):
+            self._touched.add(key)
+        elif len(runs.runs) < MAX_HELD_RANGES and not any(
+            run.first_sequence <= link.first_sequence < run.next_sequence for run in runs.runs
+        ):
+            runs.add(link)
             self._touched.add(key)
 
     def doubts(self, chains: Mapping[FeedEpoch, Chain]) -> list[FeedEpoch]:
@@ -308,7 +360,7 @@ class Offer:
         entries: list[AckEntry] = []
         touched, self._touched = self._touched, set()
         for key in sorted(touched):
-            place = _held_up_to(sorted(self._runs[key]), chains.get(key))
+            place = self._held_up_to(key, chains.get(key))
             if place > self._acked.get(key, 0):
                 self._acked[key] = place
                 entries.append(AckEntry(*key, place))
@@ -316,16 +368,16 @@ class Offer:
 
     def _is_held(self, key: FeedEpoch, chains: Mapping[FeedEpoch, Chain]) -> bool:
         chain = chains.get(key)
-        return chain is not None and all(chain.covers(run) for run in self._runs[key])
+        return chain is not None and all(chain.covers(run) for run in self._runs[key].runs)
 
-
-def _held_up_to(runs: Iterable[Run], chain: Chain | None) -> int:
-    place = 0
-    for run in runs:
-        if chain is None or not chain.covers(run):
-            break
-        place = max(place, run.next_sequence)
-    return place
+    def _held_up_to(self, key: FeedEpoch, chain: Chain | None) -> int:
+        """Return below which sequence we hold everything, and every branch that the server told."""
+        if chain is None:
+            return 0
+        runs = self._runs[key].runs
+        place = min(chain.whole_up_to, max((run.next_sequence for run in runs), default=0))
+        starts = (run.first_sequence for run in runs if not chain.covers(run))
+        return min(place, *starts, self._untold_from.get(key, place))
 
 
 def _by_feed(item: tuple[FeedEpoch, Chain]) -> FeedEpoch:

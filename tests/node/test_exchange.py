@@ -1,34 +1,51 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
+from peer.feed_server import Recent
 from protocols.ack import AckEntry, SignedAck
 from protocols.errors import StreamLostError
 from protocols.feed import Bundle, Place
 from protocols.journal import Entry
-from protocols.limits import MAX_PULLS_PER_PEER, PULL_RETRY_S_MAX, REFRESH_S, TIP_EVERY_S
+from protocols.limits import (
+    MAX_BUNDLE_BYTES,
+    MAX_PULLS_PER_PEER,
+    MAX_QUESTIONS,
+    PULL_RETRY_S_MAX,
+    PULL_SILENCE_S,
+    REFRESH_S,
+    SEND_WITHIN_S,
+    TIP_EVERY_S,
+)
 from protocols.sync import (
     PROTOCOL,
     Ack,
+    Ask,
     BundleMessage,
     Have,
+    Inventory,
+    Message,
     Refuse,
     Side,
     Tip,
     encode,
+    pack,
     unpack,
     want_messages,
 )
 from protocols.transport import Stream
 from tests.support.exchanging import FOLLOWING, OPEN, Meeting, Peer, meet, until
-from tests.support.feeds import START_US, after, bundle, chain_of, key, record
+from tests.support.feeds import START_US, after, bundle, bundles_of, chain_of, key, record
 
 
 def _same(*peers: Peer) -> bool:
@@ -326,7 +343,7 @@ async def test_both_branches_of_a_fork_reach_whoever_held_one(
 
         await until(lambda: _same(one, two))
         assert list(one.feeds.forks) == list(two.feeds.forks) == [(key(7).public, 1)]
-        assert len(list(one.feeds.bundles_after({}))) == 6
+        assert len(bundles_of(one.feeds)) == 6
 
 
 async def test_different_branches_of_equal_length_are_found(
@@ -350,7 +367,7 @@ async def test_a_feed_of_which_only_the_end_is_left_is_passed_on_with_its_hole(
 
         await until(lambda: _same(node, aggregator))
         assert aggregator.feeds.holes == {(key(7).public, 1): [(0, 9)]}
-        assert node.feeds.acked == {(key(7).public, 1): 15}
+        assert node.feeds.acked == {}
 
 
 async def test_an_aggregator_with_a_full_disk_acknowledges_nothing_and_catches_up_later(
@@ -441,6 +458,110 @@ async def test_a_follower_that_meets_itself_does_not_pull(
         await trio.sleep(60)
 
         assert aggregator.feeds.heads() == []
+
+
+async def test_a_large_fork_is_pulled_although_its_lists_fill_the_window_both_ways(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("protocols.sync.MAX_INVENTORY", 16)
+    monkeypatch.setattr("tests.support.memory_stream.STREAM_WINDOW_BYTES", 512)
+    trunk, branch = chain_of(key(7), 200, count=1), [bundle(key(7), count=64, marker=1)]
+    while branch[-1].header.next_sequence < 200:
+        branch.append(after(branch[-1], count=64, marker=1, author=key(7)))
+    async with Meeting(tmp_path).peers(node=OPEN, aggregator=FOLLOWING) as (node, aggregator):
+        await node.feeds.add_all(trunk)
+        await aggregator.feeds.add_all(branch)
+        started = trio.current_time()
+        await meet(node, aggregator)
+        await until(lambda: len(bundles_of(aggregator.feeds)) == len(trunk) + len(branch))
+
+        assert trio.current_time() - started < SEND_WITHIN_S
+
+
+async def test_a_puller_that_asks_and_never_reads_is_left(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with Meeting(tmp_path).peers(node=OPEN, greedy=OPEN) as (node, greedy):
+        await node.write(1)
+        await meet(node, greedy)
+        stream, side = await _pull(greedy, node)
+        await _receive_until_tip(stream, side)
+        await stream.send(encode([Ask(node.key.public, 1)] * (MAX_QUESTIONS + 2)))
+        await trio.testing.wait_all_tasks_blocked()
+
+        with pytest.raises(StreamLostError):
+            await stream.receive()
+
+
+async def test_a_question_may_share_the_frame_of_the_first_words(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with Meeting(tmp_path).peers(node=OPEN, observer=OPEN) as (node, observer):
+        await node.write(1)
+        await meet(node, observer)
+        stream = await observer.transport.open_stream(node.transport.peer_id, PROTOCOL)
+        ask = Ask(node.key.public, node.feeds.epoch)
+        await stream.send(encode([*want_messages({}, follow=True), ask]))
+        side, kinds = Side.puller(), set[str]()
+        with trio.fail_after(SEND_WITHIN_S):
+            while "Inventory" not in kinds:
+                messages = side.receive(await stream.receive() or b"")
+                kinds |= {type(message).__name__ for message in messages}
+
+        await stream.reset()
+
+
+async def test_a_list_that_nobody_asked_for_ends_the_pull(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    pulls = await _pulls_from(tmp_path, [Have((), False), Inventory(bytes(32), 1, (), False)])
+
+    assert pulls > 1
+
+
+async def test_a_frame_of_bundles_that_would_grow_a_thousandfold_is_not_expanded(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expanded: list[int] = []
+    monkeypatch.setattr("peer.feed_puller.unpack", lambda message: expanded.append(1) or b"")
+    flood = [pack(bytes(MAX_BUNDLE_BYTES)) for _ in range(100)]
+
+    pulls = await _pulls_from(tmp_path, [Have((), False), *flood])
+
+    assert expanded == []
+    assert pulls > 1
+
+
+async def test_who_is_gone_leaves_nothing_behind(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with Meeting(tmp_path).peers(node=OPEN, aggregator=FOLLOWING) as (node, aggregator):
+        await node.write(1)
+        await meet(node, aggregator)
+        await until(lambda: _same(node, aggregator))
+        await aggregator.transport.disconnect(node.transport.peer_id)
+        await trio.testing.wait_all_tasks_blocked()
+        gc.collect()
+
+        assert [found for found in gc.get_objects() if isinstance(found, Recent)] == []
+
+
+async def _pulls_from(folder: Path, answer: Sequence[Message]) -> int:
+    """Answer every pull with one frame; return how often an aggregator tried."""
+    pulls = 0
+
+    async def serve(stream: Stream) -> None:
+        nonlocal pulls
+        pulls += 1
+        await stream.receive()
+        await stream.send(encode(answer))
+        while await stream.receive() is not None:
+            pass
+
+    async with Meeting(folder).peers(node=OPEN, aggregator=FOLLOWING) as (node, aggregator):
+        node.transport.serve(PROTOCOL, serve)
+        await meet(node, aggregator)
+        with trio.move_on_after(PULL_SILENCE_S - 1):
+            await trio.sleep_forever()
+    return pulls
 
 
 def _bundles(peer: Peer) -> list[bytes]:

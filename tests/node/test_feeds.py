@@ -14,14 +14,28 @@ from peer.journal import JournalFullError
 from protocols.ack import AckEntry, SignedAck
 from protocols.cid import CID
 from protocols.errors import LocalProtocolError
-from protocols.feed import Bundle, ForkProof, Place
-from protocols.journal import Entry, RecordBody
-from protocols.limits import CUT_AFTER_S, CUT_REPORT_AFTER_S
+from protocols.feed import Place, conflict
+from protocols.journal import (
+    HEADER_BYTES,
+    Entry,
+    RecordBody,
+    Scanned,
+    decode_header,
+    scan,
+)
+from protocols.limits import (
+    CUT_AFTER_S,
+    CUT_REPORT_AFTER_S,
+    CUT_START_S,
+    MAX_EPOCH,
+    MAX_EPOCH_LEAP_S,
+)
 from protocols.record import block
 from tests.support.feeds import (
     START_US,
     after,
     bundle,
+    bundles_of,
     chain_of,
     cid_of,
     effects,
@@ -36,10 +50,6 @@ OWNER, AUTHOR = key(1), key(2)
 
 async def _append(feeds: Feeds, *numbers: int, kind: str = "test") -> list[CID]:
     return [await feeds.append(record(OWNER, number, kind)) for number in numbers]
-
-
-def _held(feeds: Feeds) -> list[Bundle]:
-    return [Bundle.decode(encoded) for encoded in feeds.bundles_after({})]
 
 
 async def test_a_record_is_named_by_its_content_and_counted(tmp_path: Path) -> None:
@@ -62,7 +72,7 @@ async def test_a_cut_makes_a_valid_bundle_of_the_records_so_far(tmp_path: Path) 
         assert first is not None
         assert second is not None
         assert second.header.previous == first.cid
-        assert _held(feeds) == [first, second]
+        assert bundles_of(feeds) == [first, second]
         assert await feeds.cut() is None
         assert feeds.place == (feeds.epoch, 3)
 
@@ -82,7 +92,7 @@ async def test_a_large_bundle_is_cut_in_parts(tmp_path: Path) -> None:
         await feeds.append(record(OWNER, 72))
         await feeds.cut_all()
 
-        assert [len(made.records) for made in _held(feeds)] == [64, 8, 1]
+        assert [len(made.records) for made in bundles_of(feeds)] == [64, 8, 1]
 
 
 async def test_everything_is_there_after_a_restart_and_uncut_records_are_cut_later(
@@ -103,7 +113,7 @@ async def test_everything_is_there_after_a_restart_and_uncut_records_are_cut_lat
 
         assert late is not None
         assert late.records == (record(OWNER, 3).encode(),)
-        assert len(_held(feeds)) == 4
+        assert len(bundles_of(feeds)) == 4
 
 
 async def test_a_record_that_was_added_twice_is_there_twice_after_a_restart(tmp_path: Path) -> None:
@@ -111,10 +121,10 @@ async def test_a_record_that_was_added_twice_is_there_twice_after_a_restart(tmp_
     async with running_feeds(path, OWNER) as feeds:
         await _append(feeds, 1, 1, 2, 1)
         await feeds.cut()
-        held = _held(feeds)
+        held = bundles_of(feeds)
 
     async with running_feeds(path, OWNER) as feeds:
-        assert _held(feeds) == held
+        assert bundles_of(feeds) == held
         assert feeds.place == (feeds.epoch, 4)
 
 
@@ -130,7 +140,7 @@ async def test_bundles_are_cut_when_their_oldest_record_is_ten_seconds_old(
         await feeds.wait_changed(0)
 
         assert trio.current_time() - started == pytest.approx(CUT_AFTER_S)
-        assert [len(made.records) for made in _held(feeds)] == [2]
+        assert [len(made.records) for made in bundles_of(feeds)] == [2]
         nursery.cancel_scope.cancel()
 
 
@@ -146,7 +156,7 @@ async def test_a_report_hurries_the_records_before_it(
         await feeds.wait_changed(0)
 
         assert trio.current_time() - started == pytest.approx(CUT_REPORT_AFTER_S)
-        assert [len(made.records) for made in _held(feeds)] == [2]
+        assert [len(made.records) for made in bundles_of(feeds)] == [2]
         nursery.cancel_scope.cancel()
 
 
@@ -189,11 +199,11 @@ async def test_a_cut_that_the_disk_refuses_can_be_made_again(
             _fill_disk(patch)
             with pytest.raises(JournalFullError):
                 await feeds.cut()
-        nothing = _held(feeds)
+        nothing = bundles_of(feeds)
         made = await feeds.cut()
 
         assert nothing == []
-        assert _held(feeds) == [made]
+        assert bundles_of(feeds) == [made]
 
 
 async def test_blocks_are_remembered_across_restarts(tmp_path: Path) -> None:
@@ -231,7 +241,7 @@ async def test_several_sources_may_bring_a_bundle_at_the_same_time(tmp_path: Pat
                 nursery.start_soon(bring, feeds)
 
         assert sorted(outcome.name for outcome in outcomes) == ["DUPLICATE"] * 4 + ["NEW"]
-        assert _held(feeds) == [made]
+        assert bundles_of(feeds) == [made]
 
 
 async def test_bundles_out_of_order_show_holes_until_the_rest_comes(tmp_path: Path) -> None:
@@ -270,22 +280,12 @@ async def test_a_fork_keeps_both_sides_and_can_be_proven(tmp_path: Path) -> None
         outcomes = [await feeds.add(one), await feeds.add(other)]
 
         assert outcomes == [Added.NEW, Added.FORK]
-        assert len(_held(feeds)) == 2
+        assert len(bundles_of(feeds)) == 2
         proof = feeds.forks[AUTHOR.public, 1]
-        assert ForkProof.decode(proof.encode()) == proof
+        assert conflict(proof.one, proof.other)
 
     async with running_feeds(tmp_path / "journal", OWNER) as feeds:
         assert list(feeds.forks) == [(AUTHOR.public, 1)]
-
-
-async def test_only_what_somebody_lacks_is_streamed(tmp_path: Path) -> None:
-    bundles = chain_of(AUTHOR, 4)
-    async with running_feeds(tmp_path / "journal", OWNER) as feeds:
-        await feeds.add_all(bundles)
-
-        lacking = list(feeds.bundles_after({(AUTHOR.public, 1): [(0, 6), (9, 12)]}))
-
-        assert lacking == [bundles[2].encode()]
 
 
 async def test_a_bundle_damaged_on_disk_is_left_out_and_the_rest_is_served(tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ async def test_a_bundle_damaged_on_disk_is_left_out_and_the_rest_is_served(tmp_p
         await feeds.add_all(bundles)
         _flip(path, feeds.journal_end - 10)
 
-        assert _held(feeds) == bundles[:2]
+        assert bundles_of(feeds) == bundles[:2]
 
     async with running_feeds(path, OWNER) as feeds:
         assert feeds.last_seen(AUTHOR.public) == (1, 6)
@@ -323,7 +323,7 @@ async def test_a_lost_journal_goes_on_in_a_higher_epoch(tmp_path: Path) -> None:
 
     async with running_feeds(tmp_path / "new", OWNER) as feeds:
         assert feeds.place == (new.header.epoch, 2)
-        assert _held(feeds) == [new]
+        assert bundles_of(feeds) == [new]
 
 
 async def test_neighbours_who_saw_no_more_than_we_signed_change_nothing(tmp_path: Path) -> None:
@@ -355,7 +355,7 @@ async def test_our_own_forgotten_bundle_is_taken_back_and_never_signed_over(tmp_
 
     async with running_feeds(tmp_path / "new", OWNER) as feeds:
         assert feeds.place == (fresh.header.epoch, 1)
-        assert len(_held(feeds)) == 2
+        assert len(bundles_of(feeds)) == 2
 
 
 async def test_a_record_lost_in_the_middle_does_not_stop_those_behind_it(tmp_path: Path) -> None:
@@ -369,7 +369,7 @@ async def test_a_record_lost_in_the_middle_does_not_stop_those_behind_it(tmp_pat
 
     async with running_feeds(path, OWNER) as feeds:
         await feeds.cut_all()
-        made = _held(feeds)
+        made = bundles_of(feeds)
 
         assert [m.records for m in made] == [
             (record(OWNER, 1).encode(),),
@@ -395,18 +395,18 @@ async def test_a_signed_range_is_never_signed_again_although_its_records_rotted(
     _flip(path, damaged_from + 30)
 
     async with running_feeds(path, OWNER) as feeds:
-        assert _held(feeds) == []
+        assert bundles_of(feeds) == []
         await _append(feeds, 3)
         following = await feeds.cut()
 
         assert following is not None
         assert following.header.first_sequence == 2
         assert await feeds.add(made) is Added.NEW
-        assert _held(feeds) == [made, following]
+        assert bundles_of(feeds) == [made, following]
         assert feeds.forks == {}
 
 
-async def test_acknowledgements_are_remembered_and_never_exceed_what_is_held(
+async def test_acknowledgements_are_remembered_and_never_exceed_what_isbundles_of(
     tmp_path: Path,
 ) -> None:
     aggregator = key(9)
@@ -436,7 +436,7 @@ async def test_a_cut_that_is_cancelled_is_either_made_or_not(tmp_path: Path) -> 
             nursery.cancel_scope.cancel()
         await feeds.cut_all()
 
-        assert len(_held(feeds)) == 1
+        assert len(bundles_of(feeds)) == 1
         assert feeds.forks == {}
 
 
@@ -473,7 +473,7 @@ async def test_an_older_journal_brought_back_does_not_fork_what_others_saw(tmp_p
         await feeds.add(seen)
 
         assert feeds.forks == {}
-        assert len(_held(feeds)) == 3
+        assert len(bundles_of(feeds)) == 3
 
 
 async def test_the_records_of_a_journal_say_their_place(tmp_path: Path) -> None:
@@ -505,6 +505,141 @@ async def test_a_successor_of_an_unknown_branch_is_kept_and_flagged(tmp_path: Pa
         assert await feeds.add(after(other, author=AUTHOR)) is Added.FORK
 
 
+@pytest.mark.parametrize("behind", [0, 1])
+async def test_a_signature_that_the_journal_lost_is_not_made_again(
+    tmp_path: Path, behind: int
+) -> None:
+    path = tmp_path / "journal"
+    async with running_feeds(path, OWNER) as feeds:
+        await _append(feeds, 1, 2)
+        signed_at = feeds.journal_end
+        shown = await feeds.cut()
+        assert shown is not None
+        await _append(feeds, *range(3, 3 + behind))
+    _flip(path, signed_at + 30)
+
+    async with running_feeds(path, OWNER) as feeds:
+        await feeds.cut_all()
+        again = bundles_of(feeds)
+        await feeds.add(shown)
+
+        assert all(made.header.epoch > shown.header.epoch for made in again)
+        assert sum(len(made.records) for made in again) == 2 + behind
+        assert feeds.forks == {}
+
+
+async def test_a_damage_that_was_dealt_with_begins_no_further_epoch(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    async with running_feeds(path, OWNER) as feeds:
+        await _append(feeds, 1)
+        damaged_from = feeds.journal_end
+        await _append(feeds, 2, 3)
+    _flip(path, damaged_from + 30)
+    async with running_feeds(path, OWNER) as feeds:
+        await trio.testing.wait_all_tasks_blocked()
+        epoch, following = feeds.epoch, feeds.next_sequence
+
+    async with running_feeds(path, OWNER) as feeds:
+        assert (feeds.epoch, feeds.next_sequence) == (epoch, following)
+
+
+@pytest.mark.parametrize(("is_met", "waited_s"), [(False, CUT_START_S), (True, 1)])
+async def test_after_a_restart_nothing_is_signed_before_somebody_could_say_what_they_saw(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, is_met: bool, waited_s: float
+) -> None:
+    path = tmp_path / "journal"
+    async with running_feeds(path, OWNER) as feeds:
+        await _append(feeds, 1)
+
+    async with running_feeds(path, OWNER) as feeds, trio.open_nursery() as nursery:
+        started = trio.current_time()
+        await nursery.start(feeds.run)
+        await trio.sleep(1)
+        if is_met:
+            feeds.allow_cutting()
+        await feeds.wait_changed(0)
+
+        assert trio.current_time() - started == pytest.approx(waited_s)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+async def test_a_move_that_the_disk_refused_is_on_it_before_anything_is_signed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_restarted: bool
+) -> None:
+    path = tmp_path / "journal"
+    async with running_feeds(path, OWNER) as feeds:
+        await _append(feeds, 1)
+        seen = feeds.epoch
+        with monkeypatch.context() as patch:
+            _fill_disk(patch)
+            feeds.start_epoch_above(seen, 5)
+            feeds.start_epoch_above(seen + 4, 5)
+            await trio.testing.wait_all_tasks_blocked()
+        await _append(feeds, 2)
+        if not is_restarted:
+            await feeds.cut_all()
+            entries = _kinds(path)
+            assert Entry.EPOCH not in entries[entries.index(Entry.HEADER) :]
+            assert entries.count(Entry.EPOCH) == 2
+
+    async with running_feeds(path, OWNER) as feeds:
+        await feeds.cut_all()
+        made = bundles_of(feeds)
+
+        assert all(bundle.header.epoch > seen for bundle in made)
+        assert [record for bundle in made for record in bundle.records] == [
+            record(OWNER, number).encode() for number in (1, 2)
+        ]
+
+
+async def test_a_move_waits_for_room_in_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_feeds(tmp_path / "journal", OWNER) as feeds:
+        await _append(feeds, 1)
+        seen = feeds.epoch
+        with monkeypatch.context() as patch:
+            patch.setattr("peer.journal.MAX_JOURNAL_BACKLOG_BYTES", -1)
+            feeds.start_epoch_above(seen, 5)
+        made = await feeds.cut()
+
+        assert made is not None
+        assert made.header.epoch > seen
+
+
+async def test_a_neighbour_that_lies_cannot_use_up_the_epochs(tmp_path: Path) -> None:
+    year = MAX_EPOCH_LEAP_S
+    async with running_feeds(tmp_path / "journal", OWNER) as feeds:
+        epoch = feeds.epoch
+        feeds.start_epoch_above(MAX_EPOCH - 2, 1)
+        feeds.start_epoch_above(epoch + year + 1, 1)
+        untouched = feeds.epoch
+        for more in range(5):
+            feeds.start_epoch_above(epoch + year, more)
+            feeds.start_epoch_above(feeds.epoch, 1)
+
+        assert untouched == epoch
+        assert feeds.epoch <= epoch + year + 1
+
+
+async def test_a_feed_of_many_epochs_leaves_room_for_newcomers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peer.feeds.MAX_EPOCHS_PER_FEED", 3)
+    crowd = [bundle(AUTHOR, Place(epoch, 0, None)) for epoch in range(1, 6)]
+    newcomer = bundle(key(3))
+    path = tmp_path / "journal"
+    async with running_feeds(path, OWNER) as feeds:
+        outcomes = await feeds.add_all([*crowd, newcomer, after(crowd[0], author=AUTHOR)])
+
+        assert outcomes == [*[Added.NEW] * 3, *[Added.REFUSED] * 2, Added.NEW, Added.NEW]
+
+    async with running_feeds(path, OWNER) as feeds:
+        assert await feeds.add(crowd[4]) is Added.REFUSED
+        assert len(feeds.chains) == 4
+
+
 def _fill_disk(patch: pytest.MonkeyPatch) -> None:
 
     def refuse(*_: object) -> int:
@@ -516,6 +651,15 @@ def _fill_disk(patch: pytest.MonkeyPatch) -> None:
 async def _expect_full(feeds: Feeds, number: int) -> None:
     with pytest.raises(JournalFullError):
         await feeds.append(record(OWNER, number))
+
+
+def _kinds(path: Path) -> list[int]:
+    """The entries of a journal that is in use."""
+    content = path.read_bytes()
+    salt = decode_header(content)
+    assert salt is not None
+    found = scan(content, salt, HEADER_BYTES)
+    return [entry.kind for entry in found if isinstance(entry, Scanned)]
 
 
 def _flip(path: Path, position: int) -> None:

@@ -15,11 +15,10 @@ from peer.journal import JournalFullError
 from peer.recorder import Recorder
 from peer.service import running
 from protocols.cid import CID
-from protocols.feed import Bundle
 from protocols.limits import STORM_COUNT_INTERVAL_S
 from protocols.record import Record
 from protocols.report import Report
-from tests.support.feeds import cid_of, effects, key, running_feeds
+from tests.support.feeds import bundles_of, cid_of, effects, key, running_feeds
 from tests.support.reports import a_report
 
 OWNER = key(1)
@@ -27,7 +26,7 @@ OWNER = key(1)
 
 async def _records(feeds: Feeds) -> list[Record]:
     await feeds.cut_all()
-    bundles = (Bundle.decode(encoded) for encoded in feeds.bundles_after({}))
+    bundles = bundles_of(feeds)
     return [Record.decode(encoded) for made in bundles for encoded in made.records]
 
 

@@ -88,5 +88,12 @@ async def running_feeds(path: Path, owner: SigningKey) -> AsyncGenerator[Feeds]:
         journal.close()
 
 
+def bundles_of(feeds: Feeds) -> list[Bundle]:
+    """Read every bundle that is held, in feed order, and check it like a stranger's."""
+    chains = feeds.chains
+    held = (feeds.read(link) for feed in sorted(chains) for link in chains[feed])
+    return [Bundle.decode(encoded) for encoded in held if encoded is not None]
+
+
 def cid_of(item: Record) -> CID:
     return CID.of(item.encode())

@@ -12,10 +12,8 @@ from protocols.errors import LocalProtocolError, RemoteProtocolError
 from protocols.feed import (
     HEADER_TYPE,
     Bundle,
-    ForkProof,
     Header,
     Place,
-    SignedHeader,
     UnverifiedBundle,
     conflict,
     encode_bundle,
@@ -40,7 +38,7 @@ def test_a_bundle_survives_the_round_trip(count: int, epoch: int) -> None:
 
 @given(st.binary(max_size=300))
 def test_any_bytes_decode_or_are_refused(data: bytes) -> None:
-    for decode in (Bundle.decode, UnverifiedBundle.open, Header.decode, ForkProof.decode):
+    for decode in (Bundle.decode, UnverifiedBundle.open, Header.decode):
         with pytest.raises(RemoteProtocolError):
             decode(data)
 
@@ -141,22 +139,3 @@ def test_other_feeds_and_epochs_do_not_conflict() -> None:
 
     assert not conflict(first, bundle(key(2)))
     assert not conflict(first, bundle(AUTHOR, Place(2, 0, None)))
-
-
-def test_a_fork_can_be_proven_to_anyone() -> None:
-    one, other = (_signed(bundle(AUTHOR, marker=marker)) for marker in (1, 2))
-    proof = ForkProof(one, other)
-
-    assert ForkProof.decode(proof.encode()) == proof
-
-
-def test_headers_that_agree_prove_no_fork() -> None:
-    first = bundle(AUTHOR)
-
-    for pair in ((first, first), (first, after(first)), (first, bundle(key(2)))):
-        with pytest.raises(RemoteProtocolError):
-            ForkProof.decode(ForkProof(*map(_signed, pair)).encode())
-
-
-def _signed(made: Bundle) -> SignedHeader:
-    return SignedHeader.decode(made.header_bytes, made.signature)

@@ -10,13 +10,14 @@ from protocols.ack import AckEntry, SignedAck
 from protocols.chain import Chain, Link
 from protocols.errors import RemoteProtocolError
 from protocols.feed import Bundle
-from protocols.limits import MAX_BUNDLE_BYTES, MAX_HELD_PER_MESSAGE
+from protocols.limits import MAX_BUNDLE_BYTES, MAX_HELD_PER_MESSAGE, MAX_HELD_RANGES
 from protocols.sync import (
     Ack,
     Ask,
     BundleMessage,
     Fetch,
     Have,
+    HeldRanges,
     Message,
     Offer,
     Refuse,
@@ -24,12 +25,12 @@ from protocols.sync import (
     State,
     Tip,
     Want,
+    Wanted,
     encode,
     fetch_messages,
     have_messages,
     inventory_messages,
     pack,
-    ranges_of,
     unpack,
     want_messages,
 )
@@ -96,7 +97,9 @@ def test_what_many_feeds_hold_is_said_in_several_messages() -> None:
     chains = {(AUTHOR.public, epoch): _chain([]) for epoch in range(MAX_HELD_PER_MESSAGE + 1)}
     server, puller = Side.server(), Side.puller()
 
+    wanted = Wanted()
     for want in want_messages(chains, follow=True):
+        wanted.want(want)
         assert server.state is State.AWAITING_WANT
         server.receive(encode([want]))
     for have in have_messages(chains):
@@ -105,7 +108,7 @@ def test_what_many_feeds_hold_is_said_in_several_messages() -> None:
 
     assert server.state is State.SERVING
     assert puller.state is State.PULLING
-    assert len(ranges_of(want_messages(chains, follow=True))) == MAX_HELD_PER_MESSAGE + 1
+    assert len(wanted.ranges) == MAX_HELD_PER_MESSAGE + 1
 
 
 def test_an_empty_holder_still_says_one_word() -> None:
@@ -201,6 +204,70 @@ def test_another_branch_of_a_fork_is_doubted_and_never_acknowledged() -> None:
     assert offer.acks(ours) == []
     assert doubts == [KEY]
     assert offer.doubts(ours) == []
+
+
+def test_nothing_past_a_hole_is_acknowledged_until_it_is_filled() -> None:
+    bundles = chain_of(AUTHOR, 3)
+    offer = Offer()
+    offer.have(_have([bundles[0], bundles[2]]))
+
+    with_hole = offer.acks({KEY: _chain([bundles[0], bundles[2]])})
+    offer.caught_up()
+    filled = offer.acks({KEY: _chain(bundles)})
+
+    assert with_hole == [AckEntry(*KEY, 3)]
+    assert filled == [AckEntry(*KEY, 9)]
+
+
+def test_nothing_past_a_branch_that_we_lack_is_acknowledged() -> None:
+    trunk = chain_of(AUTHOR, 4)
+    branch = after(trunk[1], marker=1)
+
+    for lacking in (branch, trunk[2]):
+        offer = Offer()
+        offer.have(_have([*trunk, branch]))
+        ours = [held for held in (*trunk, branch) if held is not lacking]
+
+        (ack,) = offer.acks({KEY: _chain(ours)}) or [AckEntry(*KEY, 0)]
+
+        assert ack.next_sequence <= lacking.header.first_sequence
+
+
+def test_branches_that_a_server_had_no_room_to_tell_are_not_acknowledged_over() -> None:
+    trunk = [bundle(AUTHOR, count=200 // 4)]
+    while len(trunk) < MAX_HELD_RANGES + 2:
+        trunk.append(after(trunk[-1], count=1))
+    branches = [after(made, count=1, marker=5) for made in trunk[:-1]]
+    offer = Offer()
+    offer.have(_have([*trunk, *branches]))
+
+    acks = offer.acks({KEY: _chain([*trunk, *branches[:-1]])})
+
+    assert all(ack.next_sequence <= branches[-1].header.first_sequence for ack in acks)
+
+
+def test_a_list_that_does_not_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protocols.sync.MAX_FEEDS", 3)
+    have, want = _have([bundle(AUTHOR)]), Want(1, (HeldRanges(*KEY, ((0, 3),)),), True, True)
+    offer, wanted = Offer(), Wanted()
+    for _ in range(3):
+        offer.have(have)
+        wanted.want(want)
+
+    with pytest.raises(RemoteProtocolError):
+        offer.have(have)
+    with pytest.raises(RemoteProtocolError):
+        wanted.want(want)
+
+
+def test_of_very_many_ranges_one_a_feed_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protocols.sync.MAX_HELD_PARTS", 2)
+    rows = [HeldRanges(AUTHOR.public, epoch, ((0, 3), (5, 6))) for epoch in range(3)]
+    wanted = Wanted()
+
+    wanted.want(Want(1, tuple(rows), True, False))
+
+    assert [len(ranges) for ranges in wanted.ranges.values()] == [2, 1, 1]
 
 
 def test_an_inventory_names_every_bundle() -> None:
