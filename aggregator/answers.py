@@ -117,7 +117,8 @@ class Answers:
         def answer(store: Store) -> dict[str, Any]:
             closure = trace(store, cid, depth=min(depth, MAX_DEPTH), limit=min(limit, MAX_RECORDS))
             evidence = Evidence(reader_of(self.journal), store.bundles_over)
-            return explain(closure, evidence.verify(closure.records.values()))
+            verified = evidence.verify(closure.records.values(), closure.links)
+            return explain(closure, verified)
 
         return await self.index.ask(answer)
 

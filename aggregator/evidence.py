@@ -7,15 +7,16 @@ asked: a flipped bit on disk or a forged index shows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from peer.journal import Journal
-from peer.rows import BundleRow, RecordRow
+from peer.rows import BundleRow, EdgeRow, RecordRow, edges_of, row_of
 from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
 from protocols.feed import Bundle, SignedHeader
 from protocols.journal import Entry, HeaderBody, RecordBody
+from protocols.record import Record
 
 Found = tuple[Entry, bytes]
 EntryAt = Callable[[int], Found | None]
@@ -50,27 +51,24 @@ class Evidence:
         self._bundles_over = bundles_over
         self._proofs: dict[int, _Proof | None] = {}
 
-    def verify(self, rows: Iterable[RecordRow]) -> dict[bytes, bool]:
-        """Return for each record whether signed bytes for it are in the journal and hold."""
-        return {row.cid: self._is_proven(row) for row in rows}
+    def verify(
+        self, rows: Iterable[RecordRow], links: Mapping[bytes, Iterable[EdgeRow]]
+    ) -> dict[bytes, bool]:
+        """Return for each record whether signed bytes for it are in the journal, hold, and say
+        everything that the index shows of it.
+        """
+        return {row.cid: self._is_proven(row, links.get(row.cid, ())) for row in rows}
 
-    def _is_proven(self, row: RecordRow) -> bool:
+    def _is_proven(self, row: RecordRow, links: Iterable[EdgeRow]) -> bool:
         entry = self._entry_at(row.place)
         if entry is None:
             return False
         if entry[0] is Entry.BUNDLE:
-            return self._proves(row.place, row)
-        return self._is_own_record(entry, row) and any(
-            self._proves(bundle.place, row)
-            for bundle in self._bundles_over(row.feed, row.epoch, row.sequence)
-        )
-
-    def _is_own_record(self, entry: Found, row: RecordRow) -> bool:
-        """Tell whether the entry holds the bytes of ``row``; our records and headers lie apart."""
-        kind, body = entry
-        if kind is not Entry.RECORD:
-            return False
-        return CID.of(RecordBody.decode(body).record) == row.cid
+            is_signed = self._proves(row.place, row)
+        else:
+            bundles = self._bundles_over(row.feed, row.epoch, row.sequence)
+            is_signed = any(self._proves(bundle.place, row) for bundle in bundles)
+        return is_signed and _says(_bytes_of(entry, row), row, links)
 
     def _proves(self, place: int, row: RecordRow) -> bool:
         if place not in self._proofs:
@@ -88,6 +86,29 @@ def reader_of(journal: Journal) -> EntryAt:
         return None
 
     return entry_at
+
+
+def _bytes_of(entry: Found, row: RecordRow) -> bytes | None:
+    """Return the record's bytes in its journal entry; our own records and headers lie apart."""
+    kind, body = entry
+    try:
+        if kind is Entry.RECORD:
+            return RecordBody.decode(body).record
+        if kind is Entry.BUNDLE:
+            bundle = Bundle.decode(body)
+            return bundle.records[row.sequence - bundle.header.first_sequence]
+    except (RemoteProtocolError, IndexError):
+        pass  # no whole record is there
+    return None
+
+
+def _says(encoded: bytes | None, row: RecordRow, links: Iterable[EdgeRow]) -> bool:
+    """Tell whether a record's bytes are those of ``row`` and say what it and ``links`` show."""
+    if encoded is None or CID.of(encoded) != row.cid:
+        return False
+    record = Record.decode(encoded)
+    told = row_of(encoded, (row.feed, row.epoch, row.sequence), row.place)
+    return told == row and set(links) <= set(edges_of(CID(row.cid), record))
 
 
 def _read_proof(entry: Found | None) -> _Proof | None:

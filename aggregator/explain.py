@@ -28,7 +28,7 @@ def explain(closure: Closure, verified: Mapping[bytes, bool]) -> dict[str, Any]:
 
     ``verified`` of the whole answer means that every record listed is, not that nothing is missing.
     """
-    run = closure.first(RUN)
+    run, accepted = _accepted_run(closure)
     return {
         "cid": str(closure.start),
         "kind": _kind(closure),
@@ -40,7 +40,7 @@ def explain(closure: Closure, verified: Mapping[bytes, bool]) -> dict[str, Any]:
         "software": _block(closure, run.environment if run else None),
         "hardware": _block(closure, run.hardware if run else None),
         "worker": peer_id_of(run.feed) if run else None,
-        "submitter": _submitter(closure, run),
+        "submitter": _submitter(closure, run, accepted),
         "execution": plain(attributes_of(run)) if run else None,
         "records": [
             _record(closure, row, verified.get(row.cid, False)) for row in closure.records.values()
@@ -102,7 +102,7 @@ def _used(closure: Closure, run: RecordRow | None, role: str) -> str | None:
 
 
 def _model(closure: Closure, run: RecordRow | None) -> dict[str, Any] | None:
-    registered = closure.first(REGISTERED)
+    registered = _registration(closure, run)
     attributes = attributes_of(registered) if registered else {}
     name = (attributes_of(run) if run else {}).get("model") or attributes.get("name")
     cid = _used(closure, run, "model")
@@ -111,6 +111,13 @@ def _model(closure: Closure, run: RecordRow | None) -> dict[str, Any] | None:
     if cid is None and name is None:
         return None
     return {"name": name, "cid": cid, "registered": plain(attributes)}
+
+
+def _registration(closure: Closure, run: RecordRow | None) -> RecordRow | None:
+    """Return the registration of the model by the worker itself, else by whoever is nearest."""
+    rows = [row for row in closure.records.values() if row.kind == REGISTERED]
+    own = (row for row in rows if run is not None and row.feed == run.feed)
+    return next(own, rows[0] if rows else None)
 
 
 def _input(closure: Closure, run: RecordRow | None) -> str | None:
@@ -130,9 +137,28 @@ def _block(closure: Closure, cid: bytes | None) -> dict[str, Any] | None:
     return {"cid": text(cid), **(plain(attributes_of(row)) if row else {})}
 
 
-def _submitter(closure: Closure, run: RecordRow | None) -> str | None:
-    """Return who asked for the job: by its own signed record, else as the worker's record says."""
-    own = closure.first(SUBMITTED) or closure.first(ACCEPTED)
+def _accepted_run(closure: Closure) -> tuple[RecordRow | None, RecordRow | None]:
+    """Return the run whose result was accepted, and its acceptance: both peers' own signed words
+    that agree. Without one, the nearest run: another attempt, or one nobody accepted yet.
+    """
+    for accepted in (row for row in closure.records.values() if row.kind == ACCEPTED):
+        for link in closure.targets(accepted.cid, INFORMED_BY):
+            run = closure.records.get(link.target)
+            if run is not None and run.kind == RUN and _agree(run, accepted):
+                return run, accepted
+    return closure.first(RUN), None
+
+
+def _agree(run: RecordRow, accepted: RecordRow) -> bool:
+    """Whether the worker names the submitter that signed the acceptance, and it the worker."""
+    return attributes_of(accepted).get("worker") == peer_id_of(run.feed) and attributes_of(run).get(
+        "submitter"
+    ) == peer_id_of(accepted.feed)
+
+
+def _submitter(closure: Closure, run: RecordRow | None, accepted: RecordRow | None) -> str | None:
+    """Return who asked for the job: who signed its acceptance, else as the worker's record says."""
+    own = accepted or (None if run else closure.first(SUBMITTED))
     if own is not None:
         return peer_id_of(own.feed)
     return plain(attributes_of(run).get("submitter")) if run else None

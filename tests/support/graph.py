@@ -8,6 +8,7 @@ from typing import Any
 from peer.rows import GENERATED, INFORMED_BY, USED, Batch, EdgeRow, RecordRow
 from protocols import dagcbor
 from protocols.cid import CID
+from protocols.keys import peer_id_of
 
 Links = dict[str, CID]
 
@@ -111,6 +112,7 @@ class OneJob:
             job_id=job_id,
             model="minilm",
             items=3,
+            submitter=peer_id_of(SUBMITTER),
         )
         self.accepted = graph.record(
             "job.accepted",
@@ -118,6 +120,7 @@ class OneJob:
             used={"output": self.output},
             informed_by=(self.submitted, self.run),
             job_id=job_id,
+            worker=peer_id_of(WORKER),
         )
 
     @property

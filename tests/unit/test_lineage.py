@@ -207,3 +207,22 @@ def test_the_answer_for_a_model_names_it() -> None:
     assert answer["model"]["cid"] == str(job.model)
     assert answer["worker"] is None
     assert SUBMITTER not in {row.feed for row in closure.records.values()}
+
+
+def test_strangers_and_lost_attempts_do_not_pass_for_the_worker_or_the_submitter() -> None:
+    graph = Graph()
+    graph.record("job.submitted", OTHER, generated={"input": entity("input " + "6a" * 16)})
+    graph.record(
+        "job.run",
+        OTHER,
+        generated={"output": entity("output " + "6a" * 16)},
+        model="evil",
+        submitter=peer_id_of(OTHER),
+    )
+    job = OneJob(graph)
+
+    answer = explain(trace(graph, job.output), {})
+
+    assert answer["worker"] == peer_id_of(WORKER)
+    assert answer["submitter"] == peer_id_of(SUBMITTER)
+    assert answer["model"]["name"] == "minilm"
