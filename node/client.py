@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from peer.control import DaemonDownError
+
 if TYPE_CHECKING:
     from peer.control import ControlClient
 
@@ -61,4 +63,8 @@ def run(
                 pass
             case _:
                 pass  # a newer daemon may say more
+    if not summary:
+        raise DaemonDownError(
+            "the node stopped before the job had its result", hint="start it and run the job again"
+        )
     return JobOutcome(bytes(output), summary)

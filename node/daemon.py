@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import trio
 
@@ -36,9 +37,12 @@ from peer.journal import Journal
 from peer.presence import Network, Presence
 from peer.recorder import Recorder
 from peer.service import running, wait_for_stop
+from protocols.limits import DRAIN_S
 from protocols.membership import ADMITTER, AGGREGATOR, FEED_PROTOCOL
 
 log = logging.getLogger(__name__)
+
+LAST_LINES_S: Final = 0.25  # for clients to read the results that have just come
 
 
 @dataclass(slots=True)
@@ -54,6 +58,7 @@ class Node:
     models: ModelStore
     runners: RunnerPool
     offerer: Offerer
+    ledger: JobLedger
     submitter: Submitter
     worker: Worker
     admitter: Admitter | None
@@ -111,6 +116,7 @@ async def main(home: Home, config: NodeConfig, effects: Effects) -> None:
                     models=models,
                     runners=runners,
                     offerer=offerer,
+                    ledger=ledger,
                     submitter=submitter,
                     worker=worker,
                     admitter=admitter,
@@ -122,7 +128,11 @@ async def main(home: Home, config: NodeConfig, effects: Effects) -> None:
                 )
                 await wait_for_stop()
                 log.info("node stopping", extra={"jobs": worker.unfinished})
-                await worker.drain()
+                with trio.move_on_after(DRAIN_S):
+                    async with trio.open_nursery() as draining:
+                        draining.start_soon(worker.drain)
+                        draining.start_soon(submitter.drain)
+                    await trio.sleep(LAST_LINES_S)
                 clients.cancel_scope.cancel()
             await feeds.cut_all()
         log.info("node down")

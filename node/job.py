@@ -10,9 +10,15 @@ from node.manifest import ModelDamagedError, reinstall_hint
 from node.placement import AUTO, Candidate, JobNeeds, explain
 from protocols.cid import CID
 from protocols.errors import CoveyError, JobFailed, Refused
-from protocols.job import JOB_ID_BYTES, Refuse
+from protocols.job import CODE, JOB_ID_BYTES, Refuse
 from protocols.keys import PeerId
-from protocols.limits import MAX_BUDGET_MS, MAX_JOB_INPUT_BYTES
+from protocols.limits import (
+    MAX_BUDGET_MS,
+    MAX_CODE_CHARS,
+    MAX_ITEMS,
+    MAX_JOB_INPUT_BYTES,
+    MAX_NAME_CHARS,
+)
 from protocols.session import JobState
 from protocols.submitter_job import SubmitterJob
 
@@ -73,6 +79,13 @@ def check(spec: JobSpec) -> None:
     """Raise ``InputError`` for a job that can't be."""
     if len(spec.job_id) != JOB_ID_BYTES:
         raise InputError(f"a job id has {JOB_ID_BYTES} bytes, not {len(spec.job_id)}")
+    if not 0 <= spec.items <= MAX_ITEMS:
+        raise InputError(f"a job has 0 to {MAX_ITEMS} items, not {spec.items}")
+    for word in (spec.kind.replace(".", "-"), spec.precision):
+        if len(word) > MAX_CODE_CHARS or not CODE.fullmatch(word):
+            raise InputError(f"{word[:40]!r} is no kind and no precision")
+    if not 0 < len(spec.model) <= MAX_NAME_CHARS:
+        raise InputError(f"a model's name has 1 to {MAX_NAME_CHARS} characters")
     if len(spec.input) > MAX_JOB_INPUT_BYTES:
         raise InputError(
             f"the input has {len(spec.input)} bytes, a job takes {MAX_JOB_INPUT_BYTES}",

@@ -45,7 +45,7 @@ def show_record(store: Store, query: Query) -> dict[str, Any]:
         "environment": str(CID(row.environment)) if row.environment else None,
         "hardware": str(CID(row.hardware)) if row.hardware else None,
         "links": links,
-        "attributes": _json(dagcbor.decode(row.attributes)),
+        "attributes": plain(dagcbor.decode(row.attributes)),
     }
 
 
@@ -100,8 +100,8 @@ def _cid(text: str) -> CID:
         raise InputError(f"{text!r} is not a CID", hint="a CID begins with baf") from error
 
 
-def _json(value: Any) -> Any:
-    """A DAG-CBOR value as JSON: CIDs as text, bytes as hexadecimal."""
+def plain(value: Any) -> Any:
+    """Return a DAG-CBOR value as JSON: CIDs as text, bytes as hexadecimal."""
     match value:
         case CID():
             return str(value)
@@ -109,9 +109,9 @@ def _json(value: Any) -> Any:
             return value.hex()
         case dict():
             fields = cast("dict[str, Any]", value)
-            return {key: _json(inner) for key, inner in fields.items()}
+            return {key: plain(inner) for key, inner in fields.items()}
         case list():
-            return [_json(inner) for inner in cast("list[Any]", value)]
+            return [plain(inner) for inner in cast("list[Any]", value)]
         case _:
             return value
 

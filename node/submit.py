@@ -104,6 +104,8 @@ class Submitter:
         self._salts = salts
         self._effects = effects
         self._runs: dict[bytes, _Run | None] = {}
+        self._is_draining = False
+        self._ended = trio.Event()
         self._fences: OrderedDict[bytes, int] = OrderedDict()
         """The last fence of each job that ended lately, for clients that submit it again."""
         sessions.subscribe(
@@ -142,6 +144,7 @@ class Submitter:
             return await self._accept(machine, outgoing, submitted, watch)
         finally:
             del self._runs[spec.job_id]
+            self._ended.set()
 
     def cancel(self, job_id: bytes) -> bool:
         """Cancel a job that is being submitted; its ``run`` raises. Tell whether there was one."""
@@ -151,7 +154,16 @@ class Submitter:
         self._perform(run, run.machine.cancel())
         return True
 
+    async def drain(self) -> None:
+        """Refuse new jobs, and return when those at hand have ended."""
+        self._is_draining = True
+        while self._runs:
+            self._ended = trio.Event()
+            await self._ended.wait()
+
     def _reserve(self, job_id: bytes) -> None:
+        if self._is_draining:
+            raise Refused("this node is stopping", code="draining")
         if job_id in self._runs:
             raise Refused("this job is already being submitted", code="already-running")
         if len(self._runs) >= MAX_SUBMITTER_JOBS:

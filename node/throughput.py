@@ -17,6 +17,9 @@ FIXED_S: Final = 0.01  # a step's cost however little it computes, until jobs of
 SPREAD_MIN: Final = 0.01  # of the work, relative: jobs more alike than that say nothing of a slope
 
 
+REACH: Final = 50  # what tiny jobs tell, times more than that, is noise times a large number
+
+
 @dataclass(slots=True)
 class _Line:
     """Sums over jobs, each weighted by its age: count, work, time, and their products."""
@@ -26,8 +29,10 @@ class _Line:
     time: float = 0.0
     work_work: float = 0.0
     work_time: float = 0.0
+    largest: int = 0
 
     def add(self, work: int, time_s: float) -> None:
+        self.largest = max(self.largest, work)
         self.count = self.count * DECAY + 1
         self.work = self.work * DECAY + work
         self.time = self.time * DECAY + time_s
@@ -67,13 +72,14 @@ class Throughput:
         self, key: Hashable, *, items: int, size_bytes: int, is_warm: bool
     ) -> float | None:
         """Return how long a job will keep a runner busy, with its start if none is warm; None when
-        no job was seen yet.
+        no job was seen yet that tells about one of this size.
         """
         line = self._lines.get(key)
-        if line is None:
+        work = _work(items, size_bytes)
+        if line is None or work > REACH * line.largest:
             return None
         load_s = 0.0 if is_warm else self._loads_s.get(key, 0.0)
-        return line.at(_work(items, size_bytes)) + load_s
+        return line.at(work) + load_s
 
 
 def _work(items: int, size_bytes: int) -> int:

@@ -5,6 +5,7 @@ jobs.
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -17,7 +18,7 @@ from starlette.routing import Route
 
 from node.errors import InputError
 from node.job import JobSpec
-from node.reading import READERS
+from node.reading import READERS, plain
 from peer.addresses import announced
 from peer.control import answer_error, json_lines
 from protocols.errors import CoveyError
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from peer.directory import Entry
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+log = logging.getLogger(__name__)
 
 OUTPUT_LINE_BYTES: Final = (
     192 << 10
@@ -185,6 +188,11 @@ class ControlApi:
                 except CoveyError as error:
                     await send.send(error)
                     return
+                except Exception as error:  # the boundary of a job: nothing it does ends the node
+                    log.exception("submission failed", extra={"job": spec.job_id.hex()})
+                    await self._node.ledger.report(error)
+                    await send.send(CoveyError("this node failed at the job", code="node-fault"))
+                    return
                 for start in range(0, len(result.output), OUTPUT_LINE_BYTES):
                     piece = result.output[start : start + OUTPUT_LINE_BYTES]
                     await send.send({"output": base64.b64encode(piece).decode()})
@@ -224,7 +232,7 @@ def _peer_row(entry: Entry) -> dict[str, Any]:
         "is_connected": entry.is_connected,
         "roles": list(entry.certificate.roles),
         "addresses": list(entry.addresses),
-        "capabilities": advert.capabilities if advert else None,
+        "capabilities": plain(advert.capabilities) if advert else None,
         "models": [model.name for model in advert.models] if advert else [],
         "software": advert.software if advert else None,
     }
