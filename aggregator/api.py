@@ -54,6 +54,7 @@ class Api:
             Route("/groups/{id}", self.group),
             Route("/issues", self.issues),
             Route("/lineage/{cid}", self.lineage),
+            Route("/check", self.check),
             Route("/rebuild", self.rebuild, methods=["POST"]),
             *self._watching(),
         ]
@@ -110,6 +111,11 @@ class Api:
         await self._refresh()
         await self._answers.index.catch_up()
         return JSONResponse(await self._answers.lineage(*question))
+
+    async def check(self, _request: Request) -> Response:
+        """What is wrong with journal and index. What peers have not sent yet is asked for first."""
+        await self._refresh()
+        return JSONResponse(await self._answers.check(self._around()))
 
     async def rebuild(self, _request: Request) -> Response:
         """Make the index anew."""
