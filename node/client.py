@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from peer.control import DaemonDownError
+
 if TYPE_CHECKING:
     from peer.control import ControlClient
 
@@ -22,6 +24,9 @@ class JobRequest:
     precision: str = "auto"
     peer: str | None = None
     timeout_s: float = 600.0
+    job_id: str | None = None
+    """32 hexadecimal digits: with the same ones, a job may be submitted again when its answer was
+    lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,8 @@ def run(
     }
     if job.peer:
         query["peer"] = job.peer
+    if job.job_id:
+        query["job_id"] = job.job_id
     output = bytearray()
     summary: dict[str, Any] = {}
     for event in control.post_lines("/run", content=job.input, query=query):
@@ -61,4 +68,9 @@ def run(
                 pass
             case _:
                 pass  # a newer daemon may say more
+    if not summary:
+        raise DaemonDownError(
+            "the daemon went away before the job's end",
+            hint="with a --job-id, the same job may be submitted again",
+        )
     return JobOutcome(bytes(output), summary)

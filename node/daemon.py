@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import trio
 
+from node.accepted import AcceptedJobs
 from node.admission import Admission
 from node.api.control import ControlApi
 from node.config import NodeConfig
@@ -19,6 +20,7 @@ from node.runners import RunnerPool
 from node.salts import Salts
 from node.sessions import Sessions
 from node.store import Store
+from node.submissions import Submissions
 from node.submit import Submitter
 from node.worker import Worker
 from peer import control, logs
@@ -54,7 +56,7 @@ class Node:
     models: ModelStore
     runners: RunnerPool
     offerer: Offerer
-    submitter: Submitter
+    submissions: Submissions
     worker: Worker
     admitter: Admitter | None
     nursery: trio.Nursery
@@ -86,7 +88,7 @@ async def main(home: Home, config: NodeConfig, effects: Effects) -> None:
         ledger = JobLedger(recorder, origin("node", offerer.software), effects)
         sessions = Sessions(transport, directory, ledger)
         salts = Salts(journal, effects)
-        submitter = Submitter(directory, sessions, ledger, salts, effects)
+        submitter = Submitter(directory, sessions, ledger, salts, AcceptedJobs(journal))
         admission = Admission(directory, models, runners)
         worker = Worker(sessions, admission, models, runners, ledger)
         exchange = Exchange(transport, feeds, _policy(config, directory))
@@ -110,7 +112,7 @@ async def main(home: Home, config: NodeConfig, effects: Effects) -> None:
                     models=models,
                     runners=runners,
                     offerer=offerer,
-                    submitter=submitter,
+                    submissions=Submissions(submitter, clients),
                     worker=worker,
                     admitter=admitter,
                     nursery=clients,

@@ -21,6 +21,7 @@ from node.reading import READERS
 from peer.addresses import announced
 from peer.control import HANDLERS, json_lines
 from protocols.errors import CoveyError
+from protocols.job import JOB_ID_BYTES
 from protocols.keys import peer_id_of
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class RunQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     precision: str = "auto"
     peer: str | None = None
     timeout_s: float = 600.0
+    job_id: str | None = None
+    """Chosen by the client: submitted again with it, a job is attached to and not done twice."""
 
 
 class TicketBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -146,7 +149,7 @@ class ControlApi:
         if not 0 < query.timeout_s <= MAX_TIMEOUT_S:
             raise InputError(f"the timeout must lie between 0 and {MAX_TIMEOUT_S:.0f} seconds")
         spec = JobSpec(
-            job_id=self._node.effects.token(16),
+            job_id=_job_id(query.job_id) or self._node.effects.token(JOB_ID_BYTES),
             kind=query.kind,
             model=query.model,
             precision=query.precision,
@@ -181,7 +184,7 @@ class ControlApi:
         with suppress(trio.BrokenResourceError), scope:  # broken: the client went away
             async with send:
                 try:
-                    result = await self._node.submitter.run(spec, on_progress)
+                    result = await self._node.submissions.run(spec, on_progress)
                 except CoveyError as error:
                     await send.send(error)
                     return
@@ -196,6 +199,19 @@ def _parse(values: dict[str, Any], schema: type[T]) -> T:
         return msgspec.convert(values, type=schema, strict=False)
     except msgspec.ValidationError as error:
         raise InputError(f"the request is not understood: {error}") from error
+
+
+def _job_id(text: str | None) -> bytes | None:
+    try:
+        job_id = bytes.fromhex(text) if text is not None else None
+    except ValueError:
+        job_id = b""
+    if job_id is not None and len(job_id) != JOB_ID_BYTES:
+        raise InputError(
+            f"{text!r} is not a job id",
+            hint=f"a job id is {2 * JOB_ID_BYTES} random hexadecimal digits: openssl rand -hex 16",
+        )
+    return job_id
 
 
 def _summary(spec: JobSpec, result: JobResult) -> dict[str, Any]:

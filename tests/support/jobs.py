@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from node.accepted import AcceptedJobs
 from node.admission import Admission
 from node.ledger import JobLedger
 from node.salts import Salts
@@ -100,7 +101,8 @@ class JobMesh:
         runners = runners or FakeRunnerPool()
         models = models or FakeModels({MODEL: model_of(MODEL)})
         admission = Admission(directory, models, runners)
-        salts = Salts(MemoryJournal(), effects)
+        journal = MemoryJournal()
+        salts = Salts(journal, effects)
         node = JobNode(
             key=key,
             membership=self.mesh.membership(key, *(roles or ("submitter", "worker"))),
@@ -109,7 +111,7 @@ class JobMesh:
             effects=effects,
             recorder=recorder,
             sessions=sessions,
-            submitter=Submitter(directory, sessions, ledger, salts, effects),
+            submitter=Submitter(directory, sessions, ledger, salts, AcceptedJobs(journal)),
             worker=Worker(sessions, admission, models, runners, ledger),
             runners=runners,
             speed=speed,
