@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import trio
@@ -70,6 +71,15 @@ def run(home: Home, environ: Mapping[str, str]) -> None:
 
 async def main(home: Home, config: NodeConfig, effects: Effects) -> None:
     """Run a node until told to stop; then drain, flush and return."""
+    async with started(home, config, effects):
+        await wait_for_stop()
+        log.info("node stopping")
+    log.info("node down")
+
+
+@asynccontextmanager
+async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGenerator[Node]:
+    """Run a node, control API included, while the block runs; then drain and flush."""
     async with home.locked():
         identity = Identity.load(home.path)
         check_membership(identity, effects.now_us())
@@ -119,12 +129,10 @@ async def main(home: Home, config: NodeConfig, effects: Effects) -> None:
                 log.info(
                     "node up", extra={"peer": identity.peer_id, "listening": transport.addresses}
                 )
-                await wait_for_stop()
-                log.info("node stopping", extra={"jobs": worker.unfinished})
+                yield node
                 await worker.drain()
                 clients.cancel_scope.cancel()
             await feeds.cut_all()
-        log.info("node down")
 
 
 def _network(config: NodeConfig) -> Network:
