@@ -24,19 +24,20 @@ from node.worker import Worker
 from peer import control, logs
 from peer.capture import origin
 from peer.config import load
-from peer.directory import Directory
 from peer.effects import Effects, system_effects
-from peer.exchange import Exchange, Policy
+from peer.exchange import Exchange, policy_of
 from peer.feeds import Feeds
 from peer.home import Home
-from peer.identity import Identity, check_membership
+from peer.identity import Identity
 from peer.index import Index
 from peer.join import Admitter, open_admitter
 from peer.journal import Journal
+from peer.member import check_membership
 from peer.presence import Network, Presence
 from peer.recorder import Recorder
+from peer.revocations import Revocations
 from peer.service import running, wait_for_stop
-from protocols.membership import ADMITTER, AGGREGATOR, FEED_PROTOCOL
+from protocols.membership import ADMITTER
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ async def main(home: Home, config: NodeConfig, effects: Effects) -> None:
     """Run a node until told to stop; then drain, flush and return."""
     async with home.locked():
         identity = Identity.load(home.path)
-        check_membership(identity, effects.now_us())
+        check_membership(identity, effects)
         identity.next_boot()
         journal = Journal.open(home.journal)
         feeds = Feeds(journal, identity.key, effects)
@@ -89,8 +90,8 @@ async def main(home: Home, config: NodeConfig, effects: Effects) -> None:
         submitter = Submitter(directory, sessions, ledger, salts, effects)
         admission = Admission(directory, models, runners)
         worker = Worker(sessions, admission, models, runners, ledger)
-        exchange = Exchange(transport, feeds, _policy(config, directory))
-        admitter = _admitter(identity, effects)
+        exchange = Exchange(transport, feeds, policy_of(directory, shares=config.share))
+        admitter = _admitter(identity, effects, presence.revocations)
         if admitter is not None:
             admitter.serve(transport)
         async with (
@@ -136,14 +137,6 @@ def _network(config: NodeConfig) -> Network:
     )
 
 
-def _policy(config: NodeConfig, directory: Directory) -> Policy:
-    return Policy(
-        may_pull=lambda peer: directory.may(peer, FEED_PROTOCOL),
-        may_acknowledge=lambda peer: AGGREGATOR in directory.roles(peer),
-        shares=config.share,
-    )
-
-
-def _admitter(identity: Identity, effects: Effects) -> Admitter | None:
+def _admitter(identity: Identity, effects: Effects, revocations: Revocations) -> Admitter | None:
     is_admitter = ADMITTER in identity.member.certificate.roles
-    return open_admitter(identity, effects) if is_admitter else None
+    return open_admitter(identity, effects, revocations) if is_admitter else None
