@@ -92,6 +92,9 @@ class OwnFeed:
         self._uncut: list[_Uncut] = []
         self._blocks: set[CID] = set()
         self._claimed = (0, 0)
+        self.is_stopped = False
+        """Whether another instance of our key is alive: records are kept, and signed by a later
+        run."""
         self._is_live = False  # during the replay, later entries may say that we rose already
         self._ready = _Ready()
         self._cutting = trio.Lock()
@@ -203,6 +206,8 @@ class OwnFeed:
         task_status.started()
         while True:
             await self._wait_due()
+            if self.is_stopped:
+                await trio.sleep_forever()
             try:
                 await self.cut()
             except JournalFullError as error:
@@ -216,6 +221,8 @@ class OwnFeed:
         then.
         """
         async with self._cutting:
+            if self.is_stopped:
+                return None
             self._rise()
             taken = self._next_cut()
             if not taken:
