@@ -179,7 +179,10 @@ def _group(group: Group) -> dict[str, Any]:
         "peers": list(group.peers),
         "issue": group.issue,
         "issue_where": group.filed.where if group.filed else None,
-        "duplicate_issues": [each.number for each in group.duplicates],
+        "issues": [
+            {"tracker": each.tracker, "number": each.number, "where": each.where}
+            for each in group.issues
+        ],
         "first_seen": moment(group.first_seen_us),
         "last_seen": moment(group.last_seen_us),
         "fingerprints": list(group.fingerprints),

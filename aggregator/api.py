@@ -26,6 +26,15 @@ from protocols.errors import CoveyError
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1")
 
 
+async def sync_without_daemon() -> dict[str, Any]:
+    """Stand for the filer where no daemon runs."""
+    raise CoveyError(
+        "only a running aggregator reads issues back",
+        code="daemon-down",
+        hint="start it with `covey-aggregator up`",
+    )
+
+
 class Api:
     """The handlers over one aggregator's answers; ``around`` is asked anew by each."""
 
@@ -35,14 +44,16 @@ class Api:
         metrics: Metrics,
         around: Callable[[], Surroundings],
         refresh: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
+        sync: Callable[[], Awaitable[dict[str, Any]]] = sync_without_daemon,
     ) -> None:
-        """``refresh`` brings in what peers have not sent yet; a command without a daemon has
-        none.
+        """``refresh`` brings in what peers have not sent yet, ``sync`` what people did to issues; a
+        command without a daemon has neither.
         """
         self._answers = answers
         self._metrics = metrics
         self._around = around
         self._refresh = refresh
+        self._sync = sync
 
     def control(self) -> Starlette:
         """Return the application for the control socket, whose owner may ask and do everything."""
@@ -53,6 +64,7 @@ class Api:
             Route("/groups", self.groups),
             Route("/groups/{id}", self.group),
             Route("/issues", self.issues),
+            Route("/issues/sync", self.sync, methods=["POST"]),
             Route("/lineage/{cid}", self.lineage),
             Route("/rebuild", self.rebuild, methods=["POST"]),
             *self._watching(),
@@ -95,6 +107,10 @@ class Api:
     async def issues(self, _request: Request) -> Response:
         """Every issue of the mesh."""
         return JSONResponse(self._answers.issues())
+
+    async def sync(self, _request: Request) -> Response:
+        """Read back what people did to issues in their trackers."""
+        return JSONResponse(await self._sync())
 
     async def lineage(self, request: Request) -> Response:
         """What made an output. What is not known yet is asked for before the answer is no."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, closing, contextmanager
 from functools import partial
 from importlib.metadata import version
 
@@ -12,13 +12,13 @@ import trio
 
 from aggregator.answers import Surroundings
 from aggregator.api import Api
-from aggregator.config import AggregatorConfig
+from aggregator.config import AggregatorConfig, Github, read_token
 from aggregator.config import Metrics as MetricsConfig
 from aggregator.core import opened
-from aggregator.intake import filer_of
+from aggregator.desk import Desk
 from aggregator.metrics import Metrics
 from aggregator.policy import Mesh
-from aggregator.trackers import InThread
+from aggregator.trackers import InThread, Tracker
 from aggregator.trackers.folder import FolderTracker
 from peer import control, logs
 from peer.adverts import Offering
@@ -41,11 +41,31 @@ def run(home: Home, environ: Mapping[str, str]) -> None:
     """Run the aggregator of ``home`` until SIGTERM or SIGINT; raise ``CoveyError`` if it cannot."""
     config = load(AggregatorConfig, home.config, environ).values
     logs.configure(config.log.level)
-    trio.run(main, home, config, system_effects())
+    with trackers(home, config.github, environ) as chosen:
+        trio.run(main, home, config, chosen, system_effects())
 
 
-async def main(home: Home, config: AggregatorConfig, effects: Effects) -> None:
-    """Run an aggregator until told to stop; then stop accepting, flush and return."""
+@contextmanager
+def trackers(
+    home: Home, config: Github, environ: Mapping[str, str]
+) -> Generator[tuple[Tracker, ...]]:
+    """Choose where issues go: always to files in the home, and to GitHub where that is set up."""
+    folder = InThread(FolderTracker(home.path))
+    if not config.repo:
+        yield (folder,)
+        return
+    from aggregator.trackers.github import GithubTracker  # 20 MB that few aggregators need
+
+    with closing(GithubTracker(config.repo, config.api, read_token(config, environ))) as github:
+        yield (folder, InThread(github))
+
+
+async def main(
+    home: Home, config: AggregatorConfig, chosen: tuple[Tracker, ...], effects: Effects
+) -> None:
+    """Run an aggregator that files in the chosen trackers, until told to stop; then stop accepting,
+    flush and return.
+    """
     async with home.locked():
         identity = Identity.load(home.path)
         check_membership(identity, effects.now_us())
@@ -57,15 +77,16 @@ async def main(home: Home, config: AggregatorConfig, effects: Effects) -> None:
             exchange = Exchange(transport, feeds, _policy(directory))
             presence.greeter.on_met(exchange.peer_up)
             transport.on_connection(partial(_connection_changed, exchange))
-            tracker = InThread(FolderTracker(home.path))
-            filer_for = filer_of(tracker, Recorder(feeds, effects), config.filing, identity)
-            sorting = partial(intake.run, filer_for, lambda: Mesh(True, len(directory)))
-            api = Api(answers, Metrics(), partial(_around, presence), exchange.refresh)
+            recorder = Recorder(feeds, effects)
+            desk = Desk(
+                intake, identity, recorder, config.filing, lambda: Mesh(True, len(directory))
+            )
+            api = Api(answers, Metrics(), partial(_around, presence), exchange.refresh, desk.sync)
             serving = partial(control.serve, api.control(), home.control_socket)
             async with (
                 running(feeds.run),
                 presence.started(),
-                running(exchange.run, sorting),
+                running(exchange.run, intake.run, partial(desk.run, chosen)),
                 _watching(api, config.metrics),
                 running(serving),
             ):

@@ -20,6 +20,8 @@ INTENT_KIND: Final = "issue.intent"
 FILED_KIND: Final = "issue.filed"
 
 GroupId = Annotated[str, Meta(pattern="^[0-9a-f]{12}$")]
+TrackerName = Annotated[str, Meta(max_length=300)]
+"""Which tracker, so that a number is never taken for one of another repository."""
 Where = Annotated[str, Meta(max_length=500)]
 
 
@@ -28,10 +30,10 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``merge`` moves all of ``group`` to ``into``; ``split`` takes ``fingerprints`` out of ``group``,
     each to a group of its own; ``resolve`` closes it as fixed, until a release newer than all of
-    ``releases`` has it again; ``ignore`` closes it for good.
+    ``releases`` has it again; ``ignore`` closes it for good; ``reopen`` takes either back.
     """
 
-    action: Literal["merge", "split", "resolve", "ignore"]
+    action: Literal["merge", "split", "resolve", "ignore", "reopen"]
     group: GroupId
     into: Annotated[str, Meta(pattern="^([0-9a-f]{12})?$")] = ""
     fingerprints: Annotated[tuple[Digest, ...], Meta(max_length=100)] = ()
@@ -39,13 +41,15 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     revision: Annotated[int, Meta(ge=1, le=1 << 53)]
     """One above the highest that its maker had seen: clocks may be wrong, this order is not."""
     time_us: Moment
+    source: Annotated[str, Meta(max_length=500)] = ""
+    """The closing of an issue from which it was read, if it was: ``trackers.Seen.closing``."""
 
 
 class Intent(msgspec.Struct, frozen=True, kw_only=True):
     """The filer is about to create an issue: from now on, look for it before creating one."""
 
     group: GroupId
-    tracker: Name
+    tracker: TrackerName
     time_us: Moment
 
 
@@ -53,7 +57,7 @@ class Filed(msgspec.Struct, frozen=True, kw_only=True):
     """The group has this issue."""
 
     group: GroupId
-    tracker: Name
+    tracker: TrackerName
     number: Annotated[int, Meta(ge=1, le=1 << 53)]
     where: Where
     """For people: a URL, or a file's name within the aggregator's home."""

@@ -17,7 +17,7 @@ from typing import Final
 
 from aggregator.decisions import Filed
 from aggregator.groups import Group
-from aggregator.trackers import Draft
+from aggregator.trackers import ClosedAs, Draft
 from protocols.report import ExceptionInfo, Frame, Report
 
 MAX_TITLE_CHARS: Final = 200  # GitHub allows 256
@@ -34,6 +34,12 @@ _STATUS_WORDS: Final = {
     "ignored": "Ignored",
     "regressed": "Back after it was resolved",
 }
+_CLOSED_AS: Final[dict[str, ClosedAs]] = {
+    "open": "",
+    "resolved": "completed",
+    "ignored": "not_planned",
+    "regressed": "",
+}
 
 
 def marker_of(group_id: str) -> str:
@@ -41,12 +47,23 @@ def marker_of(group_id: str) -> str:
     return f"<!-- covey-fault:{group_id} v1 -->"
 
 
-def draft_of(group: Group) -> Draft:
-    """Return the issue of a group; equal groups give equal drafts."""
+def marker_in(body: str) -> str | None:
+    """Return the marker that stands in a body on a line of its own; ours is the first."""
+    found = _MARKER.search(body)
+    return found[0] if found else None
+
+
+_MARKER: Final = re.compile(r"^<!-- covey-fault:[0-9a-f]{12} v1 -->$", re.MULTILINE)
+
+
+def draft_of(group: Group, filed: Filed | None = None) -> Draft:
+    """Return the issue of a group; equal groups give equal drafts.
+
+    ``filed`` is what it was filed as: merged groups keep an issue that has another group's name.
+    """
     is_regressed = group.status == "regressed"
     return Draft(
-        # Merged groups keep an issue that was filed under another name.
-        marker=marker_of(group.filed.group if group.filed else group.id),
+        marker=marker_of(filed.group if filed else group.id),
         title=safe_title(group.title),
         body="\n\n".join(
             (
@@ -62,18 +79,30 @@ def draft_of(group: Group) -> Draft:
         )
         + "\n",
         labels=(LABEL, REGRESSION_LABEL) if is_regressed else (LABEL,),
-        is_open=group.status in ("open", "regressed"),
+        closed_as=_CLOSED_AS[group.status],
+        closing=group.closing,
     )
 
 
-def duplicate_of(group: Group, duplicate: Filed) -> Draft:
-    """Return the closed issue of a group that a person merged into another."""
+def merged_into(group: Group, filed: Filed, duplicate: Filed) -> Draft:
+    """Return the closed issue of a group that a person merged into another, which is ``filed``."""
     return Draft(
         marker=marker_of(duplicate.group),
         title=safe_title(group.title),
-        body=f"**Merged.** This is the same fault as issue {group.issue}, which goes on.\n",
+        body=f"**Merged.** This is the same fault as issue {filed.number}, which goes on.\n",
         labels=(LABEL,),
-        is_open=False,
+        closed_as="duplicate",
+    )
+
+
+def duplicate_of(filed: Filed) -> Draft:
+    """Return the closed issue that appeared late, beside the one that was filed meanwhile."""
+    return Draft(
+        marker=marker_of(filed.group),
+        title=f"Duplicate of issue {filed.number}",
+        body=f"**Duplicate** of issue {filed.number}, made when an answer was lost.\n",
+        labels=(LABEL,),
+        closed_as="duplicate",
     )
 
 

@@ -8,13 +8,15 @@ leaves it unknown whether the issue exists. Therefore, always in this order:
 3. only if there is none, the issue is created;
 4. its number is durable.
 
-Whatever goes wrong leaves an open intent, and the next attempt begins at 2. Only one filer may run
-in a mesh: two would both find nothing at 2.
+Whatever goes wrong leaves an open intent, and the next attempt begins at 2. Only one filer a
+tracker may run in a mesh: two would both find nothing at 2. Each tracker has a filer of its own,
+with its own intents and numbers, so that one which is away holds up no other.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,15 +26,25 @@ import trio
 
 from aggregator.config import Filing
 from aggregator.decisions import Filed, Intent, Statement
-from aggregator.draft import draft_of, duplicate_of, marker_of, umbrella_of
+from aggregator.draft import draft_of, duplicate_of, marker_of, merged_into, umbrella_of
 from aggregator.groups import Group
 from aggregator.policy import CAPS, DAY_US, Context, Mesh, policy
-from aggregator.trackers import Draft, Issue, IssueGoneError, Tracker, TrackerError
+from aggregator.readback import Ruling, late_duplicates, rulings
+from aggregator.trackers import (
+    Draft,
+    DraftRefusedError,
+    Issue,
+    IssueGoneError,
+    Tracker,
+    TrackerError,
+    TrackerLaterError,
+)
 from peer.effects import Effects
 
 log = logging.getLogger(__name__)
 
 UPDATE_INTERVAL_S: Final = 3_600.0  # people unwatch what changes all the time
+REFUSED_WAIT_S: Final = 3_600.0  # a refused draft may pass once the group has changed
 _UMBRELLA: Final = "0000"  # begins an umbrella's id, which goes on with its day
 
 Record = Callable[[Intent | Filed], Awaitable[None]]
@@ -48,7 +60,7 @@ class _Shown:
 
 
 class Filer:
-    """Files and updates issues; does nothing unless it holds the mesh's filer role.
+    """Files and updates issues in one tracker, for an aggregator that holds the mesh's filer role.
 
     ``history`` is every intent and number that was recorded before, in any order.
     """
@@ -59,16 +71,14 @@ class Filer:
         record: Record,
         effects: Effects,
         config: Filing,
-        *,
-        is_filer: bool,
         history: Iterable[Statement] = (),
     ) -> None:
         self._tracker = tracker
         self._record = record
         self._effects = effects
         self._config = config
-        self._is_filer = is_filer
         self._lock = trio.Lock()
+        self._resume_at_s = -math.inf
         statements = [each for each in history if getattr(each, "tracker", None) == tracker.name]
         self._filed = {each.group: each for each in statements if isinstance(each, Filed)}
         # A create that was under way when the last process died may still take effect.
@@ -84,6 +94,11 @@ class Filer:
         self._shown: dict[str, _Shown] = {}
 
     @property
+    def tracker(self) -> str:
+        """The name of the tracker that it files in."""
+        return self._tracker.name
+
+    @property
     def open_intents(self) -> frozenset[str]:
         """Groups of which it is not known whether they have an issue."""
         return frozenset(self._unsettled)
@@ -94,17 +109,45 @@ class Filer:
         Returns the issues that became known. A tracker that fails ends the sweep with a log line;
         the next one goes on. Safe to cancel at any moment, and to call from several tasks.
         """
-        if not self._is_filer:
-            return []
         known = dict(self._filed)
         async with self._lock:
+            if trio.current_time() < self._resume_at_s:
+                return []
             try:
                 await self._reconcile()
                 await self._file_all(groups, mesh)
                 await self._update_all(groups)
             except TrackerError as error:
-                log.warning("tracker failed", extra={"code": error.code, "reason": str(error)})
+                self._rest(error)
         return [each for name, each in self._filed.items() if name not in known]
+
+    async def read_back(self, groups: Sequence[Group]) -> list[Ruling]:
+        """Return what people decided by closing and opening issues and no record says yet; close
+        issues that appeared beside the one that was filed.
+
+        Raises ``TrackerError``. It does not record the decisions: that is up to the caller.
+        """
+        async with self._lock:
+            wait_s = self._resume_at_s - trio.current_time()
+            if wait_s > 0:
+                raise TrackerLaterError(
+                    f"{self.tracker} is to be asked again in {wait_s:.0f} s", retry_after_s=wait_s
+                )
+            try:
+                seen = await self._tracker.survey()
+                for late, filed in late_duplicates(seen, self._filed.values()):
+                    await self._tracker.update(late.issue.number, duplicate_of(filed))
+                    log.info("duplicate closed", extra={"number": late.issue.number})
+            except TrackerError as error:
+                self._rest(error)
+                raise
+        return rulings(seen, groups, self.tracker)
+
+    def _rest(self, error: TrackerError) -> None:
+        """Leave the tracker alone for as long as its error says."""
+        self._resume_at_s = trio.current_time() + error.retry_after_s
+        extra = {"tracker": self.tracker, "code": error.code, "reason": error.message}
+        log.warning("tracker failed", extra={**extra, "retry_in_s": round(error.retry_after_s)})
 
     # Exactly once
 
@@ -136,11 +179,27 @@ class Filer:
             self._unsettled[group_id] = trio.current_time()
         if not self._is_settled(group_id) or await self._adopt(group_id):
             return
-        # Whatever ends the next call, an answer that is lost included, its outcome is unknown.
-        self._unsettled[group_id] = None
-        issue = await self._tracker.create(draft)
+        try:
+            issue = await self._create(group_id, draft)
+        except DraftRefusedError as error:
+            log.warning("issue refused", extra={"group": group_id, "reason": error.message})
+            return
         await self._keep(group_id, issue)
         self._shown[group_id] = _Shown(draft, trio.current_time())
+
+    async def _create(self, group_id: str, draft: Draft) -> Issue:
+        self._unsettled[group_id] = None  # a call that is cancelled may have any outcome
+        wait_s = self._tracker.settle_s  # and so may one that fails
+        try:
+            return await self._tracker.create(draft)
+        except DraftRefusedError:
+            wait_s = REFUSED_WAIT_S
+            raise
+        except TrackerLaterError:
+            wait_s = 0.0
+            raise
+        finally:
+            self._unsettled[group_id] = trio.current_time() + wait_s
 
     async def _keep(self, group_id: str, issue: Issue) -> None:
         filed = Filed(
@@ -155,7 +214,8 @@ class Filer:
         del self._unsettled[group_id]
         if not _is_umbrella(group_id):
             self._created_us.append(filed.time_us)
-        log.info("issue known", extra={"group": group_id, "number": issue.number})
+        extra = {"group": group_id, "tracker": self.tracker, "number": issue.number}
+        log.info("issue known", extra=extra)
 
     # Which groups
 
@@ -177,7 +237,7 @@ class Filer:
         now_us = self._effects.now_us()
         self._created_us = [each for each in self._created_us if each > now_us - DAY_US]
         known_since_us = self._known_since_us.setdefault(group.id, now_us)
-        return Context(mesh, now_us, known_since_us, tuple(self._created_us))
+        return Context(mesh, now_us, known_since_us, tuple(self._created_us), self.tracker)
 
     async def _show_umbrella(self, held_back: list[Group]) -> None:
         day = datetime.fromtimestamp(self._effects.now_us() / 1e6, UTC)
@@ -192,11 +252,12 @@ class Filer:
 
     async def _update_all(self, groups: Sequence[Group]) -> None:
         for group in groups:
-            if group.filed is None:
+            filed = group.filed_in(self.tracker)
+            if filed is None:
                 continue
-            await self._show(group.filed.group, group.filed.number, draft_of(group))
-            for duplicate in group.duplicates:
-                draft = duplicate_of(group, duplicate)
+            await self._show(filed.group, filed.number, draft_of(group, filed))
+            for duplicate in group.duplicates_in(self.tracker):
+                draft = merged_into(group, filed, duplicate)
                 await self._show(duplicate.group, duplicate.number, draft)
 
     async def _show(self, group_id: str, number: int, draft: Draft) -> None:
@@ -208,8 +269,9 @@ class Filer:
             return
         try:
             await self._tracker.update(number, draft)
-        except IssueGoneError:
-            log.info("issue gone", extra={"group": group_id, "number": number})
+        except (IssueGoneError, DraftRefusedError) as error:
+            extra = {"group": group_id, "number": number, "reason": error.message}
+            log.info("issue not updated", extra=extra)
         self._shown[group_id] = _Shown(draft, now_s)
 
 

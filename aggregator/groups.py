@@ -36,9 +36,12 @@ class Group:
     first_seen_us: int
     last_seen_us: int
     status: Status
-    filed: Filed | None
-    duplicates: tuple[Filed, ...]
-    """Issues of groups that a person merged into this one, which has an issue already."""
+    closing: str
+    """The closing of an issue upon which the status rests, if it does."""
+    issues: tuple[Filed, ...]
+    """In every tracker. In each the first is the group's; any others were filed for groups that a
+    person merged into this one.
+    """
     sample: Occurrence
     """The earliest report."""
     jobs: tuple[str, ...]
@@ -47,9 +50,22 @@ class Group:
     releases: tuple[str, ...]
     """The latest first."""
 
+    def filed_in(self, tracker: str) -> Filed | None:
+        """Return the group's issue in that tracker."""
+        return next((each for each in self.issues if each.tracker == tracker), None)
+
+    def duplicates_in(self, tracker: str) -> tuple[Filed, ...]:
+        """Return the issues in that tracker which the group's own one replaces."""
+        return tuple(each for each in self.issues if each.tracker == tracker)[1:]
+
+    @property
+    def filed(self) -> Filed | None:
+        """The issue to show to people: one that they can reach from anywhere, if there is one."""
+        return min(self.issues, key=lambda each: "://" not in each.where, default=None)
+
     @property
     def issue(self) -> int | None:
-        """The issue's number, once it is filed."""
+        """The number of the issue to show, once one is filed."""
         return self.filed.number if self.filed else None
 
 
@@ -69,7 +85,7 @@ def group_faults(
     faults: Faults, decided: Iterable[Decided] = (), filed: Iterable[Filed] = ()
 ) -> list[Group]:
     """Return the groups of summed-up reports: a pure function, fast enough to ask at any time."""
-    issues = list(filed)
+    issues = list({(each.tracker, each.number): each for each in filed}.values())
     rulings = _rule(decided)
     members: defaultdict[str, list[Fault]] = defaultdict(list)
     for name, fault in _names(faults, rulings, issues):
@@ -169,8 +185,8 @@ def _group(
         first_seen_us=oldest.first_seen_us,
         last_seen_us=last_seen_us,
         status=_status(decision, releases, last_seen_us),
-        filed=issues[0] if issues else None,
-        duplicates=tuple(issues[1:]),
+        closing=decision.source if decision else "",
+        issues=tuple(issues),
         sample=oldest.sample,
         jobs=_united([fault.jobs for fault in members]),
         models=_united([fault.models for fault in members]),
@@ -187,7 +203,7 @@ def _united(parts: list[Latest]) -> tuple[str, ...]:
 
 
 def _status(decision: Decision | None, releases: tuple[str, ...], last_seen_us: int) -> Status:
-    if decision is None:
+    if decision is None or decision.action == "reopen":
         return "open"
     if decision.action == "ignore":
         return "ignored"

@@ -1,20 +1,17 @@
-"""From records to groups and issues: follows the index, sums reports up, and lets the filer sweep.
+"""From records to groups: follows the index and sums reports up.
 
 What it shows is a function of the records alone, so every aggregator of a mesh shows the same
-groups with the same issue numbers, whoever filed them. Only the one whose certificate has the filer
-role writes anything: to its tracker, and what it did to its own feed.
+groups with the same issue numbers, whoever filed them.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 import trio
 
-from aggregator.config import Filing
 from aggregator.decisions import (
     DECISION_KIND,
     FILED_KIND,
@@ -22,37 +19,23 @@ from aggregator.decisions import (
     Decided,
     Decision,
     Filed,
-    Intent,
     Statement,
     from_attributes,
-    kind_of,
-    to_attributes,
 )
 from aggregator.faults import Faults, Occurrence
-from aggregator.filing import Filer
 from aggregator.groups import Group, group_faults
-from aggregator.policy import Mesh
 from aggregator.store import Store
-from aggregator.trackers import Tracker
-from peer.identity import Identity
 from peer.index import Index
-from peer.journal import JournalFullError
-from peer.recorder import Recorder
 from peer.rows import RecordRow
 from protocols import dagcbor
 from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
 from protocols.keys import peer_id_of
-from protocols.membership import FILER
 from protocols.report import RECORD_KIND, Report
 
 log = logging.getLogger(__name__)
 
 KINDS: Final = (RECORD_KIND, DECISION_KIND, INTENT_KIND, FILED_KIND)
-SWEEP_INTERVAL_S: Final = 10.0  # a group may come of age, or a tracker be back, with no new record
-
-FilerFor = Callable[[list[Statement]], Filer]
-"""Makes the filer from every statement recorded so far."""
 
 
 @dataclass(slots=True)
@@ -108,6 +91,8 @@ class Intake:
         self._mark = 0
         self.findings = Findings()
         self.groups: list[Group] = []
+        self.changed = trio.Event()
+        """Set when the groups have changed; then another one stands in its place."""
 
     async def take_in(self) -> None:
         """Bring findings and groups up to where the index stands."""
@@ -119,39 +104,18 @@ class Intake:
                 await trio.lowlevel.checkpoint()
         if rows or since == 0:
             self.groups = self.findings.groups()
+            self.changed.set()
+            self.changed = trio.Event()
 
-    async def run(
-        self,
-        filer_for: FilerFor,
-        mesh: Callable[[], Mesh],
-        *,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
-        """Follow the index and let the filer sweep, until cancelled."""
+    async def catch_up(self) -> None:
+        """Take in everything that was durable when this was called."""
+        await self._index.catch_up()
         await self.take_in()
-        filer = filer_for(self.findings.statements)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Follow the index until cancelled."""
+        await self.take_in()
         task_status.started()
         while True:
-            try:
-                await filer.sweep(self.groups, mesh())
-            except JournalFullError as error:
-                log.warning("filing waits for the disk", extra={"reason": error.message})
-            with trio.move_on_after(SWEEP_INTERVAL_S):
-                await self._index.wait_past(self._mark)
+            await self._index.wait_past(self._mark)
             await self.take_in()
-
-
-def filer_of(tracker: Tracker, recorder: Recorder, config: Filing, identity: Identity) -> FilerFor:
-    """Return how this aggregator's filer is made once it is known what was filed before."""
-    is_filer = FILER in identity.member.certificate.roles
-
-    async def record(statement: Intent | Filed) -> None:
-        await recorder.activity(
-            kind_of(statement), start_us=statement.time_us, attributes=to_attributes(statement)
-        )
-
-    def make(history: list[Statement]) -> Filer:
-        effects = recorder.effects
-        return Filer(tracker, record, effects, config, is_filer=is_filer, history=history)
-
-    return make

@@ -38,6 +38,8 @@ class Context:
     """When this aggregator first saw the group: a peer's clock alone could postpone for ever."""
     created_us: tuple[int, ...] = ()
     """When the issues of the last day were created."""
+    tracker: str = ""
+    """Where it would be filed; other trackers do not matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Verdict:
 
 def policy(group: Group, context: Context, config: Filing) -> Verdict:
     """Say whether to file the group. Reasons in order: what forbids it, what lacks, the caps."""
-    if group.issue is not None:
+    if group.filed_in(context.tracker):
         return Verdict("never", "filed")
     if group.status in ("ignored", "resolved"):
         return Verdict("never", group.status)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, TypeVar
 
-from aggregator.trackers import Draft, Issue, IssueGoneError, TrackerError
+from aggregator.trackers import Draft, Issue, IssueGoneError, Seen, TrackerError
 from peer.durable import write_durably
 
 T = TypeVar("T")
@@ -46,6 +46,10 @@ class FolderTracker:
         return _reporting(
             lambda: sorted(self._issue(path, marker) for path in self._with_marker(marker))
         )
+
+    def survey(self) -> list[Seen]:
+        """Return nothing: a file has no state that a person could set."""
+        return []
 
     def create(self, draft: Draft) -> Issue:
         """Write a new file under the next number."""

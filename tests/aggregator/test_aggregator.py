@@ -18,7 +18,7 @@ from aggregator.api import Api
 from aggregator.cli.lineage import render
 from aggregator.config import Filing
 from aggregator.core import opened
-from aggregator.intake import filer_of
+from aggregator.desk import Desk
 from aggregator.metrics import Metrics
 from aggregator.policy import Mesh
 from aggregator.trackers import InThread
@@ -88,10 +88,16 @@ async def up(joined: Joined, network: MemoryNetwork) -> AsyncGenerator[Running]:
     async with opened(home, identity, effects) as answers:
         transport = network.transport(identity.key)
         exchange = Exchange(transport, answers.feeds, everybody)
-        tracker = InThread(FolderTracker(home.path))
-        filer_for = filer_of(tracker, Recorder(answers.feeds, effects), AT_ONCE, identity)
-        sorting = partial(answers.intake.run, filer_for, lambda: SMALL_MESH)
-        services = (answers.feeds.run, transport.run, exchange.run, sorting)
+        recorder = Recorder(answers.feeds, effects)
+        desk = Desk(answers.intake, identity, recorder, AT_ONCE, lambda: SMALL_MESH)
+        filing = partial(desk.run, [InThread(FolderTracker(home.path))])
+        services = (
+            answers.feeds.run,
+            transport.run,
+            exchange.run,
+            answers.intake.run,
+            filing,
+        )
         async with running(*services):
             yield Running(home, answers, exchange, transport)
 
@@ -244,6 +250,14 @@ async def test_the_api_answers_what_commands_ask(tmp_path: Path) -> None:
         assert (await ask("/missing")).json() == []
         assert (await ask("/healthz")).json()["ok"]
         assert (await ask("/rebuild", "POST")).json()["records"] == 7
+
+
+async def test_without_a_daemon_nothing_is_read_back(tmp_path: Path) -> None:
+    async with with_a_job(tmp_path) as (answers, _), asking(answers) as ask:
+        answer = (await ask("/issues/sync", "POST")).json()
+
+    assert answer["error"]["code"] == "daemon-down"
+    assert "covey-aggregator up" in answer["error"]["hint"]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from aggregator.decisions import Filed, Intent, Statement
 from aggregator.filing import Filer
 from aggregator.groups import Group, group
 from aggregator.policy import HOUR_US, Mesh
-from aggregator.trackers import Draft, Issue, Tracker, TrackerError
+from aggregator.trackers import Draft, Issue, Seen, Tracker, TrackerError
 from aggregator.trackers.folder import FolderTracker
 from peer.effects import Effects
 from tests.support.reports import START_US, occurrences
@@ -43,11 +43,9 @@ class World:
         self.journal.append(statement)
         self.step()
 
-    def filer(self, config: Filing = AT_ONCE, *, is_filer: bool = True) -> Filer:
+    def filer(self, config: Filing = AT_ONCE) -> Filer:
         effects = Effects(lambda: self.now_us, os.urandom, random.Random(7))
-        return Filer(
-            self.tracker, self.record, effects, config, is_filer=is_filer, history=self.journal
-        )
+        return Filer(self.tracker, self.record, effects, config, self.journal)
 
     def groups(self, *names: str, count: int = 3) -> list[Group]:
         issues = [each for each in self.journal if isinstance(each, Filed)]
@@ -87,6 +85,9 @@ class LossyFolder:
 
     async def find(self, marker: str) -> list[Issue]:
         return self._tracker.find(marker)
+
+    async def survey(self) -> list[Seen]:
+        return self._tracker.survey()
 
     async def create(self, draft: Draft) -> Issue:
         issue = self._tracker.create(draft)

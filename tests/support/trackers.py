@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from aggregator.trackers import Draft, Issue, IssueGoneError, TrackerError
+from aggregator.trackers import Draft, Issue, IssueGoneError, Seen, TrackerError
 
 
 @dataclass
@@ -18,6 +18,7 @@ class MemoryTracker:
     settle_s: float = 0.0
     issues: dict[int, Draft] = field(default_factory=dict)
     updates: list[tuple[int, Draft]] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)  # what people did, for ``survey``
     fail: str = ""  # "before", "after" or "late": what becomes of the next create
     calls: list[str] = field(default_factory=list)
     step: Callable[[], None] = lambda: None  # called where the process may stop
@@ -28,6 +29,10 @@ class MemoryTracker:
         found = [self._issue(n) for n, draft in self.issues.items() if draft.marker == marker]
         self.step()
         return found
+
+    async def survey(self) -> list[Seen]:
+        self._enter("survey")
+        return list(self.seen)
 
     async def create(self, draft: Draft) -> Issue:
         self._enter("create")

@@ -30,13 +30,6 @@ async def test_a_group_is_filed_once_and_its_number_is_recorded() -> None:
     assert tracker.calls == ["find", "create"]
 
 
-async def test_who_is_not_the_filer_files_nothing() -> None:
-    world = World(MemoryTracker())
-
-    assert await world.filer(is_filer=False).sweep(world.groups("a"), SMALL) == []
-    assert world.journal == []
-
-
 @pytest.mark.parametrize("fail", ["before", "after"])
 async def test_a_lost_answer_is_settled_by_looking_before_another_create(fail: str) -> None:
     tracker = MemoryTracker(fail=fail)
@@ -169,7 +162,7 @@ async def test_the_issue_of_a_merged_group_points_to_the_one_that_goes_on(
     filer = world.filer()
     await filer.sweep(world.groups("a", "b"), SMALL)
     a, b = (each for each in world.journal if isinstance(each, Filed))
-    merged = dataclasses.replace(world.groups("a")[0], filed=a, duplicates=(b,))
+    merged = dataclasses.replace(world.groups("a")[0], issues=(a, b))
 
     await filer.sweep([merged], SMALL)
 

@@ -202,7 +202,7 @@ def test_the_survivor_of_a_merge_keeps_its_issue_and_names_the_other_a_duplicate
     [only] = group(a + b, [decide("merge", bucket(a[0]), into=bucket(b[0]))], issues)
 
     assert only.issue == 2
-    assert [each.number for each in only.duplicates] == [1]
+    assert [each.number for each in only.duplicates_in("memory")] == [1]
 
 
 def test_the_survivor_of_a_merge_keeps_its_status() -> None:

@@ -72,8 +72,10 @@ def test_what_has_an_issue_or_a_persons_no_is_never_filed() -> None:
     known = a_group()
     issue = Filed(group=known.id, tracker="memory", number=1, where="", time_us=0)
 
-    with_issue = dataclasses.replace(known, filed=issue)
-    assert policy(with_issue, context(), DEFAULTS) == Verdict("never", "filed")
+    with_issue = dataclasses.replace(known, issues=(issue,))
+    here = dataclasses.replace(context(), tracker="memory")
+    assert policy(with_issue, here, DEFAULTS) == Verdict("never", "filed")
+    assert policy(with_issue, context(), DEFAULTS) == Verdict("file")
     for status in ("ignored", "resolved"):
         settled = dataclasses.replace(known, status=status)
         assert policy(settled, context(), DEFAULTS) == Verdict("never", status)

@@ -11,51 +11,16 @@ from aggregator.draft import draft_of, marker_of
 from aggregator.trackers import (
     BlockingTracker,
     Draft,
-    InThread,
     Issue,
-    IssueGoneError,
-    Tracker,
     TrackerError,
 )
 from aggregator.trackers.folder import FolderTracker
 from tests.support.filing import issue_files
 from tests.support.reports import a_group, a_report, occurrence, one_group
-from tests.support.trackers import MemoryTracker
-
-
-@pytest.fixture(params=["memory", "folder"])
-def tracker(request: pytest.FixtureRequest, tmp_path: Path) -> Tracker:
-    return MemoryTracker() if request.param == "memory" else InThread(FolderTracker(tmp_path))
 
 
 def draft(name: str = "a", **changes: object) -> Draft:
     return dataclasses.replace(draft_of(a_group(name)), **changes)
-
-
-async def test_a_created_issue_is_found_by_its_marker_alone(tracker: Tracker) -> None:
-    a = await tracker.create(draft("a"))
-    b = await tracker.create(draft("b"))
-
-    assert (a.number, b.number) == (1, 2)
-    assert await tracker.find(draft("a").marker) == [a]
-    assert await tracker.find(draft("b").marker) == [b]
-    assert await tracker.find(draft("c").marker) == []
-
-
-async def test_an_updated_issue_keeps_its_number(tracker: Tracker) -> None:
-    issue = await tracker.create(draft("a"))
-
-    await tracker.update(issue.number, draft("a", title="Another title", body="Another body\n"))
-
-    assert [each.number for each in await tracker.find(draft("a").marker)] == [issue.number]
-
-
-async def test_an_issue_that_was_deleted_cannot_be_updated(tracker: Tracker) -> None:
-    with pytest.raises(IssueGoneError):
-        await tracker.update(1, draft("a"))
-
-
-# The folder
 
 
 def test_a_file_is_named_after_number_and_title_and_holds_title_body_and_marker(
