@@ -1,7 +1,9 @@
 """The main job from an empty mesh to a filed issue, as separate processes on loopback; ``make
 demo`` runs it.
 
-With ``KEEP=1`` the mesh stays up until Ctrl-C.
+The issue is a file, and one at a GitHub on loopback; with ``COVEY_GITHUB_REPO`` and
+``COVEY_GITHUB_TOKEN`` it is one at the real GitHub instead. With ``KEEP=1`` the mesh stays up until
+Ctrl-C.
 """
 
 from __future__ import annotations
@@ -10,9 +12,13 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.github.repository import REPO, TOKEN
+from tests.support.github.server import FakeGithub
 from tests.support.machines import Machine, stopping
 
 MODEL = "all-minilm-l6-v2"
@@ -33,14 +39,15 @@ def say(title: str, text: str = "") -> None:
 class Demo:
     """Three nodes and an aggregator below one folder."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, github: Mapping[str, str] | None = None) -> None:
+        """``github`` holds the aggregator's options for it."""
         self.root = root
+        self.trackers = 2 if github else 1
         self.node1, self.node2, self.node3 = (
             Machine(f"node{i}", root / f"node{i}") for i in (1, 2, 3)
         )
-        self.aggregator = Machine(
-            "aggregator", root / "aggregator", "covey-aggregator", {"COVEY_FILING_AGE_S": "0"}
-        )
+        options = {"COVEY_FILING_AGE_S": "0", **(github or {})}
+        self.aggregator = Machine("aggregator", root / "aggregator", "covey-aggregator", options)
 
     @property
     def machines(self) -> list[Machine]:
@@ -97,6 +104,13 @@ class Demo:
         say("   covey-aggregator issues list", self.aggregator.run("issues", "list").stdout)
         (issue,) = (self.aggregator.home / "issues").glob("*.md")
         say(f"   {issue}", issue.read_text())
+        self.show_issues_of_github()
+
+    def show_issues_of_github(self) -> None:
+        """Name the issue that people find at GitHub."""
+        for issue in self.aggregator.json("issues", "list"):
+            if issue["tracker"].startswith("github:"):
+                say(f"   Issue {issue['number']} at {issue['tracker']}", issue["where"])
 
     def damage_models(self) -> None:
         """Flip a byte in the model's weights at both workers."""
@@ -116,7 +130,7 @@ class Demo:
 
     def is_filed(self) -> bool:
         groups = self.aggregator.json("groups", "list")
-        return len(groups) == 1 and groups[0]["count"] == 3 and groups[0]["issue"] is not None
+        return [(group["count"], len(group["issues"])) for group in groups] == [(3, self.trackers)]
 
     def trace(self, output_cid: str) -> None:
         """Step 5: where the embedding came from."""
@@ -124,9 +138,41 @@ class Demo:
         say(f"5. covey-aggregator lineage {output_cid}", lineage)
 
 
+@contextmanager
+def a_github() -> Iterator[Mapping[str, str]]:
+    """Yield the options for the real GitHub if they are set, else for one on loopback, which counts
+    its issues at the end.
+    """
+    if os.environ.get("COVEY_GITHUB_REPO") and os.environ.get("COVEY_GITHUB_TOKEN"):
+        yield {key: os.environ[key] for key in os.environ if key.startswith("COVEY_GITHUB_")}
+        return
+    with FakeGithub() as fake:
+        yield options_for(fake)
+        found = len(fake.repository.issues)
+        say("   The GitHub on loopback", f"counts {found} issue, and {_violations(fake)}")
+
+
+def options_for(fake: FakeGithub) -> Mapping[str, str]:
+    """Return an aggregator's options for a GitHub on loopback."""
+    return {
+        "COVEY_GITHUB_REPO": REPO,
+        "COVEY_GITHUB_API": fake.api,
+        "COVEY_GITHUB_TOKEN": TOKEN,
+    }
+
+
+def _violations(fake: FakeGithub) -> str:
+    return "; ".join(fake.violations) or "every request kept to GitHub's own description"
+
+
 def main() -> None:
     """Run the demo; any step that does not show what it promises ends it with status 1."""
-    demo = Demo(Path(tempfile.mkdtemp(prefix="covey-demo-")))
+    with a_github() as github:
+        run(Demo(Path(tempfile.mkdtemp(prefix="covey-demo-")), github))
+
+
+def run(demo: Demo) -> None:
+    """Run every step, and stop what was started."""
     with stopping(*demo.machines):
         demo.form_a_mesh()
         demo.show_peers()

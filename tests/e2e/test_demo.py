@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.demo import Demo
+from tests.e2e.demo import MODEL, SENTENCES, Demo, options_for
+from tests.support.github.server import FakeGithub
 from tests.support.machines import stopping
 
 pytestmark = pytest.mark.e2e
@@ -13,8 +15,12 @@ pytestmark = pytest.mark.e2e
 def test_the_main_job_runs_from_an_empty_mesh_to_one_issue_and_a_verified_lineage(
     root: Path,
 ) -> None:
-    demo = Demo(root)
+    with FakeGithub() as fake:
+        demo = Demo(root, options_for(fake))
+        _run_and_check(demo, fake)
 
+
+def _run_and_check(demo: Demo, fake: FakeGithub) -> None:
     with stopping(*demo.machines):
         demo.form_a_mesh()
         demo.show_peers()
@@ -23,6 +29,7 @@ def test_the_main_job_runs_from_an_empty_mesh_to_one_issue_and_a_verified_lineag
         lineage = demo.aggregator.json("lineage", result["output_cid"])
         rebuilt = _lineage_after_a_rebuild(demo, result["output_cid"])
         groups = demo.aggregator.json("groups", "list")
+        _fail_twenty_times_more(demo)
 
     workers = {demo.node2.json("id")["peer"], demo.node3.json("id")["peer"]}
     assert result["worker"] in workers
@@ -37,6 +44,22 @@ def test_the_main_job_runs_from_an_empty_mesh_to_one_issue_and_a_verified_lineag
     assert rebuilt == lineage
     assert [(group["count"], group["issue"]) for group in groups] == [(3, 1)]
     assert len(list((demo.aggregator.home / "issues").glob("*.md"))) == 1
+    assert list(fake.repository.issues) == [1]
+    assert fake.count("POST", "/issues$") == 1
+    assert fake.violations == []
+
+
+def _fail_twenty_times_more(demo: Demo) -> None:
+    """Kill the aggregator three times meanwhile; nobody files a second issue."""
+    aggregator, peer = demo.aggregator, demo.node2.json("id")["peer"]
+    arguments = ("run", "embed", "--model", MODEL, "--peer", peer)
+    for time in range(20):
+        demo.node1.run(*arguments, status=1, stdin=SENTENCES)
+        if time % 6 == 5:
+            aggregator.down(signal.SIGKILL)
+            aggregator.up()
+    aggregator.until(lambda: aggregator.json("groups", "list")[0]["count"] >= 5, "count on")
+    aggregator.run("issues", "sync")
 
 
 def _lineage_after_a_rebuild(demo: Demo, cid: str) -> object:
