@@ -112,7 +112,7 @@ async def test_a_fault_gets_one_issue_in_each_tracker(operator: Operator, fake: 
 
     assert len(fake.with_text(marker_of(group["id"]))) == 1
     assert [each["tracker"] for each in group["issues"]].count("folder") == 1
-    assert group["issue_where"] == f"https://github.com/{REPO}/issues/{group['issue']}"
+    assert group["issue_where"] == f"{fake.api}/{REPO}/issues/{group['issue']}"
 
 
 async def test_one_tracker_that_is_away_holds_up_no_other(tmp_path: Path, fake: FakeGithub) -> None:

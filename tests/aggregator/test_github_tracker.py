@@ -95,7 +95,7 @@ def test_what_only_reads_is_asked_again(
     tracker.create(draft())
     fake.fail("GET", ISSUES, status=status, times=2)
 
-    assert tracker.find(draft().marker) == [Issue(1, f"https://github.com/{REPO}/issues/1")]
+    assert tracker.find(draft().marker) == [Issue(1, f"{fake.api}/{REPO}/issues/1")]
 
 
 def test_a_list_that_stays_away_is_an_error_and_not_an_empty_list(

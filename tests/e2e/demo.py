@@ -148,8 +148,9 @@ def a_github() -> Iterator[Mapping[str, str]]:
         return
     with FakeGithub() as fake:
         yield options_for(fake)
-        found = len(fake.repository.issues)
-        say("   The GitHub on loopback", f"counts {found} issue, and {_violations(fake)}")
+        if len(fake.repository.issues) != 1 or fake.violations:
+            sys.exit(f"{len(fake.repository.issues)} issues at GitHub; {fake.violations}")
+        say("7. The GitHub on loopback counts 1 issue", "every request kept to its description")
 
 
 def options_for(fake: FakeGithub) -> Mapping[str, str]:
@@ -159,10 +160,6 @@ def options_for(fake: FakeGithub) -> Mapping[str, str]:
         "COVEY_GITHUB_API": fake.api,
         "COVEY_GITHUB_TOKEN": TOKEN,
     }
-
-
-def _violations(fake: FakeGithub) -> str:
-    return "; ".join(fake.violations) or "every request kept to GitHub's own description"
 
 
 def main() -> None:

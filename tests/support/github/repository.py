@@ -58,7 +58,7 @@ class Repository:
             "number": self.number,
             "url": url,
             "user": user,
-            "html_url": f"https://github.com/{REPO}/issues/{self.number}",
+            "html_url": f"{self.base_url}/{REPO}/issues/{self.number}",
             "repository_url": self.url,
             "labels_url": f"{url}/labels{{/name}}",
             "comments_url": f"{url}/comments",
