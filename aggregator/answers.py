@@ -6,12 +6,13 @@ itself: only ``Surroundings`` differs, for a command sees nobody.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import msgspec
 import trio
 
+from aggregator.check import Checker, Finding, walk
 from aggregator.errors import NotFoundError
 from aggregator.evidence import Evidence, reader_of
 from aggregator.explain import explain, moment
@@ -35,6 +36,8 @@ from protocols.report import RECORD_KIND, Report
 MAX_SHOWN_REPORTS: Final = 100  # of one group; the rest is a count
 MAX_SHOWN_MISSING: Final = 100
 
+_walking = trio.CapacityLimiter(1)  # a walk reads the whole journal: one at a time is enough
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -44,6 +47,7 @@ class Surroundings:
     addresses: list[str] = field(default_factory=list[str])
     connected: list[str] = field(default_factory=list[str])
     filers: list[str] = field(default_factory=list[str])
+    aggregators: list[str] = field(default_factory=list[str])
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +152,35 @@ class Answers:
     def issues(self) -> list[dict[str, Any]]:
         """Return every issue that any aggregator of the mesh filed, by number."""
         return _issues(self.intake.findings, self.intake.groups)
+
+    async def check(self, around: Surroundings) -> dict[str, Any]:
+        """Walk the journal as it lies on the disk and compare the index with it; say what is wrong
+        with either, and who may still have it.
+        """
+        await self.index.catch_up()
+        rows = await self.index.ask(lambda store: store.rows())
+        entries, own = self.journal.inspect(rows.mark), self.feeds.key.public
+        walked = await trio.to_thread.run_sync(walk, entries, own, limiter=_walking)
+
+        def judge(store: Store) -> list[Finding]:
+            lost = [each for d in walked.damage for each in store.lost(d.offset, d.end_offset)]
+            checker = Checker(walked, [*self.index.lost, *lost], tuple(around.aggregators))
+            missing = store.missing(MAX_SHOWN_MISSING)
+            named_by = {row.cid: row for row in store.records(m.needed_by for m in missing)}
+            return [*checker.findings(rows), *checker.missing(missing, named_by)]
+
+        findings = await self.index.ask(judge)
+        return {
+            "ok": not findings,
+            "journal_bytes": rows.mark,
+            "damaged_bytes": sum(d.end_offset - d.offset for d in walked.damage),
+            "tail_cut_bytes": self.journal.tail_cut_bytes,
+            "entries": walked.entries,
+            "bundles": walked.bundles,
+            "records": walked.records,
+            "feeds": len({feed for feed, _ in walked.chains}),
+            "findings": [asdict(finding) for finding in findings],
+        }
 
     async def rebuild(self) -> dict[str, Any]:
         """Make the index anew from the journal, and say what it holds."""

@@ -66,6 +66,7 @@ class Api:
             Route("/issues", self.issues),
             Route("/issues/sync", self.sync, methods=["POST"]),
             Route("/lineage/{cid}", self.lineage),
+            Route("/check", self.check),
             Route("/rebuild", self.rebuild, methods=["POST"]),
             *self._watching(),
         ]
@@ -126,6 +127,11 @@ class Api:
         await self._refresh()
         await self._answers.index.catch_up()
         return JSONResponse(await self._answers.lineage(*question))
+
+    async def check(self, _request: Request) -> Response:
+        """What is wrong with journal and index. What peers have not sent yet is asked for first."""
+        await self._refresh()
+        return JSONResponse(await self._answers.check(self._around()))
 
     async def rebuild(self, _request: Request) -> Response:
         """Make the index anew."""

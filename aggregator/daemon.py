@@ -129,12 +129,13 @@ def _connection_changed(exchange: Exchange, peer_id: PeerId, is_up: bool) -> Non
 
 
 def _around(presence: Presence) -> Surroundings:
-    filers = [entry.peer_id for entry in presence.directory.with_role(FILER)]
+    directory = presence.directory
     return Surroundings(
         is_running=True,
         addresses=presence.transport.addresses,
         connected=sorted(presence.transport.connected()),
-        filers=sorted(filers),
+        filers=sorted(entry.peer_id for entry in directory.with_role(FILER)),
+        aggregators=sorted(entry.peer_id for entry in directory.with_role(AGGREGATOR)),
     )
 
 

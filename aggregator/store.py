@@ -56,6 +56,8 @@ class Store:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self.mark = tables.mark
+        self.rows = tables.rows
+        self.lost = tables.lost
         self.close = tables.close
 
     @classmethod

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -16,7 +17,7 @@ import trio
 
 from peer.journal import Journal
 from peer.rows import Batch, read_batch
-from peer.tables import IN_MEMORY, IndexDamagedError, discard, is_held_elsewhere
+from peer.tables import IN_MEMORY, IndexDamagedError, Lost, discard, is_held_elsewhere
 
 T = TypeVar("T")
 
@@ -32,6 +33,10 @@ class FollowingStore(Protocol):
 
     def insert(self, batch: Batch) -> None:
         """Add rows and their mark in one transaction."""
+        ...
+
+    def lost(self, start: int, end: int) -> list[Lost]:
+        """Return what the journal held between these offsets and nowhere else."""
         ...
 
     def close(self) -> None:
@@ -61,6 +66,8 @@ class Index(Generic[S]):
         self._turn = trio.Lock()
         self._moved = trio.Event()
         self.mark = 0
+        self.lost: list[Lost] = []
+        """What this index had followed and the journal has no longer, since its tail was cut."""
 
     @property
     def lag_bytes(self) -> int:
@@ -135,8 +142,9 @@ class Index(Generic[S]):
     def _opened(self) -> S:
         if self._store is None:
             store = self._open_store(self._path)
-            if store.mark() > self._journal.size:
-                store.close()
+            if (mark := store.mark()) > self._journal.size:
+                with closing(store):
+                    self.lost = store.lost(self._journal.size, mark)
                 raise IndexDamagedError("the index is ahead of the journal, so of another one")
             self._store = store
         return self._store

@@ -231,6 +231,18 @@ class Journal:
             if isinstance(found, Scanned) and found.kind in _KINDS:
                 yield found.offset, found.end_offset, Entry(found.kind), found.body
 
+    def inspect(self, end: int) -> Iterator[Scanned | Damage]:
+        """Yield every durable entry below ``end`` as it lies on the disk now, and the damage
+        between and behind them; entries of kinds that this version does not know too.
+        """
+        there = min(end, os.fstat(self._fd).st_size)  # somebody may have cut the file under us
+        position = HEADER_BYTES
+        for found in self._scan(position, there):
+            position = found.end_offset
+            yield found
+        if position < end:
+            yield Damage(position, end)
+
     def read(self, offset: int) -> bytes:
         """Return the body of the durable entry at ``offset``; raises ``JournalDamagedError`` if
         it rotted.

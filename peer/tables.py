@@ -13,7 +13,7 @@ import fcntl
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pyarrow
 
@@ -66,6 +66,16 @@ SQL_TYPES: Final = {
     pa.uint64(): "UBIGINT",
     pa.int64(): "BIGINT",
 }
+LOST: Final = """
+    SELECT feed, epoch, min(first), max(next) FROM (
+        SELECT cid, feed, epoch, sequence AS first, sequence + 1 AS next, place FROM records
+        UNION ALL SELECT cid, feed, epoch, first_sequence, next_sequence, place FROM bundles
+    ) AS lost
+    WHERE place >= $1 AND place < $2
+    AND cid NOT IN (SELECT cid FROM records WHERE place < $1 OR place >= $2)
+    AND cid NOT IN (SELECT cid FROM bundles WHERE place < $1 OR place >= $2)
+    GROUP BY feed, epoch ORDER BY feed, epoch
+"""
 MOVE: Final = """
     UPDATE records SET epoch = ?, sequence = sequence - ?
     WHERE feed = ? AND epoch = ? AND sequence >= ? AND NOT EXISTS (
@@ -77,6 +87,26 @@ MOVE: Final = """
 """
 """Uncut records move, and no others. A bundle that came whole (our own, forgotten and given back)
 covers only the rows that came with it: an uncut record of ours may claim the same place."""
+
+
+class Lost(NamedTuple):
+    """Records ``[first_sequence, next_sequence)`` of a feed, some of which lie in a damaged part of
+    the journal and nowhere else.
+    """
+
+    feed: bytes
+    epoch: int
+    first_sequence: int
+    next_sequence: int
+
+
+class Rows(NamedTuple):
+    """How many rows the tables hold for the journal up to ``mark``."""
+
+    mark: int
+    records: int
+    edges: int
+    bundles: int
 
 
 class IndexDamagedError(CoveyError):
@@ -118,6 +148,15 @@ class Tables:
     def mark(self) -> int:
         """Return the journal offset up to which the index accounts for everything."""
         return self.run("SELECT mark FROM state")[0][0]
+
+    def rows(self) -> Rows:
+        """Return how many rows there are, and up to which journal offset they account."""
+        counts = [self.run(f"SELECT count(*) FROM {name}")[0][0] for name in TABLES]
+        return Rows(self.mark(), *counts)
+
+    def lost(self, start: int, end: int) -> list[Lost]:
+        """Return what the journal held between these offsets and nowhere else."""
+        return [Lost._make(row) for row in self.run(LOST, start, end)]
 
     def insert(self, batch: Batch) -> None:
         """Add the rows of ``batch`` and its mark in one transaction: all of it or nothing."""

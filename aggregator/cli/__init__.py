@@ -15,6 +15,7 @@ COMMANDS = {
     "groups": "aggregator.cli.groups:groups",
     "issues": "aggregator.cli.issues:issues",
     "lineage": "aggregator.cli.lineage:lineage",
+    "check": "aggregator.cli.check:check",
     "rebuild": "aggregator.cli.rebuild:rebuild",
     "id": "aggregator.cli.id:show_id",
     "config": "aggregator.cli.config:config",

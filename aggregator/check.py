@@ -1,0 +1,239 @@
+"""Walks the journal byte by byte and says what is wrong with it, and who may still have it.
+
+Nothing is believed that can be computed again: every entry's digest, every signature, every
+record's digest, the chain of every feed, and how many rows the index should have. The index is of
+use all the same: it remembers what lay where bytes are damaged now.
+
+Damage behind which nothing is missing any more (it was fetched again, or never was acknowledged) is
+counted and is no finding.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from aggregator.store import MissingRow
+from peer.rows import INFORMED_BY, RecordRow
+from peer.tables import Lost, Rows
+from protocols import dagcbor
+from protocols.ack import AckEntry, SignedAck
+from protocols.chain import Chain, Link
+from protocols.cid import CID
+from protocols.errors import RemoteProtocolError
+from protocols.feed import Bundle, Header, SignedHeader
+from protocols.journal import Damage, Entry, HeaderBody, RecordBody, Scanned
+from protocols.keys import peer_id_of, public_key_of
+from protocols.record import Record
+
+FeedEpoch = tuple[bytes, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong: where, and which peers may still have what is gone."""
+
+    code: str
+    message: str
+    feed: str | None = None
+    epoch: int | None = None
+    first_sequence: int | None = None
+    next_sequence: int | None = None
+    cid: str | None = None
+    fetch_from: list[str] = field(default_factory=list[str])
+
+
+@dataclass(slots=True)
+class Walked:
+    """What one pass over a journal found; ``own`` is the key that signs its own records."""
+
+    own: bytes
+    entries: int = 0
+    records: int = 0
+    edges: int = 0
+    bundles: int = 0
+    chains: dict[FeedEpoch, Chain] = field(default_factory=dict[FeedEpoch, Chain])
+    damage: list[Damage] = field(default_factory=list[Damage])
+    faults: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
+    """(offset, what is wrong) of each entry that is whole and does not hold."""
+    acked: list[AckEntry] = field(default_factory=list[AckEntry])
+    ackers: set[bytes] = field(default_factory=set[bytes])
+    uncut: Counter[bytes] = field(default_factory=Counter[bytes])
+    """Digests of our own records that no header has named yet."""
+
+
+def walk(entries: Iterable[Scanned | Damage], own: bytes) -> Walked:
+    """Verify every entry of a journal; costs a millisecond a bundle, so it wants a thread."""
+    walked = Walked(own)
+    for found in entries:
+        if isinstance(found, Damage):
+            walked.damage.append(found)
+            continue
+        walked.entries += 1
+        take = _TAKERS.get(found.kind)
+        if take is None:
+            continue
+        try:
+            take(walked, found)
+        except RemoteProtocolError as error:
+            walked.faults.append((found.offset, error.message))
+    return walked
+
+
+def _take_record(walked: Walked, found: Scanned) -> None:
+    encoded = RecordBody.decode(found.body).record
+    walked.records += 1
+    record = Record.decode(encoded)
+    walked.edges += _edges(record)
+    if record.author != walked.own:
+        raise RemoteProtocolError("a record of another author stands among our own")
+    walked.uncut[CID.of(encoded).digest] += 1
+
+
+def _take_header(walked: Walked, found: Scanned) -> None:
+    signed = SignedHeader.decode(*HeaderBody.decode(found.body))
+    named = Counter(signed.header.digests)
+    if named - walked.uncut:
+        raise RemoteProtocolError("a bundle of our own names records that are not here")
+    walked.uncut -= named
+    walked.bundles += 1
+    _link(walked, signed.header, signed.cid, found.offset)
+
+
+def _take_bundle(walked: Walked, found: Scanned) -> None:
+    bundle = Bundle.decode(found.body)
+    walked.bundles += 1
+    walked.records += len(bundle.records)
+    walked.edges += sum(_edges(Record.decode_verified(each)) for each in bundle.records)
+    _link(walked, bundle.header, bundle.cid, found.offset)
+
+
+def _take_ack(walked: Walked, found: Scanned) -> None:
+    ack = SignedAck.decode(found.body)
+    SignedAck.verified(ack.payload, ack.signature, ack.content.aggregator)
+    walked.acked += ack.content.feeds
+    walked.ackers.add(ack.content.aggregator)
+
+
+_TAKERS: dict[int, Callable[[Walked, Scanned], None]] = {
+    Entry.RECORD: _take_record,
+    Entry.HEADER: _take_header,
+    Entry.BUNDLE: _take_bundle,
+    Entry.ACK: _take_ack,
+}
+
+
+def _edges(record: Record) -> int:
+    return len(record.used) + len(record.generated) + len(record.informed_by)
+
+
+def _link(walked: Walked, header: Header, cid: CID, offset: int) -> None:
+    chain = walked.chains.setdefault((header.feed, header.epoch), Chain())
+    if chain.find(header.first_sequence, cid.digest) is None:
+        chain.add(Link.of(header, cid.digest, offset))
+
+
+@dataclass(frozen=True, slots=True)
+class Checker:
+    """Turns a walk into findings; ``lost`` is what the index knows to have lain in damage."""
+
+    walked: Walked
+    lost: list[Lost]
+    aggregators: tuple[str, ...] = ()
+
+    def findings(self, rows: Rows) -> Iterator[Finding]:
+        """Yield what is wrong with the journal, then whether the index with ``rows`` follows it."""
+        for offset, message in self.walked.faults:
+            yield Finding("bad-entry", f"the entry at byte {offset} does not hold: {message}")
+        for lost in self.lost:
+            yield self._range("damaged", "lay in damaged bytes of the journal", *lost)
+        for (feed, epoch), chain in sorted(self.walked.chains.items()):
+            yield from self._chain_findings(feed, epoch, chain)
+        yield from self._acked_findings()
+        yield from self._index_findings(rows)
+
+    def missing(
+        self, rows: Iterable[MissingRow], named_by: Mapping[bytes, RecordRow]
+    ) -> Iterator[Finding]:
+        """Yield the records that others name and that are not here."""
+        for row in rows:
+            child = named_by[row.needed_by]
+            author = _author_of(row, child)
+            yield Finding(
+                "missing",
+                f"{row.what} {CID(row.cid)} is not here, and {CID(row.needed_by)} names it",
+                cid=str(CID(row.cid)),
+                fetch_from=self._holders(author),
+            )
+
+    def _chain_findings(self, feed: bytes, epoch: int, chain: Chain) -> Iterator[Finding]:
+        for first, end in chain.holes():
+            if not any(_covers(lost, feed, epoch, first, end) for lost in self.lost):
+                yield self._range("hole", "are not here", feed, epoch, first, end)
+        if chain.is_forked:
+            peer = peer_id_of(feed)
+            message = f"the feed of {peer} forks in epoch {epoch}: its key signed two truths"
+            yield Finding("fork", message, peer, epoch)
+
+    def _acked_findings(self) -> Iterator[Finding]:
+        """An aggregator promised to keep what we had: had we lost it since, this shows it."""
+        furthest: dict[FeedEpoch, int] = {}
+        for entry in self.walked.acked:
+            key = (entry.feed, entry.epoch)
+            furthest[key] = max(furthest.get(key, 0), entry.next_sequence)
+        for key, end in sorted(furthest.items()):
+            chain = self.walked.chains.get(key)
+            first = chain.next_sequence if chain else 0
+            if first < end and not any(_covers(lost, *key, first, end) for lost in self.lost):
+                yield self._range("behind-ack", "were acknowledged and are gone", *key, first, end)
+
+    def _index_findings(self, rows: Rows) -> Iterator[Finding]:
+        walked = self.walked
+        if walked.damage or walked.faults:
+            return  # the index remembers what was there, and must differ
+        expected = (walked.records, walked.edges, walked.bundles)
+        got = (rows.records, rows.edges, rows.bundles)
+        if got != expected:
+            yield Finding(
+                "index-differs",
+                "the index has {} records, {} links and {} bundles".format(*got)
+                + ", the journal {}, {} and {}".format(*expected)
+                + ": `covey-aggregator rebuild` makes it anew",
+            )
+
+    def _range(
+        self, code: str, what: str, feed: bytes, epoch: int, first: int, end: int
+    ) -> Finding:
+        peer = peer_id_of(feed)
+        message = f"records {first} to {end - 1} of {peer}, epoch {epoch}, {what}"
+        holders = self._holders(peer)
+        return Finding(code, message, peer, epoch, first, end, fetch_from=holders)
+
+    def _holders(self, author: str) -> list[str]:
+        """Return who may have records of ``author``: itself, and every other aggregator."""
+        known = {*self.aggregators, *map(peer_id_of, self.walked.ackers)}
+        others = sorted(known - {author})
+        return [peer for peer in (author, *others) if peer != peer_id_of(self.walked.own)]
+
+
+def _covers(lost: Lost, feed: bytes, epoch: int, first: int, end: int) -> bool:
+    is_there = lost.first_sequence <= first and end <= lost.next_sequence
+    return is_there and (lost.feed, lost.epoch) == (feed, epoch)
+
+
+def _author_of(row: MissingRow, child: RecordRow) -> str:
+    """Return whose feed a missing record belongs to, as far as the one that names it tells."""
+    if row.what == INFORMED_BY:
+        worker = dagcbor.decode_verified(child.attributes).get("worker")
+        if isinstance(worker, str) and _is_peer(worker):
+            return worker
+    return peer_id_of(child.feed)
+
+
+def _is_peer(text: str) -> bool:
+    try:
+        public_key_of(text)
+    except RemoteProtocolError:
+        return False
+    return True

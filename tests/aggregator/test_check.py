@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aggregator.answers import Answers, Surroundings
+from aggregator.core import opened
+from aggregator.offline import answer_offline
+from peer.effects import Effects
+from peer.home import Home
+from peer.identity import Identity
+from protocols.ack import AckEntry, SignedAck
+from protocols.feed import Bundle
+from protocols.journal import Entry
+from protocols.membership import AGGREGATOR
+from protocols.record import Record
+from tests.support.home import Author, SignedJob, aggregator_home
+from tests.support.members import key_of
+
+Joined = tuple[Home, Identity, Effects]
+
+WORKER, SUBMITTER, OTHER = key_of(1), key_of(2), key_of(3)
+
+
+def a_job() -> tuple[SignedJob, list[Bundle]]:
+    """A job, and after it one more bundle of each of its two peers."""
+    worker, submitter = Author(WORKER), Author(SUBMITTER)
+    job = SignedJob(worker, submitter)
+    bundles = [worker.cut(), submitter.cut()]
+    for author in (worker, submitter):
+        author.add("tick", attributes={"marker": f"tick of {author.key.peer_id}"})
+        bundles.append(author.cut())
+    return job, bundles
+
+
+@asynccontextmanager
+async def holding(joined: Joined, *bundles: Bundle) -> AsyncGenerator[Answers]:
+    """Open an aggregator that holds these bundles."""
+    async with opened(*joined) as answers:
+        await answers.feeds.add_all(bundles)
+        yield answers
+
+
+async def checked(answers: Answers, *aggregators: str) -> dict[str, Any]:
+    return await answers.check(Surroundings(aggregators=list(aggregators)))
+
+
+def codes(answer: dict[str, Any]) -> list[str]:
+    return [finding["code"] for finding in answer["findings"]]
+
+
+def flip(home: Home, marker: bytes) -> None:
+    """Flip one bit of the entry that holds ``marker``."""
+    content = bytearray(home.journal.read_bytes())
+    content[content.index(marker)] ^= 0x01
+    home.journal.write_bytes(content)
+
+
+@pytest.fixture
+def joined(tmp_path: Path) -> Joined:
+    return aggregator_home(tmp_path)
+
+
+async def test_nothing_is_wrong_with_a_whole_journal(joined: Joined) -> None:
+    async with holding(joined, *a_job()[1]) as answers:
+        own = Record(author=answers.feeds.key.public, nonce=b"own", kind="tick", start_us=0)
+        await answers.feeds.append(own)
+        await answers.feeds.cut_all()
+        answer = await checked(answers)
+
+    assert answer["findings"] == []
+    assert answer["ok"]
+    assert (answer["records"], answer["bundles"], answer["feeds"]) == (9, 5, 3)
+
+
+async def test_a_flipped_byte_names_the_records_and_who_may_have_them(joined: Joined) -> None:
+    async with holding(joined, *a_job()[1]) as answers:
+        await answers.index.catch_up()
+    flip(joined[0], b"job.accepted")
+
+    answer = await answer_offline(joined[0], "GET", "/check", {})
+
+    [finding] = answer["findings"]
+    assert finding["code"] == "damaged"
+    assert finding["feed"] == SUBMITTER.peer_id
+    assert (finding["epoch"], finding["first_sequence"], finding["next_sequence"]) == (1, 0, 2)
+    assert finding["fetch_from"] == [SUBMITTER.peer_id]
+    assert answer["damaged_bytes"] > 0
+    assert not answer["ok"]
+
+
+async def test_a_byte_that_flips_under_a_running_aggregator_is_found(joined: Joined) -> None:
+    async with holding(joined, *a_job()[1]) as answers:
+        assert (await checked(answers))["ok"]
+        flip(joined[0], f"tick of {SUBMITTER.peer_id}".encode())
+        answer = await checked(answers, OTHER.peer_id)
+
+    [finding] = answer["findings"]
+    assert (finding["code"], finding["feed"]) == ("damaged", SUBMITTER.peer_id)
+    assert finding["fetch_from"] == [SUBMITTER.peer_id, OTHER.peer_id]
+
+
+async def test_a_flipped_last_entry_is_named_although_it_is_cut_as_a_tail(joined: Joined) -> None:
+    async with holding(joined, *a_job()[1]) as answers:
+        await answers.index.catch_up()
+    flip(joined[0], f"tick of {SUBMITTER.peer_id}".encode())
+
+    answer = await answer_offline(joined[0], "GET", "/check", {})
+
+    [finding] = answer["findings"]
+    assert (finding["feed"], finding["first_sequence"]) == (SUBMITTER.peer_id, 2)
+    assert answer["tail_cut_bytes"] > 0
+
+
+async def test_a_torn_tail_that_nobody_relied_on_is_no_finding(joined: Joined) -> None:
+    async with holding(joined, *a_job()[1]) as answers:
+        await answers.index.catch_up()
+    with joined[0].journal.open("ab") as file:
+        file.write(b"torn" * 9)
+
+    answer = await answer_offline(joined[0], "GET", "/check", {})
+
+    assert answer["ok"]
+    assert answer["tail_cut_bytes"] == 36
+
+
+async def test_what_was_damaged_and_came_again_is_wrong_no_more(joined: Joined) -> None:
+    bundles = a_job()[1]
+    async with holding(joined, *bundles) as answers:
+        await answers.index.catch_up()
+    flip(joined[0], b"job.accepted")
+
+    async with holding(joined, *bundles) as answers:
+        answer = await checked(answers)
+
+    assert answer["ok"]
+    assert answer["damaged_bytes"] > 0
+
+
+async def test_damage_whose_index_is_gone_shows_as_a_hole_and_a_missing_parent(
+    joined: Joined,
+) -> None:
+    job, bundles = a_job()
+    async with holding(joined, *bundles) as answers:
+        await answers.index.catch_up()
+    flip(joined[0], b"job.run")
+    joined[0].index.unlink()
+
+    answer = await answer_offline(joined[0], "GET", "/check", {})
+
+    hole, missing = answer["findings"]
+    assert (hole["code"], hole["feed"], hole["next_sequence"]) == ("hole", WORKER.peer_id, 4)
+    assert hole["fetch_from"] == [WORKER.peer_id]
+    assert (missing["code"], missing["cid"]) == ("missing", str(job.run))
+
+
+async def test_a_hole_in_a_feed_is_named(joined: Joined) -> None:
+    author = Author(WORKER)
+    for _ in range(3):
+        author.add("tick")
+        author.cut()
+
+    async with holding(joined, author.bundles[0], author.bundles[2]) as answers:
+        answer = await checked(answers, OTHER.peer_id)
+
+    [finding] = answer["findings"]
+    assert (finding["code"], finding["first_sequence"], finding["next_sequence"]) == ("hole", 1, 2)
+    assert finding["fetch_from"] == [WORKER.peer_id, OTHER.peer_id]
+
+
+async def test_a_missing_parent_is_named_with_the_worker_that_has_it(joined: Joined) -> None:
+    worker, submitter = Author(WORKER), Author(SUBMITTER)
+    run = worker.add("job.run")
+    submitter.add("job.accepted", informed_by=(run,), attributes={"worker": worker.key.peer_id})
+
+    async with holding(joined, submitter.cut()) as answers:
+        before = await checked(answers)
+        await answers.feeds.add(worker.cut())
+        after = await checked(answers)
+
+    [finding] = before["findings"]
+    assert (finding["code"], finding["cid"]) == ("missing", str(run))
+    assert finding["fetch_from"] == [WORKER.peer_id]
+    assert after["ok"]
+
+
+async def test_a_signature_that_does_not_hold_is_found_though_every_digest_does(
+    joined: Joined,
+) -> None:
+    author = Author(WORKER)
+    author.add("tick")
+    forged = bytearray(author.cut().encode())
+    at = forged.index(author.bundles[0].signature)
+    forged[at] ^= 0x01
+
+    async with holding(joined) as answers:
+        await answers.journal.append(Entry.BUNDLE, bytes(forged))
+        answer = await checked(answers)
+
+    [finding] = answer["findings"]
+    assert finding["code"] == "bad-entry"
+    assert "invalid signature" in finding["message"]
+
+
+async def test_a_fork_is_named(joined: Joined) -> None:
+    one, other = Author(WORKER), Author(WORKER)
+    one.add("tick")
+    other.add("tock")
+
+    async with holding(joined, one.cut(), other.cut()) as answers:
+        answer = await checked(answers)
+
+    assert codes(answer) == ["fork"]
+    assert answer["findings"][0]["feed"] == WORKER.peer_id
+
+
+async def test_what_another_aggregator_acknowledged_and_we_lost_can_be_fetched_there(
+    joined: Joined,
+) -> None:
+    author = Author(WORKER)
+    author.add("tick")
+    ack = SignedAck.sign(OTHER, [AckEntry(WORKER.public, 1, 5)], 1)
+
+    async with holding(joined, author.cut()) as answers:
+        await answers.journal.append(Entry.ACK, ack.encode())
+        answer = await checked(answers)
+
+    [finding] = answer["findings"]
+    assert (finding["code"], finding["first_sequence"], finding["next_sequence"]) == (
+        "behind-ack",
+        1,
+        5,
+    )
+    assert finding["fetch_from"] == [WORKER.peer_id, OTHER.peer_id]
+
+
+async def test_an_index_that_lacks_rows_is_found_and_a_rebuild_mends_it(joined: Joined) -> None:
+    async with holding(joined, *a_job()[1]) as answers:
+        await answers.index.catch_up()
+        await answers.index.ask(
+            lambda store: store._tables.run("DELETE FROM edges WHERE role = 'model'")
+        )
+        before = await checked(answers)
+        await answers.rebuild()
+        after = await checked(answers)
+
+    assert codes(before) == ["index-differs"]
+    assert "covey-aggregator rebuild" in before["findings"][0]["message"]
+    assert after["ok"]
+
+
+async def test_our_own_damaged_records_can_be_fetched_from_another_aggregator(
+    tmp_path: Path,
+) -> None:
+    joined = aggregator_home(tmp_path, None, AGGREGATOR)
+    async with holding(joined) as answers:
+        public = answers.feeds.key.public
+        for number in (b"1", b"2"):
+            record = Record(author=public, nonce=number, kind=f"own{number.decode()}", start_us=0)
+            await answers.feeds.append(record)
+            await answers.feeds.cut_all()
+        await answers.index.catch_up()
+        flip(joined[0], b"own1")
+        answer = await checked(answers, OTHER.peer_id)
+
+    assert set(codes(answer)) == {"damaged", "bad-entry"}
+    [damaged] = [each for each in answer["findings"] if each["code"] == "damaged"]
+    assert damaged["feed"] == joined[1].peer_id
+    assert damaged["fetch_from"] == [OTHER.peer_id]
