@@ -20,7 +20,7 @@ from aggregator.answers import Answers, Surroundings
 from aggregator.errors import NotFoundError
 from aggregator.lineage import MAX_DEPTH, MAX_RECORDS
 from aggregator.metrics import CONTENT_TYPE, Metrics
-from peer.control import answer_error
+from peer.control import HANDLERS
 from protocols.errors import CoveyError
 
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1")
@@ -70,7 +70,7 @@ class Api:
             Route("/rebuild", self.rebuild, methods=["POST"]),
             *self._watching(),
         ]
-        return Starlette(routes=routes, exception_handlers={CoveyError: answer_error})
+        return Starlette(routes=routes, exception_handlers=HANDLERS)
 
     def watching(self, host: str) -> Starlette:
         """Return the application for TCP: nothing but counts and a sign of life.

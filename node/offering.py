@@ -16,6 +16,7 @@ from node import hardware
 from node.models import InstalledModel, ModelStore
 from peer.adverts import Offering
 from peer.durable import write_durably
+from peer.journal import JournalFullError
 from peer.recorder import Recorder
 from protocols.advert import ModelOffer
 from protocols.cid import CID
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 MEASURED_FILE: Final = "hardware.json"
 MODEL_REGISTERED: Final = "model.registered"
+ROOM_RETRY_S: Final = 10.0  # a full disk is emptied by a person
 
 
 class Offerer:
@@ -91,7 +93,13 @@ class Offerer:
                 await self._offer_hardware(unmeasured, unmeasured)
             return
         self._remember(measured)
-        await self._offer_hardware(measured, hardware.capabilities(measured))
+        while True:
+            try:
+                await self._offer_hardware(measured, hardware.capabilities(measured))
+                return
+            except JournalFullError as error:  # no reason to end: the disk may have room again
+                log.warning("hardware not recorded yet", extra={"reason": error.message})
+                await trio.sleep(ROOM_RETRY_S)
 
     async def refresh(self) -> None:
         """Look at the installed models again; register those that are new, and advertise."""
@@ -104,12 +112,12 @@ class Offerer:
         self._changed()
 
     async def _register(self, model: InstalledModel) -> None:
-        self._registered.add(model.cid)
         await self._recorder.block(
             MODEL_REGISTERED,
             {"name": model.name, "kind": model.kind, "source": model.manifest.source},
             generated=[(model.cid, "model")],
         )
+        self._registered.add(model.cid)
 
     async def _offer_hardware(self, measured: dict[str, Any], capabilities: dict[str, Any]) -> None:
         self._hardware = await self._recorder.block("hardware", measured)
@@ -127,7 +135,10 @@ class Offerer:
 
     def _remember(self, measured: dict[str, Any]) -> None:
         content = {"environment": self._environment, "measured": measured}
-        write_durably(self._file, json.dumps(content).encode())
+        try:
+            write_durably(self._file, json.dumps(content).encode())
+        except OSError as error:  # it only spares the next start a measurement
+            log.warning("measurement not kept", extra={"reason": error.strerror})
 
 
 def _offer(model: InstalledModel) -> ModelOffer:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeVar, cast
 
 import click
 
+from peer.machine import error_of_machine
 from protocols.errors import CoveyError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -120,21 +121,33 @@ def run(command: click.Command, name: str) -> NoReturn:
     is_debug = len(arguments) < len(sys.argv) - 1
     try:
         command.main(arguments, prog_name=name, standalone_mode=False)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        note(_line(name, " ".join(error.format_message().split()), _usage_hint(error)))
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; there is nobody to tell
         sys.exit(1)
-    except (CoveyError, BaseExceptionGroup) as raised:
+    except (CoveyError, OSError, BaseExceptionGroup) as raised:
         error = _first_cause(raised)
         if is_debug or error is None:
             raise
-        note(f"{name}: {error.message}" + (f"\n  hint: {error.hint}" if error.hint else ""))
+        note(_line(name, error.message, error.hint))
         sys.exit(1)
     sys.exit(0)
+
+
+def _line(name: str, message: str, hint: str | None) -> str:
+    return f"{name}: {message}" + (f"\n  hint: {hint}" if hint else "")
+
+
+def _usage_hint(error: click.ClickException) -> str | None:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{context.command_path} --help" if context else None
 
 
 def _first_cause(raised: BaseException) -> CoveyError | None:
@@ -142,4 +155,6 @@ def _first_cause(raised: BaseException) -> CoveyError | None:
     if isinstance(raised, BaseExceptionGroup):
         causes = [_first_cause(each) for each in cast("Any", raised).exceptions]
         return None if None in causes else causes[0]
+    if isinstance(raised, OSError):
+        return error_of_machine(raised)
     return raised if isinstance(raised, CoveyError) else None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
 
+from peer.machine import error_of_machine
 from protocols.errors import CoveyError
 
 if TYPE_CHECKING:
@@ -112,6 +113,21 @@ async def answer_error(_request: Request, error: Exception) -> Response:
     )
 
 
+async def answer_os_error(_request: Request, error: Exception) -> Response:
+    """Starlette's handler for ``OSError``: what the machine is to blame for is told, not hidden."""
+    from starlette.responses import JSONResponse
+
+    assert isinstance(error, OSError)
+    told = error_of_machine(error)
+    if told is None:
+        raise error
+    return JSONResponse(error_body(told), status_code=409)
+
+
+HANDLERS: Final[dict[Any, Any]] = {CoveyError: answer_error, OSError: answer_os_error}
+"""The exception handlers of every application."""
+
+
 async def json_lines(values: AsyncIterator[Any]) -> AsyncIterator[bytes]:
     """Encode ``values`` as JSON lines; a ``CoveyError`` becomes the last line."""
     try:
@@ -137,8 +153,9 @@ class ControlClient:
 
     def __enter__(self) -> ControlClient:
         # httpcore leaks its socket when connecting fails, so first ask whether somebody listens
+        is_too_long = len(os.fsencode(self._path)) > MAX_SOCKET_PATH_BYTES
         with socket.socket(socket.AF_UNIX) as probe:
-            if probe.connect_ex(os.fspath(self._path)):
+            if is_too_long or probe.connect_ex(os.fspath(self._path)):
                 raise self._nobody()
         return self
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from peer.identity import Identity
+from peer.identity import Identity, IdentityError
 from peer.service import running
 from protocols.keys import peer_id_of
 
@@ -27,6 +27,12 @@ async def enrol(home: Home, ticket: str, effects: Effects) -> dict[str, Any]:
     parsed = Ticket.parse(ticket)
     async with home.locked():
         identity = Identity.load_or_create(home.path, effects)
+        if identity.membership is not None and identity.membership.mesh != parsed.mesh:
+            raise IdentityError(
+                "this peer belongs to another mesh already",
+                code="already-member",
+                hint="use another state directory for another mesh",
+            )
         transport = open_transport(identity.key, [JOIN_FROM])
         async with running(transport.run):
             membership = await join(transport, parsed, identity.key, effects)

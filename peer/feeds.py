@@ -18,7 +18,13 @@ from typing import NamedTuple
 import trio
 
 from peer.effects import Effects
-from peer.journal import Journal, JournalDamagedError, JournalError, Pending
+from peer.journal import (
+    Journal,
+    JournalDamagedError,
+    JournalError,
+    JournalFullError,
+    Pending,
+)
 from peer.own_feed import OwnBundle, OwnFeed
 from protocols.ack import AckEntry, SignedAck
 from protocols.chain import Chain, Link, Range, state_root
@@ -125,9 +131,14 @@ class Feeds:
         return await self._own.cut()
 
     async def cut_all(self) -> None:
-        """Put every durable record of ours into a bundle."""
-        while await self._own.cut() is not None:
-            pass
+        """Put every durable record of ours into a bundle; on a full disk that waits for the next
+        start.
+        """
+        try:
+            while await self._own.cut() is not None:
+                pass
+        except JournalFullError as error:
+            log.warning("bundle not cut", extra={"code": error.code})
 
     def holds_block(self, cid: CID) -> bool:
         """Say whether our own feed has that block already."""

@@ -14,13 +14,22 @@ from typing import Final
 
 import trio
 
+from peer.durable import write_durably
 from protocols.errors import CoveyError
 
+HOME_VERSION: Final = 1  # another layout of these files: older versions must leave them alone
+VERSION_FILE: Final = "home.version"
 LOCK_WAIT_S: Final = 10.0  # a restarting daemon's predecessor may still be flushing
 LOCK_RETRY_S: Final = 0.1
 
 
-class HomeInUseError(CoveyError):
+class HomeError(CoveyError):
+    """The state directory cannot be used as it is."""
+
+    default_code = "home-unusable"
+
+
+class HomeInUseError(HomeError):
     """Another process holds this state directory."""
 
     default_code = "home-in-use"
@@ -75,15 +84,46 @@ class Home:
         return self.path / "issues"
 
     def create(self) -> None:
-        """Make the directory, readable by its owner alone."""
+        """Make the directory, readable by its owner alone, and mark it as of our version.
+
+        Raises ``HomeError`` when it cannot be written to, or a newer version has written there.
+        """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self.check_version():
+                write_durably(self.path / VERSION_FILE, b"%d\n" % HOME_VERSION)
         except OSError as error:
-            raise CoveyError(
-                f"cannot make the state directory {self.path}: {error.strerror}",
-                code="home-unusable",
-                hint="point COVEY_HOME (or COVEY_AGGREGATOR_HOME) at a directory you may write to",
-            ) from error
+            raise self._unusable(error) from error
+
+    def check_version(self) -> bool:
+        """Tell whether the directory bears a version; raise ``HomeError`` if it is not ours."""
+        try:
+            text = (self.path / VERSION_FILE).read_bytes().strip()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise self._unusable(error) from error
+        if not text.isdigit():
+            raise HomeError(
+                f"{self.path / VERSION_FILE} does not hold a version",
+                code="home-damaged",
+                hint=f"if no newer covey ran there, write {HOME_VERSION} into it",
+            )
+        if int(text) > HOME_VERSION:
+            raise HomeError(
+                f"{self.path} was written by a newer covey: it has version {int(text)}, "
+                f"and this one knows {HOME_VERSION}",
+                code="home-newer",
+                hint="upgrade covey on this machine, or use another state directory",
+            )
+        return True
+
+    def _unusable(self, error: OSError) -> HomeError:
+        return HomeError(
+            f"the state directory {self.path} cannot be used: {error.strerror}",
+            hint="free space there, or point COVEY_HOME (the aggregator's: COVEY_AGGREGATOR_HOME)"
+            " at a directory that you may write to",
+        )
 
     @asynccontextmanager
     async def locked(self) -> AsyncGenerator[None]:
@@ -92,7 +132,10 @@ class Home:
         Raises ``HomeInUseError`` when another process keeps it. The lock dies with its process.
         """
         self.create()
-        handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._unusable(error) from error
         try:
             with trio.move_on_after(LOCK_WAIT_S) as waiting:
                 while not _try_lock(handle):  # noqa: ASYNC110 - flock has no event to wait on
@@ -112,6 +155,8 @@ class Home:
             handle = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
+        except OSError as error:
+            raise self._unusable(error) from error
         try:
             return not _try_lock(handle)
         finally:

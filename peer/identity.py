@@ -221,7 +221,7 @@ def _read_membership(home: Path, key: SigningKey) -> Membership | None:
         raise IdentityError(
             f"{path} is damaged: {error.message}",
             code="membership-damaged",
-            hint="join again with a new ticket",
+            hint=f"remove {path}, then join again with a new ticket (`covey init` at the root)",
         ) from error
     if membership.certificate.peer != key.public:
         raise IdentityError(

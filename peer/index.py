@@ -150,6 +150,17 @@ class Index(Generic[S]):
         return self._store
 
     def _recover(self, question: Callable[[S], T]) -> T:
+        try:
+            return self._rebuilt(question)
+        except IndexDamagedError as error:  # the file cannot be made: a full disk, most likely
+            if self._path == IN_MEMORY:
+                raise
+            log.warning("index kept in memory", extra={"reason": error.message})
+            self._start_over()
+            self._path = IN_MEMORY
+            return self._rebuilt(question)
+
+    def _rebuilt(self, question: Callable[[S], T]) -> T:
         self._start_over()
         store = self._opened()
         before = -1

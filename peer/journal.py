@@ -13,7 +13,6 @@ failed fsync nobody knows what is on the disk, and guessing is how acknowledged 
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import logging
 import mmap
@@ -26,6 +25,7 @@ from typing import cast
 
 import trio
 
+from peer.machine import NO_SPACE
 from protocols.errors import CoveyError
 from protocols.journal import (
     HEAD_BYTES,
@@ -45,7 +45,6 @@ from protocols.limits import MAX_JOURNAL_BACKLOG_BYTES, MAX_JOURNAL_BATCH_BYTES
 
 log = logging.getLogger(__name__)
 
-_NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 _KINDS = frozenset(Entry)
 
 
@@ -331,7 +330,7 @@ class Journal:
         refused = batch + self._waiting
         self._waiting = []
         self._backlog_bytes = 0
-        is_full = cause.errno in _NO_SPACE
+        is_full = cause.errno in NO_SPACE
         for waiting in refused:
             waiting.settle(_full(self.path, cause) if is_full else _broken(self.path, cause))
         self._moved.set()

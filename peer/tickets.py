@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from peer.durable import write_durably
-from protocols.errors import CoveyError, LocalProtocolError
+from protocols.errors import CoveyError, LocalProtocolError, Refused
 from protocols.limits import MAX_TICKETS, TICKET_MEMORY_S
 from protocols.membership import FILER, Certificate
 
@@ -96,11 +96,18 @@ class TicketBook:
         """Write synchronously, though the loop waits for the disk: nothing may come between the
         check of a ticket and its use, and people join rarely.
         """
-        handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
-            _append_line(handle, _line(event))
-        finally:
-            os.close(handle)
+            handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            try:
+                _append_line(handle, _line(event))
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise Refused(
+                f"the admitter cannot write {self._path.name}: {error.strerror}",
+                code="admitter-disk",
+                hint="free space on the admitter's disk, and try again",
+            ) from error
         self._apply(event)
 
     def _forget_old(self, now_us: int) -> None:

@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
 
 def home() -> Home:
-    """The aggregator's state directory, as the environment names it."""
+    """The aggregator's state directory, as the environment names it; raises ``HomeError`` if a
+    newer version has written there.
+    """
     from peer.home import Home
 
-    return Home.of_aggregator(os.environ)
+    place = Home.of_aggregator(os.environ)
+    place.check_version()
+    return place
 
 
 def read(path: str, **query: Any) -> Any:
@@ -49,5 +53,6 @@ def _ask_the_directory(method: str, path: str, query: dict[str, Any]) -> Any:
 
     from aggregator.offline import answer_offline
 
-    note(f"covey-aggregator: no daemon answers; reading {home().path} directly")
-    return trio.run(answer_offline, home(), method, path, query)
+    answer = trio.run(answer_offline, home(), method, path, query)
+    note(f"covey-aggregator: no daemon answers; {home().path} was read directly")
+    return answer

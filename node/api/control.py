@@ -20,7 +20,7 @@ from node.errors import InputError
 from node.job import JobSpec
 from node.reading import READERS, plain
 from peer.addresses import announced
-from peer.control import answer_error, json_lines
+from peer.control import HANDLERS, json_lines
 from protocols.errors import CoveyError
 from protocols.keys import peer_id_of
 
@@ -79,7 +79,7 @@ class ControlApi:
             Route("/records/{cid}", self.read("/records/{cid}")),
             Route("/errors", self.read("/errors")),
         ]
-        return Starlette(routes=routes, exception_handlers={CoveyError: answer_error})
+        return Starlette(routes=routes, exception_handlers=HANDLERS)
 
     async def status(self, _request: Request) -> JSONResponse:
         """How this node is."""

@@ -9,8 +9,12 @@ from peer.home import Home
 
 
 def home() -> Home:
-    """The node's state directory, as the environment names it."""
-    return Home.of_node(os.environ)
+    """The node's state directory, as the environment names it; raises ``HomeError`` if a newer
+    version has written there.
+    """
+    place = Home.of_node(os.environ)
+    place.check_version()
+    return place
 
 
 def connect() -> ControlClient:

@@ -22,14 +22,15 @@ def reader() -> Generator[Callable[..., Any]]:
         with connect() as client:
             yield client.get
         return
-    note("covey: no daemon answers; reading the files")
     yield _read_files
 
 
 def _read_files(path: str, **query: Any) -> Any:
     import trio
 
-    return trio.run(_answer, path, query)
+    answer = trio.run(_answer, path, query)
+    note("covey: no daemon answers; the files were read")
+    return answer
 
 
 async def _answer(path: str, query: dict[str, Any]) -> Any:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 BIN = Path(sys.executable).parent
+KEEP_RUNNING = Path(__file__).parents[2] / "deploy/keep-running.sh"
 START_BUDGET_S = 60.0
 POLL_S = 0.1
 
@@ -43,6 +44,8 @@ class Machine:
     options: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     daemon: subprocess.Popen[bytes] | None = None
+    is_kept_running: bool = False
+    """Whether a supervisor starts the daemon again whenever it ends; it stands for ``daemon``."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -60,7 +63,18 @@ class Machine:
         self, *arguments: str, status: int = 0, stdin: str = ""
     ) -> subprocess.CompletedProcess[str]:
         """Run one command here and check its exit status."""
-        done = subprocess.run(
+        done = self.run_any(*arguments, stdin=stdin)
+        if done.returncode != status:
+            line = " ".join(arguments)
+            raise CommandFailedError(
+                f"{self.name}: {self.command} {line} ended with {done.returncode}, not {status}\n"
+                f"{done.stdout}{done.stderr}\n{self.log_tail()}"
+            )
+        return done
+
+    def run_any(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run one command here, however it ends."""
+        return subprocess.run(
             [BIN / self.command, *arguments],
             env=self.environment,
             input=stdin,
@@ -69,13 +83,6 @@ class Machine:
             timeout=120,
             check=False,
         )
-        if done.returncode != status:
-            line = " ".join(arguments)
-            raise CommandFailedError(
-                f"{self.name}: {self.command} {line} ended with {done.returncode}, not {status}\n"
-                f"{done.stdout}{done.stderr}\n{self.log_tail()}"
-            )
-        return done
 
     def json(self, *arguments: str, stdin: str = "") -> Any:
         """Run one command with ``--json`` and return what it printed."""
@@ -92,9 +99,13 @@ class Machine:
 
     def up(self) -> None:
         """Start the daemon and return when it answers."""
+        supervisor = [KEEP_RUNNING] if self.is_kept_running else []
         with self.log.open("ab") as log:
             self.daemon = subprocess.Popen(
-                [BIN / self.command, "up"], env=self.environment, stdout=log, stderr=log
+                [*supervisor, BIN / self.command, "up"],
+                env=self.environment,
+                stdout=log,
+                stderr=log,
             )
         self.until(lambda: self.answers(), "answer")
 
@@ -104,6 +115,20 @@ class Machine:
             raise CommandFailedError(f"{self.name}: the daemon ended\n{self.log_tail()}")
         with socket.socket(socket.AF_UNIX) as probe:
             return probe.connect_ex(str(self.home / "control.sock")) == 0
+
+    def kill(self) -> None:
+        """Kill the daemon as a crash would; a supervisor starts it again."""
+        assert self.daemon is not None
+        pid = self.daemon.pid
+        if self.is_kept_running:
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            daemons = [int(each) for each in children if b"up" in _arguments(each)]
+            for daemon in daemons:
+                os.kill(daemon, signal.SIGKILL)
+            return
+        self.daemon.kill()
+        self.daemon.wait()
+        self.daemon = None
 
     def down(self, sign: signal.Signals = signal.SIGTERM) -> int:
         """Stop the daemon and return its exit status."""
@@ -125,6 +150,13 @@ class Machine:
         raise CommandFailedError(
             f"{self.name} did not {what} in {budget_s:.0f} s\n{self.log_tail()}"
         )
+
+
+def _arguments(pid: str) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 @contextmanager
