@@ -24,6 +24,9 @@ class JobRequest:
     precision: str = "auto"
     peer: str | None = None
     timeout_s: float = 600.0
+    job_id: str | None = None
+    """32 hexadecimal digits: with the same ones, a job may be submitted again when its answer was
+    lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ def run(
     }
     if job.peer:
         query["peer"] = job.peer
+    if job.job_id:
+        query["job_id"] = job.job_id
     output = bytearray()
     summary: dict[str, Any] = {}
     for event in control.post_lines("/run", content=job.input, query=query):
@@ -65,6 +70,7 @@ def run(
                 pass  # a newer daemon may say more
     if not summary:
         raise DaemonDownError(
-            "the node stopped before the job had its result", hint="start it and run the job again"
+            "the node stopped before the job had its result",
+            hint="start it and run the job again; with a --job-id it is the same job",
         )
     return JobOutcome(bytes(output), summary)

@@ -9,6 +9,7 @@ from typing import Final
 
 import trio
 
+from node.accepted import AcceptedJobs
 from node.admission import Admission
 from node.api.control import ControlApi
 from node.config import NodeConfig
@@ -20,6 +21,7 @@ from node.runners import RunnerPool
 from node.salts import Salts
 from node.sessions import Sessions
 from node.store import Store
+from node.submissions import Submissions
 from node.submit import Submitter
 from node.worker import Worker
 from peer import control, logs
@@ -58,8 +60,7 @@ class Node:
     models: ModelStore
     runners: RunnerPool
     offerer: Offerer
-    ledger: JobLedger
-    submitter: Submitter
+    submissions: Submissions
     worker: Worker
     admitter: Admitter | None
     nursery: trio.Nursery
@@ -91,7 +92,7 @@ async def main(home: Home, config: NodeConfig, effects: Effects) -> None:
         ledger = JobLedger(recorder, origin("node", offerer.software), effects)
         sessions = Sessions(transport, directory, ledger)
         salts = Salts(journal, effects)
-        submitter = Submitter(directory, sessions, ledger, salts, effects)
+        submitter = Submitter(directory, sessions, ledger, salts, AcceptedJobs(journal))
         admission = Admission(directory, models, runners)
         worker = Worker(sessions, admission, models, runners, ledger)
         exchange = Exchange(transport, feeds, _policy(config, directory))
@@ -116,8 +117,7 @@ async def main(home: Home, config: NodeConfig, effects: Effects) -> None:
                     models=models,
                     runners=runners,
                     offerer=offerer,
-                    ledger=ledger,
-                    submitter=submitter,
+                    submissions=Submissions(submitter, ledger.report, clients),
                     worker=worker,
                     admitter=admitter,
                     nursery=clients,

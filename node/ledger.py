@@ -56,11 +56,11 @@ class JobLedger:
     def __init__(self, recorder: Recorder, origin: Origin, effects: Effects) -> None:
         self._recorder = recorder
         self._origin = origin
-        self._effects = effects
+        self.effects = effects
 
     def stopwatch(self) -> Stopwatch:
         """Return a watch that starts now."""
-        return Stopwatch(self._effects.now_us(), trio.current_time())
+        return Stopwatch(self.effects.now_us(), trio.current_time())
 
     async def submitted(self, terms: Terms, watch: Stopwatch) -> CID:
         """The submitter is about to offer this job."""
@@ -82,7 +82,22 @@ class JobLedger:
             informed_by=[submitted, CID(done.record_cid)],
             start_us=watch.start_us,
             duration_us=watch.duration_us,
-            attributes={"job_id": terms.job_id, "fence": done.fence, "worker": worker},
+            attributes=_taken(terms, done, worker),
+        )
+
+    async def repeated(
+        self, terms: Terms, accepted: CID, worker: PeerId, done: Done, watch: Stopwatch
+    ) -> CID:
+        """The submitter had this job done again for a client that came back after its acceptance,
+        which stands.
+        """
+        return await self._recorder.activity(
+            "job.repeated",
+            used=[(CID(done.output_cid), "output")],
+            informed_by=[accepted, CID(done.record_cid)],
+            start_us=watch.start_us,
+            duration_us=watch.duration_us,
+            attributes=_taken(terms, done, worker),
         )
 
     async def late(self, job_id: bytes, late: Late) -> CID:
@@ -91,7 +106,7 @@ class JobLedger:
             "job.late",
             used=[(CID(late.output_cid), "output")],
             informed_by=[CID(late.record_cid)],
-            start_us=self._effects.now_us(),
+            start_us=self.effects.now_us(),
             duration_us=0,
             attributes={"job_id": job_id, "fence": late.fence, "worker": late.peer},
         )
@@ -123,7 +138,7 @@ class JobLedger:
         informed_by: tuple[CID, ...] = (),
     ) -> CID | None:
         """Report a fault; never raises on faults of its own."""
-        now_us = self._effects.now_us()
+        now_us = self.effects.now_us()
         report = report_of(error, self._origin, time_us=now_us, about=about or About())
         return await self._recorder.report(report, informed_by=informed_by)
 
@@ -154,3 +169,14 @@ class JobLedger:
                 "submitter": attempt.submitter,
             },
         )
+
+
+def _taken(terms: Terms, done: Done, worker: PeerId) -> dict[str, Any]:
+    return {
+        "job_id": terms.job_id,
+        "fence": done.fence,
+        "worker": worker,
+        "kind": terms.kind,
+        "model": terms.model,
+        "input": CID(terms.input_cid),
+    }

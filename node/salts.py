@@ -52,6 +52,10 @@ class Salts:
             self._salts.move_to_end(digest)
         return salt
 
+    def knows(self, content: bytes) -> bool:
+        """Say whether ``of_content`` has a salt for this content already."""
+        return hashlib.sha256(content).digest() in self._salts
+
     def of_output(self, job_id: bytes) -> bytes:
         """Return the salt of a job's output: the same each time the same job is offered, even
         after a restart.

@@ -16,14 +16,15 @@ from typing import Final
 
 import trio
 
+from node.accepted import Acceptance, AcceptedJobs
 from node.job import JobResult, JobSpec, Progress, check, failure_of, nobody
 from node.ledger import JobLedger, Stopwatch
 from node.link import SessionLink
 from node.placement import candidates, order
 from node.salts import Salts
 from node.sessions import Sessions, why
+from node.submissions import other_specification
 from peer.directory import Directory
-from peer.effects import Effects
 from protocols.cid import CID
 from protocols.errors import CoveyError, Refused, TransportError
 from protocols.job import (
@@ -96,13 +97,13 @@ class Submitter:
         sessions: Sessions,
         ledger: JobLedger,
         salts: Salts,
-        effects: Effects,
+        accepted: AcceptedJobs,
     ) -> None:
         self._directory = directory
         self._sessions = sessions
         self._ledger = ledger
         self._salts = salts
-        self._effects = effects
+        self._accepted = accepted
         self._runs: dict[bytes, _Run | None] = {}
         self._is_draining = False
         self._ended = trio.Event()
@@ -124,11 +125,13 @@ class Submitter:
         self._reserve(spec.job_id)
         try:
             considered = candidates(self._directory, spec.needs)
-            peers = order(considered, self._effects.rng)
+            peers = order(considered, self._ledger.effects.rng)
             if not peers:
                 raise nobody(spec, considered, {})
             watch = self._ledger.stopwatch()
+            is_known = self._salts.knows(spec.input)
             terms, outgoing = await self._commit(spec)
+            past = self._acceptance_of(terms, is_known)
             submitted = await self._ledger.submitted(terms, watch)
             deadline = trio.current_time() + spec.budget_ms / 1_000
             machine = SubmitterJob(
@@ -136,12 +139,12 @@ class Submitter:
                 peers,
                 deadline,
                 is_named=spec.peer is not None,
-                last_fence=self._fences.pop(spec.job_id, 0),
+                last_fence=max(self._fences.pop(spec.job_id, 0), past.fence if past else 0),
             )
             await self._carry(machine, outgoing, on_progress)
             if machine.state is not JobState.DONE:
                 raise failure_of(spec, machine, considered)
-            return await self._accept(machine, outgoing, submitted, watch)
+            return await self._accept(machine, submitted, watch, past)
         finally:
             del self._runs[spec.job_id]
             self._ended.set()
@@ -171,6 +174,18 @@ class Submitter:
                 f"{MAX_SUBMITTER_JOBS} jobs are being submitted", code="busy", retry_after_ms=1_000
             )
         self._runs[job_id] = None
+
+    def _acceptance_of(self, terms: Terms, is_input_known: bool) -> Acceptance | None:
+        """Return how this job was accepted before; raise ``Refused`` if another job was, under its
+        id. An input whose salt is forgotten has a new commitment, which tells nothing.
+        """
+        past = self._accepted.get(terms.job_id)
+        if past is None:
+            return None
+        is_same_input = not is_input_known or past.input_cid == terms.input_cid
+        if (past.kind, past.model) != (terms.kind, terms.model) or not is_same_input:
+            raise other_specification()
+        return past
 
     async def _commit(self, spec: JobSpec) -> tuple[Terms, Outgoing]:
         """Choose the salts and commit to the input."""
@@ -234,21 +249,27 @@ class Submitter:
             log.warning("note not recorded", extra={"error": str(error)})
 
     async def _accept(
-        self, machine: SubmitterJob, outgoing: Outgoing, submitted: CID, watch: Stopwatch
+        self, machine: SubmitterJob, submitted: CID, watch: Stopwatch, past: Acceptance | None
     ) -> JobResult:
-        """Make the acceptance durable, then tell the worker."""
+        """Make the acceptance durable, then tell the worker. There is one acceptance of a job: what
+        was accepted in the past and asked for again is recorded as repeated.
+        """
         done, worker, terms = machine.done, machine.worker, machine.terms
         assert done is not None, "a job that is DONE has a result"
         assert worker is not None, "a job that is DONE has a worker"
         output = machine.output()
         self._salts.keep(output, terms.output_salt)
-        accepted = await self._ledger.accepted(terms, submitted, worker, done, watch)
+        if past is not None:
+            await self._ledger.repeated(terms, past.cid, worker, done, watch)
+            accepted = past.cid
+        else:
+            accepted = await self._accept_once(terms, submitted, worker, done, watch)
         self._acknowledge(machine)
         return JobResult(
             job_id=terms.job_id,
             worker=worker,
             output=output,
-            input_cid=outgoing.cid,
+            input_cid=CID(terms.input_cid),
             output_cid=CID(done.output_cid),
             record_cid=CID(done.record_cid),
             submitted_cid=submitted,
@@ -258,6 +279,17 @@ class Submitter:
             timings={**done.timings, "total_ms": round(watch.duration_us / 1_000, 3)},
             execution=dict(done.execution),
         )
+
+    async def _accept_once(
+        self, terms: Terms, submitted: CID, worker: PeerId, done: Done, watch: Stopwatch
+    ) -> CID:
+        taken = None
+        with trio.CancelScope(shield=True):  # durable but not remembered, it could happen twice
+            cid = await self._ledger.accepted(terms, submitted, worker, done, watch)
+            taken = Acceptance(cid, done.fence, terms.kind, terms.model, terms.input_cid)
+            self._accepted.add(terms.job_id, taken)
+        assert taken is not None, "a shield swallows nothing"
+        return taken.cid
 
     def _acknowledge(self, machine: SubmitterJob) -> None:
         for effect in machine.acknowledge():

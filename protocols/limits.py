@@ -162,6 +162,9 @@ MAX_JOBS_PER_SUBMITTER: Final = 256  # of them for one submitter
 MAX_SUBMITTER_JOBS: Final = 4_096  # of one node at once; each holds its input in memory
 OUTCOME_KEEP_S: Final = 3_600.0  # an outcome that nobody acknowledged
 MAX_OUTCOME_BYTES: Final = 256 << 20  # of all kept outcomes of a worker; the oldest go first
+MAX_ACCEPTED_JOBS: Final = (
+    65_536  # that a retried job id finds; 300 bytes each, and a day of one job a second
+)
 MAX_SALTS: Final = 16_384  # (digest, salt) pairs remembered; 100 bytes each
 
 # Record core: journal, feeds and their exchange

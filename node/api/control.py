@@ -5,7 +5,6 @@ jobs.
 from __future__ import annotations
 
 import base64
-import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -22,6 +21,7 @@ from node.reading import READERS, plain
 from peer.addresses import announced
 from peer.control import HANDLERS, json_lines
 from protocols.errors import CoveyError
+from protocols.job import JOB_ID_BYTES
 from protocols.keys import peer_id_of
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from peer.directory import Entry
 
 T = TypeVar("T", bound=msgspec.Struct)
-
-log = logging.getLogger(__name__)
 
 OUTPUT_LINE_BYTES: Final = (
     192 << 10
@@ -51,6 +49,8 @@ class RunQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     precision: str = "auto"
     peer: str | None = None
     timeout_s: float = 600.0
+    job_id: str | None = None
+    """Chosen by the client: submitted again with it, a job is attached to and not done twice."""
 
 
 class TicketBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -149,7 +149,7 @@ class ControlApi:
         if not 0 < query.timeout_s <= MAX_TIMEOUT_S:
             raise InputError(f"the timeout must lie between 0 and {MAX_TIMEOUT_S:.0f} seconds")
         spec = JobSpec(
-            job_id=self._node.effects.token(16),
+            job_id=_job_id(query.job_id) or self._node.effects.token(JOB_ID_BYTES),
             kind=query.kind,
             model=query.model,
             precision=query.precision,
@@ -184,14 +184,9 @@ class ControlApi:
         with suppress(trio.BrokenResourceError), scope:  # broken: the client went away
             async with send:
                 try:
-                    result = await self._node.submitter.run(spec, on_progress)
+                    result = await self._node.submissions.run(spec, on_progress)
                 except CoveyError as error:
                     await send.send(error)
-                    return
-                except Exception as error:  # the boundary of a job: nothing it does ends the node
-                    log.exception("submission failed", extra={"job": spec.job_id.hex()})
-                    await self._node.ledger.report(error)
-                    await send.send(CoveyError("this node failed at the job", code="node-fault"))
                     return
                 for start in range(0, len(result.output), OUTPUT_LINE_BYTES):
                     piece = result.output[start : start + OUTPUT_LINE_BYTES]
@@ -204,6 +199,19 @@ def _parse(values: dict[str, Any], schema: type[T]) -> T:
         return msgspec.convert(values, type=schema, strict=False)
     except msgspec.ValidationError as error:
         raise InputError(f"the request is not understood: {error}") from error
+
+
+def _job_id(text: str | None) -> bytes | None:
+    try:
+        job_id = bytes.fromhex(text) if text is not None else None
+    except ValueError:
+        job_id = b""
+    if job_id is not None and len(job_id) != JOB_ID_BYTES:
+        raise InputError(
+            f"{text!r} is not a job id",
+            hint=f"a job id is {2 * JOB_ID_BYTES} random hexadecimal digits: openssl rand -hex 16",
+        )
+    return job_id
 
 
 def _summary(spec: JobSpec, result: JobResult) -> dict[str, Any]:

@@ -29,6 +29,7 @@ PRECISIONS: Final = ("auto", "fp32", "bf16")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True)
 @click.option("--peer", help="Only this peer may run it.")
 @click.option("--timeout", "timeout_s", default=600.0, show_default=True, help="Seconds in all.")
+@click.option("--job-id", help="32 hexadecimal digits; again with the same ones, it is one job.")
 @json_option
 def run_job(
     kind: str,

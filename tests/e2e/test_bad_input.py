@@ -149,6 +149,7 @@ INPUTS = [
     Case("no time", (*RUN, "--timeout", "0"), "must lie between 0 and", ""),
     Case("unknown role", ("ticket", "--role", "king"), "'king' is not a role", "--help", 2),
     Case("unknown duration", ("ticket", "--ttl", "soon"), "'soon' is not a duration", "", 2),
+    Case("wrong job id", (*RUN, "--job-id", "x"), "'x' is not a job id", "openssl rand"),
     Case("no such file", (*RUN, "--input", "$none"), "cannot be read: No such file"),
     Case("a directory", (*RUN, "--input", "/"), "cannot be read: Is a directory"),
     Case("empty stdin", RUN, "stdin is empty", "at least one line", stdin=""),
@@ -415,6 +416,20 @@ def job_unknown_at(aggregator: Machine, world: World) -> str | None:
     """Run a job; return its acceptance's CID if the aggregator did not take that in."""
     cid = world.submitter.json(*RUN, stdin=SENTENCE)["accepted_cid"]
     return cid if ends_with(aggregator, 1, "lineage", cid) else None
+
+
+# Jobs that are submitted again
+
+
+def test_a_job_id_stands_for_one_job(world: World) -> None:
+    again = (*RUN, "--job-id", "0123456789abcdef" * 2)
+
+    first = world.submitter.json(*again, stdin=SENTENCE)
+    second = world.submitter.json(*again, stdin=SENTENCE)
+    refused(world.submitter, *again, says="in use for another job", hint="choose", stdin="other")
+
+    assert first["accepted_cid"] == second["accepted_cid"]
+    assert first["output"] == second["output"]
 
 
 # Models at the worker

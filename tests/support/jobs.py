@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from node.accepted import AcceptedJobs
 from node.admission import Admission
 from node.ledger import JobLedger
 from node.salts import Salts
@@ -38,6 +39,7 @@ class JobNode:
     directory: Directory
     effects: Effects
     recorder: MemoryRecorder
+    ledger: JobLedger
     sessions: Sessions
     submitter: Submitter
     worker: Worker
@@ -100,7 +102,8 @@ class JobMesh:
         runners = runners or FakeRunnerPool()
         models = models or FakeModels({MODEL: model_of(MODEL)})
         admission = Admission(directory, models, runners)
-        salts = Salts(MemoryJournal(), effects)
+        journal = MemoryJournal()
+        salts = Salts(journal, effects)
         node = JobNode(
             key=key,
             membership=self.mesh.membership(key, *(roles or ("submitter", "worker"))),
@@ -108,8 +111,9 @@ class JobMesh:
             directory=directory,
             effects=effects,
             recorder=recorder,
+            ledger=ledger,
             sessions=sessions,
-            submitter=Submitter(directory, sessions, ledger, salts, effects),
+            submitter=Submitter(directory, sessions, ledger, salts, AcceptedJobs(journal)),
             worker=Worker(sessions, admission, models, runners, ledger),
             runners=runners,
             speed=speed,

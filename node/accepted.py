@@ -1,0 +1,70 @@
+"""Which jobs of this node have their result already: what makes a retried job id the same job.
+
+The truth is the ``job.accepted`` records of our own feed; here is only where the journal has each,
+for the latest ``MAX_ACCEPTED_JOBS``. Outputs are not kept: a job that is asked for again after its
+acceptance runs again under a new fence, and is recorded as ``job.repeated``, never as accepted.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from protocols.cid import CID
+from protocols.journal import Entry, RecordBody
+from protocols.limits import MAX_ACCEPTED_JOBS
+from protocols.record import Record
+
+if TYPE_CHECKING:
+    from peer.journal import Journal
+
+ACCEPTED: Final = "job.accepted"
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """What the record of an acceptance says, by its CID."""
+
+    cid: CID
+    fence: int
+    kind: str
+    model: str
+    input_cid: bytes
+
+
+class AcceptedJobs:
+    """The latest accepted jobs, over restarts."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._jobs: OrderedDict[bytes, Acceptance] = OrderedDict()
+        for _, _, entry, body in journal.scan():
+            if entry is Entry.RECORD and ACCEPTED.encode() in body:  # decoding all takes minutes
+                self._restore(RecordBody.decode(body).record)
+
+    def get(self, job_id: bytes) -> Acceptance | None:
+        """Return how this job was accepted, if it was."""
+        return self._jobs.get(job_id)
+
+    def add(self, job_id: bytes, acceptance: Acceptance) -> None:
+        """Remember an acceptance that is durable."""
+        self._jobs[job_id] = acceptance
+        if len(self._jobs) > MAX_ACCEPTED_JOBS:
+            self._jobs.popitem(last=False)
+
+    def _restore(self, encoded: bytes) -> None:
+        record = Record.decode_verified(encoded)
+        if record.kind != ACCEPTED:
+            return
+        match record.attributes:
+            case {
+                "job_id": bytes() as job_id,
+                "fence": int() as fence,
+                "kind": str() as kind,
+                "model": str() as model,
+                "input": CID() as input_cid,
+            }:
+                cid = CID.of(encoded)
+                self.add(job_id, Acceptance(cid, fence, kind, model, bytes(input_cid)))
+            case _:
+                pass  # written before these were recorded
