@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from peer.journal import Journal
 
 SECRET: Final = b"\x00" * 32
-"""Under this name, which no content has, lies the key from which outputs' salts are derived."""
+"""Under this name, which no content has, lies the key from which new salts are derived."""
 SECRET_BYTES: Final = 32
 
 
@@ -42,19 +42,17 @@ class Salts:
         self._secret = self._secret or self._new_secret()
 
     def of_content(self, content: bytes) -> bytes:
-        """Return the salt of this content: the one it had before, or a new one."""
+        """Return the salt of this content: the one that it came with, as an output, or one of ours,
+        which is the same each time: a job that is submitted again must have the same commitment.
+        """
         digest = hashlib.sha256(content).digest()
         salt = self._salts.get(digest)
         if salt is None:
-            salt = self._effects.token(SALT_BYTES)
+            salt = hmac.digest(self._secret, digest, "sha256")[:SALT_BYTES]
             self._remember(digest, salt)
         else:
             self._salts.move_to_end(digest)
         return salt
-
-    def knows(self, content: bytes) -> bool:
-        """Say whether ``of_content`` has a salt for this content already."""
-        return hashlib.sha256(content).digest() in self._salts
 
     def of_output(self, job_id: bytes) -> bytes:
         """Return the salt of a job's output: the same each time the same job is offered, even

@@ -129,9 +129,8 @@ class Submitter:
             if not peers:
                 raise nobody(spec, considered, {})
             watch = self._ledger.stopwatch()
-            is_known = self._salts.knows(spec.input)
             terms, outgoing = await self._commit(spec)
-            past = self._acceptance_of(terms, is_known)
+            past = self._acceptance_of(terms)
             submitted = await self._ledger.submitted(terms, watch)
             deadline = trio.current_time() + spec.budget_ms / 1_000
             machine = SubmitterJob(
@@ -175,15 +174,15 @@ class Submitter:
             )
         self._runs[job_id] = None
 
-    def _acceptance_of(self, terms: Terms, is_input_known: bool) -> Acceptance | None:
+    def _acceptance_of(self, terms: Terms) -> Acceptance | None:
         """Return how this job was accepted before; raise ``Refused`` if another job was, under its
-        id. An input whose salt is forgotten has a new commitment, which tells nothing.
+        id.
         """
         past = self._accepted.get(terms.job_id)
         if past is None:
             return None
-        is_same_input = not is_input_known or past.input_cid == terms.input_cid
-        if (past.kind, past.model) != (terms.kind, terms.model) or not is_same_input:
+        wanted = (terms.kind, terms.model, terms.input_cid)
+        if (past.kind, past.model, past.input_cid) != wanted:
             raise other_specification()
         return past
 

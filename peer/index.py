@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -152,11 +152,12 @@ class Index(Generic[S]):
     def _recover(self, question: Callable[[S], T]) -> T:
         try:
             return self._rebuilt(question)
-        except IndexDamagedError as error:  # the file cannot be made: a full disk, most likely
+        except (IndexDamagedError, OSError) as error:  # a full disk, most likely
             if self._path == IN_MEMORY:
                 raise
-            log.warning("index kept in memory", extra={"reason": error.message})
-            self._start_over()
+            log.warning("index kept in memory", extra={"reason": str(error)})
+            with suppress(OSError):
+                self._start_over()  # what there is of the file only takes room
             self._path = IN_MEMORY
             return self._rebuilt(question)
 

@@ -86,7 +86,9 @@ def world() -> Iterator[World]:
             stderr=subprocess.PIPE,
             text=True,
         )
-        yield world
+        with world.second:
+            yield world
+            world.second.kill()
     shutil.rmtree(root)
 
 

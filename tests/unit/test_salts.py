@@ -46,6 +46,7 @@ def test_the_oldest_salts_are_forgotten_and_the_secret_never() -> None:
     journal = MemoryJournal()
     salts = Salts(journal, effects_of(1))
     secret_salt = salts.of_output(b"j" * 16)
+    salts.keep(b"an output", b"x" * 16)
     first = salts.of_content(b"0")
     for number in range(1, MAX_SALTS + 1):
         salts.of_content(str(number).encode())
@@ -53,7 +54,8 @@ def test_the_oldest_salts_are_forgotten_and_the_secret_never() -> None:
     again = Salts(journal, effects_of(2))
 
     assert again.of_output(b"j" * 16) == secret_salt
-    assert salts.of_content(b"0") != first
+    assert salts.of_content(b"an output") != b"x" * 16
+    assert salts.of_content(b"0") == again.of_content(b"0") == first
 
 
 def test_a_malformed_salt_in_the_journal_is_noticed() -> None:
