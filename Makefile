@@ -3,7 +3,7 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup check lint test fix demo soak guards clean
+.PHONY: setup check lint test fix demo bench soak guards clean
 
 setup: $(READY)        ## make .venv with everything in it
 
@@ -28,6 +28,9 @@ fix: $(READY)          ## format, and mend what can be mended by itself
 
 demo: $(READY)         ## the main job, from an empty mesh to a filed issue (KEEP=1 leaves it running)
 	$(BIN)/python -m tests.e2e.demo
+
+bench: $(READY)        ## every figure beside its baseline (ONLY=jobs for one subject)
+	$(BIN)/python -m tests.bench $(ONLY)
 
 soak: $(READY)         ## kill every process while jobs run (JOBS=200 ROUNDS=10 SEED=0)
 	$(BIN)/python -m tests.soak.kills

@@ -73,4 +73,23 @@ CATALOGUE: Final[dict[str, PackagedModel]] = {
             },
         ),
     ),
+    "noop": PackagedModel(
+        module="node.runner",
+        folder="noop",
+        manifest=Manifest(
+            name="noop",
+            kind="bench.noop",
+            architecture="none",
+            precision="none",
+            dimension=1,
+            max_tokens=1,
+            license="Apache-2.0",
+            source="covey",
+            files={
+                "noop.txt": FileEntry(
+                    "98a9c50dfbd9eb7dcb13d60cd64a4a20f658b154eda09c0f4e40c68d687a6551", 97
+                ),
+            },
+        ),
+    ),
 }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -76,6 +77,15 @@ def run(home: Home, environ: Mapping[str, str]) -> None:
 
 async def main(home: Home, config: NodeConfig, effects: Effects) -> None:
     """Run a node until told to stop; then drain, flush and return."""
+    async with started(home, config, effects):
+        await wait_for_stop()
+        log.info("node stopping")
+    log.info("node down")
+
+
+@asynccontextmanager
+async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGenerator[Node]:
+    """Run a node, control API included, while the block runs; then drain and flush."""
     async with home.locked():
         identity = Identity.load(home.path)
         check_membership(identity, effects.now_us())
@@ -126,7 +136,7 @@ async def main(home: Home, config: NodeConfig, effects: Effects) -> None:
                 log.info(
                     "node up", extra={"peer": identity.peer_id, "listening": transport.addresses}
                 )
-                await wait_for_stop()
+                yield node
                 log.info("node stopping", extra={"jobs": worker.unfinished})
                 with trio.move_on_after(DRAIN_S):
                     async with trio.open_nursery() as draining:
@@ -135,7 +145,6 @@ async def main(home: Home, config: NodeConfig, effects: Effects) -> None:
                     await trio.sleep(LAST_LINES_S)
                 clients.cancel_scope.cancel()
             await feeds.cut_all()
-        log.info("node down")
 
 
 def _network(config: NodeConfig) -> Network:

@@ -13,11 +13,11 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any, Final
 
 from protocols.fingerprint import fingerprint, first_line
 from protocols.report import ExceptionInfo, Frame
+from tests.bench.figure import Figure, figure
 
 DATA: Final = Path(__file__).parents[1] / "data" / "python_faults.jsonl"
 ROOTS: Final = ("networkx", "toolz", "h11", "trio")
@@ -70,17 +70,20 @@ def agreement(rows: list[tuple[str, str, Chain]], key: Callable[[Chain], Hashabl
     return sum(shared) / len(shared)
 
 
-def figures() -> list[dict[str, Any]]:
-    """Measure and return the figures, as the bench runner prints them."""
+def figures() -> list[Figure]:
+    """Measure quality and cost."""
     rows = labelled_chains()
     labels = [label for label, _, _ in rows]
     ours = b_cubed(labels, [by_fingerprint(chain) for _, _, chain in rows])[2]
     plain = b_cubed(labels, [by_message(chain) for _, _, chain in rows])[2]
-    ours_us = _cpu_us(rows, by_fingerprint)
-    plain_us = _cpu_us(rows, by_message)
+    ours_us, plain_us = _cpu_us(rows, by_fingerprint), _cpu_us(rows, by_message)
+    base = "type and message without numbers"
+    n = len(rows) * len(ours_us)
     return [
-        _figure("grouping_b3_python", "F1", [ours], [plain], len(rows)),
-        _figure("fingerprint_us", "µs CPU", ours_us, plain_us, len(rows) * len(ours_us)),
+        figure(
+            "grouping_b3_python", "F1", [ours], n=len(rows), baseline=base, baseline_rounds=[plain]
+        ),
+        figure("fingerprint_us", "µs CPU", ours_us, n=n, baseline=base, baseline_rounds=plain_us),
     ]
 
 
@@ -93,19 +96,3 @@ def _cpu_us(rows: list[tuple[str, str, Chain]], key: Callable[[Chain], Hashable]
             key(chain)
         rounds.append((time.process_time() - start_s) / len(rows) * 1e6)
     return rounds
-
-
-def _figure(
-    name: str, unit: str, values: list[float], baselines: list[float], n: int
-) -> dict[str, Any]:
-    value, baseline = median(values), median(baselines)
-    return {
-        "figure": name,
-        "value": round(value, 4),
-        "unit": unit,
-        "baseline": "type and message without numbers",
-        "baseline_value": round(baseline, 4),
-        "ratio": round(value / baseline, 3),
-        "n": n,
-        "spread": round(max(values) - min(values), 4),
-    }

@@ -301,3 +301,14 @@ async def test_even_a_frozen_runner_dies_with_its_daemon(store: ModelStore):
     with trio.fail_after(WITHIN_S):
         await until(lambda: not is_alive(pid))
     assert was_alive
+
+
+async def test_noop_takes_the_same_way_without_weights(tmp_path: Path):
+    store = ModelStore(tmp_path / "models")
+    store.add("noop")
+    content = embed.encode_input(TEXTS)
+
+    async with serving(store) as pool:
+        outcome = await pool.run(RunRequest("noop", "bench.noop", "none", content))
+
+    assert outcome.output == content

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from node.runner.files import ModelFiles
 
 KINDS: Final = {
+    "bench.noop": "node.runner.kinds.noop",
     "embed": "node.runner.kinds.embed",
 }
 

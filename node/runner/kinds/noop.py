@@ -1,0 +1,86 @@
+"""The kind ``bench.noop``: every text comes back as it went in.
+
+Nothing is computed and no weights are loaded, but the job takes the whole way of any other: offer,
+lease, input, a runner process, commitment, records, result. So it checks that a peer can be worked
+with (``covey run bench.noop --model noop``), and what it costs is what covey costs. Input and
+output are both the input encoding of ``embed``: a DAG-CBOR list of text strings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from node.runner.kinds import BadInputError, Engine, EngineSettings, Event, Facts, Finished
+from node.runner.kinds.embed import decode_input
+from node.runner.kinds.embed import encode_input as encode_texts
+from protocols.errors import RemoteProtocolError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from node.runner.files import ModelFiles
+
+
+# The submitter's side
+
+
+def encode_input(items: Sequence[str]) -> bytes:
+    """Return a job's input; raises ``BadInputError`` for what no worker would take."""
+    return encode_texts(items)
+
+
+def rows(output: bytes) -> Iterator[dict[str, Any]]:
+    """Yield one JSON object a text: ``{"index", "text"}``."""
+    try:
+        texts = decode_input(output)
+    except BadInputError as error:
+        raise RemoteProtocolError(f"an output of bench.noop is no input: {error}") from error
+    for index, text in enumerate(texts):
+        yield {"index": index, "text": text}
+
+
+def array(output: bytes) -> NDArray[np.float32]:
+    """Raise ``BadInputError``: texts are not numbers."""
+    raise BadInputError("the output of bench.noop is text", hint="write it to a .jsonl file")
+
+
+# The runner's side
+
+
+def load(files: ModelFiles, settings: EngineSettings) -> Engine:
+    """Return an engine that holds nothing."""
+    return NoopEngine()
+
+
+class NoopEngine:
+    """Gives every job its input back at the next step."""
+
+    def __init__(self) -> None:
+        self.execution: Facts = {"engine": "noop"}
+        self._jobs: dict[int, bytes] = {}
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any job is unfinished."""
+        return bool(self._jobs)
+
+    def start(self, job: int, content: bytes) -> None:
+        """Take in a job; raises ``BadInputError``."""
+        decode_input(content)
+        self._jobs[job] = content
+
+    def cancel(self, job: int) -> None:
+        """Drop a job; does nothing when there is no such job."""
+        self._jobs.pop(job, None)
+
+    def step(self) -> list[Event]:
+        """Finish every job."""
+        jobs, self._jobs = self._jobs, {}
+        return [
+            Finished(job, content, self.execution, _IN_NO_TIME) for job, content in jobs.items()
+        ]
+
+
+_IN_NO_TIME: Facts = {"queue_ms": 0.0, "run_ms": 0.0, "busy_ms": 0.0, "cpu_ms": 0.0}

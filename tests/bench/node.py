@@ -1,0 +1,110 @@
+"""A node as ``covey up`` runs it, which besides does what the bench tells it on stdin.
+
+Jobs are submitted to its submitter directly: what HTTP costs on the way from a command is not what
+these figures are about.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import trio
+
+from node.config import NodeConfig
+from node.daemon import Node, started
+from node.job import JobSpec
+from node.runner.kinds import kind_named
+from peer import logs
+from peer.config import load
+from peer.effects import system_effects
+from peer.home import Home
+from protocols.errors import CoveyError
+
+TICK_S = 0.005
+BUDGET_MS = 120_000
+TEXT_CHARS = 250  # 256 bytes with its encoding
+
+
+async def main() -> None:
+    home = Home.of_node(os.environ)
+    config = load(NodeConfig, home.config, os.environ).values
+    logs.configure("warning")
+    async with started(home, config, system_effects()) as node:
+        print(json.dumps({"peer": node.identity.peer_id}), flush=True)
+        actions = {"jobs": jobs, "stall": stall, "try": try_one}
+        async for command in _commands():
+            action = actions[command.pop("do")]
+            print(json.dumps(await action(node, **command)), flush=True)
+
+
+async def _commands() -> AsyncIterator[dict[str, Any]]:
+    waiting = b""
+    stdin = trio.lowlevel.FdStream(os.dup(0))
+    async with stdin:
+        async for received in stdin:
+            *lines, waiting = (waiting + received).split(b"\n")
+            for line in lines:
+                yield json.loads(line)
+
+
+def _spec(node: Node, kind: str, model: str, texts: list[str], **more: Any) -> JobSpec:
+    content = kind_named(kind).encode_input(texts)
+    job_id = node.effects.token(16)
+    return JobSpec(job_id, kind, model, content, len(texts), BUDGET_MS, **more)
+
+
+async def jobs(
+    node: Node, kind: str, model: str, concurrency: int, precision: str = "auto", **inputs: Any
+) -> dict[str, Any]:
+    """Run a job for each of ``texts``, or for each new text within ``seconds``, so many at once;
+    return how long each took and all together.
+    """
+    waiting = iter(inputs["texts"]) if "texts" in inputs else _new_texts(node, **inputs)
+    latencies_s: list[float] = []
+
+    async def client() -> None:
+        for texts in waiting:
+            spec = _spec(node, kind, model, texts, precision=precision)
+            since = trio.current_time()
+            await node.submitter.run(spec)
+            latencies_s.append(trio.current_time() - since)
+
+    since = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for _ in range(concurrency):
+            nursery.start_soon(client)
+    return {"wall_s": trio.current_time() - since, "latencies_s": latencies_s}
+
+
+def _new_texts(node: Node, seconds: float) -> Iterator[list[str]]:
+    end = trio.current_time() + seconds
+    while trio.current_time() < end:
+        yield [node.effects.token(TEXT_CHARS // 2).hex()]
+
+
+async def try_one(node: Node, kind: str, model: str, every_s: float) -> dict[str, Any]:
+    """Submit one job again and again until somebody does it."""
+    while True:
+        try:
+            result = await node.submitter.run(_spec(node, kind, model, ["one text"]))
+        except CoveyError:
+            await trio.sleep(every_s)
+        else:
+            return {"worker": result.worker}
+
+
+async def stall(node: Node, seconds: float) -> list[float]:
+    """Return by how much the loop was late for each of its ticks, in seconds."""
+    late_s: list[float] = []
+    end = trio.current_time() + seconds
+    while (due := trio.current_time() + TICK_S) < end:
+        await trio.sleep_until(due)
+        late_s.append(trio.current_time() - due)
+    return late_s
+
+
+if __name__ == "__main__":
+    trio.run(main)
