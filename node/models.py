@@ -107,11 +107,10 @@ class ModelStore:
         Raises ``ModelMissingError``, or ``ModelDamagedError`` when the manifest is not valid. The
         other files are the runner's to check.
         """
-        folder = self._root / check_name(name)
-        try:
-            status = os.lstat(folder / MANIFEST_NAME)
+        try:  # every job asks several times: no paths are built where nothing changed
+            status = os.lstat(f"{self._root}/{check_name(name)}/{MANIFEST_NAME}")
         except FileNotFoundError as error:
-            if folder.exists():
+            if (self._root / name).exists():
                 raise ModelDamagedError(f"model {name} has no manifest") from error
             raise ModelMissingError(
                 f"model {name} is not installed here", hint=f"covey models add {name}"
@@ -119,6 +118,7 @@ class ModelStore:
         stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
         known = self._read.get(name)
         if known is None or known[0] != stamp:
+            folder = self._root / name
             known = self._read[name] = (stamp, _installed(folder, read_manifest(folder, name)))
         return known[1]
 

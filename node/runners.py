@@ -83,6 +83,7 @@ class RunnerPool:
         self._effects = effects
         self._idle_unload_s = idle_unload_s
         self._max_runners = max_runners
+        self._threads = compute_threads()  # read from a dozen files of the kernel
         self._children: dict[Key, RunnerChild] = {}
         self._active: list[_Active] = []
         self._throughput = Throughput()
@@ -200,7 +201,7 @@ class RunnerPool:
         return child
 
     def _spec(self, model: InstalledModel, precision: str) -> RunnerSpec:
-        return RunnerSpec(model, precision, threads=compute_threads(), batch_tokens=BATCH_TOKENS)
+        return RunnerSpec(model, precision, threads=self._threads, batch_tokens=BATCH_TOKENS)
 
     def _make_room(self) -> None:
         """End the runner that was idle longest when there are as many as may be."""

@@ -166,6 +166,7 @@ class Worker:
             if role == ROLE and self._links.get(key) is link:
                 self._perform(self._jobs.detach(key, trio.current_time()))
                 self._unbind(key)
+                self._tidy(key)
 
     def _bind(self, key: JobKey, link: SessionLink, now: float) -> None:
         known = self._links.get(key)
@@ -182,10 +183,15 @@ class Worker:
             link.jobs.discard((ROLE, key[1]))
 
     def _tidy(self, key: JobKey) -> None:
-        """Let go of the session of a job that is no more."""
-        if self._jobs.get(key) is None:
+        """After something happened to a job: let go of its session if it is no more, be woken when
+        it is due, and tell ``drain`` of the last one.
+        """
+        job = self._jobs.get(key)
+        if job is None:
             self._unbind(key)
-        if not self._is_busy:
+        elif job.next_deadline < self._ticks_at:
+            self._woken.set()
+        if self._admission.is_draining and not self._is_busy:
             self._idle.set()
 
     @property
@@ -211,8 +217,6 @@ class Worker:
                     self._deliver(effect)
                 case _:
                     raise AssertionError("the others are a submitter's")
-        if self._jobs.next_deadline < self._ticks_at:
-            self._woken.set()
 
     def _start(self, key: JobKey) -> None:
         job = self._jobs.get(key)

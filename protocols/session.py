@@ -47,7 +47,7 @@ class JobState(Enum):
     @property
     def is_final(self) -> bool:
         """Whether nothing can change any more."""
-        return not TRANSITIONS[self]
+        return self in _FINAL
 
 
 class JobEvent(Enum):
@@ -104,6 +104,10 @@ TRANSITIONS: Final[dict[JobState, dict[JobEvent, JobState]]] = {
     JobState.EXPIRED: {},
 }
 """A missing key is an illegal step."""
+
+# Asked several times a message. A tuple is searched by identity; a set or the table would compute
+# an Enum's hash, in Python.
+_FINAL: Final = tuple(state for state, steps in TRANSITIONS.items() if not steps)
 
 
 class Lifecycle:

@@ -202,12 +202,15 @@ class WorkerJobs:
         )
 
     def _load(self, submitter: str) -> Load:
-        active = [job for job in self._jobs.values() if not job.state.is_final]
-        return Load(
-            jobs=len(active),
-            jobs_of_submitter=sum(job.submitter == submitter for job in active),
-            queued_s=sum(j.estimate_s for j in active if j.state is JobState.LEASED),
-        )
+        jobs = jobs_of_submitter = 0
+        queued_s = 0.0
+        for job in self._jobs.values():
+            state = job.state
+            if not state.is_final:
+                jobs += 1
+                jobs_of_submitter += job.submitter == submitter
+                queued_s += job.estimate_s if state is JobState.LEASED else 0.0
+        return Load(jobs, jobs_of_submitter, queued_s)
 
     def _refuse(
         self, submitter: str, message: FromSubmitter, code: str, reason: str
