@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from peer.journal import Journal
-from peer.rows import BundleRow, EdgeRow, RecordRow, edges_of, row_of
+from peer.rows import BundleRow, EdgeRow, RecordRow, rows_of
 from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
 from protocols.feed import Bundle, SignedHeader
@@ -106,9 +106,9 @@ def _says(encoded: bytes | None, row: RecordRow, links: Iterable[EdgeRow]) -> bo
     """Tell whether a record's bytes are those of ``row`` and say what it and ``links`` show."""
     if encoded is None or CID.of(encoded) != row.cid:
         return False
-    record = Record.decode(encoded)
-    told = row_of(encoded, (row.feed, row.epoch, row.sequence), row.place)
-    return told == row and set(links) <= set(edges_of(CID(row.cid), record))
+    Record.decode(encoded)  # whole and canonical: its author vouched for these bytes, we do not
+    told, its_links = rows_of(encoded, (row.feed, row.epoch, row.sequence), row.place)
+    return told == row and set(links) <= set(its_links)
 
 
 def _read_proof(entry: Found | None) -> _Proof | None:

@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from aggregator.lineage import Closure, attributes_of
-from peer.rows import GENERATED, INFORMED_BY, USED, EdgeRow, RecordRow
+from peer.rows import EdgeRow, RecordRow
 from protocols.cid import CID
 from protocols.keys import peer_id_of
+from protocols.record import GENERATED, INFORMED_BY, USED
 
 RUN = "job.run"
 SUBMITTED = "job.submitted"

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
 from aggregator.errors import NotFoundError
-from peer.rows import GENERATED, INFORMED_BY, USED, EdgeRow, RecordRow
+from peer.rows import EdgeRow, RecordRow
 from protocols import dagcbor
 from protocols.cid import CID
+from protocols.record import GENERATED, INFORMED_BY, USED
 
 MAX_DEPTH: Final = 32  # steps; the flows that people build are shallower
 MAX_RECORDS: Final = 1_000  # a closure past this is cut and says so: hubs have millions

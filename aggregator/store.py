@@ -14,8 +14,9 @@ from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import duckdb
 
-from peer.rows import GENERATED, USED, Batch, BundleRow, EdgeRow, RecordRow
+from peer.rows import Batch, BundleRow, EdgeRow, RecordRow
 from peer.tables import IndexDamagedError, Tables
+from protocols.record import GENERATED, USED
 from protocols.report import RECORD_KIND
 
 R = TypeVar("R", bound=tuple[Any, ...])

@@ -79,7 +79,6 @@ async def main(home: Home, config: NodeConfig, effects: Effects) -> None:
     """Run a node until told to stop; then drain, flush and return."""
     async with started(home, config, effects):
         await wait_for_stop()
-        log.info("node stopping")
     log.info("node down")
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast
 
 import cbor2
@@ -32,11 +32,13 @@ _LINK_TAG: Final = 42
 _INT_MIN: Final = -(1 << 64)
 _INT_MAX: Final = (1 << 64) - 1
 _LEAVES: Final = frozenset((int, str, bytes, bool, type(None)))
+_PLAIN: Final = _LEAVES - {int}  # whatever their value, cbor2 encodes them as they must be
 
 # Below this size the worst input costs cbor2 less than 2 ms, and the scan would cost more than it
 # saves.
 _SCAN_FROM_BYTES: Final = 4 << 10
 
+_TEXT: Final = frozenset((str,))
 _CONTAINERS: Final = frozenset((list, dict))
 _STRICT_LINKS: Final = tuple(b"\0" + prefix for prefix in PREFIXES.values())
 _LINK_HEAD: Final = b"\xd8\x2a"
@@ -134,8 +136,10 @@ class _Budget:
 def _plain(value: Any, depth: int, budget: _Budget) -> Any:
     """Return ``value`` as cbor2 must see it: sorted maps, links as tags, nothing forbidden."""
     kind: type[Any] = type(value)  # pyright: ignore[reportUnknownVariableType] - CBOR is untyped
-    if kind is str or kind is bytes or kind is bool or value is None:
+    if kind in _PLAIN:
         return value
+    if kind is CID:
+        return cbor2.CBORTag(_LINK_TAG, b"\0" + value)
     if kind is int:
         if _INT_MIN <= value <= _INT_MAX:
             return value
@@ -156,18 +160,22 @@ def _plain_container(value: Any, depth: int, budget: _Budget) -> Any:
     if depth == 0:
         raise LocalProtocolError(f"a value is nested deeper than {MAX_CBOR_DEPTH}")
     budget.open(len(value) * (2 if kind is dict else 1))
+    depth -= 1
     if kind is not dict:
-        return [_plain(item, depth - 1, budget) for item in value]
+        return [x if type(x) in _PLAIN else _plain(x, depth, budget) for x in value]
     for key in value:
         if type(key) is not str:
             raise LocalProtocolError(f"a map key is a {type(key).__name__}, not text")
-    ordered = sorted(value, key=_key_order)
-    return {key: _plain(value[key], depth - 1, budget) for key in ordered}
+    ordered = [(key, value[key]) for key in _ordered(value)]
+    return {key: x if type(x) in _PLAIN else _plain(x, depth, budget) for key, x in ordered}
 
 
-def _key_order(key: str) -> tuple[int, bytes]:
-    raw = key.encode()
-    return len(raw), raw
+def _ordered(keys: Iterable[str]) -> list[str]:
+    """Return map keys in their order: the shorter in UTF-8 first, equal lengths by their bytes."""
+    by_text = sorted(keys)  # by code points, which is the order of their UTF-8 too
+    if "".join(by_text).isascii():
+        return sorted(by_text, key=len)
+    return sorted(by_text, key=lambda key: len(key.encode()))
 
 
 def _is_plain_float(value: float) -> bool:
@@ -219,28 +227,34 @@ def _settle(root: list[Any], any_cid: bool) -> None:
     items = -1
     for container in pending:  # grows while it is walked
         items += len(container)
-        places: Any
+        values: Any = container
         if type(container) is dict:
             mapping = cast("dict[Any, Any]", container)
             _check_keys(mapping)
             items += len(mapping)
-            places = mapping.items()
-        else:
-            places = enumerate(container)
+            values = mapping.values()
         if items > MAX_CBOR_ITEMS:
             raise _invalid(f"more than {MAX_CBOR_ITEMS} items")
-        # Replacing the value under an existing key while iterating is safe: the size does not
-        # change.
-        for place, item in places:
-            kind: type[Any] = type(item)  # pyright: ignore[reportUnknownVariableType] - CBOR is untyped
-            if kind in _LEAVES:
-                continue
-            if kind is list or kind is dict:
-                pending.append(item)
-            elif kind is cbor2.CBORTag:
-                container[place] = _link(item, any_cid)
-            elif kind is not float or not _is_plain_float(item):
-                raise _invalid(f"{str(item)[:40]} is not allowed")
+        if not _LEAVES.issuperset(map(type, values)):  # most hold nothing but leaves
+            _settle_items(container, pending, any_cid)
+
+
+def _settle_items(container: Any, pending: list[Any], any_cid: bool) -> None:
+    """Check the values of one container, replace its links, and add its containers to
+    ``pending``.
+    """
+    # Replacing the value under an existing key while iterating is safe: the size does not change.
+    places: Any = container.items() if type(container) is dict else enumerate(container)
+    for place, item in places:
+        kind: type[Any] = type(item)  # pyright: ignore[reportUnknownVariableType] - CBOR is untyped
+        if kind in _LEAVES:
+            continue
+        if kind is list or kind is dict:
+            pending.append(item)
+        elif kind is cbor2.CBORTag:
+            container[place] = _link(item, any_cid)
+        elif kind is not float or not _is_plain_float(item):
+            raise _invalid(f"{str(item)[:40]} is not allowed")
 
 
 def _link(tag: cbor2.CBORTag, any_cid: bool) -> AnyCID:
@@ -254,14 +268,10 @@ def _link(tag: cbor2.CBORTag, any_cid: bool) -> AnyCID:
 
 
 def _check_keys(container: dict[Any, Any]) -> None:
-    size, previous = -1, b""
-    for key in container:
-        if type(key) is not str:
-            raise _invalid("a map key is not text")
-        raw = key.encode()
-        if len(raw) <= size and (len(raw) < size or raw <= previous):
-            raise _invalid("map keys are not sorted")
-        size, previous = len(raw), raw
+    if not _TEXT.issuperset(map(type, container)):
+        raise _invalid("a map key is not text")
+    if list(container) != _ordered(container):
+        raise _invalid("map keys are not sorted")
 
 
 def _scan(data: bytes, any_cid: bool) -> None:

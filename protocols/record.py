@@ -12,8 +12,9 @@ with their roles, ``informed_by`` are earlier activities, and the author is the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, NamedTuple, TypeAlias
 
+import cbor2
 import msgspec
 
 from protocols import dagcbor
@@ -33,6 +34,27 @@ Link = tuple[CID, Word]
 # head.
 _NONCE_HEAD_AT: Final = 1 + 1 + 2 + 32
 _EMPTY_BYTES_HEAD: Final = 0x40
+
+USED: Final = "used"
+GENERATED: Final = "generated"
+INFORMED_BY: Final = "informed_by"
+"""The directions of a record's links."""
+
+
+class Outline(NamedTuple):
+    """What an index keeps of a record: its fields, with links as the bytes of CIDs and the
+    attributes still encoded.
+    """
+
+    kind: str
+    links: list[tuple[str, str, bytes]]
+    """(direction, role, target) of everything used, generated and informed by."""
+    environment: bytes | None
+    hardware: bytes | None
+    start_us: int
+    duration_us: int
+    status: str
+    attributes: bytes
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -78,6 +100,37 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     def decode_verified(cls, data: bytes) -> Record:
         """Read a record that ``decode`` accepted before, at half the cost; for our own journal."""
         return _typed(dagcbor.decode_verified(data))
+
+
+def outline_verified(data: bytes) -> Outline:
+    """Read of a record that ``Record.decode`` accepted before what an index keeps, at a fifth of
+    the cost.
+    """
+    fields: list[Any] = cbor2.loads(data)
+    fields += _LAST_DEFAULTS[len(fields) :]
+    _, _, _, kind, used, generated, informed_by, environment, hardware, *rest = fields
+    start_us, duration_us, status, attributes = rest[:4]
+    links = [(USED, role, _target(tag)) for tag, role in used]
+    links += [(GENERATED, role, _target(tag)) for tag, role in generated]
+    links += [(INFORMED_BY, "", _target(tag)) for tag in informed_by]
+    return Outline(
+        kind,
+        links,
+        environment and _target(environment),
+        hardware and _target(hardware),
+        start_us,
+        duration_us,
+        status,
+        cbor2.dumps(attributes),  # as they came: in order, and links are tags still
+    )
+
+
+# By place: an author may leave out what is at the end and as usual.
+_LAST_DEFAULTS: Final[tuple[Any, ...]] = (*(None for _ in range(10)), 0, "ok", {})
+
+
+def _target(tag: cbor2.CBORTag) -> bytes:
+    return tag.value[1:]
 
 
 def block(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from peer.rows import GENERATED, INFORMED_BY, USED, Batch, EdgeRow, RecordRow
+from peer.rows import Batch, EdgeRow, RecordRow
 from protocols import dagcbor
 from protocols.cid import CID
 from protocols.keys import peer_id_of
+from protocols.record import GENERATED, INFORMED_BY, USED
 
 Links = dict[str, CID]
 
