@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
-import duckdb
-
 from peer.rows import Batch, BundleRow, EdgeRow, RecordRow
 from peer.tables import IndexDamagedError, Tables
 from protocols.record import GENERATED, USED
@@ -64,6 +62,8 @@ class Store:
     @classmethod
     def open(cls, path: Path) -> Store:
         """Open or create the index at ``path``."""
+        import duckdb
+
         try:
             connection = duckdb.connect(
                 str(path), config={"memory_limit": MEMORY_LIMIT, "threads": THREADS}

@@ -7,8 +7,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-import duckdb
-
 from peer.rows import Batch, RecordRow
 from peer.tables import IndexDamagedError, Tables
 
@@ -27,7 +25,11 @@ class Store:
 
     @classmethod
     def open(cls, path: Path, memory_mb: int) -> Store:
-        """Open or create the index at ``path``."""
+        """Open or create the index at ``path``. Loads the database's code when first called: it
+        takes 60 MB.
+        """
+        import duckdb
+
         try:
             connection = duckdb.connect(
                 str(path), config={"memory_limit": f"{memory_mb}MB", "threads": THREADS}

@@ -24,9 +24,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 GATHER_S: Final = 0.2
-"""How long rows gather for one transaction: a commit costs about as much as a hundred rows, and who
-reads catches up first.
-"""
+"""How long rows gather for one transaction: a commit costs about as much as a hundred rows."""
 
 
 class FollowingStore(Protocol):
@@ -56,16 +54,25 @@ class Index(Generic[S]):
     """One daemon's store, following its journal; ``open_store`` opens or makes the file at a path.
 
     ``run`` must be started before ``ask``. ``ask`` and ``rebuild`` may be called from any task;
-    they are served one at a time.
+    they are served one at a time. ``lag_bytes_max`` is how far ``run`` lets the journal get ahead:
+    with none it follows at once, with some it leaves the rest to whoever reads, who calls
+    ``catch_up`` first, and until then nothing is opened.
     """
 
     def __init__(
-        self, journal: Journal, path: Path, own: bytes, open_store: Callable[[Path], S]
+        self,
+        journal: Journal,
+        path: Path,
+        own: bytes,
+        open_store: Callable[[Path], S],
+        *,
+        lag_bytes_max: int = 0,
     ) -> None:
         self._journal = journal
         self._path = path
         self._own = own
         self._open_store = open_store
+        self._lag_bytes_max = lag_bytes_max
         self._store: S | None = None
         self._thread = trio.CapacityLimiter(1)  # the one thread that may touch the store
         self._turn = trio.Lock()
@@ -82,12 +89,15 @@ class Index(Generic[S]):
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Catch up, then follow the journal until cancelled; the file is closed on the way out."""
         try:
-            await self.catch_up()
+            if not self._lag_bytes_max:
+                await self.catch_up()
             task_status.started()
+            followed_to = self._journal.size
             while True:
-                await self._journal.wait_past(self.mark)
+                await self._journal.wait_past(max(followed_to, self.mark) + self._lag_bytes_max)
                 await trio.sleep(GATHER_S)
                 await self.catch_up()
+                followed_to = self.mark
         finally:
             with trio.CancelScope(shield=True):
                 await self.aclose()

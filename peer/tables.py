@@ -12,60 +12,43 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-
-import pyarrow
 
 from peer.rows import Batch
 from protocols.errors import CoveyError
 
-pa: Any = pyarrow  # its stubs leave most types unknown
-
 SCHEMA_VERSION: Final = 1  # another number in the file: it is rebuilt
 IN_MEMORY: Final = Path(":memory:")
 
-RECORDS: Final = pa.schema(
-    [
-        ("cid", pa.binary()),
-        ("feed", pa.binary()),
-        ("epoch", pa.uint64()),
-        ("sequence", pa.uint64()),
-        ("kind", pa.string()),
-        ("start_us", pa.int64()),
-        ("duration_us", pa.int64()),
-        ("status", pa.string()),
-        ("environment", pa.binary()),
-        ("hardware", pa.binary()),
-        ("attributes", pa.binary()),
-        ("place", pa.int64()),
-    ]
-)
-EDGES: Final = pa.schema(
-    [
-        ("record", pa.binary()),
-        ("direction", pa.string()),
-        ("role", pa.string()),
-        ("target", pa.binary()),
-    ]
-)
-BUNDLES: Final = pa.schema(
-    [
-        ("cid", pa.binary()),
-        ("feed", pa.binary()),
-        ("epoch", pa.uint64()),
-        ("first_sequence", pa.uint64()),
-        ("next_sequence", pa.uint64()),
-        ("place", pa.int64()),
-    ]
-)
-TABLES: Final = {"records": RECORDS, "edges": EDGES, "bundles": BUNDLES}
-SQL_TYPES: Final = {
-    pa.binary(): "BLOB",
-    pa.string(): "VARCHAR",
-    pa.uint64(): "UBIGINT",
-    pa.int64(): "BIGINT",
+BLOB, TEXT, UNSIGNED, SIGNED = "BLOB", "VARCHAR", "UBIGINT", "BIGINT"
+TABLES: Final = {
+    "records": (
+        ("cid", BLOB),
+        ("feed", BLOB),
+        ("epoch", UNSIGNED),
+        ("sequence", UNSIGNED),
+        ("kind", TEXT),
+        ("start_us", SIGNED),
+        ("duration_us", SIGNED),
+        ("status", TEXT),
+        ("environment", BLOB),
+        ("hardware", BLOB),
+        ("attributes", BLOB),
+        ("place", SIGNED),
+    ),
+    "edges": (("record", BLOB), ("direction", TEXT), ("role", TEXT), ("target", BLOB)),
+    "bundles": (
+        ("cid", BLOB),
+        ("feed", BLOB),
+        ("epoch", UNSIGNED),
+        ("first_sequence", UNSIGNED),
+        ("next_sequence", UNSIGNED),
+        ("place", SIGNED),
+    ),
 }
+"""The columns of each table and their types."""
 LOST: Final = """
     SELECT feed, epoch, min(first), max(next) FROM (
         SELECT cid, feed, epoch, sequence AS first, sequence + 1 AS next, place FROM records
@@ -139,9 +122,9 @@ class Tables:
         if found:
             raise IndexDamagedError(f"the index has version {found}, not {SCHEMA_VERSION}")
         self.run("BEGIN")
-        for table, schema in TABLES.items():
-            columns = ", ".join(f"{column.name} {SQL_TYPES[column.type]}" for column in schema)
-            self.run(f"CREATE TABLE {table} ({columns})")
+        for table, columns in TABLES.items():
+            described = ", ".join(f"{name} {kind}" for name, kind in columns)
+            self.run(f"CREATE TABLE {table} ({described})")
         self.run("INSERT INTO state VALUES (?, 0)", SCHEMA_VERSION)
         self.run("COMMIT")
 
@@ -177,12 +160,12 @@ class Tables:
     def _append(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if not rows:
             return
-        schema = TABLES[table]
+        schema = _schemas()[table]
         columns = [
-            pa.array(values, column.type)
+            _arrow().array(values, column.type)
             for values, column in zip(zip(*rows, strict=True), schema, strict=True)
         ]
-        self._connection.register("arriving", pa.Table.from_arrays(columns, schema=schema))
+        self._connection.register("arriving", _arrow().Table.from_arrays(columns, schema=schema))
         try:
             self.run(f"INSERT INTO {table} SELECT * FROM arriving")
         finally:
@@ -194,6 +177,23 @@ class Tables:
             return self._connection.execute(sql, parameters).fetchall()
         except self._fault as error:
             raise IndexDamagedError(f"the index failed: {error}") from error
+
+
+def _arrow() -> Any:
+    """Load pyarrow when there are rows: it takes 40 MB, and an idle daemon has none."""
+    import pyarrow
+
+    return pyarrow  # its stubs leave most types unknown
+
+
+@cache
+def _schemas() -> dict[str, Any]:
+    pa = _arrow()
+    types = {BLOB: pa.binary(), TEXT: pa.string(), UNSIGNED: pa.uint64(), SIGNED: pa.int64()}
+    return {
+        table: pa.schema([(name, types[kind]) for name, kind in columns])
+        for table, columns in TABLES.items()
+    }
 
 
 def discard(path: Path) -> None:

@@ -244,7 +244,8 @@ def _settle_items(container: Any, pending: list[Any], any_cid: bool) -> None:
     ``pending``.
     """
     # Replacing the value under an existing key while iterating is safe: the size does not change.
-    places: Any = container.items() if type(container) is dict else enumerate(container)
+    is_map = isinstance(container, dict)
+    places: Any = cast("Any", container).items() if is_map else enumerate(container)
     for place, item in places:
         kind: type[Any] = type(item)  # pyright: ignore[reportUnknownVariableType] - CBOR is untyped
         if kind in _LEAVES:

@@ -51,6 +51,7 @@ async def _answer(path: str, query: dict[str, Any]) -> Any:
         journal = Journal.open(place.journal)
         index = open_index(journal, place, identity, config)
         async with running(index.run):
+            await index.catch_up()
             if cid:
                 return await index.ask(lambda s: READERS["/records/{cid}"](s, {"cid": cid}))
             return await index.ask(lambda s: READERS[route](s, query))
