@@ -63,11 +63,13 @@ class Models(Protocol):
 class Estimates(Protocol):
     """What admission asks of the runners."""
 
-    def estimate_s(self, model: str, precision: str, items: int, size_bytes: int) -> float | None:
+    def estimate_s(
+        self, model: InstalledModel, precision: str, items: int, size_bytes: int
+    ) -> float | None:
         """How long a job would take, None when nothing is known."""
         ...
 
-    def backlog_s(self, model: str, precision: str) -> float:
+    def backlog_s(self, model: InstalledModel, precision: str) -> float:
         """How long the jobs that a model's runner has will keep it busy."""
         ...
 
@@ -83,7 +85,11 @@ class Admission:
 
     def decide(self, submitter: PeerId, offer: Offer, load: Load) -> Granted | Refuse:
         """Return the worker's answer to an offer."""
-        return self._refuse_job(submitter, offer) or self._weigh(offer, load)
+        refuse = self._refuse_job(submitter, offer)
+        if refuse is not None:
+            return refuse
+        model = self._model_for(offer)
+        return model if isinstance(model, Refuse) else self._weigh(offer, model, load)
 
     def _refuse_job(self, submitter: PeerId, offer: Offer) -> Refuse | None:
         """Refuse what would never run here."""
@@ -96,9 +102,9 @@ class Admission:
         if offer.requirements:
             unknown = ", ".join(sorted(offer.requirements))
             return _no(offer, UNMET_REQUIREMENT, f"this worker does not know about: {unknown}")
-        return self._refuse_model(offer)
+        return None
 
-    def _refuse_model(self, offer: Offer) -> Refuse | None:
+    def _model_for(self, offer: Offer) -> InstalledModel | Refuse:
         try:
             model = self._models.get(offer.model)
         except CoveyError as error:
@@ -108,20 +114,20 @@ class Admission:
         if offer.precision not in (AUTO, *model.precisions):
             offered = ", ".join(model.precisions)
             return _no(offer, UNKNOWN_PRECISION, f"{model.name} is here in {offered}")
-        return None
+        return model
 
-    def _weigh(self, offer: Offer, load: Load) -> Granted | Refuse:
+    def _weigh(self, offer: Offer, model: InstalledModel, load: Load) -> Granted | Refuse:
         """Refuse what this worker can't take on now, else say when it would be done."""
         if load.jobs >= MAX_WORKER_JOBS or load.jobs_of_submitter >= MAX_JOBS_PER_SUBMITTER:
             return _no(offer, BUSY, f"{load.jobs} jobs are waiting", RETRY_MS)
-        precision = resolve_precision(self._models.get(offer.model), offer.precision)
+        precision = resolve_precision(model, offer.precision)
         estimate_s = (
-            self._estimates.estimate_s(offer.model, precision, offer.items, offer.size_bytes) or 0.0
+            self._estimates.estimate_s(model, precision, offer.items, offer.size_bytes) or 0.0
         )
         spare_s = offer.budget_ms / 1_000 - estimate_s
         if spare_s <= 0:
             return _no(offer, EXPIRED, f"it would take {estimate_s:.1f} s, more than its budget")
-        wait_s = load.queued_s + self._estimates.backlog_s(offer.model, precision)
+        wait_s = load.queued_s + self._estimates.backlog_s(model, precision)
         if wait_s > min(MAX_QUEUE_S, spare_s):
             retry_s = min(max(wait_s - MAX_QUEUE_S, BUSY_RETRY_S_MIN), BUSY_RETRY_S_MAX)
             return _no(offer, BUSY, f"{wait_s:.1f} s of work are waiting", int(retry_s * 1_000))

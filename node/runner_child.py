@@ -181,7 +181,8 @@ class RunnerChild:
         try:
             with suppress(trio.BrokenResourceError):  # it ended, and the job will hear why
                 await self._submit(number, content)
-            await self._loaded.wait()
+            if load_since is not None:
+                await self._loaded.wait()
             load_s = 0.0 if load_since is None else trio.current_time() - load_since
             await self._follow(job, on_progress)
         finally:
@@ -222,9 +223,18 @@ class RunnerChild:
 
     async def _submit(self, number: int, content: bytes) -> None:
         first, *rest = pieces(content)
-        await self._outbox.send(Run(number, len(content), first))
+        await self._put(Run(number, len(content), first))
         for piece in rest:
-            await self._outbox.send(Input(number, piece))
+            await self._put(Input(number, piece))
+
+    async def _put(self, message: ToRunner) -> None:
+        """Queue a message, at once where there is room: waiting would be another turn of the
+        loop.
+        """
+        try:
+            self._outbox.send_nowait(message)
+        except trio.WouldBlock:
+            await self._outbox.send(message)
 
     async def _follow(self, job: _Job, on_progress: OnProgress) -> None:
         told = None

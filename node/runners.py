@@ -135,20 +135,22 @@ class RunnerPool:
         """Return what the runners are doing now."""
         return [_status(child) for child in self._children.values() if child.is_open]
 
-    def estimate_s(self, model: str, precision: str, items: int, size_bytes: int) -> float | None:
+    def estimate_s(
+        self, model: InstalledModel, precision: str, items: int, size_bytes: int
+    ) -> float | None:
         """Return how long a job would keep a runner busy, its start included if none is warm; None
         when nothing is known.
         """
-        key = self._spec(self._store.get(model), precision).key
+        key = self._spec(model, precision).key
         child = self._children.get(key)
         is_warm = child is not None and child.is_loaded
         return self._throughput.estimate_s(key, items=items, size_bytes=size_bytes, is_warm=is_warm)
 
-    def backlog_s(self, model: str, precision: str) -> float:
+    def backlog_s(self, model: InstalledModel, precision: str) -> float:
         """Return how long the jobs that were given to a model's runner will still keep it busy, as
         far as is known.
         """
-        key = self._spec(self._store.get(model), precision).key
+        key = self._spec(model, precision).key
         return sum(self._rest_s(active) for active in self._active if active.key == key)
 
     def _rest_s(self, active: _Active) -> float:

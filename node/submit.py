@@ -43,7 +43,7 @@ from protocols.job import (
     Terms,
 )
 from protocols.keys import PeerId
-from protocols.limits import MAX_SUBMITTER_JOBS
+from protocols.limits import MAX_SUBMITTER_JOBS, PROGRESS_S
 from protocols.pieces import Outgoing
 from protocols.session import Effect, JobState, Late, Send, SendInput, Violation
 from protocols.submitter_job import SubmitterJob
@@ -78,9 +78,12 @@ class _Run:
         return Progress(machine.state, machine.worker, *machine.progress, machine.attempts)
 
     def wake(self) -> None:
-        """Wake the job's own task if there is something for it to do."""
-        is_sooner = self.machine.next_deadline < self.wakes_at
-        if is_sooner or self.notes or self.told != self.progress:
+        """Wake the job's own task if there is something for it to do. Items done are not: they are
+        told every ``PROGRESS_S``.
+        """
+        told, machine = self.told, self.machine
+        is_sooner = machine.next_deadline < self.wakes_at
+        if is_sooner or self.notes or told is None or told.state is not machine.state:
             self.changed.set()
 
 
@@ -222,17 +225,19 @@ class Submitter:
 
     async def _next_step(self, run: _Run, on_progress: OnProgress) -> None:
         """Tell and write what is new, then wait until something happens or is due."""
-        if run.told != run.progress:
-            run.told = run.progress
-            on_progress(run.told)
+        progress = run.progress
+        if run.told != progress:
+            run.told = progress
+            on_progress(progress)
         await self._write_notes(run)
         run.changed = trio.Event()
-        run.wakes_at = run.machine.next_deadline
+        run.wakes_at = min(run.machine.next_deadline, trio.current_time() + PROGRESS_S)
         run.wake()
         with trio.move_on_at(run.wakes_at) as patience:
             await run.changed.wait()
-        if patience.cancelled_caught:
-            self._perform(run, run.machine.tick(trio.current_time()))
+        now = trio.current_time()
+        if patience.cancelled_caught and run.machine.next_deadline <= now:
+            self._perform(run, run.machine.tick(now))
 
     async def _write_notes(self, run: _Run) -> None:
         while run.notes:

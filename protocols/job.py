@@ -9,7 +9,6 @@ See docs/protocols/session.md.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -277,8 +276,7 @@ Message = SessionHello | FromSubmitter | FromWorker
 CODEC: Final[MessageCodec[Message]] = MessageCodec(Message)
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True):
     """What a job is, whoever runs it: offers with equal terms are of one job."""
 
     job_id: bytes
@@ -290,7 +288,7 @@ class Terms:
     input_cid: bytes
     input_salt: bytes
     output_salt: bytes
-    requirements: dict[str, Fact] = field(default_factory=dict[str, Fact])
+    requirements: dict[str, Fact] = {}
 
     def offer(self, fence: int, budget_ms: int) -> Offer:
         """Return the offer of one attempt at this job."""

@@ -11,13 +11,14 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from protocols.cid import CID, RAW
 from protocols.errors import RemoteProtocolError
 from protocols.limits import BULK_CHUNK_BYTES, MAX_INLINE_PIECE_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """One stretch of content in transit."""
 
     index: int

@@ -19,9 +19,10 @@ found again and not repeated.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
+
+import msgspec
 
 from protocols.errors import LocalProtocolError, RemoteProtocolError
 from protocols.job import FromSubmitter, FromWorker
@@ -135,32 +136,28 @@ class Lifecycle:
         self._state = following
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True):
     """Effect: send this after what was sent before; drop it if the session is gone."""
 
     peer: str
     message: FromSubmitter | FromWorker
 
 
-@dataclass(frozen=True, slots=True)
-class SendInput:
+class SendInput(msgspec.Struct, frozen=True):
     """Effect of the submitter: stream the input to its worker under this fence."""
 
     peer: str
     fence: int
 
 
-@dataclass(frozen=True, slots=True)
-class Violation:
+class Violation(msgspec.Struct, frozen=True):
     """Effect of the submitter: a worker broke the protocol; report it. The job moves on."""
 
     peer: str
     error: RemoteProtocolError
 
 
-@dataclass(frozen=True, slots=True)
-class Late:
+class Late(msgspec.Struct, frozen=True):
     """Effect of the submitter: a result came under a fence that is past. Record it; it is never
     returned.
     """
@@ -171,22 +168,19 @@ class Late:
     record_cid: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(msgspec.Struct, frozen=True):
     """Effect of the worker: run this job."""
 
     key: JobKey
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(msgspec.Struct, frozen=True):
     """Effect of the worker: stop running this job; its result is wanted no more."""
 
     key: JobKey
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(msgspec.Struct, frozen=True):
     """Effect of the worker: send this job's kept outcome under this fence."""
 
     key: JobKey

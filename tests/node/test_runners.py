@@ -102,7 +102,7 @@ def computed(store: ModelStore) -> Computed:
                 for place in range(len(TEXTS)):
                     nursery.start_soon(compute_alone, place)
             pids |= {runner["pid"] for runner in pool.running()}
-            estimate_s = pool.estimate_s(MODEL, "fp32", 100, 5_000)
+            estimate_s = pool.estimate_s(store.get(MODEL), "fp32", 100, 5_000)
         return Computed(together, progress, [alone[n] for n in sorted(alone)], pids, estimate_s)
 
     return trio.run(compute)

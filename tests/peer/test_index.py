@@ -87,7 +87,7 @@ async def test_records_that_come_together_share_a_transaction(tmp_path: Path, au
 async def test_an_index_that_may_lag_opens_nothing_until_somebody_reads(
     tmp_path: Path, autojump_clock
 ):
-    async with indexed(tmp_path, LAG_BYTES) as (journal, index, store, opened):
+    async with indexed(tmp_path, LAG_BYTES) as (journal, index, _, opened):
         cid = await append(journal, 0)
         await trio.sleep(60)
         assert not opened

@@ -89,8 +89,10 @@ class FakeRunnerPool:
         if self.error is not None:
             raise self.error
 
-    def estimate_s(self, model: str, precision: str, items: int, size_bytes: int) -> float | None:
+    def estimate_s(
+        self, model: InstalledModel, precision: str, items: int, size_bytes: int
+    ) -> float | None:
         return self.estimate
 
-    def backlog_s(self, model: str, precision: str) -> float:
+    def backlog_s(self, model: InstalledModel, precision: str) -> float:
         return (self.estimate or 0.0) * self.running

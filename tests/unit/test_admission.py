@@ -23,10 +23,10 @@ class Place:
     def roles(self, _peer: str) -> tuple[str, ...]:
         return self.roles_of
 
-    def estimate_s(self, _m: str, _p: str, _items: int, _size: int) -> float | None:
+    def estimate_s(self, _m: object, _p: str, _items: int, _size: int) -> float | None:
         return self.estimate
 
-    def backlog_s(self, _m: str, _p: str) -> float:
+    def backlog_s(self, _m: object, _p: str) -> float:
         return self.backlog
 
 
