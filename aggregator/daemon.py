@@ -30,7 +30,7 @@ from peer.home import Home
 from peer.identity import Identity, check_membership
 from peer.presence import Network, Presence
 from peer.recorder import Recorder
-from peer.service import running, wait_for_stop
+from peer.service import running, settle_memory, wait_for_stop
 from protocols.keys import PeerId
 from protocols.membership import AGGREGATOR, FEED_PROTOCOL, FILER
 
@@ -94,6 +94,7 @@ async def main(
                     "aggregator up",
                     extra={"peer": identity.peer_id, "listening": transport.addresses},
                 )
+                settle_memory()
                 await wait_for_stop()
                 log.info("aggregator stopping")
             await feeds.cut_all()

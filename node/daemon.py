@@ -39,7 +39,7 @@ from peer.join import Admitter, open_admitter
 from peer.journal import Journal
 from peer.presence import Network, Presence
 from peer.recorder import Recorder
-from peer.service import running, wait_for_stop
+from peer.service import running, settle_memory, wait_for_stop
 from protocols.limits import DRAIN_S
 from protocols.membership import ADMITTER, AGGREGATOR, FEED_PROTOCOL
 
@@ -135,6 +135,7 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
                 log.info(
                     "node up", extra={"peer": identity.peer_id, "listening": transport.addresses}
                 )
+                settle_memory()
                 yield node
                 log.info("node stopping", extra={"jobs": worker.unfinished})
                 with trio.move_on_after(DRAIN_S):
