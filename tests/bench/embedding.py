@@ -15,8 +15,10 @@ from tests.bench.processes import Child, child, cpu_s
 from tests.bench.texts import sentences
 
 ROUNDS = 3
-SENTENCES = 128
-SENTENCES_A_JOB = 32
+SENTENCES = 96
+TRIED = 48
+"""Sentences to choose the baseline's batch size by, and to start a precision's runner with."""
+SENTENCES_A_JOB = 24
 CONCURRENCY = 4
 BATCH_TOKENS = (512, 768, 1_024)
 WORK = {"kind": "embed", "model": "all-minilm-l6-v2"}
@@ -30,9 +32,9 @@ def figures() -> Iterator[Figure]:
         mesh.start_worker()
         mesh.submitter.ask(do="try", every_s=TRY_EVERY_S, **WORK)
         mesh.await_measured()
-        budget = min(BATCH_TOKENS, key=lambda tokens: _bare_ms(bare, 0, tokens))
+        budget = min(BATCH_TOKENS, key=lambda tokens: _bare_ms(bare, 0, tokens, TRIED))
         for precision in precisions:
-            _mesh_ms(mesh, 0, precision)  # its runner starts
+            _mesh_ms(mesh, 0, precision, TRIED)
         ours: dict[str, list[float]] = {precision: [] for precision in precisions}
         base: list[float] = []
         for seed in range(1, ROUNDS + 1):
@@ -56,16 +58,16 @@ def _ratio(precision: str, ours: list[float], base: list[float], budget: int) ->
     )
 
 
-def _bare_ms(bare: Child, seed: int, batch_tokens: int) -> float:
-    texts = sentences(SENTENCES, seed)
-    return bare.ask(texts=texts, batch_tokens=batch_tokens)["cpu_s"] / SENTENCES * 1e3
+def _bare_ms(bare: Child, seed: int, batch_tokens: int, count: int = SENTENCES) -> float:
+    texts = sentences(count, seed)
+    return bare.ask(texts=texts, batch_tokens=batch_tokens)["cpu_s"] / count * 1e3
 
 
-def _mesh_ms(mesh: BenchMesh, seed: int, precision: str) -> float:
-    texts = sentences(SENTENCES, seed)
-    jobs = [texts[at : at + SENTENCES_A_JOB] for at in range(0, SENTENCES, SENTENCES_A_JOB)]
+def _mesh_ms(mesh: BenchMesh, seed: int, precision: str, count: int = SENTENCES) -> float:
+    texts = sentences(count, seed)
+    jobs = [texts[at : at + SENTENCES_A_JOB] for at in range(0, count, SENTENCES_A_JOB)]
     assert mesh.worker is not None
     pids = mesh.submitter.pid, mesh.worker.pid
     before = cpu_s(*pids)
     mesh.submitter.ask(do="jobs", texts=jobs, concurrency=CONCURRENCY, precision=precision, **WORK)
-    return (cpu_s(*pids) - before) / SENTENCES * 1e3
+    return (cpu_s(*pids) - before) / count * 1e3
