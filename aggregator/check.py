@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from aggregator.store import MissingRow
-from peer.rows import INFORMED_BY, RecordRow
+from peer.rows import RecordRow
 from peer.tables import Lost, Rows
 from protocols import dagcbor
 from protocols.ack import AckEntry, SignedAck
@@ -25,7 +25,7 @@ from protocols.errors import RemoteProtocolError
 from protocols.feed import Bundle, Header, SignedHeader
 from protocols.journal import Damage, Entry, HeaderBody, RecordBody, Scanned
 from protocols.keys import peer_id_of, public_key_of
-from protocols.record import Record
+from protocols.record import INFORMED_BY, Record
 
 FeedEpoch = tuple[bytes, int]
 
