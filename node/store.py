@@ -19,6 +19,7 @@ class Store:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self.mark = tables.mark
+        self.last = tables.last
         self.rows = tables.rows
         self.lost = tables.lost
         self.close = tables.close

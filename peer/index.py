@@ -16,7 +16,7 @@ from typing import Final, Generic, Protocol, TypeVar
 import trio
 
 from peer.journal import Journal
-from peer.rows import Batch, read_batch
+from peer.rows import Batch, LastEntry, read_batch
 from peer.tables import IN_MEMORY, IndexDamagedError, Lost, discard, is_held_elsewhere
 
 T = TypeVar("T")
@@ -32,6 +32,10 @@ class FollowingStore(Protocol):
 
     def mark(self) -> int:
         """Return the journal offset up to which the store accounts for everything."""
+        ...
+
+    def last(self) -> LastEntry | None:
+        """Return the last journal entry that it accounts for."""
         ...
 
     def insert(self, batch: Batch) -> None:
@@ -158,12 +162,19 @@ class Index(Generic[S]):
     def _opened(self) -> S:
         if self._store is None:
             store = self._open_store(self._path)
-            if (mark := store.mark()) > self._journal.size:
+            last = store.last()
+            if last is not None and not self._is_here(last):
                 with closing(store):
-                    self.lost = store.lost(self._journal.size, mark)
-                raise IndexDamagedError("the index is ahead of the journal, so of another one")
+                    gone_from = min(last.place, self._journal.opened_at)
+                    self.lost = store.lost(gone_from, store.mark())
+                raise IndexDamagedError("the index followed entries that the journal lacks")
             self._store = store
         return self._store
+
+    def _is_here(self, last: LastEntry) -> bool:
+        for offset, _end, _kind, body in self._journal.scan(last.place):
+            return LastEntry.of(offset, body) == last
+        return False
 
     def _recover(self, question: Callable[[S], T]) -> T:
         try:

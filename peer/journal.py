@@ -123,8 +123,10 @@ class Journal:
         self._salt = salt
         self.size = HEADER_BYTES
         """The durable end: what is below it survives power loss."""
+        self.opened_at = HEADER_BYTES
+        """The durable end that ``open`` found: what was written before lies in front of it."""
         self.tail_cut_bytes = 0
-        """How many bytes of a torn tail ``open`` cut off."""
+        """How many bytes of a torn tail ``open`` cut off behind that end."""
         self.damage: list[Damage] = []
         """Where ``open`` found damage in front of whole entries; those bytes are skipped for
         ever.
@@ -274,6 +276,7 @@ class Journal:
                 self.damage.append(found)
             else:
                 self.size = found.end_offset
+        self.opened_at = self.size
         self.tail_cut_bytes = file_size - self.size
         if self.tail_cut_bytes:
             os.ftruncate(self._fd, self.size)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Final, NamedTuple
 
 from protocols.cid import CID
@@ -75,6 +76,20 @@ class Move(NamedTuple):
     first_sequence: int
 
 
+class LastEntry(NamedTuple):
+    """The last journal entry that the tables account for, by which an index knows its journal: a
+    tail that was cut, or an older copy put back, may have grown past the mark since.
+    """
+
+    place: int
+    digest: bytes
+
+    @classmethod
+    def of(cls, place: int, body: bytes) -> LastEntry:
+        """Return the entry at ``place`` with that body."""
+        return cls(place, sha256(body).digest())
+
+
 @dataclass(slots=True)
 class Batch:
     """The rows of one transaction, and the journal offset up to which they account for
@@ -88,6 +103,7 @@ class Batch:
     moves: list[Move] = field(default_factory=list[Move])
     """Applied before the rows of this batch are added: a move concerns only what came before it."""
     entries: int = 0
+    last: LastEntry | None = None
 
     @property
     def is_full(self) -> bool:
@@ -100,16 +116,19 @@ def read_batch(entries: Iterable[JournalEntry], end: int, own: bytes) -> Batch:
     ``own`` is the public key that signs this journal's own records.
     """
     batch = Batch(mark=0)
+    last: tuple[int, bytes] | None = None
     for offset, end_offset, kind, body in entries:
         if kind == Entry.EPOCH and (batch.records or batch.bundles):
             break  # they must be in the tables before they can move
         _add(batch, kind, body, offset, own)
+        last = (offset, body)
         batch.mark = end_offset
         batch.entries += 1
         if batch.is_full:
             break
     else:
         batch.mark = max(batch.mark, end)  # what is left holds nothing that we know
+    batch.last = last and LastEntry.of(*last)
     return batch
 
 

@@ -16,10 +16,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from peer.rows import Batch
+from peer.rows import Batch, LastEntry
 from protocols.errors import CoveyError
 
-SCHEMA_VERSION: Final = 1  # another number in the file: it is rebuilt
+SCHEMA_VERSION: Final = 2  # another number in the file: it is rebuilt
 IN_MEMORY: Final = Path(":memory:")
 
 BLOB, TEXT, UNSIGNED, SIGNED = "BLOB", "VARCHAR", "UBIGINT", "BIGINT"
@@ -49,6 +49,10 @@ TABLES: Final = {
     ),
 }
 """The columns of each table and their types."""
+STATE: Final = """
+    CREATE TABLE IF NOT EXISTS state
+    (schema_version INTEGER, mark BIGINT, last_place BIGINT, last_digest BLOB)
+"""
 LOST: Final = """
     SELECT feed, epoch, min(first), max(next) FROM (
         SELECT cid, feed, epoch, sequence AS first, sequence + 1 AS next, place FROM records
@@ -116,7 +120,7 @@ class Tables:
         self._connection.close()
 
     def _create(self) -> None:
-        self.run("CREATE TABLE IF NOT EXISTS state (schema_version INTEGER, mark BIGINT)")
+        self.run(STATE)
         if (found := self.run("SELECT schema_version FROM state")) == [(SCHEMA_VERSION,)]:
             return
         if found:
@@ -125,12 +129,17 @@ class Tables:
         for table, columns in TABLES.items():
             described = ", ".join(f"{name} {kind}" for name, kind in columns)
             self.run(f"CREATE TABLE {table} ({described})")
-        self.run("INSERT INTO state VALUES (?, 0)", SCHEMA_VERSION)
+        self.run("INSERT INTO state VALUES (?, 0, NULL, NULL)", SCHEMA_VERSION)
         self.run("COMMIT")
 
     def mark(self) -> int:
         """Return the journal offset up to which the index accounts for everything."""
         return self.run("SELECT mark FROM state")[0][0]
+
+    def last(self) -> LastEntry | None:
+        """Return the last journal entry in front of the mark, if there was any."""
+        place, digest = self.run("SELECT last_place, last_digest FROM state")[0]
+        return None if place is None else LastEntry(place, digest)
 
     def rows(self) -> Rows:
         """Return how many rows there are, and up to which journal offset they account."""
@@ -151,6 +160,8 @@ class Tables:
             self._append("edges", batch.edges)
             self._append("bundles", batch.bundles)
             self.run("UPDATE state SET mark = ?", batch.mark)
+            if batch.last is not None:
+                self.run("UPDATE state SET last_place = ?, last_digest = ?", *batch.last)
             self.run("COMMIT")
         except BaseException:
             with suppress(self._fault):  # already gone: the error that led here says why

@@ -116,6 +116,31 @@ async def test_a_flipped_last_entry_is_named_although_it_is_cut_as_a_tail(joined
     assert answer["tail_cut_bytes"] > 0
 
 
+async def test_an_index_knows_its_journal_although_that_grew_past_the_mark_again(
+    joined: Joined,
+) -> None:
+    _, bundles = a_job()
+    async with holding(joined, *bundles) as answers:
+        await answers.index.catch_up()
+    flip(joined[0], f"tick of {SUBMITTER.peer_id}".encode())
+    index, kept = joined[0].index, joined[0].path / "kept"
+    index.rename(kept)
+    async with holding(joined) as answers:  # cuts the tail, and writes where it was
+        own = Record(
+            author=answers.feeds.key.public, nonce=b"own", kind="tick", start_us=0,
+            attributes={"filler": "x" * 9_000},
+        )  # fmt: skip
+        await answers.feeds.append(own)
+    kept.replace(index)
+
+    async with holding(joined) as answers:
+        answer = await checked(answers)
+        counts = await answers.status(Surroundings())
+
+    assert "index-differs" not in codes(answer)
+    assert (counts["records"], counts["bundles"]) == (answer["records"], answer["bundles"])
+
+
 async def test_a_torn_tail_that_nobody_relied_on_is_no_finding(joined: Joined) -> None:
     async with holding(joined, *a_job()[1]) as answers:
         await answers.index.catch_up()
