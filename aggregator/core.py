@@ -29,6 +29,6 @@ async def opened(home: Home, identity: Identity, effects: Effects) -> AsyncGener
         feeds = Feeds(journal, identity.key, effects)
         index = Index(journal, home.index, identity.key.public, Store.open)
         async with running(journal.run), running(index.run):
-            intake = Intake(index)
+            intake = Intake(index, identity.member.mesh)
             await intake.take_in()
             yield Answers(identity, journal, feeds, index, intake)

@@ -18,21 +18,22 @@ from aggregator.core import opened
 from aggregator.desk import Desk
 from aggregator.metrics import Metrics
 from aggregator.policy import Mesh
+from aggregator.roster import show_certificate
 from aggregator.trackers import InThread, Tracker
 from aggregator.trackers.folder import FolderTracker
 from peer import control, logs
 from peer.adverts import Offering
 from peer.config import load
-from peer.directory import Directory
 from peer.effects import Effects, system_effects
-from peer.exchange import Exchange, Policy
+from peer.exchange import Exchange, policy_of
 from peer.home import Home
-from peer.identity import Identity, check_membership
+from peer.identity import Identity
+from peer.member import check_membership
 from peer.presence import Network, Presence
 from peer.recorder import Recorder
 from peer.service import running, settle_memory, wait_for_stop
 from protocols.keys import PeerId
-from protocols.membership import AGGREGATOR, FEED_PROTOCOL, FILER
+from protocols.membership import AGGREGATOR, FILER
 
 log = logging.getLogger(__name__)
 
@@ -68,16 +69,17 @@ async def main(
     """
     async with home.locked():
         identity = Identity.load(home.path)
-        check_membership(identity, effects.now_us())
+        check_membership(identity, effects)
         identity.next_boot()
         async with opened(home, identity, effects) as answers:
             feeds, intake = answers.feeds, answers.intake
             presence = Presence(identity, _network(config), feeds, effects, _describe(identity))
             directory, transport = presence.directory, presence.transport
-            exchange = Exchange(transport, feeds, _policy(directory))
+            exchange = Exchange(transport, feeds, policy_of(directory, follows=True))
             presence.greeter.on_met(exchange.peer_up)
             transport.on_connection(partial(_connection_changed, exchange))
             recorder = Recorder(feeds, effects)
+            await show_certificate(recorder, identity.member)
             desk = Desk(
                 intake, identity, recorder, config.filing, lambda: Mesh(True, len(directory))
             )
@@ -107,14 +109,6 @@ def _network(config: AggregatorConfig) -> Network:
         port=config.listen.port,
         bootstrap=config.discovery.bootstrap,
         uses_mdns=config.discovery.mdns,
-    )
-
-
-def _policy(directory: Directory) -> Policy:
-    return Policy(
-        may_pull=lambda peer: directory.may(peer, FEED_PROTOCOL),
-        may_acknowledge=lambda peer: AGGREGATOR in directory.roles(peer),
-        follows=True,
     )
 
 

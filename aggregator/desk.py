@@ -19,6 +19,7 @@ from aggregator.filing import Filer
 from aggregator.intake import Intake
 from aggregator.policy import Mesh
 from aggregator.readback import Ruling
+from aggregator.roster import show_certificate
 from aggregator.trackers import Tracker, TrackerError
 from peer.identity import Identity
 from peer.journal import JournalFullError
@@ -44,7 +45,7 @@ class Desk:
         mesh: Callable[[], Mesh],
     ) -> None:
         self._intake = intake
-        self._is_filer = FILER in identity.member.certificate.roles
+        self._identity = identity
         self._recorder = recorder
         self._config = config
         self._mesh = mesh
@@ -57,7 +58,8 @@ class Desk:
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """File and read back until cancelled; the intake has taken in what is there before."""
-        self._filers = [self._filer(tracker) for tracker in trackers if self._is_filer]
+        is_filer = FILER in self._identity.member.certificate.roles
+        self._filers = [self._filer(tracker) for tracker in trackers if is_filer]
         async with trio.open_nursery() as nursery:
             for filer in self._filers:
                 nursery.start_soon(self._file, filer)
@@ -126,6 +128,7 @@ class Desk:
         )
 
     async def _record(self, statement: Statement) -> None:
+        await show_certificate(self._recorder, self._identity.member)  # or it would not count
         await self._recorder.activity(
             kind_of(statement), start_us=statement.time_us, attributes=to_attributes(statement)
         )

@@ -24,6 +24,7 @@ from aggregator.decisions import (
 )
 from aggregator.faults import Faults, Occurrence
 from aggregator.groups import Group, group_faults
+from aggregator.roster import CERTIFICATE_KIND, Roster
 from aggregator.store import Store
 from peer.index import Index
 from peer.rows import RecordRow
@@ -35,17 +36,27 @@ from protocols.report import RECORD_KIND, Report
 
 log = logging.getLogger(__name__)
 
-KINDS: Final = (RECORD_KIND, DECISION_KIND, INTENT_KIND, FILED_KIND)
+KINDS: Final = (RECORD_KIND, DECISION_KIND, INTENT_KIND, FILED_KIND, CERTIFICATE_KIND)
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """A statement, who made it, and the record that holds it."""
+
+    feed: bytes
+    kind: str
+    statement: Statement
+    cid: CID
 
 
 @dataclass(slots=True)
 class Findings:
     """What the records say about faults: the same for the same set of records, in any order."""
 
+    roster: Roster
     faults: Faults = field(default_factory=Faults)
-    decided: list[Decided] = field(default_factory=list[Decided])
-    statements: list[Statement] = field(default_factory=list[Statement])
-    """Intents and numbers of issues, whichever aggregator recorded them."""
+    stated: list[Stated] = field(default_factory=list[Stated])
+    """Every statement, also of feeds that have not shown the role that it takes."""
     malformed: int = 0
     """Records of our kinds that are not what their kind says."""
     seen: set[bytes] = field(default_factory=set[bytes])
@@ -67,11 +78,35 @@ class Findings:
             report = Report.from_attributes(attributes)
             self.faults.add(Occurrence(report, peer_id_of(row.feed), CID(row.cid)))
             return
+        if row.kind == CERTIFICATE_KIND:
+            self.roster.add(row.feed, attributes)
+            return
         statement = from_attributes(row.kind, attributes)
-        if isinstance(statement, Decision):
-            self.decided.append(Decided(statement, CID(row.cid)))
-        else:
-            self.statements.append(statement)
+        self.stated.append(Stated(row.feed, row.kind, statement, CID(row.cid)))
+
+    @property
+    def _counted(self) -> list[Stated]:
+        return [each for each in self.stated if self.roster.may_state(each.feed, each.kind)]
+
+    @property
+    def unheard(self) -> int:
+        """How many statements do not count, for lack of a role."""
+        return len(self.stated) - len(self._counted)
+
+    @property
+    def decided(self) -> list[Decided]:
+        """What was decided about groups by those who may."""
+        return [
+            Decided(each.statement, each.cid)
+            for each in self._counted
+            if isinstance(each.statement, Decision)
+        ]
+
+    @property
+    def statements(self) -> list[Statement]:
+        """Intents and numbers of issues, whichever aggregator recorded them."""
+        found = [each.statement for each in self._counted]
+        return [each for each in found if not isinstance(each, Decision)]
 
     @property
     def filed(self) -> list[Filed]:
@@ -86,10 +121,10 @@ class Findings:
 class Intake:
     """The groups of one aggregator, following its index. ``take_in`` alone is enough to read."""
 
-    def __init__(self, index: Index[Store]) -> None:
+    def __init__(self, index: Index[Store], mesh: bytes) -> None:
         self._index = index
         self._mark = 0
-        self.findings = Findings()
+        self.findings = Findings(Roster(mesh))
         self.groups: list[Group] = []
         self.changed = trio.Event()
         """Set when the groups have changed; then another one stands in its place."""

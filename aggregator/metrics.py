@@ -39,6 +39,9 @@ class Metrics:
         self._malformed = self._gauge(
             "malformed_records", "Records that are not what their kind says"
         )
+        self._unheard = self._gauge(
+            "unheard_statements", "Decisions and issue numbers of peers that have no such role"
+        )
         self._dishonest = self._gauge(
             "dishonest_reports", "Reports that claim a fingerprint which they do not have"
         )
@@ -50,6 +53,7 @@ class Metrics:
         self._feeds.set(len({head["peer"] for head in status["feeds"]}))
         self._connected.set(len(status["connected"]))
         self._malformed.set(findings.malformed)
+        self._unheard.set(findings.unheard)
         self._dishonest.set(findings.faults.ignored.total())
         return generate_latest(self._registry)
 

@@ -37,7 +37,7 @@ from protocols.limits import (
     MAX_REASON_CHARS,
     MAX_WORKER_JOBS,
 )
-from protocols.membership import SUBMITTER
+from protocols.membership import OFFER, may
 from protocols.worker_job import Granted, Load
 
 RETRY_MS: Final = 1_000
@@ -95,7 +95,7 @@ class Admission:
         """Refuse what would never run here."""
         if self.is_draining:
             return _no(offer, DRAINING, "this worker is stopping")
-        if SUBMITTER not in self._roles.roles(submitter):
+        if not may(self._roles.roles(submitter), OFFER):
             return _no(offer, UNAUTHORISED, "only submitters of this mesh may offer jobs")
         if offer.size_bytes > MAX_JOB_INPUT_BYTES:
             return _no(offer, TOO_BIG, f"an input may have {MAX_JOB_INPUT_BYTES} bytes")

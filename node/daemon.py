@@ -28,20 +28,21 @@ from node.worker import Worker
 from peer import control, logs
 from peer.capture import origin
 from peer.config import load
-from peer.directory import Directory
 from peer.effects import Effects, system_effects
-from peer.exchange import Exchange, Policy
+from peer.exchange import Exchange, policy_of
 from peer.feeds import Feeds
 from peer.home import Home
-from peer.identity import Identity, check_membership
+from peer.identity import Identity
 from peer.index import Index
 from peer.join import Admitter, open_admitter
 from peer.journal import Journal
+from peer.member import check_membership
 from peer.presence import Network, Presence
 from peer.recorder import Recorder
+from peer.revocations import Revocations
 from peer.service import running, settle_memory, wait_for_stop
 from protocols.limits import DRAIN_S
-from protocols.membership import ADMITTER, AGGREGATOR, FEED_PROTOCOL
+from protocols.membership import ADMITTER
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
     """Run a node, control API included, while the block runs; then drain and flush."""
     async with home.locked():
         identity = Identity.load(home.path)
-        check_membership(identity, effects.now_us())
+        check_membership(identity, effects)
         identity.next_boot()
         journal = Journal.open(home.journal)
         feeds = Feeds(journal, identity.key, effects)
@@ -104,8 +105,8 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
         submitter = Submitter(directory, sessions, ledger, salts, AcceptedJobs(journal))
         admission = Admission(directory, models, runners)
         worker = Worker(sessions, admission, models, runners, ledger)
-        exchange = Exchange(transport, feeds, _policy(config, directory))
-        admitter = _admitter(identity, effects)
+        exchange = Exchange(transport, feeds, policy_of(directory, shares=config.share))
+        admitter = _admitter(identity, effects, presence.revocations)
         if admitter is not None:
             admitter.serve(transport)
         async with (
@@ -156,14 +157,6 @@ def _network(config: NodeConfig) -> Network:
     )
 
 
-def _policy(config: NodeConfig, directory: Directory) -> Policy:
-    return Policy(
-        may_pull=lambda peer: directory.may(peer, FEED_PROTOCOL),
-        may_acknowledge=lambda peer: AGGREGATOR in directory.roles(peer),
-        shares=config.share,
-    )
-
-
-def _admitter(identity: Identity, effects: Effects) -> Admitter | None:
+def _admitter(identity: Identity, effects: Effects, revocations: Revocations) -> Admitter | None:
     is_admitter = ADMITTER in identity.member.certificate.roles
-    return open_admitter(identity, effects) if is_admitter else None
+    return open_admitter(identity, effects, revocations) if is_admitter else None

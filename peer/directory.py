@@ -14,12 +14,13 @@ from typing import Final
 import trio
 
 from peer.effects import Effects
+from peer.revocations import Revocations
 from protocols.advert import LIFETIME_MS, Advert, SignedAdvert, supersedes
 from protocols.errors import RemoteProtocolError
 from protocols.hello import RelayedAdvert, Standing
 from protocols.keys import PeerId
 from protocols.limits import ADVERT_LIFETIME_S, MAX_DIRECTORY_PEERS
-from protocols.membership import TOLERANCE_US, WORKER, Certificate, Membership, may
+from protocols.membership import ADVERTS, TOLERANCE_US, WORKER, Certificate, Membership, may
 
 NOWHERE: Final = Standing()
 
@@ -74,14 +75,18 @@ class Entry:
 class Directory:
     """Every peer of one mesh that we know, ourselves included once we have an advert."""
 
-    def __init__(self, mesh: bytes, own: PeerId, effects: Effects) -> None:
+    def __init__(
+        self, mesh: bytes, own: PeerId, effects: Effects, revocations: Revocations | None = None
+    ) -> None:
         self.mesh = mesh
         self.own = own
+        self.revocations = revocations or Revocations(mesh, effects)
         self.version = 0
         """Rises with every change, so that what is computed from the directory can be kept."""
         self._effects = effects
         self._entries: dict[PeerId, Entry] = {}
         self._callbacks: list[ChangeCallback] = []
+        self.revocations.on_change(self._forget_revoked)
 
     def on_change(self, callback: ChangeCallback) -> None:
         """Call ``callback(peer)`` after anything about a peer changed; it must not block."""
@@ -98,11 +103,17 @@ class Directory:
         return len(self._entries)
 
     def roles(self, peer_id: PeerId) -> tuple[str, ...]:
-        """The roles of a member whose certificate is valid now, none for anybody else."""
+        """The roles of a member whose certificate is valid now, none for anybody else.
+
+        The one place where what was learned once is judged anew: by the clock and by the
+        revocations.
+        """
         entry = self._entries.get(peer_id)
         if entry is None:
             return ()
-        is_valid = self._effects.now_us() <= entry.certificate.not_after_us + TOLERANCE_US
+        chain = entry.certificate, entry.issuer_certificate
+        ends_us = min(shown.not_after_us for shown in chain) + TOLERANCE_US
+        is_valid = self._effects.now_us() <= ends_us and not self.revocations.holds(*chain)
         return entry.certificate.roles if is_valid else ()
 
     def may(self, peer_id: PeerId, protocol: str) -> bool:
@@ -118,7 +129,11 @@ class Directory:
         return [e for e in self.with_role(WORKER) if e.advert and WORKER in e.advert.roles]
 
     def met(self, peer_id: PeerId, membership: Membership, addresses: tuple[str, ...]) -> Entry:
-        """Take in a peer whose hello was verified; it is connected from now on."""
+        """Take in a peer whose hello was verified; it is connected from now on.
+
+        Raises ``RemoteProtocolError`` when it was revoked meanwhile.
+        """
+        self.revocations.check(membership.certificate, membership.issuer_certificate)
         entry = self._admit(peer_id, membership.certificate, membership.issuer_certificate)
         entry.hello_addresses = addresses
         entry.last_hello = trio.current_time()
@@ -158,6 +173,9 @@ class Directory:
 
     def verify(self, signed: SignedAdvert) -> None:
         """Check that a member of this mesh signed the advert; raise ``RemoteProtocolError``."""
+        self.revocations.check(signed.certificate, signed.issuer_certificate)
+        if not may(signed.certificate.roles, ADVERTS):
+            raise RemoteProtocolError("the advert's author has no role that we know")
         signed.verify(
             self.mesh, self._effects.now_us(), is_chain_known=self._knows_chain_of(signed)
         )
@@ -195,6 +213,17 @@ class Directory:
             and entry.certificate == signed.certificate
             and entry.issuer_certificate == signed.issuer_certificate
         )
+
+    def forget(self, peer_id: PeerId) -> None:
+        """Drop a peer that is no member any more; what others remember of it is theirs."""
+        if peer_id != self.own and self._entries.pop(peer_id, None) is not None:
+            self._changed(peer_id)
+
+    def _forget_revoked(self) -> None:
+        for entry in self:
+            if self.revocations.holds(entry.certificate, entry.issuer_certificate):
+                self.forget(entry.peer_id)
+        self.version += 1
 
     def _admit(self, peer_id: PeerId, certificate: Certificate, issuer: Certificate) -> Entry:
         """Return the peer's entry; a certificate that was issued later replaces the one there."""

@@ -157,7 +157,8 @@ class Discovery:
         connected = self._transport.connected()
         for candidate in self:
             is_free = bool(candidate.sources) and not candidate.is_dialling
-            if is_free and candidate.peer_id not in connected:
+            is_out = self._directory.revocations.is_barred(candidate.peer_id)
+            if is_free and not is_out and candidate.peer_id not in connected:
                 yield candidate
 
     def _room(self) -> int:
@@ -184,10 +185,9 @@ class Discovery:
     def _directory_changed(self, peer_id: PeerId) -> None:
         """Follow a peer's advert: its addresses are candidates while it lives, and no longer."""
         entry = self._directory.get(peer_id)
-        if entry is None:
-            return
-        self._forget_adverts(peer_id, entry.addresses)
-        for address in entry.addresses:
+        addresses = entry.addresses if entry else ()
+        self._forget_adverts(peer_id, addresses)
+        for address in addresses:
             self.add(PeerAddress(peer_id, address), "advert")
 
     def _forget_adverts(self, peer_id: PeerId, current: tuple[str, ...]) -> None:

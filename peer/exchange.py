@@ -14,6 +14,7 @@ from collections import Counter
 
 import trio
 
+from peer.directory import Directory
 from peer.feed_puller import FeedPuller
 from peer.feed_server import FeedServer, Policy, Recent, refuse
 from peer.feeds import Feeds
@@ -26,14 +27,25 @@ from protocols.limits import (
     PULL_RETRY_S_MIN,
     REFRESH_S,
 )
+from protocols.membership import ACKNOWLEDGEMENT, FEED_PROTOCOL
 from protocols.sync import PROTOCOL, Refuse
 from protocols.transport import Stream, Transport
 
-__all__ = ["Exchange", "Policy"]
+__all__ = ["Exchange", "Policy", "policy_of"]
 
 log = logging.getLogger(__name__)
 
 _SURVIVED = (RemoteProtocolError, TransportError, JournalFullError, trio.TooSlowError)
+
+
+def policy_of(directory: Directory, *, shares: bool = True, follows: bool = False) -> Policy:
+    """Return the policy that the roles of a mesh's members make."""
+    return Policy(
+        may_pull=lambda peer: directory.may(peer, FEED_PROTOCOL),
+        may_acknowledge=lambda peer: directory.may(peer, ACKNOWLEDGEMENT),
+        shares=shares,
+        follows=follows,
+    )
 
 
 class Exchange:

@@ -150,6 +150,7 @@ class Greeter:
             await _send(stream, Hello(self._introduction(peer_id)))
             reply = await _receive(stream)
             if isinstance(reply, HelloRefusal):
+                self._learn_revocations(reply.revocations)
                 raise refused(reply)
             if not isinstance(reply, HelloReply):
                 raise _unexpected(reply)
@@ -171,7 +172,7 @@ class Greeter:
             await self._welcome(stream)
         except RemoteProtocolError as error:
             log.info("hello refused", extra={"peer": peer_id, "code": error.code})
-            await _refuse(stream, error)
+            await _refuse(stream, error, self._directory.revocations.encoded)
             await self._transport.disconnect(peer_id)
         except TransportError as error:
             log.info("hello lost", extra={"peer": peer_id, "code": error.code})
@@ -207,14 +208,29 @@ class Greeter:
             seen=self._directory.standing_of(peer_id).joined(self._own.seen_in_feeds(peer_id)),
             addresses=self._own.addresses()[:MAX_ADDRESSES],
             advert=advert.encode() if advert else None,
+            revocations=self._directory.revocations.encoded,
         )
 
     def _check(self, peer_id: PeerId, introduction: Introduction) -> Membership:
+        """Verify a peer by the newest revocations that either side knows."""
         mesh, now_us = self._directory.mesh, self._effects.now_us()
-        return check_introduction(introduction, mesh, peer_id, now_us)
+        self._learn_revocations(introduction.revocations)
+        membership = check_introduction(introduction, mesh, peer_id, now_us)
+        self._directory.revocations.check(membership.certificate, membership.issuer_certificate)
+        return membership
+
+    def _learn_revocations(self, encoded: bytes | None) -> None:
+        """Take in the list that a peer shows; a bad one fails no hello by itself."""
+        if encoded is None:
+            return
+        try:
+            self._directory.revocations.learn(encoded)
+        except RemoteProtocolError as error:
+            log.info("revocations ignored", extra={"code": error.code, "why": error.message})
 
     def _admit(self, peer_id: PeerId, introduction: Introduction, membership: Membership) -> None:
         """Serve a verified peer, and take in what it said of itself and of us."""
+        self._directory.revocations.check(membership.certificate, membership.issuer_certificate)
         self._transport.admit(peer_id)
         if not self._transport.is_admitted(peer_id):
             raise StreamLostError("the connection ended with the hello", peer=peer_id)
@@ -304,9 +320,10 @@ async def _expect_end(stream: Stream) -> None:
         raise RemoteProtocolError("a hello frame after the last one", code="hello-order")
 
 
-async def _refuse(stream: Stream, error: RemoteProtocolError) -> None:
-    """Tell the dialer why, and give it time to read it."""
-    refusal = HelloRefusal(error.code, error.message[:MAX_TEXT_CHARS], error.hint or "")
+async def _refuse(stream: Stream, error: RemoteProtocolError, revocations: bytes | None) -> None:
+    """Tell the dialer why, show it the list that may be the reason, and give it time to read it."""
+    message = error.message[:MAX_TEXT_CHARS]
+    refusal = HelloRefusal(error.code, message, error.hint or "", revocations)
     try:
         with trio.move_on_after(REFUSAL_READ_S):
             await stream.send(CODEC.encode([refusal]))

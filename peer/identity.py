@@ -22,7 +22,6 @@ from protocols.membership import (
     Certificate,
     Membership,
     issue,
-    verify_chain,
 )
 
 KEY_FILE: Final = "identity.key"
@@ -227,13 +226,4 @@ def _read_membership(home: Path, key: SigningKey) -> Membership | None:
         raise IdentityError(
             f"{path} is another peer's", code="wrong-peer", hint="join with a ticket of your own"
         )
-    return membership
-
-
-def check_membership(identity: Identity, now_us: int) -> Membership:
-    """Return our membership, its certificates verified; raise what ``verify_chain`` or ``member``
-    raises.
-    """
-    membership = identity.member
-    verify_chain(membership.mesh, membership.certificate, membership.issuer_certificate, now_us)
     return membership

@@ -14,6 +14,7 @@ import trio
 
 from peer.effects import Effects
 from peer.identity import Identity, load_root_key
+from peer.revocations import Revocations
 from peer.tickets import TICKETS_FILE, Issued, TicketBook
 from protocols.errors import (
     LocalProtocolError,
@@ -97,8 +98,14 @@ class Admitter:
     """
 
     def __init__(
-        self, identity: Identity, book: TicketBook, effects: Effects, root: SigningKey | None
+        self,
+        identity: Identity,
+        book: TicketBook,
+        effects: Effects,
+        root: SigningKey | None,
+        revocations: Revocations,
     ) -> None:
+        self._revocations = revocations
         self._identity = identity
         self._book = book
         self._effects = effects
@@ -184,11 +191,31 @@ class Admitter:
         membership = self._identity.member
         if request.mesh != membership.mesh:
             raise _refusal("wrong-mesh", "this peer admits to another mesh")
+        self._check_revoked(peer_id)
         certificate = self._certificate_for(peer_id, request)
         chain = membership.certificate
         if certificate.issuer == membership.mesh:
             chain = certificate
+        self._check_chain(certificate, chain)
         return JoinReply(certificate.encode(), chain.encode())
+
+    def _check_revoked(self, peer_id: PeerId) -> None:
+        """Refuse a peer whose new certificate would be void, before its ticket is used up."""
+        if self._revocations.is_barred(peer_id):
+            raise Refused(
+                f"{peer_id} was revoked",
+                code="revoked",
+                hint="join as a new peer: another state directory, a new ticket",
+            )
+
+    def _check_chain(self, certificate: Certificate, chain: Certificate) -> None:
+        """Refuse to hand out a certificate that nobody would believe: an old one, or any if we
+        were revoked ourselves.
+        """
+        try:
+            self._revocations.check(certificate, chain)
+        except RemoteProtocolError as error:
+            raise Refused(error.message, code=error.code, hint=error.hint) from error
 
     def _certificate_for(self, peer_id: PeerId, request: JoinRequest) -> Certificate:
         self._check_guesses(peer_id)
@@ -235,10 +262,13 @@ class Admitter:
             del self._guesses[next(iter(self._guesses))]
 
 
-def open_admitter(identity: Identity, effects: Effects) -> Admitter:
+def open_admitter(
+    identity: Identity, effects: Effects, revocations: Revocations | None = None
+) -> Admitter:
     """Return the admitter of an identity whose home this process owns."""
     book = TicketBook(identity.home / TICKETS_FILE, effects.now_us())
-    return Admitter(identity, book, effects, load_root_key(identity.home))
+    known = revocations or Revocations.open(identity.home, identity.member.mesh, effects)
+    return Admitter(identity, book, effects, load_root_key(identity.home), known)
 
 
 def _only(frame: bytes | None) -> JoinMessage:

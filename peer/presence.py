@@ -16,9 +16,11 @@ from peer.directory import Directory
 from peer.discovery import Candidate, Discovery
 from peer.effects import Effects
 from peer.feeds import Feeds
+from peer.gatekeeper import Gatekeeper
 from peer.hello import Greeter, Own
 from peer.identity import Identity
 from peer.mdns import Mdns
+from peer.revocations import Revocations
 from peer.service import running
 from protocols.hello import Standing
 from protocols.keys import PeerId, public_key_of
@@ -55,7 +57,10 @@ class Presence:
         self._describe = describe
         listen = f"/ip4/{network.host}/tcp/{network.port}"
         self.transport = open_transport(identity.key, [listen])
-        self.directory = Directory(identity.member.mesh, identity.peer_id, effects)
+        mesh = identity.member.mesh
+        self.revocations = Revocations.open(identity.home, mesh, effects)
+        self.directory = Directory(mesh, identity.peer_id, effects, self.revocations)
+        self.gatekeeper = Gatekeeper(self.transport, self.directory, identity)
         own = Own(
             identity,
             lambda: announced(self.transport.addresses),
@@ -76,8 +81,9 @@ class Presence:
             self.discovery.add(PeerAddress.parse(text), "configuration")
         for text in self.identity.member.bootstrap:
             self.discovery.add(PeerAddress.parse(text), "ticket")
-        services = [self.transport.run, self.greeter.run, self.advertiser.run, self.discovery.run]
-        async with running(*services) as nursery:
+        services = (self.greeter, self.gatekeeper, self.advertiser, self.discovery)
+        runs = [service.run for service in services]
+        async with running(self.transport.run, *runs) as nursery:
             if self._network.uses_mdns:
                 await nursery.start(partial(self._mdns().run, self.transport.addresses))
             yield nursery

@@ -22,7 +22,7 @@ from msgspec import Meta
 
 from protocols.errors import Refused, RemoteProtocolError
 from protocols.keys import PeerId
-from protocols.limits import HELLO_PAGE_BYTES, MAX_ADVERT_BYTES
+from protocols.limits import HELLO_PAGE_BYTES, MAX_ADVERT_BYTES, MAX_REVOCATIONS_BYTES
 from protocols.membership import Addresses, Certificate, Key, Membership, verify_chain
 from protocols.wire import MessageCodec
 
@@ -38,6 +38,7 @@ Counter = Annotated[int, Meta(ge=0, lt=1 << 53)]
 Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARS)]
 Versions = Annotated[tuple[Counter, ...], Meta(min_length=1, max_length=16)]
 Features = Annotated[tuple[Annotated[str, Meta(max_length=32)], ...], Meta(max_length=32)]
+ListBytes = Annotated[bytes, Meta(max_length=MAX_REVOCATIONS_BYTES)]
 AdvertBytes = Annotated[bytes, Meta(max_length=MAX_ADVERT_BYTES)]
 
 
@@ -70,6 +71,8 @@ class Introduction(msgspec.Struct, frozen=True, array_like=True):
     seen: Standing
     addresses: Addresses
     advert: AdvertBytes | None = None
+    revocations: ListBytes | None = None
+    """The mesh's revocation list, as far as the sender knows it."""
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -91,6 +94,7 @@ class HelloRefusal(msgspec.Struct, frozen=True, array_like=True, tag=3):
     code: Text
     reason: Text
     hint: Text = ""
+    revocations: ListBytes | None = None
 
 
 class RelayedAdvert(msgspec.Struct, frozen=True, array_like=True):

@@ -45,14 +45,27 @@ HELLO_PROTOCOL: Final = "/covey/hello/1"
 SESSION_PROTOCOL: Final = "/covey/session/1"
 FEED_PROTOCOL: Final = "/covey/feed/1"
 ADVERTS: Final = "adverts"
+REVOCATIONS: Final = "revocations"
+
+OFFER: Final = "offer"
+ACKNOWLEDGEMENT: Final = "acknowledgement"
+STATEMENTS: Final = ("group.decision", "issue.intent", "issue.filed")
+"""Kinds of records that are no observations but decide what all aggregators show."""
+
+STRANGERS: Final = frozenset({JOIN_PROTOCOL, HELLO_PROTOCOL})
+"""Protocols that come before any role is known."""
 
 ALLOWED: Final[dict[str, frozenset[str]]] = {
     SESSION_PROTOCOL: frozenset({SUBMITTER}),
+    OFFER: frozenset({SUBMITTER}),
     FEED_PROTOCOL: frozenset({AGGREGATOR, OBSERVER}),
+    ACKNOWLEDGEMENT: frozenset({AGGREGATOR}),
     ADVERTS: frozenset(ROLES),
+    REVOCATIONS: frozenset(ROLES),
+    **dict.fromkeys(STATEMENTS, frozenset({AGGREGATOR, FILER})),
 }
-"""By protocol or topic: whoever has one of these roles may open it to us. Join and hello stand
-outside, for they come before any role is known."""
+"""The one table of who may do what: whoever has one of these roles may open the protocol to us,
+send the message, have the topic's message passed on, or have records of the kind counted."""
 
 CERTIFICATE_TYPE: Final = "application/vnd.covey.certificate+cbor"
 CERTIFICATE_US: Final = CERTIFICATE_DAYS * 86_400_000_000
@@ -75,8 +88,8 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 
 def may(roles: tuple[str, ...], protocol: str) -> bool:
-    """Tell whether a member with these roles may open ``protocol`` to us; never one that the table
-    does not name.
+    """Tell whether a member with these roles may do what the table calls ``protocol``; never what
+    it does not name.
     """
     return not ALLOWED.get(protocol, frozenset()).isdisjoint(roles)
 
@@ -154,13 +167,23 @@ def verify_chain(
     mesh: bytes, certificate: Certificate, issuer_certificate: Certificate, now_us: int
 ) -> None:
     """Check offline that ``certificate`` makes its peer a member of ``mesh`` now, give or take
-    ``CLOCK_TOLERANCE_S``.
+    ``CLOCK_TOLERANCE_S``: time first, then what ``verify_signatures`` checks.
 
     Either the root signed it (then it is its own issuer certificate), or an admitter whose shown
     certificate the root signed. Raises ``RemoteProtocolError`` with code ``wrong-mesh``,
     ``certificate-expired``, ``certificate-early`` or ``certificate-invalid``.
     """
     check_current(mesh, certificate, issuer_certificate, now_us)
+    verify_signatures(mesh, certificate, issuer_certificate)
+
+
+def verify_signatures(
+    mesh: bytes, certificate: Certificate, issuer_certificate: Certificate
+) -> None:
+    """Check that this chain made its peer a member of ``mesh`` at some time; raise
+    ``RemoteProtocolError`` with code ``wrong-mesh`` or ``certificate-invalid``.
+    """
+    _check_mesh(mesh, certificate, issuer_certificate)
     _check_signature(issuer_certificate, mesh)
     if certificate == issuer_certificate:
         return
@@ -175,13 +198,8 @@ def check_current(
     """The part of ``verify_chain`` that costs no signature check: mesh and time, for a chain that
     was verified before.
     """
+    _check_mesh(mesh, certificate, issuer_certificate)
     for shown in (certificate, issuer_certificate):
-        if shown.mesh != mesh:
-            raise RemoteProtocolError(
-                "the certificate is for another mesh",
-                code="wrong-mesh",
-                hint="join this mesh with a ticket of one of its admitters",
-            )
         _check_time(shown, now_us)
 
 
@@ -237,6 +255,11 @@ def advert_topic(mesh: bytes) -> str:
     return f"covey/{peer_id_of(mesh)}/{ADVERTS}"
 
 
+def revocation_topic(mesh: bytes) -> str:
+    """The gossip topic of a mesh's revocation list."""
+    return f"covey/{peer_id_of(mesh)}/{REVOCATIONS}"
+
+
 def check_known_roles(roles: tuple[str, ...]) -> None:
     """Raise ``LocalProtocolError`` unless there is a role and every one exists."""
     unknown = [role for role in roles if role not in ROLES]
@@ -271,6 +294,15 @@ def decode_fields(kind: type[S], encoded: bytes, max_bytes: int) -> S:
         )
     except msgspec.ValidationError as error:
         raise RemoteProtocolError(f"not a valid {kind.__name__.strip('_')}: {error}") from error
+
+
+def _check_mesh(mesh: bytes, *chain: Certificate) -> None:
+    if any(shown.mesh != mesh for shown in chain):
+        raise RemoteProtocolError(
+            "the certificate is for another mesh",
+            code="wrong-mesh",
+            hint="join this mesh with a ticket of one of its admitters",
+        )
 
 
 def _check_time(certificate: Certificate, now_us: int) -> None:

@@ -20,6 +20,7 @@ from node.job import JobSpec
 from node.reading import READERS, plain
 from peer.addresses import announced
 from peer.control import HANDLERS, json_lines
+from peer.revocations import revoke
 from protocols.errors import CoveyError
 from protocols.job import JOB_ID_BYTES
 from protocols.keys import peer_id_of
@@ -60,6 +61,12 @@ class TicketBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ttl_s: float
 
 
+class RevokeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``POST /revoke`` wants."""
+
+    peer: str
+
+
 class ControlApi:
     """The handlers over one running node."""
 
@@ -73,6 +80,7 @@ class ControlApi:
             Route("/peers", self.peers),
             Route("/doctor", self.doctor),
             Route("/ticket", self.ticket, methods=["POST"]),
+            Route("/revoke", self.revoke, methods=["POST"]),
             Route("/run", self.run, methods=["POST"]),
             Route("/models/refresh", self.refresh_models, methods=["POST"]),
             Route("/records", self.read("/records")),
@@ -92,6 +100,8 @@ class ControlApi:
                 "roles": list(member.certificate.roles),
                 "addresses": presence.transport.addresses,
                 "connected": sorted(presence.transport.connected()),
+                "is_revoked": presence.gatekeeper.is_revoked,
+                "revocations": presence.revocations.version,
                 "known_peers": len(presence.directory),
                 "models": [model.name for model in node.models.list()],
                 "runners": [msgspec.to_builtins(runner) for runner in node.runners.running()],
@@ -125,6 +135,13 @@ class ControlApi:
         addresses = announced(self._node.presence.transport.addresses)
         ticket = admitter.ticket(body.roles, addresses, int(body.ttl_s))
         return JSONResponse({"ticket": str(ticket), "roles": list(body.roles), "ttl_s": body.ttl_s})
+
+    async def revoke(self, request: Request) -> JSONResponse:
+        """Put a peer out of the mesh, where the root key is."""
+        body = _parse(await request.json(), RevokeBody)
+        presence = self._node.presence
+        answer = revoke(presence.revocations, self._node.identity, body.peer)
+        return JSONResponse({**answer, "told": len(presence.transport.connected())})
 
     async def refresh_models(self, _request: Request) -> JSONResponse:
         """Advertise the models that are installed now."""

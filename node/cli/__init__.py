@@ -12,6 +12,7 @@ COMMANDS = {
     "init": "node.cli.init:init",
     "join": "node.cli.join:join",
     "ticket": "node.cli.ticket:ticket",
+    "revoke": "node.cli.revoke:revoke",
     "up": "node.cli.up:up",
     "id": "node.cli.id:show_id",
     "status": "node.cli.status:status",

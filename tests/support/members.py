@@ -14,8 +14,10 @@ from peer.adverts import Advertiser, Offering
 from peer.directory import Directory
 from peer.discovery import Discovery
 from peer.effects import Effects
+from peer.gatekeeper import Gatekeeper
 from peer.hello import Greeter, Own
 from peer.identity import Identity
+from peer.revocations import Revocations
 from protocols.advert import LIFETIME_MS, Advert, SignedAdvert, sign_advert
 from protocols.cid import CID
 from protocols.keys import PeerId, SigningKey
@@ -108,6 +110,7 @@ class TestPeer:
     transport: MemoryTransport
     directory: Directory
     greeter: Greeter
+    gatekeeper: Gatekeeper
     advertiser: Advertiser
     discovery: Discovery
     place: list[int]
@@ -124,6 +127,7 @@ class TestPeer:
             await nursery.start(self.advertiser.run)
             await nursery.start(self.transport.run)
             await nursery.start(self.greeter.run)
+            await nursery.start(self.gatekeeper.run)
             if self.seeks:
                 await nursery.start(self.discovery.run)
             task_status.started()
@@ -147,12 +151,14 @@ def peer_of(
     number: int,
     membership: Membership,
     clock: Clock | None = None,
+    root: SigningKey | None = None,
 ) -> TestPeer:
-    """Peer ``number``, which does nothing until it runs."""
+    """Peer ``number``, which does nothing until it runs; ``root`` if it holds the mesh's key."""
     identity = Identity(Path("/nowhere"), key_of(number), 1, membership)
     transport = network.transport(identity.key)
     effects = effects_of(number, clock)
-    directory = Directory(membership.mesh, identity.peer_id, effects)
+    revocations = Revocations(membership.mesh, effects, root=root)
+    directory = Directory(membership.mesh, identity.peer_id, effects, revocations)
     place = [1, 0]
 
     def where() -> tuple[int, int]:
@@ -169,7 +175,16 @@ def peer_of(
     advertiser = Advertiser(transport, directory, identity, describe)
     greeter.on_met(advertiser.met)
     discovery = Discovery(transport, greeter, directory, effects)
-    return TestPeer(identity, transport, directory, greeter, advertiser, discovery, place)
+    return TestPeer(
+        identity=identity,
+        transport=transport,
+        directory=directory,
+        greeter=greeter,
+        gatekeeper=Gatekeeper(transport, directory, identity),
+        advertiser=advertiser,
+        discovery=discovery,
+        place=place,
+    )
 
 
 @asynccontextmanager

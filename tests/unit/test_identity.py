@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from peer.durable import create_durably, write_durably
-from peer.identity import Identity, IdentityError, check_membership, init_mesh, load_root_key
+from peer.identity import Identity, IdentityError, init_mesh, load_root_key
+from peer.member import check_membership
 from protocols.errors import LocalProtocolError
 from protocols.membership import verify_chain
 from tests.support.members import NOW_US, TestMesh, effects_of, key_of
@@ -111,7 +112,7 @@ def test_init_makes_a_mesh_with_this_peer_as_its_first_admitter(tmp_path: Path):
     init_mesh(identity, effects_of(1))
 
     loaded = Identity.load(tmp_path)
-    shown = check_membership(loaded, NOW_US)
+    shown = check_membership(loaded, effects_of())
     root = load_root_key(tmp_path)
     assert root is not None
     assert shown.roles == ("admitter", "submitter", "worker")
@@ -150,7 +151,7 @@ def test_a_peer_without_a_mesh_is_told_how_to_get_one(tmp_path: Path):
     identity = Identity.create(tmp_path, effects_of())
 
     with pytest.raises(IdentityError, match="no mesh") as caught:
-        check_membership(identity, NOW_US)
+        check_membership(identity, effects_of())
 
     assert "covey init" in (caught.value.hint or "")
 
