@@ -42,6 +42,12 @@ def create_durably(path: Path, content: bytes) -> None:
     _sync_directory(path.parent)
 
 
+def remove_durably(path: Path) -> None:
+    """Remove ``path`` if it is there."""
+    path.unlink(missing_ok=True)
+    _sync_directory(path.parent)
+
+
 def _written_beside(path: Path, content: bytes) -> Path:
     fresh = path.with_name(path.name + ".new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC

@@ -23,7 +23,19 @@ from protocols.errors import (
     StreamLostError,
     TransportError,
 )
-from protocols.join import CODEC, JoinMessage, JoinRefusal, JoinReply, JoinRequest, membership_of
+from protocols.join import (
+    CODEC,
+    JoinAnswer,
+    JoinMessage,
+    JoinRefusal,
+    JoinReply,
+    JoinRequest,
+    LeaveReply,
+    LeaveRequest,
+    RenewRequest,
+    check_member,
+    membership_of,
+)
 from protocols.keys import PeerId, SigningKey, public_key_of
 from protocols.limits import (
     JOIN_TIMEOUT_S,
@@ -65,10 +77,8 @@ async def join(
         raise _refusal("ticket-expired", "the ticket has expired")
     await transport.dial(ticket.admitter, list(ticket.addresses))
     try:
-        with trio.fail_after(JOIN_TIMEOUT_S):
-            answer = await _ask(transport, ticket)
-    except trio.TooSlowError as error:
-        raise StreamLostError("the admitter did not answer", code="join-timeout") from error
+        request = JoinRequest(ticket.mesh, ticket.secret)
+        answer = await ask(transport, ticket.admitter, request)
     finally:
         # The connection knows us as a stranger; the daemon's first hello wants a fresh one.
         with trio.move_on_after(CLOSE_WAIT_S, shield=True):
@@ -76,16 +86,30 @@ async def join(
     return membership_of(ticket, answer, key.public, effects.now_us())
 
 
-async def _ask(transport: Transport, ticket: Ticket) -> JoinReply | JoinRefusal:
-    stream = await transport.open_stream(ticket.admitter, JOIN_PROTOCOL)
+async def ask(
+    transport: Transport, admitter: PeerId, request: JoinRequest | RenewRequest | LeaveRequest
+) -> JoinMessage:
+    """Put one request to an admitter that is connected, and return its answer.
+
+    Raises ``TransportError``, or ``RemoteProtocolError`` when the answer is none.
+    """
     try:
-        await stream.send(CODEC.encode([JoinRequest(ticket.mesh, ticket.secret)]))
+        with trio.fail_after(JOIN_TIMEOUT_S):
+            return await _ask(transport, admitter, request)
+    except trio.TooSlowError as error:
+        raise StreamLostError("the admitter did not answer", code="join-timeout") from error
+
+
+async def _ask(transport: Transport, admitter: PeerId, request: JoinMessage) -> JoinMessage:
+    stream = await transport.open_stream(admitter, JOIN_PROTOCOL)
+    try:
+        await stream.send(CODEC.encode([request]))
         await stream.finish()
         answer = _only(await stream.receive())
     finally:
         with trio.move_on_after(CLOSE_WAIT_S, shield=True):
             await stream.aclose()
-    if isinstance(answer, JoinRequest):
+    if isinstance(answer, (JoinRequest, RenewRequest, LeaveRequest)):
         raise RemoteProtocolError("the admitter answered with a request")
     return answer
 
@@ -170,12 +194,12 @@ class Admitter:
 
     async def _answer(self, stream: Stream) -> None:
         """Answer one request; whatever is wrong with it ends this stream only."""
-        answer: JoinReply | JoinRefusal
+        answer: JoinAnswer | None = None
         try:
             with trio.fail_after(JOIN_TIMEOUT_S):
                 request = _only(await stream.receive())
                 try:
-                    answer = self._admit(stream.peer_id, request)
+                    answer = self._respond(stream.peer_id, request)
                 except Refused as refusal:
                     answer = _wire(refusal)
                 await stream.send(CODEC.encode([answer]))
@@ -183,21 +207,62 @@ class Admitter:
                 await stream.receive()  # the joiner's end, so that closing loses nothing
         except (TransportError, RemoteProtocolError, trio.TooSlowError) as error:
             log.info("join failed", extra={"peer": stream.peer_id, "why": str(error)})
+        finally:
+            if isinstance(answer, LeaveReply) and answer.is_void:
+                # Only now: it ends the connection that the answer took.
+                self._revocations.revoke(stream.peer_id, self._effects.now_us())
 
-    def _admit(self, peer_id: PeerId, request: JoinMessage) -> JoinReply:
-        """Return the certificate that a request buys; raise ``Refused`` when it buys none."""
-        if not isinstance(request, JoinRequest):
+    def _respond(self, peer_id: PeerId, request: JoinMessage) -> JoinAnswer:
+        """Return the answer to a request; raise ``Refused`` with the reason if it is no."""
+        if not isinstance(request, (JoinRequest, RenewRequest, LeaveRequest)):
             raise _refusal("join-order", "only a request opens a join")
-        membership = self._identity.member
-        if request.mesh != membership.mesh:
+        if request.mesh != self._identity.member.mesh:
             raise _refusal("wrong-mesh", "this peer admits to another mesh")
-        self._check_revoked(peer_id)
-        certificate = self._certificate_for(peer_id, request)
+        if isinstance(request, LeaveRequest):
+            return self._part(peer_id, request)
+        if isinstance(request, RenewRequest):
+            certificate = self._renew(peer_id, request)
+        else:
+            self._check_revoked(peer_id)
+            certificate = self._certificate_for(peer_id, request)
+        membership = self._identity.member
         chain = membership.certificate
         if certificate.issuer == membership.mesh:
             chain = certificate
         self._check_chain(certificate, chain)
         return JoinReply(certificate.encode(), chain.encode())
+
+    def _renew(self, peer_id: PeerId, request: RenewRequest) -> Certificate:
+        """Return a member's next certificate: the same roles for another term."""
+        old = self._member_in(peer_id, request).certificate
+        if ADMITTER in old.roles and self._root is None:
+            raise Refused(
+                "only the mesh's root key renews admitters",
+                code="no-root-key",
+                hint="the peer where `covey init` or `covey mesh restore` was run has it",
+            )
+        certificate = self._sign(old.peer, old.roles, limits=old.limits)
+        log.info("member renewed", extra={"peer": peer_id, "roles": certificate.roles})
+        return certificate
+
+    def _part(self, peer_id: PeerId, request: LeaveRequest) -> LeaveReply:
+        """Take a member's goodbye. With the root key its certificates are void from now on, but for
+        an admitter's: whom it admitted would be out with it.
+        """
+        member = self._member_in(peer_id, request)
+        is_void = self._root is not None and ADMITTER not in member.roles
+        log.info("member left", extra={"peer": peer_id, "is_void": is_void})
+        return LeaveReply(is_void)
+
+    def _member_in(self, peer_id: PeerId, request: RenewRequest | LeaveRequest) -> Membership:
+        """The member that a request comes from, by the certificate that it shows."""
+        mesh, now_us = self._identity.member.mesh, self._effects.now_us()
+        try:
+            member = check_member(request, mesh, peer_id, now_us)
+            self._revocations.check(member.certificate, member.issuer_certificate)
+        except RemoteProtocolError as error:
+            raise Refused(error.message, code=error.code, hint=error.hint) from error
+        return member
 
     def _check_revoked(self, peer_id: PeerId) -> None:
         """Refuse a peer whose new certificate would be void, before its ticket is used up."""
@@ -230,20 +295,25 @@ class Admitter:
             return grant.certificate
         if now_us > grant.issued.expires_us:
             raise _refusal("ticket-expired", "the ticket has expired")
-        certificate = self._issue(peer_id, grant.issued.roles, now_us)
+        certificate = self._issue(peer_id, grant.issued.roles)
         self._book.use(digest, certificate)
         log.info("member admitted", extra={"peer": peer_id, "roles": certificate.roles})
         return certificate
 
-    def _issue(self, peer_id: PeerId, roles: tuple[str, ...], now_us: int) -> Certificate:
+    def _issue(self, peer_id: PeerId, roles: tuple[str, ...]) -> Certificate:
         if AGGREGATOR in roles and self._root is not None and not self._book.has_filer:
             roles = (*roles, FILER)
+        return self._sign(public_key_of(peer_id), roles)
+
+    def _sign(
+        self, peer: bytes, roles: tuple[str, ...], limits: dict[str, int] | None = None
+    ) -> Certificate:
         signer = self._identity.key
         if ADMITTER in roles:
-            assert self._root is not None, "a ticket for an admitter is issued with the root key"
+            assert self._root is not None, "callers refuse what takes the root key where it is not"
             signer = self._root
-        mesh, peer = self._identity.member.mesh, public_key_of(peer_id)
-        return issue(signer, mesh=mesh, peer=peer, roles=roles, now_us=now_us)
+        mesh, now_us = self._identity.member.mesh, self._effects.now_us()
+        return issue(signer, mesh=mesh, peer=peer, roles=roles, now_us=now_us, limits=limits)
 
     def _check_guesses(self, peer_id: PeerId) -> None:
         """Refuse a peer that showed too many wrong secrets lately."""

@@ -20,6 +20,7 @@ from peer.gatekeeper import Gatekeeper
 from peer.hello import Greeter, Own
 from peer.identity import Identity
 from peer.mdns import Mdns
+from peer.renewal import Renewer
 from peer.revocations import Revocations
 from peer.service import running
 from protocols.hello import Standing
@@ -70,6 +71,9 @@ class Presence:
         self.greeter = Greeter(self.transport, self.directory, own, effects)
         self.advertiser = Advertiser(self.transport, self.directory, identity, self._described)
         self.discovery = Discovery(self.transport, self.greeter, self.directory, effects)
+        self.renewer = Renewer(
+            identity, self.transport, self.directory, effects, self.advertiser.refresh
+        )
         self.greeter.on_met(self.advertiser.met)
         self.greeter.on_behind(self._rise_above)
         self.greeter.on_met(lambda _peer: feeds.allow_cutting())
@@ -81,9 +85,15 @@ class Presence:
             self.discovery.add(PeerAddress.parse(text), "configuration")
         for text in self.identity.member.bootstrap:
             self.discovery.add(PeerAddress.parse(text), "ticket")
-        services = (self.greeter, self.gatekeeper, self.advertiser, self.discovery)
-        runs = [service.run for service in services]
-        async with running(self.transport.run, *runs) as nursery:
+        services = (
+            self.transport,
+            self.greeter,
+            self.gatekeeper,
+            self.advertiser,
+            self.discovery,
+            self.renewer,
+        )
+        async with running(*(service.run for service in services)) as nursery:
             if self._network.uses_mdns:
                 await nursery.start(partial(self._mdns().run, self.transport.addresses))
             yield nursery

@@ -65,8 +65,12 @@ MAX_GOSSIP_PER_S: Final = (
 # Membership, adverts and finding each other
 CERTIFICATE_DAYS: Final = 30  # long enough for a laptop's holiday, short enough to bound a lost key
 CLOCK_TOLERANCE_S: Final = 600  # machines without NTP are minutes off, not hours
+MAX_CLOCK_APART_S: Final = 3_600  # certificates bear minutes; an hour is a wrong zone or battery
 MAX_CERTIFICATE_BYTES: Final = 2 << 10  # eight roles and a few limits need about 300 bytes
 MAX_MEMBERSHIP_BYTES: Final = 16 << 10  # two certificates and sixteen of the longest addresses
+RENEW_CHECK_S: Final = 600.0  # two weeks are left when renewing begins: no hurry, no crowd
+RENEW_FIRST_S: Final = 30.0  # after a start: neighbours have been met by then
+RENEW_WARN_S: Final = 5 * 86_400  # what is left of a certificate when a person should look
 MAX_REVOKED: Final = 1_400  # at 44 bytes each 62 KB, so that the whole list is one gossip message
 MAX_REVOCATIONS_BYTES: Final = MAX_GOSSIP_BYTES
 REVOCATION_REPEAT_S: Final = 1.0  # gossip may lose a message without a word: say it twice

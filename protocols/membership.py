@@ -140,7 +140,13 @@ class Certificate(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 
 
 def issue(
-    signer: SigningKey, *, mesh: bytes, peer: bytes, roles: tuple[str, ...], now_us: int
+    signer: SigningKey,
+    *,
+    mesh: bytes,
+    peer: bytes,
+    roles: tuple[str, ...],
+    now_us: int,
+    limits: dict[str, int] | None = None,
 ) -> Certificate:
     """Return a certificate for ``peer`` signed by an admitter or the root, valid for
     ``CERTIFICATE_DAYS`` from now.
@@ -153,7 +159,7 @@ def issue(
         mesh=mesh,
         peer=peer,
         roles=tuple(sorted(set(roles))),
-        limits={},
+        limits=limits or {},
         not_before_us=now_us,
         not_after_us=now_us + CERTIFICATE_US,
         issuer=signer.public,
@@ -224,6 +230,16 @@ class Membership(msgspec.Struct, frozen=True):
     def roles(self) -> tuple[str, ...]:
         """Our roles in it."""
         return self.certificate.roles
+
+    @property
+    def ends_us(self) -> int:
+        """The moment from which nobody believes it any more: an issuer's end is its members'."""
+        return min(self.certificate.not_after_us, self.issuer_certificate.not_after_us)
+
+    @property
+    def renew_us(self) -> int:
+        """The moment at which to ask for the next one."""
+        return min(self.certificate.half_life_us, self.issuer_certificate.half_life_us)
 
     def encode(self) -> bytes:
         """Return the canonical bytes of ``membership.cbor``."""
@@ -307,10 +323,11 @@ def _check_mesh(mesh: bytes, *chain: Certificate) -> None:
 
 def _check_time(certificate: Certificate, now_us: int) -> None:
     if now_us > certificate.not_after_us + TOLERANCE_US:
+        hours = (now_us - certificate.not_after_us) // 3_600_000_000
         raise RemoteProtocolError(
-            "the certificate has expired",
+            f"the certificate of {certificate.peer_id} expired {hours} hours ago",
             code="certificate-expired",
-            hint="join again with a new ticket, and check this machine's clock",
+            hint="`covey join` again with a new ticket, unless this machine's clock is wrong",
         )
     if now_us < certificate.not_before_us - TOLERANCE_US:
         raise RemoteProtocolError(

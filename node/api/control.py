@@ -5,8 +5,10 @@ jobs.
 from __future__ import annotations
 
 import base64
+import signal
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -20,10 +22,12 @@ from node.job import JobSpec
 from node.reading import READERS, plain
 from peer.addresses import announced
 from peer.control import HANDLERS, json_lines
+from peer.leaving import from_ticket, leave
 from peer.revocations import revoke
 from protocols.errors import CoveyError
 from protocols.job import JOB_ID_BYTES
 from protocols.keys import peer_id_of
+from protocols.membership import ADMITTER
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -81,6 +85,7 @@ class ControlApi:
             Route("/doctor", self.doctor),
             Route("/ticket", self.ticket, methods=["POST"]),
             Route("/revoke", self.revoke, methods=["POST"]),
+            Route("/leave", self.leave, methods=["POST"]),
             Route("/run", self.run, methods=["POST"]),
             Route("/models/refresh", self.refresh_models, methods=["POST"]),
             Route("/records", self.read("/records")),
@@ -100,6 +105,7 @@ class ControlApi:
                 "roles": list(member.certificate.roles),
                 "addresses": presence.transport.addresses,
                 "connected": sorted(presence.transport.connected()),
+                "certificate_ends": _moment(member.ends_us),
                 "is_revoked": presence.gatekeeper.is_revoked,
                 "revocations": presence.revocations.version,
                 "known_peers": len(presence.directory),
@@ -142,6 +148,17 @@ class ControlApi:
         presence = self._node.presence
         answer = revoke(presence.revocations, self._node.identity, body.peer)
         return JSONResponse({**answer, "told": len(presence.transport.connected())})
+
+    async def leave(self, _request: Request) -> JSONResponse:
+        """Leave the mesh, then stop: without a membership there is nothing left to do."""
+        node, presence = self._node, self._node.presence
+        admitters = from_ticket(node.identity.member)
+        for entry in presence.directory.with_role(ADMITTER):
+            if not entry.is_self:
+                admitters.setdefault(entry.peer_id, []).extend(entry.addresses)
+        answer = await leave(node.identity, presence.transport, admitters)
+        signal.raise_signal(signal.SIGTERM)  # the way in which everything else stops, too
+        return JSONResponse(answer)
 
     async def refresh_models(self, _request: Request) -> JSONResponse:
         """Advertise the models that are installed now."""
@@ -230,6 +247,10 @@ def _job_id(text: str | None) -> bytes | None:
             hint=f"a job id is {2 * JOB_ID_BYTES} random hexadecimal digits: openssl rand -hex 16",
         )
     return job_id
+
+
+def _moment(time_us: int) -> str:
+    return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat(timespec="seconds")
 
 
 def _summary(spec: JobSpec, result: JobResult) -> dict[str, Any]:

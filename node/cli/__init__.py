@@ -13,6 +13,8 @@ COMMANDS = {
     "join": "node.cli.join:join",
     "ticket": "node.cli.ticket:ticket",
     "revoke": "node.cli.revoke:revoke",
+    "leave": "node.cli.leave:leave",
+    "mesh": "node.cli.mesh:mesh",
     "up": "node.cli.up:up",
     "id": "node.cli.id:show_id",
     "status": "node.cli.status:status",

@@ -33,7 +33,8 @@ class Duration(click.ParamType[float]):
     type=RoleList(),
     default="worker,submitter",
     show_default=True,
-    help="What the newcomer may be, with commas: worker, submitter, aggregator, observer.",
+    help="What the newcomer may be, with commas: worker, submitter, aggregator, observer; "
+    "where the root key is, admitter too.",
 )
 @click.option(
     "--ttl", type=Duration(), default="1h", show_default=True, help="How long it is good."

@@ -120,3 +120,33 @@ def test_a_peer_is_revoked_while_the_node_is_down_and_only_where_the_root_key_is
         "told": 0,
     }
     assert "covey id" in typo
+
+
+def test_a_second_admitter_admits_and_a_member_leaves(root: Path) -> None:
+    first, second, third = (Machine(f"node{i}", root / f"node{i}") for i in (1, 2, 3))
+
+    with stopping(first, second, third):
+        first.run("init")
+        first.up()
+        second.run("join", first.run("ticket", "--role", "admitter,worker").stdout.strip())
+        second.up()
+        third.run("join", second.run("ticket", "--role", "submitter").stdout.strip())
+        third.up()
+        first.until(lambda: connections(first) == 2, "meet whom the second admitted")
+        unsure = third.run("leave", status=2).stderr
+        kept = first.run("leave", "--yes", status=1).stderr
+        answer = third.json("leave", "--yes")
+        assert third.daemon is not None
+        status = third.daemon.wait(timeout=45)
+        third.daemon = None
+        first.until(lambda: connections(first) == 1, "see it leave", 30)
+        told = third.run("up", status=1).stderr
+        third.run("join", second.run("ticket", "--role", "worker").stdout.strip())
+        third.up()
+        first.until(lambda: connections(first) == 2, "see it back")
+
+    assert "--yes" in unsure
+    assert "covey mesh backup" in kept
+    assert answer["is_void"]
+    assert status == 0
+    assert "belongs to no mesh" in told

@@ -152,12 +152,13 @@ def peer_of(
     membership: Membership,
     clock: Clock | None = None,
     root: SigningKey | None = None,
+    revocations: Revocations | None = None,
 ) -> TestPeer:
     """Peer ``number``, which does nothing until it runs; ``root`` if it holds the mesh's key."""
     identity = Identity(Path("/nowhere"), key_of(number), 1, membership)
     transport = network.transport(identity.key)
     effects = effects_of(number, clock)
-    revocations = Revocations(membership.mesh, effects, root=root)
+    revocations = revocations or Revocations(membership.mesh, effects, root=root)
     directory = Directory(membership.mesh, identity.peer_id, effects, revocations)
     place = [1, 0]
 
