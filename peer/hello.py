@@ -20,6 +20,7 @@ from peer.directory import Directory
 from peer.effects import Effects
 from peer.identity import Identity
 from protocols.advert import LIFETIME_MS, SignedAdvert
+from protocols.clock import Reading, check_clocks
 from protocols.errors import (
     CoveyError,
     RemoteProtocolError,
@@ -54,7 +55,7 @@ from protocols.limits import (
     STRANGER_GRACE_S,
     STRANGER_PERIOD_S,
 )
-from protocols.membership import HELLO_PROTOCOL, Membership
+from protocols.membership import HELLO_PROTOCOL, Certificate, Membership
 from protocols.transport import Stream, Transport
 
 log = logging.getLogger(__name__)
@@ -97,6 +98,8 @@ class Greeter:
         self._on_behind: list[BehindCallback] = []
         self._strangers_since: dict[PeerId, float] = {}
         self._met: set[PeerId] = set()
+        self._clocks: dict[PeerId, int] = {}
+        """By how much the clocks of connected peers are ahead of ours, in microseconds."""
         transport.serve(HELLO_PROTOCOL, self._answer, before_hello=True)
         transport.on_connection(self._connection_changed)
 
@@ -150,8 +153,7 @@ class Greeter:
             await _send(stream, Hello(self._introduction(peer_id)))
             reply = await _receive(stream)
             if isinstance(reply, HelloRefusal):
-                self._learn_revocations(reply.revocations)
-                raise refused(reply)
+                raise self._refused(peer_id, reply)
             if not isinstance(reply, HelloReply):
                 raise _unexpected(reply)
             membership = self._check(peer_id, reply.introduction)
@@ -172,7 +174,7 @@ class Greeter:
             await self._welcome(stream)
         except RemoteProtocolError as error:
             log.info("hello refused", extra={"peer": peer_id, "code": error.code})
-            await _refuse(stream, error, self._directory.revocations.encoded)
+            await _refuse(stream, self._refusal(error))
             await self._transport.disconnect(peer_id)
         except TransportError as error:
             log.info("hello lost", extra={"peer": peer_id, "code": error.code})
@@ -209,15 +211,53 @@ class Greeter:
             addresses=self._own.addresses()[:MAX_ADDRESSES],
             advert=advert.encode() if advert else None,
             revocations=self._directory.revocations.encoded,
+            time_us=self._effects.now_us(),
         )
 
     def _check(self, peer_id: PeerId, introduction: Introduction) -> Membership:
         """Verify a peer by the newest revocations that either side knows."""
         mesh, now_us = self._directory.mesh, self._effects.now_us()
         self._learn_revocations(introduction.revocations)
+        self._check_clock(peer_id, introduction)
         membership = check_introduction(introduction, mesh, peer_id, now_us)
         self._directory.revocations.check(membership.certificate, membership.issuer_certificate)
         return membership
+
+    def _check_clock(self, peer_id: PeerId, introduction: Introduction) -> None:
+        """Refuse a peer whose clock and ours are far apart."""
+        if introduction.time_us is not None and introduction.mesh == self._directory.mesh:
+            shown = Certificate.decode(introduction.certificate)
+            issuer = Certificate.decode(introduction.issuer_certificate)
+            self._judge_clocks(Reading(peer_id, introduction.time_us), shown, issuer)
+
+    def _judge_clocks(self, theirs: Reading, *shown: Certificate) -> None:
+        """Compare a peer's clock with ours, by the evidence of our neighbours and certificates."""
+        now_us, member = self._effects.now_us(), self._own.identity.member
+        others = (now_us + each for peer, each in self._clocks.items() if peer != theirs.peer)
+        chain = (*shown, member.certificate, member.issuer_certificate)
+        issued = [each.not_before_us for each in chain if each.mesh == member.mesh]
+        check_clocks(Reading(self._directory.own, now_us), theirs, others, issued)
+
+    def _refused(self, peer_id: PeerId, refusal: HelloRefusal) -> CoveyError:
+        """The error that a refusal is to us; about clocks we may know more than the other side."""
+        self._learn_revocations(refusal.revocations)
+        if refusal.time_us is not None:
+            try:
+                self._judge_clocks(Reading(peer_id, refusal.time_us))
+            except RemoteProtocolError as error:
+                if error.details["wrong"] is not None:
+                    return error
+        return refused(refusal)
+
+    def _refusal(self, error: RemoteProtocolError) -> HelloRefusal:
+        """What we tell a dialer: why, what to do, and what may have been the reason."""
+        return HelloRefusal(
+            code=error.code,
+            reason=error.message[:MAX_TEXT_CHARS],
+            hint=error.hint or "",
+            revocations=self._directory.revocations.encoded,
+            time_us=self._effects.now_us(),
+        )
 
     def _learn_revocations(self, encoded: bytes | None) -> None:
         """Take in the list that a peer shows; a bad one fails no hello by itself."""
@@ -237,6 +277,8 @@ class Greeter:
         self._strangers_since.pop(peer_id, None)
         entry = self._directory.met(peer_id, membership, introduction.addresses)
         entry.features = introduction.features
+        if introduction.time_us is not None:
+            self._clocks[peer_id] = introduction.time_us - self._effects.now_us()
         self._directory.saw(peer_id, introduction.standing)
         if introduction.advert is not None:
             self._learn(RelayedAdvert(introduction.advert, LIFETIME_MS))
@@ -294,6 +336,7 @@ class Greeter:
         else:
             self._strangers_since.pop(peer_id, None)
             self._met.discard(peer_id)
+            self._clocks.pop(peer_id, None)
             self._directory.lost(peer_id)
 
 
@@ -320,10 +363,8 @@ async def _expect_end(stream: Stream) -> None:
         raise RemoteProtocolError("a hello frame after the last one", code="hello-order")
 
 
-async def _refuse(stream: Stream, error: RemoteProtocolError, revocations: bytes | None) -> None:
-    """Tell the dialer why, show it the list that may be the reason, and give it time to read it."""
-    message = error.message[:MAX_TEXT_CHARS]
-    refusal = HelloRefusal(error.code, message, error.hint or "", revocations)
+async def _refuse(stream: Stream, refusal: HelloRefusal) -> None:
+    """Tell the dialer why, and give it time to read it."""
     try:
         with trio.move_on_after(REFUSAL_READ_S):
             await stream.send(CODEC.encode([refusal]))

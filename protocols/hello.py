@@ -23,7 +23,7 @@ from msgspec import Meta
 from protocols.errors import Refused, RemoteProtocolError
 from protocols.keys import PeerId
 from protocols.limits import HELLO_PAGE_BYTES, MAX_ADVERT_BYTES, MAX_REVOCATIONS_BYTES
-from protocols.membership import Addresses, Certificate, Key, Membership, verify_chain
+from protocols.membership import Addresses, Certificate, Key, Membership, TimeUs, verify_chain
 from protocols.wire import MessageCodec
 
 VERSIONS: Final = (1,)
@@ -73,6 +73,8 @@ class Introduction(msgspec.Struct, frozen=True, array_like=True):
     advert: AdvertBytes | None = None
     revocations: ListBytes | None = None
     """The mesh's revocation list, as far as the sender knows it."""
+    time_us: TimeUs | None = None
+    """What the sender's clock says."""
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -95,6 +97,7 @@ class HelloRefusal(msgspec.Struct, frozen=True, array_like=True, tag=3):
     reason: Text
     hint: Text = ""
     revocations: ListBytes | None = None
+    time_us: TimeUs | None = None
 
 
 class RelayedAdvert(msgspec.Struct, frozen=True, array_like=True):
@@ -115,17 +118,19 @@ HelloMessage = Hello | HelloReply | HelloRefusal | HelloAdverts
 CODEC: Final[MessageCodec[HelloMessage]] = MessageCodec(HelloMessage)
 
 
-def common_version(offered: Iterable[int]) -> int:
+def common_version(offered: Iterable[int], peer: PeerId = "the other side") -> int:
     """Return the highest version that both speak; raise ``RemoteProtocolError`` with code
     ``version`` if there is none.
     """
     both = set(VERSIONS) & set(offered)
     if not both:
         theirs = ", ".join(str(version) for version in sorted(set(offered)))
+        is_theirs_older = max(offered) < min(VERSIONS)
+        older = f"on {peer}" if is_theirs_older else f"on the machine that is not {peer}"
         raise RemoteProtocolError(
-            f"we speak version {VERSIONS[-1]} of the protocols, the other side {theirs}",
+            f"{peer} speaks version {theirs} of the protocols, the other side {VERSIONS[-1]}",
             code="version",
-            hint="update covey on the older of both machines",
+            hint=f"update covey {older}, which has the older one, and start its daemon again",
         )
     return max(both)
 
@@ -139,7 +144,7 @@ def check_introduction(
     Raises ``RemoteProtocolError`` with code ``version``, ``wrong-mesh``, ``wrong-peer`` or one of
     the certificate's.
     """
-    common_version(introduction.versions)
+    common_version(introduction.versions, peer)
     if introduction.mesh != mesh:
         raise RemoteProtocolError(
             "the other side belongs to another mesh",

@@ -11,7 +11,7 @@ from protocols.errors import (
     RemoteProtocolError,
 )
 from protocols.hello import CODEC, Hello, HelloRefusal, HelloReply, Introduction, Standing
-from protocols.membership import HELLO_PROTOCOL, Membership
+from protocols.membership import HELLO_PROTOCOL, TOLERANCE_US, Membership
 from tests.support.members import (
     DAY_US,
     NOW_US,
@@ -74,17 +74,81 @@ async def test_an_expired_certificate_is_refused_by_the_acceptor(autojump_clock:
         MESH.membership(key_of(2), now_us=clock.now_us).certificate, MESH.admitter_certificate
     )
     acceptor = peer_of(network, 2, fresh, clock)
+    dialer = peer_of(network, 1, MESH.membership(key_of(1)), clock)
 
-    assert await refused_code(member(network, 1), acceptor) == "certificate-expired"
+    assert await refused_code(dialer, acceptor) == "certificate-expired"
 
 
 async def test_an_expired_certificate_of_the_acceptor_closes_the_connection_too(
     autojump_clock: MockClock,
 ):
     network = MemoryNetwork()
-    dialer = peer_of(network, 1, MESH.membership(key_of(1)), Clock(NOW_US + 31 * DAY_US))
+    end_us = NOW_US + 30 * DAY_US
+    later = Membership(
+        MESH.membership(key_of(1), now_us=end_us).certificate, MESH.admitter_certificate
+    )
+    dialer = peer_of(network, 1, later, Clock(end_us + TOLERANCE_US + 1))
+    acceptor = peer_of(network, 2, MESH.membership(key_of(2)), Clock(end_us))
 
-    assert await refused_code(dialer, member(network, 2)) == "certificate-expired"
+    assert await refused_code(dialer, acceptor) == "certificate-expired"
+
+
+@pytest.mark.parametrize("days", [1, -1])
+@pytest.mark.parametrize("wrong", [1, 2])
+async def test_a_clock_that_is_a_day_off_is_named_by_the_evidence_of_the_neighbours(
+    autojump_clock: MockClock, days: int, wrong: int
+):
+    network = MemoryNetwork()
+    off = Clock(NOW_US + days * DAY_US)
+    members = {
+        n: peer_of(
+            network,
+            n,
+            MESH.membership(key_of(n), now_us=NOW_US - 5 * DAY_US),
+            off if n == wrong else None,
+        )
+        for n in (1, 2)
+    }
+    friend = peer_of(network, 3, MESH.membership(key_of(3)))
+    right = members[3 - wrong]
+    friend.seeks = right.seeks = False
+
+    async with running(friend, *members.values()):
+        await right.connect(friend)
+        with pytest.raises((Refused, RemoteProtocolError)) as caught:
+            await members[1].connect(members[2])
+
+    assert caught.value.code == "clock"
+    assert f"that of {members[wrong].peer_id} seems wrong" in caught.value.message
+    assert "1 days and 0 hours" in caught.value.message
+    assert members[wrong].peer_id in (caught.value.hint or "")
+
+
+async def test_of_two_clocks_the_one_before_a_certificate_was_issued_is_wrong(
+    autojump_clock: MockClock,
+):
+    network = MemoryNetwork()
+    behind = peer_of(network, 1, MESH.membership(key_of(1)), Clock(NOW_US - DAY_US))
+
+    other = member(network, 2)
+
+    async with running(behind, other):
+        with pytest.raises((Refused, RemoteProtocolError)) as caught:
+            await behind.connect(other)
+
+    assert caught.value.code == "clock"
+    assert f"that of {behind.peer_id} seems wrong" in caught.value.message
+
+
+async def test_minutes_between_two_clocks_are_nobodys_business(autojump_clock: MockClock):
+    network = MemoryNetwork()
+    late = peer_of(network, 1, MESH.membership(key_of(1)), Clock(NOW_US + TOLERANCE_US))
+    other = member(network, 2)
+
+    async with running(late, other):
+        await late.connect(other)
+
+        assert late.has_met(other)
 
 
 async def test_a_stolen_certificate_is_refused_because_the_channel_proves_another_peer(
@@ -135,7 +199,19 @@ async def test_versions_without_overlap_are_refused_in_a_sentence(autojump_clock
 
     assert isinstance(answer, HelloRefusal)
     assert answer.code == "version"
-    assert "update" in answer.hint
+    assert one.peer_id in answer.reason
+    assert f"update covey on the machine that is not {one.peer_id}" in answer.hint
+
+
+async def test_an_older_covey_is_told_by_name_that_it_is_the_older_one(autojump_clock: MockClock):
+    network = MemoryNetwork()
+    one, two = member(network, 1), member(network, 2)
+
+    async with running(one, two):
+        answer = await ask(one, two, Hello(introduction_of(one, versions=(0,))))
+
+    assert isinstance(answer, HelloRefusal)
+    assert f"update covey on {one.peer_id}" in answer.hint
 
 
 async def test_of_several_versions_the_common_one_is_chosen(autojump_clock: MockClock):
