@@ -13,6 +13,7 @@ import trio
 
 from peer.directory import Directory
 from peer.identity import Identity
+from peer.instance import Instance
 from protocols.advert import LIFETIME_MS, Advert, ModelOffer, SignedAdvert, sign_advert
 from protocols.cid import CID
 from protocols.errors import CoveyError, RemoteProtocolError
@@ -57,7 +58,9 @@ class Advertiser:
         directory: Directory,
         identity: Identity,
         describe: Callable[[], Offering],
+        instance: Instance,
     ) -> None:
+        self._instance = instance
         self._transport = transport
         self._directory = directory
         self._identity = identity
@@ -92,7 +95,15 @@ class Advertiser:
             with trio.move_on_after(ADVERT_PERIOD_S):
                 await self._wanted.wait()
             await trio.sleep(ADVERT_GAP_S)
-            self._renew()
+            if not self._instance.is_duplicate:  # then the last one, which says so, is signed
+                self._renew()
+
+    def name_rival(self) -> None:
+        """Sign at once that there is another instance, so that our next hello shows it, and gossip
+        it too.
+        """
+        self.refresh()  # wakes the loop that waits now; renewing starts a new wait
+        self._renew()
 
     def _renew(self) -> None:
         """Sign what we have to say now and put it into the directory."""
@@ -111,6 +122,8 @@ class Advertiser:
             capabilities=offering.capabilities,
             models=offering.models,
             software=offering.software,
+            instance=self._instance.id,
+            rival=self._instance.rival,
         )
         signed = sign_advert(self._identity.key, advert, self._identity.member)
         self._directory.advertise(signed)

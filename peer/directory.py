@@ -46,6 +46,21 @@ class Entry:
     is_connected: bool = False
     """Whether a connection with a valid hello is up."""
     is_self: bool = False
+    instance: bytes = b""
+    """Which run of it is connected, as its hello said."""
+    met_boot: int = 0
+    is_doubled: bool = False
+    """Whether two runs of it said hello at once."""
+
+    @property
+    def is_contradicted(self) -> bool:
+        """Whether another run of the same key is there beside the one that is connected."""
+        if self.is_connected and self.is_doubled:
+            return True
+        advert = self.signed_advert.advert if self.signed_advert else None
+        if advert is None or not (self.is_connected and self.instance and advert.instance):
+            return False
+        return advert.instance != self.instance and advert.boot >= self.met_boot
 
     @property
     def advert(self) -> Advert | None:
@@ -145,8 +160,16 @@ class Directory:
         """Note that the last connection with a peer is gone."""
         entry = self._entries.get(peer_id)
         if entry is not None and entry.is_connected:
-            entry.is_connected = False
+            entry.is_connected = entry.is_doubled = False
+            entry.instance = b""
             self._changed(peer_id)
+
+    def greeted(self, peer_id: PeerId, instance: bytes, boot: int) -> None:
+        """Note which run of a connected peer said hello."""
+        entry = self._entries[peer_id]
+        entry.is_doubled = bool(entry.instance and instance) and entry.instance != instance
+        entry.instance, entry.met_boot = instance, boot
+        self._changed(peer_id)
 
     def saw(self, peer_id: PeerId, standing: Standing) -> None:
         """Remember how far a known peer has come, from its hello or from its feed."""

@@ -20,6 +20,7 @@ from peer.directory import Directory
 from peer.effects import Effects
 from peer.hello import Greeter
 from protocols.errors import CoveyError, TransportError
+from protocols.hello import ANOTHER_INSTANCE
 from protocols.keys import PeerId
 from protocols.limits import (
     DIAL_BACKOFF_MAX_S,
@@ -130,7 +131,8 @@ class Discovery:
         candidate.last_error = error
         candidate.failures += 1
         delay_s = self._backoff(candidate.failures)
-        if not isinstance(error, TransportError):  # a no is not different a second later
+        is_final = not isinstance(error, TransportError) and error.code != ANOTHER_INSTANCE
+        if is_final:  # a no is not different a second later
             delay_s = DIAL_BACKOFF_MAX_S
         candidate.next_dial = trio.current_time() + delay_s
         log.info(

@@ -164,6 +164,8 @@ class FeedPuller:
         return fetch_messages((inventory.feed, inventory.epoch), named)
 
     def _acks(self) -> list[Message]:
+        if not self._feeds.is_signing:
+            return []
         entries = self._offer.acks(self._feeds.chains)
         acks: list[Message] = []
         for start in range(0, len(entries), MAX_ACK_FEEDS):

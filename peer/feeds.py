@@ -114,6 +114,17 @@ class Feeds:
         """Let ``run`` cut without waiting longer: a neighbour met us and said how far it saw us."""
         self._own.allow_cutting()
 
+    def stop_signing(self) -> None:
+        """Sign nothing any more, for another instance of our key is alive; records are still kept,
+        and what is held is still served.
+        """
+        self._own.is_stopped = True
+
+    @property
+    def is_signing(self) -> bool:
+        """Whether we still sign."""
+        return not self._own.is_stopped
+
     async def append(self, record: Record) -> CID:
         """Add a record of ours; return its CID once it is on the disk.
 

@@ -34,9 +34,12 @@ class Gatekeeper:
         self._identity = identity
         self._revocations = directory.revocations
         self._topic: Final = revocation_topic(directory.mesh)
-        self._changed = trio.Event()
+        self._woken = trio.Event()
+        self._has_news = False
         transport.subscribe(self._topic, self._is_valid, self._learn)
-        self._revocations.on_change(lambda: self._changed.set())
+        self._contradicted: set[PeerId] = set()
+        self._revocations.on_change(self._hear)
+        directory.on_change(self._look_at)
 
     @property
     def is_revoked(self) -> bool:
@@ -52,14 +55,19 @@ class Gatekeeper:
         async with trio.open_nursery() as nursery:
             while True:
                 with trio.move_on_after(MEMBERS_CHECK_S):
-                    await self._changed.wait()
-                if self._changed.is_set():
-                    self._changed = trio.Event()
+                    await self._woken.wait()
+                self._woken = trio.Event()
+                if self._has_news:
+                    self._has_news = False
                     if self.is_revoked:
                         log.error("this peer was revoked", extra={"hint": "join as a new peer"})
                     await self._publish()
                     nursery.start_soon(self._repeat, self._revocations.version)
                 await self._put_out()
+
+    def _hear(self) -> None:
+        self._has_news = True
+        self._woken.set()
 
     async def _publish(self) -> None:
         encoded = self._revocations.encoded
@@ -78,9 +86,18 @@ class Gatekeeper:
         async with trio.open_nursery() as nursery:
             for peer_id in self._transport.connected():
                 is_member = bool(self._directory.roles(peer_id))
-                if self._transport.is_admitted(peer_id) and not is_member:
-                    log.info("peer put out", extra={"peer": peer_id})
+                is_double = peer_id in self._contradicted
+                if self._transport.is_admitted(peer_id) and (is_double or not is_member):
+                    log.info("peer put out", extra={"peer": peer_id, "is_double": is_double})
                     nursery.start_soon(self._transport.disconnect, peer_id)
+        self._contradicted.clear()
+
+    def _look_at(self, peer_id: PeerId) -> None:
+        """Have a peer say hello again, and hear of it, when another run of its key advertises."""
+        entry = self._directory.get(peer_id)
+        if entry is not None and entry.is_contradicted:
+            self._contradicted.add(peer_id)
+            self._woken.set()
 
     def _is_valid(self, peer_id: PeerId, payload: bytes) -> bool:
         """Whether gossip may pass ``payload`` on: only what is newer than ours, so that it ends."""

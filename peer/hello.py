@@ -9,8 +9,7 @@ above what it signed before.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +17,9 @@ import trio
 
 from peer.directory import Directory
 from peer.effects import Effects
+from peer.hello_stream import expect_end, receive, refuse, send, unexpected
 from peer.identity import Identity
+from peer.instance import Instance
 from protocols.advert import LIFETIME_MS, SignedAdvert
 from protocols.clock import Reading, check_clocks
 from protocols.errors import (
@@ -28,13 +29,12 @@ from protocols.errors import (
     TransportError,
 )
 from protocols.hello import (
-    CODEC,
+    ANOTHER_INSTANCE,
     FEATURES,
     MAX_TEXT_CHARS,
     VERSIONS,
     Hello,
     HelloAdverts,
-    HelloMessage,
     HelloRefusal,
     HelloReply,
     Introduction,
@@ -47,8 +47,6 @@ from protocols.hello import (
 )
 from protocols.keys import PeerId
 from protocols.limits import (
-    HELLO_END_TIMEOUT_S,
-    HELLO_TIMEOUT_S,
     MAX_ADDRESSES,
     MAX_BOOT_LEAP,
     MAX_HELLO_PAGES,
@@ -61,7 +59,6 @@ from protocols.transport import Stream, Transport
 log = logging.getLogger(__name__)
 
 CLOSE_WAIT_S: Final = 2.0  # a peer that takes no close is left to the transport
-REFUSAL_READ_S: Final = 2.0  # for the dialer to read why before the connection closes
 
 MetCallback = Callable[[PeerId], None]
 BehindCallback = Callable[[Standing], None]
@@ -74,6 +71,7 @@ class Own:
     identity: Identity
     addresses: Callable[[], tuple[str, ...]]
     """Where others may dial us."""
+    instance: Instance
     place: Callable[[], tuple[int, int]]
     """Epoch and next sequence of our feed, now."""
     seen_in_feeds: Callable[[PeerId], Standing] = lambda _peer: Standing()
@@ -150,18 +148,18 @@ class Greeter:
         """Say hello on a present connection, as the dialer."""
         stream = await self._transport.open_stream(peer_id, HELLO_PROTOCOL)
         try:
-            await _send(stream, Hello(self._introduction(peer_id)))
-            reply = await _receive(stream)
+            await send(stream, Hello(self._introduction(peer_id)))
+            reply = await receive(stream)
             if isinstance(reply, HelloRefusal):
                 raise self._refused(peer_id, reply)
             if not isinstance(reply, HelloReply):
-                raise _unexpected(reply)
+                raise unexpected(reply)
             membership = self._check(peer_id, reply.introduction)
             await self._learn_pages(stream)
             self._admit(peer_id, reply.introduction, membership)  # as our last page tells it
             await self._send_pages(stream)
             await stream.finish()
-            await _expect_end(stream)
+            await expect_end(stream)
         finally:
             with trio.move_on_after(CLOSE_WAIT_S, shield=True):
                 await stream.aclose()
@@ -174,7 +172,7 @@ class Greeter:
             await self._welcome(stream)
         except RemoteProtocolError as error:
             log.info("hello refused", extra={"peer": peer_id, "code": error.code})
-            await _refuse(stream, self._refusal(error))
+            await refuse(stream, self._refusal(peer_id, error))
             await self._transport.disconnect(peer_id)
         except TransportError as error:
             log.info("hello lost", extra={"peer": peer_id, "code": error.code})
@@ -183,15 +181,15 @@ class Greeter:
 
     async def _welcome(self, stream: Stream) -> None:
         peer_id = stream.peer_id
-        hello = await _receive(stream)
+        hello = await receive(stream)
         if not isinstance(hello, Hello):
-            raise _unexpected(hello)
+            raise unexpected(hello)
         membership = self._check(peer_id, hello.introduction)
         version = common_version(hello.introduction.versions)
-        await _send(stream, HelloReply(version, self._introduction(peer_id)))
+        await send(stream, HelloReply(version, self._introduction(peer_id)))
         await self._send_pages(stream)
         await self._learn_pages(stream)
-        await _expect_end(stream)
+        await expect_end(stream)
         self._admit(peer_id, hello.introduction, membership)  # as our end tells it
         await stream.finish()
         self._announce(peer_id)
@@ -212,7 +210,13 @@ class Greeter:
             advert=advert.encode() if advert else None,
             revocations=self._directory.revocations.encoded,
             time_us=self._effects.now_us(),
+            instance=self._own.instance.id,
+            yours=self._advert_of(peer_id),
         )
+
+    def _advert_of(self, peer_id: PeerId) -> bytes | None:
+        entry = self._directory.get(peer_id)
+        return entry.signed_advert.encode() if entry and entry.signed_advert else None
 
     def _check(self, peer_id: PeerId, introduction: Introduction) -> Membership:
         """Verify a peer by the newest revocations that either side knows."""
@@ -221,7 +225,24 @@ class Greeter:
         self._check_clock(peer_id, introduction)
         membership = check_introduction(introduction, mesh, peer_id, now_us)
         self._directory.revocations.check(membership.certificate, membership.issuer_certificate)
+        self._check_instance(peer_id, introduction)
+        self._own.instance.look_at(introduction.yours)
         return membership
+
+    def _check_instance(self, peer_id: PeerId, introduction: Introduction) -> None:
+        """Refuse a second run of a peer whose first one is connected. Both connections end, and
+        both runs hear of each other when they come back.
+        """
+        entry = self._directory.get(peer_id)
+        known = entry.instance if entry and entry.is_connected else b""
+        if known and introduction.instance and introduction.instance != known:
+            if introduction.advert is not None:
+                self._learn(RelayedAdvert(introduction.advert, LIFETIME_MS))
+            raise RemoteProtocolError(
+                f"{peer_id} is connected already, as another instance",
+                code=ANOTHER_INSTANCE,
+                hint="if it did not just restart, two machines have one identity: stop one",
+            )
 
     def _check_clock(self, peer_id: PeerId, introduction: Introduction) -> None:
         """Refuse a peer whose clock and ours are far apart."""
@@ -241,6 +262,7 @@ class Greeter:
     def _refused(self, peer_id: PeerId, refusal: HelloRefusal) -> CoveyError:
         """The error that a refusal is to us; about clocks we may know more than the other side."""
         self._learn_revocations(refusal.revocations)
+        self._own.instance.look_at(refusal.yours)
         if refusal.time_us is not None:
             try:
                 self._judge_clocks(Reading(peer_id, refusal.time_us))
@@ -249,7 +271,7 @@ class Greeter:
                     return error
         return refused(refusal)
 
-    def _refusal(self, error: RemoteProtocolError) -> HelloRefusal:
+    def _refusal(self, peer_id: PeerId, error: RemoteProtocolError) -> HelloRefusal:
         """What we tell a dialer: why, what to do, and what may have been the reason."""
         return HelloRefusal(
             code=error.code,
@@ -257,6 +279,7 @@ class Greeter:
             hint=error.hint or "",
             revocations=self._directory.revocations.encoded,
             time_us=self._effects.now_us(),
+            yours=self._advert_of(peer_id) if error.code == ANOTHER_INSTANCE else None,
         )
 
     def _learn_revocations(self, encoded: bytes | None) -> None:
@@ -277,6 +300,7 @@ class Greeter:
         self._strangers_since.pop(peer_id, None)
         entry = self._directory.met(peer_id, membership, introduction.addresses)
         entry.features = introduction.features
+        self._directory.greeted(peer_id, introduction.instance, introduction.standing.boot)
         if introduction.time_us is not None:
             self._clocks[peer_id] = introduction.time_us - self._effects.now_us()
         self._directory.saw(peer_id, introduction.standing)
@@ -308,13 +332,13 @@ class Greeter:
 
     async def _send_pages(self, stream: Stream) -> None:
         for page in pages(self._directory.relayed_adverts(to=stream.peer_id)):
-            await _send(stream, page)
+            await send(stream, page)
 
     async def _learn_pages(self, stream: Stream) -> None:
         for _ in range(MAX_HELLO_PAGES):
-            page = await _receive(stream)
+            page = await receive(stream)
             if not isinstance(page, HelloAdverts):
-                raise _unexpected(page)
+                raise unexpected(page)
             for relayed in page.adverts:
                 self._learn(relayed)
                 await trio.lowlevel.checkpoint()  # three signatures each: let others run between
@@ -338,51 +362,3 @@ class Greeter:
             self._met.discard(peer_id)
             self._clocks.pop(peer_id, None)
             self._directory.lost(peer_id)
-
-
-async def _send(stream: Stream, message: HelloMessage) -> None:
-    with _within(HELLO_TIMEOUT_S):
-        await stream.send(CODEC.encode([message]))
-
-
-async def _receive(stream: Stream) -> HelloMessage:
-    with _within(HELLO_TIMEOUT_S):
-        frame = await stream.receive()
-    messages = CODEC.decode(frame) if frame is not None else []
-    if len(messages) != 1:
-        raise RemoteProtocolError(
-            f"a hello frame with {len(messages)} messages", code="hello-order"
-        )
-    return messages[0]
-
-
-async def _expect_end(stream: Stream) -> None:
-    with _within(HELLO_END_TIMEOUT_S):
-        frame = await stream.receive()
-    if frame is not None:
-        raise RemoteProtocolError("a hello frame after the last one", code="hello-order")
-
-
-async def _refuse(stream: Stream, refusal: HelloRefusal) -> None:
-    """Tell the dialer why, and give it time to read it."""
-    try:
-        with trio.move_on_after(REFUSAL_READ_S):
-            await stream.send(CODEC.encode([refusal]))
-            await stream.finish()
-            await stream.receive()
-    except (TransportError, RemoteProtocolError):
-        log.debug("refusal not read", extra={"peer": stream.peer_id})
-
-
-def _unexpected(message: HelloMessage) -> RemoteProtocolError:
-    return RemoteProtocolError(f"{type(message).__name__} is out of order here", code="hello-order")
-
-
-@contextmanager
-def _within(seconds: float) -> Generator[None]:
-    """Bound a wait on the other side; silence is a lost stream."""
-    try:
-        with trio.fail_after(seconds):
-            yield
-    except trio.TooSlowError as error:
-        raise StreamLostError(f"no answer in {seconds:g} s", code="hello-timeout") from error

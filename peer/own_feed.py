@@ -101,6 +101,9 @@ class OwnFeed:
         """Moves that are not on the disk yet, in order; without a ``Pending``, it refused them."""
         self._claimed = (0, 0)
         self._highest_claim = self.epoch + MAX_EPOCH_LEAP_S
+        self.is_stopped = False
+        """Whether another instance of our key is alive: records are kept, and signed by a later
+        run."""
         self._is_live = False  # during the replay, later entries may say that we rose already
         self._ready = _Ready()
         self._cutting = trio.Lock()
@@ -237,6 +240,8 @@ class OwnFeed:
             await self._cutting_allowed.wait()
         while True:
             await self._wait_due()
+            if self.is_stopped:
+                await trio.sleep_forever()
             try:
                 await self.cut()
             except JournalFullError as error:
@@ -254,6 +259,8 @@ class OwnFeed:
         then.
         """
         async with self._cutting:
+            if self.is_stopped:
+                return None
             self._rise()
             await self._settle_moves()
             taken = self._next_cut()

@@ -19,6 +19,7 @@ from peer.feeds import Feeds
 from peer.gatekeeper import Gatekeeper
 from peer.hello import Greeter, Own
 from peer.identity import Identity
+from peer.instance import Instance
 from peer.mdns import Mdns
 from peer.renewal import Renewer
 from peer.revocations import Revocations
@@ -62,14 +63,20 @@ class Presence:
         self.revocations = Revocations.open(identity.home, mesh, effects)
         self.directory = Directory(mesh, identity.peer_id, effects, self.revocations)
         self.gatekeeper = Gatekeeper(self.transport, self.directory, identity)
+        self.instance = Instance(identity, effects)
         own = Own(
             identity,
             lambda: announced(self.transport.addresses),
+            self.instance,
             self._place,
             self._seen_in_feeds,
         )
         self.greeter = Greeter(self.transport, self.directory, own, effects)
-        self.advertiser = Advertiser(self.transport, self.directory, identity, self._described)
+        self.advertiser = Advertiser(
+            self.transport, self.directory, identity, self._described, self.instance
+        )
+        self.instance.on_duplicate(feeds.stop_signing)
+        self.instance.on_rival(self.advertiser.name_rival)
         self.discovery = Discovery(self.transport, self.greeter, self.directory, effects)
         self.renewer = Renewer(
             identity, self.transport, self.directory, effects, self.advertiser.refresh
@@ -106,6 +113,9 @@ class Presence:
                 f"{len(self.identity.member.bootstrap)} from the ticket",
                 "mdns": f"on {self._network.host}" if self._network.uses_mdns else "off",
                 "adverts": f"{len(self.directory)} peers known",
+                "identity": "ANOTHER INSTANCE of this key is running: nothing is signed, stop one"
+                if self.instance.is_duplicate
+                else "one instance of this key",
             },
             "peers": [self._found(candidate) for candidate in self.discovery],
         }

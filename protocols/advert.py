@@ -36,6 +36,7 @@ ADVERT_TYPE: Final = "application/vnd.covey.advert+cbor"
 LIFETIME_MS: Final = ADVERT_LIFETIME_S * 1_000
 
 Counter = Annotated[int, Meta(ge=0, lt=1 << 53)]
+InstanceId = Annotated[bytes, Meta(max_length=16)]
 ModelName = Annotated[str, Meta(min_length=1, max_length=128)]
 Word = Annotated[str, Meta(min_length=1, max_length=32)]
 Precisions = Annotated[tuple[Word, ...], Meta(max_length=8)]
@@ -66,6 +67,10 @@ class Advert(msgspec.Struct, frozen=True, array_like=True):
     capabilities: dict[str, Any]
     models: Annotated[tuple[ModelOffer, ...], Meta(max_length=MAX_ADVERT_MODELS)]
     software: Annotated[str, Meta(max_length=64)]
+    instance: InstanceId = b""
+    """Drawn by lot at each start of the author's process; empty from an older covey."""
+    rival: InstanceId = b""
+    """Another instance of the same key, of which the author has seen an advert."""
 
     @property
     def peer_id(self) -> PeerId:
@@ -126,6 +131,10 @@ class SignedAdvert(msgspec.Struct, frozen=True):
             raise RemoteProtocolError("the certificate beside the advert is not its author's")
         if not set(self.advert.roles) <= set(self.certificate.roles):
             raise RemoteProtocolError("the advert claims a role that its author does not have")
+        self.verify_author()
+
+    def verify_author(self) -> None:
+        """Check that whoever has its author's key said this; raise ``RemoteProtocolError``."""
         message = pae(ADVERT_TYPE, self.payload)
         if not verify(self.advert.peer, message, self.signature):
             raise RemoteProtocolError("the advert's signature is not its author's")

@@ -20,6 +20,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from protocols.advert import InstanceId
 from protocols.errors import Refused, RemoteProtocolError
 from protocols.keys import PeerId
 from protocols.limits import HELLO_PAGE_BYTES, MAX_ADVERT_BYTES, MAX_REVOCATIONS_BYTES
@@ -31,6 +32,9 @@ VERSIONS: Final = (1,)
 
 FEATURES: Final[tuple[str, ...]] = ()
 """Optional abilities within a version; a peer uses one only where both name it."""
+
+ANOTHER_INSTANCE: Final = "another-instance"
+"""The code of a refusal that asks to come back soon: the other run of the same key comes too."""
 
 MAX_TEXT_CHARS: Final = 512  # a sentence and a hint are under 200
 
@@ -75,6 +79,10 @@ class Introduction(msgspec.Struct, frozen=True, array_like=True):
     """The mesh's revocation list, as far as the sender knows it."""
     time_us: TimeUs | None = None
     """What the sender's clock says."""
+    instance: InstanceId = b""
+    """The sender's run, as in its adverts."""
+    yours: AdvertBytes | None = None
+    """The latest advert that the sender holds in the other side's name."""
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -98,6 +106,7 @@ class HelloRefusal(msgspec.Struct, frozen=True, array_like=True, tag=3):
     hint: Text = ""
     revocations: ListBytes | None = None
     time_us: TimeUs | None = None
+    yours: AdvertBytes | None = None
 
 
 class RelayedAdvert(msgspec.Struct, frozen=True, array_like=True):

@@ -106,6 +106,7 @@ class ControlApi:
                 "addresses": presence.transport.addresses,
                 "connected": sorted(presence.transport.connected()),
                 "certificate_ends": _moment(member.ends_us),
+                "is_duplicate": presence.instance.is_duplicate,
                 "is_revoked": presence.gatekeeper.is_revoked,
                 "revocations": presence.revocations.version,
                 "known_peers": len(presence.directory),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from peer.control import ControlClient
+from tests.e2e.demo import MODEL
 from tests.support.machines import Machine, stopping
 
 pytestmark = pytest.mark.e2e
@@ -150,3 +152,78 @@ def test_a_second_admitter_admits_and_a_member_leaves(root: Path) -> None:
     assert answer["is_void"]
     assert status == 0
     assert "belongs to no mesh" in told
+
+
+def test_two_machines_with_one_identity_find_out_and_sign_nothing_more(root: Path) -> None:
+    mesh = Mesh(root, nodes=2)
+    _, second = mesh.nodes
+    copy = Machine("copy", root / "copy")
+
+    with stopping(*mesh.machines, copy):
+        mesh.form()
+        shutil.copytree(second.home, copy.home, ignore=_no_sockets)
+        alone = ask(second, "/status")["is_duplicate"]
+        copy.up()
+        for machine in (second, copy):
+            machine.until(lambda m=machine: ask(m, "/status")["is_duplicate"], "find out", 120)
+        told = second.run("doctor").stdout
+        copy.down()
+        second.down()
+        second.up()
+        second.until(lambda m=second: connections(m) == 2, "come back")
+        again = ask(second, "/status")["is_duplicate"]
+
+    assert not alone
+    assert "ANOTHER INSTANCE" in told
+    assert not again
+    assert "another instance of this peer is running" in second.log.read_text()
+
+
+def test_a_restored_backup_goes_on_above_what_others_saw_and_never_forks(root: Path) -> None:
+    mesh = Mesh(root, nodes=2)
+    _, second = mesh.nodes
+    backup = root / "backup"
+
+    with stopping(*mesh.machines):
+        mesh.form()
+        second.down()
+        shutil.copytree(second.home, backup, ignore=_no_sockets)
+        second.up()
+        second.run("models", "add", MODEL)
+        second.until(lambda: _is_held(mesh.aggregator, second), "have its records taken")
+        second.down()
+        second.up()
+        second.until(lambda: connections(second) == 2, "meet everyone")
+        before, boot = ask(second, "/status"), _boot(second)
+        second.down()
+        shutil.rmtree(second.home)
+        backup.rename(second.home)
+        old_boot = _boot(second)
+        second.up()
+        second.until(lambda: ask(second, "/status")["epoch"] > before["epoch"], "rise")
+        second.run("models", "add", MODEL)
+        second.until(lambda: _is_held(mesh.aggregator, second), "have new records taken")
+        status, is_duplicate = ask(mesh.aggregator, "/status"), ask(second, "/status")
+        new_boot = _boot(second)
+
+    assert old_boot < boot < new_boot
+    assert status["forks"] == 0
+    assert not is_duplicate["is_duplicate"]
+
+
+def _no_sockets(_folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if name.endswith(".sock")]
+
+
+def _boot(machine: Machine) -> int:
+    return int((machine.home / "boot").read_text())
+
+
+def _is_held(aggregator: Machine, node: Machine) -> bool:
+    """Whether the aggregator has all that the node recorded in its present epoch."""
+    status = ask(node, "/status")
+    held = {
+        (h["peer"], h["epoch"]): h["next_sequence"] for h in ask(aggregator, "/status")["feeds"]
+    }
+    last = held.get((status["peer"], status["epoch"]), 0)
+    return last == status["next_sequence"] > 0

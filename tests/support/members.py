@@ -17,6 +17,7 @@ from peer.effects import Effects
 from peer.gatekeeper import Gatekeeper
 from peer.hello import Greeter, Own
 from peer.identity import Identity
+from peer.instance import Instance
 from peer.revocations import Revocations
 from protocols.advert import LIFETIME_MS, Advert, SignedAdvert, sign_advert
 from protocols.cid import CID
@@ -109,6 +110,7 @@ class TestPeer:
     identity: Identity
     transport: MemoryTransport
     directory: Directory
+    instance: Instance
     greeter: Greeter
     gatekeeper: Gatekeeper
     advertiser: Advertiser
@@ -171,15 +173,18 @@ def peer_of(
     def describe() -> Offering:
         return Offering(roles=membership.roles, addresses=addresses(), software="covey 0")
 
-    own = Own(identity, addresses, where)
+    instance = Instance(identity, effects)
+    own = Own(identity, addresses, instance, where)
     greeter = Greeter(transport, directory, own, effects)
-    advertiser = Advertiser(transport, directory, identity, describe)
+    advertiser = Advertiser(transport, directory, identity, describe, instance)
+    instance.on_rival(advertiser.name_rival)
     greeter.on_met(advertiser.met)
     discovery = Discovery(transport, greeter, directory, effects)
     return TestPeer(
         identity=identity,
         transport=transport,
         directory=directory,
+        instance=instance,
         greeter=greeter,
         gatekeeper=Gatekeeper(transport, directory, identity),
         advertiser=advertiser,

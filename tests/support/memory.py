@@ -142,7 +142,7 @@ class Link:
             stream.lose()
         self.streams.clear()
         for end in self.ends:
-            end.forget(self.other(end).peer_id)
+            end.forget(self.other(end).peer_id, self)
 
 
 class MemoryTransport:
@@ -152,6 +152,8 @@ class MemoryTransport:
         self.peer_id = peer_id
         self.addresses = [address]
         self.links: dict[PeerId, Link] = {}
+        """The latest connection with each peer."""
+        self._all_links: dict[PeerId, list[Link]] = {}
         self._network = network
         self._nursery: trio.Nursery | None = None
         self._handlers: dict[str, tuple[StreamHandler, bool]] = {}
@@ -170,7 +172,7 @@ class MemoryTransport:
                 await trio.sleep_forever()
         finally:
             self._network.transports.pop(self.addresses[0], None)
-            for link in list(self.links.values()):
+            for link in [each for links in self._all_links.values() for each in links]:
                 link.drop()
 
     async def dial(self, peer_id: PeerId, addresses: list[str]) -> None:
@@ -215,14 +217,24 @@ class MemoryTransport:
         assert self._nursery is not None, "a transport connects only while it runs"
         peer = link.other(self).peer_id
         self.links[peer] = link
+        links = self._all_links.setdefault(peer, [])
+        links.append(link)
         self._nursery.start_soon(self._watch, link)
-        self._notify(peer, True)
+        if len(links) == 1:
+            self._notify(peer, True)
 
-    def forget(self, peer_id: PeerId) -> None:
-        """Take in the end of a connection."""
-        if self.links.pop(peer_id, None) is not None:
-            self._admitted.discard(peer_id)
-            self._notify(peer_id, False)
+    def forget(self, peer_id: PeerId, link: Link) -> None:
+        """Take in the end of a connection; the peer is gone with its last one."""
+        links = self._all_links.get(peer_id, [])
+        if link not in links:
+            return
+        links.remove(link)
+        if links:
+            self.links[peer_id] = links[-1]
+            return
+        del self._all_links[peer_id], self.links[peer_id]
+        self._admitted.discard(peer_id)
+        self._notify(peer_id, False)
 
     def _notify(self, peer_id: PeerId, is_up: bool) -> None:
         for callback in self._callbacks:
@@ -346,7 +358,7 @@ class MemoryTransport:
 
     async def disconnect(self, peer_id: PeerId) -> None:
         await trio.lowlevel.checkpoint()
-        if link := self.links.get(peer_id):
+        for link in list(self._all_links.get(peer_id, ())):
             link.drop()
 
 
