@@ -15,7 +15,7 @@ import trio
 from node import hardware
 from node.models import InstalledModel, ModelStore
 from peer.adverts import Offering
-from peer.durable import write_durably
+from peer.durable import NotWrittenError, write_durably
 from peer.journal import JournalFullError
 from peer.recorder import Recorder
 from protocols.advert import ModelOffer
@@ -137,8 +137,8 @@ class Offerer:
         content = {"environment": self._environment, "measured": measured}
         try:
             write_durably(self._file, json.dumps(content).encode())
-        except OSError as error:  # it only spares the next start a measurement
-            log.warning("measurement not kept", extra={"reason": error.strerror})
+        except NotWrittenError as error:  # it only spares the next start a measurement
+            log.warning("measurement not kept", extra={"reason": error.message})
 
 
 def _offer(model: InstalledModel) -> ModelOffer:

@@ -26,7 +26,7 @@ def write_durably(path: Path, content: bytes) -> None:
     except OSError as error:
         raise NotWrittenError(
             f"{path} cannot be written: {error.strerror}",
-            hint="make room on that disk, or allow writing there",
+            hint="free space on that disk, or allow writing there",
         ) from error
 
 

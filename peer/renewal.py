@@ -12,10 +12,11 @@ from collections.abc import Callable
 import trio
 
 from peer.directory import Directory, Entry
+from peer.durable import NotWrittenError
 from peer.effects import Effects
 from peer.identity import Identity, load_root_key
 from peer.join import ask
-from protocols.errors import CoveyError, Refused, RemoteProtocolError, TransportError
+from protocols.errors import Refused, RemoteProtocolError, TransportError
 from protocols.join import RenewRequest, renewed
 from protocols.keys import PeerId
 from protocols.limits import RENEW_CHECK_S, RENEW_FIRST_S, RENEW_WARN_S
@@ -57,6 +58,13 @@ class Renewer:
         """Get a membership that ends later, from our own root key or from an admitter; tell whether
         that went well. What one admitter does wrong is logged, and the next one asked.
         """
+        try:
+            return await self._renew()
+        except NotWrittenError as error:  # there is half its life left to make room on the disk
+            log.error("certificate not saved", extra={"reason": error.message})
+            return False
+
+    async def _renew(self) -> bool:
         if renew_by_root(self._identity, self._effects):
             self._on_renewed()
             return True
@@ -99,11 +107,7 @@ class Renewer:
         return sorted(known, key=lambda entry: not entry.is_connected)
 
     def _save(self, fresh: Membership) -> None:
-        try:
-            self._identity.save(fresh)
-        except OSError as error:
-            log.error("certificate not saved", extra={"reason": error.strerror})
-            return
+        self._identity.save(fresh)
         log.info("certificate renewed", extra={"issuer": fresh.issuer_certificate.peer_id})
         self._on_renewed()
 
@@ -122,7 +126,8 @@ def is_due(member: Membership, now_us: int) -> bool:
 def renew_by_root(identity: Identity, effects: Effects) -> bool:
     """Sign our next certificate with the root key if it lies here; works for one that has expired.
 
-    Tells whether it did. Raises ``CoveyError`` when the root key is unreadable.
+    Tells whether it did. Raises ``CoveyError`` when the root key is unreadable, and
+    ``NotWrittenError``.
     """
     member, root = identity.member, load_root_key(identity.home)
     if root is None or root.public != member.mesh:
@@ -136,11 +141,6 @@ def renew_by_root(identity: Identity, effects: Effects) -> bool:
         now_us=effects.now_us(),
         limits=old.limits,
     )
-    try:
-        identity.save(Membership(certificate, certificate, member.bootstrap))
-    except OSError as error:
-        raise CoveyError(
-            f"the renewed certificate cannot be written: {error.strerror}", code="disk"
-        ) from error
+    identity.save(Membership(certificate, certificate, member.bootstrap))
     log.info("certificate renewed", extra={"issuer": "root"})
     return True

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from peer.durable import write_durably
+from peer.durable import NotWrittenError, write_durably
 from peer.effects import Effects
 from peer.identity import Identity, load_root_key
 from protocols.errors import CoveyError, LocalProtocolError, RemoteProtocolError
@@ -112,8 +112,8 @@ class Revocations:
         known = self._reconciled(shown)
         try:
             self._save(known.encode())
-        except OSError as error:  # better out until the next start than in
-            log.error("revocations not on disk", extra={"reason": error.strerror})
+        except NotWrittenError as error:  # better out until the next start than in
+            log.error("revocations not on disk", extra={"reason": error.message})
         self._take(known)
         return True
 

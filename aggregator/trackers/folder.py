@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from aggregator.trackers import Draft, Issue, IssueGoneError, Seen, TrackerError
-from peer.durable import write_durably
+from peer.durable import NotWrittenError, write_durably
 
 T = TypeVar("T")
 
@@ -164,8 +164,9 @@ def _slug(title: str) -> str:
 def _reporting(action: Callable[[], T]) -> T:
     try:
         return action()
-    except OSError as error:
+    except (OSError, NotWrittenError) as error:
+        reason = error.message if isinstance(error, NotWrittenError) else error.strerror
         raise TrackerError(
-            f"the issue folder cannot be used: {error.strerror}",
+            f"the issue folder cannot be used: {reason}",
             hint="look at its permissions and at free space",
         ) from error

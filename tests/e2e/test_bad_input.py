@@ -142,7 +142,12 @@ FILES = {
 
 INPUTS = [
     Case("unknown model", ("run", "embed", "--model", "no-such"), "has no model no-such", "peers"),
-    Case("unknown kind", ("run", "dream", "--model", MODEL), "no kind 'dream'", "kinds: embed"),
+    Case(
+        "unknown kind",
+        ("run", "dream", "--model", MODEL),
+        "no kind 'dream'",
+        "kinds: bench.noop, embed",
+    ),
     Case("unknown peer", (*RUN, "--peer", "12D3KooWnobody"), "is not known here", "covey peers"),
     Case("unknown precision", (*RUN, "--precision", "fp1"), "'fp1' is not one of", "--help", 2),
     Case("unknown option", (*RUN, "--modle", "x"), "No such option", "covey run --help", 2),

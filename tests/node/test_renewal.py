@@ -255,6 +255,24 @@ async def test_an_admitter_that_answers_with_other_roles_is_not_believed(
         assert member.membership == old
 
 
+async def test_a_certificate_that_cannot_be_written_is_renewed_later(
+    autojump_clock: MockClock, tmp_path: Path
+):
+    async with world(tmp_path) as (mesh, nursery):
+        first = mesh.first()
+        await nursery.start(first.peer.run)
+        member = await mesh.joined(2, first)
+        await nursery.start(member.peer.run)
+        await member.peer.connect(first.peer)
+        mesh.clock.now_us += 16 * DAY_US
+        for each in (first, member):
+            obstacle = each.identity.home / "membership.cbor.new"
+            obstacle.mkdir()  # where a full disk would refuse the new file
+            assert not await each.renewer.renew()
+            obstacle.rmdir()
+            assert await each.renewer.renew()
+
+
 async def test_a_first_admitter_that_was_off_too_long_renews_itself_at_its_start(
     autojump_clock: MockClock, tmp_path: Path
 ):

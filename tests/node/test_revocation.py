@@ -333,6 +333,15 @@ def test_a_revocation_of_what_is_no_peer_id_is_refused(tmp_path: Path, text: str
         book(tmp_path).revoke(text)
 
 
+def test_a_list_that_cannot_be_written_counts_until_the_next_start(tmp_path: Path):
+    known = book(tmp_path, root=False)
+    (tmp_path / f"{REVOCATIONS_FILE}.new").mkdir()  # where a full disk would refuse the new file
+
+    assert known.learn(signed_list(MESH.root, {key_of(8).public: FOREVER_US}, 1, NOW_US).encode())
+
+    assert known.peers == [key_of(8).peer_id]
+
+
 def test_a_damaged_file_says_what_to_do(tmp_path: Path):
     (tmp_path / REVOCATIONS_FILE).write_bytes(b"garbage")
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import trio
 
-from peer.index import GATHER_S, Index
+from peer.index import Index
 from peer.journal import Journal
-from peer.rows import Batch
+from peer.rows import Batch, LastEntry
 from peer.service import running
+from peer.tables import Lost
 from protocols.cid import CID
 from protocols.journal import Entry, RecordBody
 from tests.support.feeds import key, open_journal, record
@@ -29,6 +30,12 @@ class FakeStore:
 
     def mark(self) -> int:
         return self.batches[-1].mark if self.batches else 0
+
+    def last(self) -> LastEntry | None:
+        return self.batches[-1].last if self.batches else None
+
+    def lost(self, start: int, end: int) -> list[Lost]:
+        return []
 
     def insert(self, batch: Batch) -> None:
         self.batches.append(batch)
@@ -75,10 +82,10 @@ async def test_an_index_follows_at_once(tmp_path: Path):
 
 
 async def test_records_that_come_together_share_a_transaction(tmp_path: Path, autojump_clock):
-    async with indexed(tmp_path, 0) as (journal, _, store, _):
+    async with indexed(tmp_path, 0) as (journal, index, store, _):
+        mark = index.mark
         cids = [await append(journal, number) for number in range(10)]
-        await trio.sleep(2 * GATHER_S)
-        await trio.testing.wait_all_tasks_blocked()
+        await index.wait_past(mark)
 
         assert store.cids() == cids
         assert len([batch for batch in store.batches if batch.records]) == 1

@@ -34,6 +34,13 @@ def test_a_file_is_named_after_number_and_title_and_holds_title_body_and_marker(
     assert draft("a").marker in text.split("\n")
 
 
+def test_a_file_that_cannot_be_written_is_a_fault_of_the_tracker(tmp_path: Path) -> None:
+    (tmp_path / "issues/0001-valueerror-it-broke.md.new").mkdir(parents=True)
+
+    with pytest.raises(TrackerError):
+        FolderTracker(tmp_path).create(draft("a"))
+
+
 @pytest.mark.parametrize("name", ["0001-mine.md", "7 mine.md", "mine.md", "done/0001-old.md"])
 def test_a_file_that_a_person_renamed_and_edited_is_found_again(tmp_path: Path, name: str) -> None:
     first = FolderTracker(tmp_path).create(draft("a"))
