@@ -31,7 +31,7 @@ from protocols.cid import CID
 from protocols.keys import SigningKey
 from protocols.limits import BUNDLES_PER_FRAME_BYTES
 from protocols.record import Record
-from protocols.sync import BundleMessage, pack
+from protocols.sync import BundleMessage, pack, size_bytes
 from tests.bench.figure import Figure, figure
 from tests.support.home import Author
 
@@ -130,11 +130,11 @@ def _frames(authors: Sequence[Author]) -> list[list[BundleMessage]]:
     frames: list[list[BundleMessage]] = [[]]
     size = 0
     for message in twice:
-        if size > BUNDLES_PER_FRAME_BYTES:
+        if size >= BUNDLES_PER_FRAME_BYTES:
             frames.append([])
             size = 0
         frames[-1].append(message)
-        size += len(message.compressed)
+        size += size_bytes(message)
     return frames
 
 

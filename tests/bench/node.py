@@ -1,6 +1,6 @@
 """A node as ``covey up`` runs it, which besides does what the bench tells it on stdin.
 
-Jobs are submitted to its submitter directly: what HTTP costs on the way from a command is not what
+Jobs are submitted as the control API does: what HTTP costs on the way from a command is not what
 these figures are about.
 """
 
@@ -15,7 +15,7 @@ import trio
 
 from node.config import NodeConfig
 from node.daemon import Node, started
-from node.job import JobSpec
+from node.job import JobSpec, Progress
 from node.runner.kinds import kind_named
 from peer import logs
 from peer.config import load
@@ -69,7 +69,7 @@ async def jobs(
         for texts in waiting:
             spec = _spec(node, kind, model, texts, precision=precision)
             since = trio.current_time()
-            await node.submitter.run(spec)
+            await node.submissions.run(spec, _ignore)
             latencies_s.append(trio.current_time() - since)
 
     since = trio.current_time()
@@ -77,6 +77,10 @@ async def jobs(
         for _ in range(concurrency):
             nursery.start_soon(client)
     return {"wall_s": trio.current_time() - since, "latencies_s": latencies_s}
+
+
+def _ignore(_: Progress) -> None:
+    """The bench does not watch jobs run."""
 
 
 def _new_texts(node: Node, seconds: float) -> Iterator[list[str]]:
@@ -89,7 +93,7 @@ async def try_one(node: Node, kind: str, model: str, every_s: float) -> dict[str
     """Submit one job again and again until somebody does it."""
     while True:
         try:
-            result = await node.submitter.run(_spec(node, kind, model, ["one text"]))
+            result = await node.submissions.run(_spec(node, kind, model, ["one text"]), _ignore)
         except CoveyError:
             await trio.sleep(every_s)
         else:
