@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 import trio
 from libp2p.utils import encode_varint_prefixed
@@ -9,6 +11,7 @@ from libp2p.utils import encode_varint_prefixed
 from protocols.errors import CoveyError, StreamLostError, TransportError
 from protocols.limits import MAX_FRAME_BYTES
 from protocols.transport import Stream, Transport
+from protocols.transport.host import Libp2pTransport
 from protocols.transport.muxed_stream import MuxedStream
 from protocols.transport.muxer import Muxer
 from protocols.transport.stream import FramedStream
@@ -180,7 +183,9 @@ async def test_garbage_on_meshsub_ends_that_stream_only():
     async with running(victim, attacker):
         await connect_admitted(attacker, victim)
         for garbage in GARBAGE:
-            muxed = await attacker._open_muxed(victim.peer_id, "/meshsub/1.1.0")
+            muxed = await cast("Libp2pTransport", attacker)._open_muxed(
+                victim.peer_id, "/meshsub/1.1.0"
+            )
             await muxed.write(garbage)
             muxed.finish()
             with trio.move_on_after(1):

@@ -292,7 +292,7 @@ async def ask(mesh: Door, frame: bytes) -> JoinReply | JoinRefusal | None:
     except StreamLostError:
         return None
     decoded = CODEC.decode(answer)[0] if answer else None
-    assert not isinstance(decoded, JoinRequest)
+    assert decoded is None or isinstance(decoded, JoinReply | JoinRefusal)
     return decoded
 
 

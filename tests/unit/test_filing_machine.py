@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from aggregator.decisions import Filed, Statement
+from aggregator.decisions import Filed
 from aggregator.draft import marker_of
 from aggregator.trackers.folder import FolderTracker
 from tests.support.filing import SMALL, Crash, LossyFolder, Stops, World, issue_files, watching
@@ -62,7 +62,9 @@ class FilingMachine(RuleBasedStateMachine):
         for _ in range(3):
             self._sweep(self.wanted)
             self.clock.jump(21.0)
-        recorded = {each.group: each.number for each in self.world.journal if is_filed(each)}
+        recorded = {
+            each.group: each.number for each in self.world.journal if isinstance(each, Filed)
+        }
         for name in self.wanted:
             id_ = a_group(name).id
             assert self.tracker.with_marker(marker_of(id_)) == [recorded[id_]]
@@ -73,10 +75,6 @@ class FilingMachine(RuleBasedStateMachine):
             await self.filer.sweep(self.world.groups(*sorted(names)), SMALL)
 
         trio.run(once, clock=self.clock)
-
-
-def is_filed(statement: Statement) -> bool:
-    return isinstance(statement, Filed)
 
 
 class FolderFilingMachine(RuleBasedStateMachine):
@@ -120,7 +118,9 @@ class FolderFilingMachine(RuleBasedStateMachine):
         self.filer = self.world.filer()
         for _ in range(2):
             self._sweep(self.wanted)
-        recorded = {each.group: each.number for each in self.world.journal if is_filed(each)}
+        recorded = {
+            each.group: each.number for each in self.world.journal if isinstance(each, Filed)
+        }
         for name in self.wanted:
             id_ = a_group(name).id
             [issue] = FolderTracker(Path(self.home.name)).find(marker_of(id_))

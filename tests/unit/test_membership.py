@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from protocols import dagcbor
 from protocols.errors import LocalProtocolError, Refused, RemoteProtocolError
 from protocols.join import CODEC, JoinRefusal, JoinReply, JoinRequest, membership_of
-from protocols.keys import pae
+from protocols.keys import SigningKey, pae
 from protocols.membership import (
     ALLOWED,
     CERTIFICATE_TYPE,
@@ -43,7 +43,7 @@ def code_of(certificate: Certificate, issuer: Certificate, now_us: int = NOW_US)
     return caught.value.code
 
 
-def resigned(certificate: Certificate, signer: object, **changes: object) -> Certificate:
+def resigned(certificate: Certificate, signer: SigningKey, **changes: object) -> Certificate:
     changed = msgspec.structs.replace(certificate, **changes)
     signature = signer.sign(pae(CERTIFICATE_TYPE, changed.payload()))
     return msgspec.structs.replace(changed, signature=signature)
