@@ -84,6 +84,8 @@ def _consider(entry: Entry, needs: JobNeeds) -> Candidate:
 
 def _why_not(advert: Advert, needs: JobNeeds) -> str | None:
     offers = [offer for offer in advert.models if offer.name == needs.model]
+    if not offers and advert.hardware is None:
+        return "still measures its hardware: it offers its models in a few seconds"
     if not offers:
         return f"has no model {needs.model}"
     of_kind = [offer for offer in offers if offer.kind == needs.kind]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -80,11 +81,23 @@ def _text_of(line: str, number: int, name: str) -> str:
     return value
 
 
+def check_target(path: Path) -> None:
+    """Raise ``InputError`` if a result could not be written there; nothing stays behind."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        partial = _partial(path)
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
 def write_file(path: Path, rows: Iterable[Any], array: Callable[[], np.ndarray]) -> None:
     """Write a result whole or not at all: NumPy when ``path`` ends in ``.npy``, else JSON lines."""
     import numpy as np
 
-    partial = path.with_name(f".{path.name}.part")
+    partial = _partial(path)
     try:
         if path.suffix == ".npy":
             with partial.open("wb") as file:
@@ -95,7 +108,15 @@ def write_file(path: Path, rows: Iterable[Any], array: Callable[[], np.ndarray])
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+        raise _unwritable(path, error) from error
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path} cannot be written: {error.strerror}")
 
 
 def print_lines(rows: Iterable[Any]) -> None:

@@ -52,6 +52,8 @@ def run_job(
     from node.runner.kinds import kind_named
 
     codec = kind_named(kind)
+    if target is not None:
+        results.check_target(Path(target))  # before the work, not after it
     items = results.read_items(source, is_whole=whole)
     job = client.JobRequest(kind=kind, items=len(items), input=codec.encode_input(items), **wanted)
     with connect() as control, _progress(len(items)) as on_progress:

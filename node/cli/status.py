@@ -24,7 +24,12 @@ def status(as_json: bool) -> None:
 
 
 def _render(answer: dict[str, Any]) -> str:
-    return "\n".join(f"{key.replace('_', ' '):<16}{_value(value)}" for key, value in answer.items())
+    shown = {**answer, "runners": [_runner(each) for each in answer["runners"]]}
+    return "\n".join(f"{key.replace('_', ' '):<16}{_value(value)}" for key, value in shown.items())
+
+
+def _runner(runner: dict[str, Any]) -> str:
+    return "{model} {precision} {state} ({jobs_done} jobs done, pid {pid})".format(**runner)
 
 
 def _value(value: Any) -> str:

@@ -168,6 +168,7 @@ INPUTS = [
     Case("not JSON", (*RUN, "--input", "$torn.jsonl"), "torn.jsonl:2 is not JSON"),
     Case("too large", (*RUN, "--input", "$huge"), "is larger than 64 MiB", "split it"),
     Case("no place for output", (*RUN, "--output", "/no/such/file"), "cannot be written: No such"),
+    Case("output in a folder's place", (*RUN, "--output", "/"), "cannot be written: Is a dir"),
     Case("unknown record", ("records", "show", "nonsense"), "is not a CID", "begins with baf"),
     Case("no rows", ("records", "list", "--limit", "0"), "a number from 1 to"),
     Case("unknown model to add", ("models", "add", "no-such"), "not in the catalogue", "--path"),

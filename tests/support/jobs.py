@@ -19,6 +19,7 @@ from peer.capture import Origin
 from peer.directory import Directory
 from peer.effects import Effects
 from protocols.advert import LIFETIME_MS, Advert, ModelOffer, SignedAdvert, sign_advert
+from protocols.cid import CID
 from protocols.keys import PeerId, SigningKey
 from protocols.membership import Membership
 from tests.support.members import TestMesh, effects_of, key_of
@@ -27,6 +28,7 @@ from tests.support.records import MemoryJournal, MemoryRecorder
 from tests.support.runners import FakeModels, FakeRunnerPool, model_of
 
 MODEL = "minilm"
+HARDWARE = CID.of(b"some hardware")
 
 
 @dataclass
@@ -60,7 +62,7 @@ class JobNode:
             lifetime_ms=LIFETIME_MS,
             addresses=tuple(self.transport.addresses),
             roles=self.membership.roles,
-            hardware=None,
+            hardware=HARDWARE,
             capabilities={"matmul_gflops": self.speed},
             models=(ModelOffer(MODEL, model.cid, "embed", model.precisions),),
             software="covey 0",

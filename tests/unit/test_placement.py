@@ -1,6 +1,7 @@
 import random
 from collections import Counter
 
+import msgspec
 import pytest
 import trio
 
@@ -13,6 +14,7 @@ from node.placement import (
     order,
     speed_of,
 )
+from protocols.advert import sign_advert
 from protocols.job import Refuse
 from tests.support.jobs import MODEL, JobMesh
 
@@ -55,6 +57,19 @@ async def test_who_is_considered_and_why_not() -> None:
     assert reason(JobNeeds("embed", MODEL, peer=submitter.peer_id)) == (
         "has no current advert as a worker"
     )
+
+
+async def test_a_worker_that_still_measures_says_so() -> None:
+    mesh = JobMesh()
+    submitter, worker = mesh.add("submitter"), mesh.add("worker")
+    mesh.introduce()
+    advert = msgspec.structs.replace(worker.advert().advert, hardware=None, models=(), sequence=2)
+    submitter.directory.learn(sign_advert(worker.key, advert, worker.membership))
+
+    (candidate,) = candidates(submitter.directory, NEEDS)
+
+    assert candidate.reason is not None
+    assert "still measures" in candidate.reason
 
 
 @pytest.mark.parametrize("stated", [None, 0, -1.0, float("inf"), float("nan"), "fast", 1e12])

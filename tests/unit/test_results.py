@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from node.errors import InputError
-from node.results import read_items, write_file
+from node.results import check_target, read_items, write_file
 
 
 def written(folder: Path, content: bytes, name: str = "input.txt") -> str:
@@ -65,6 +65,19 @@ def test_results_are_written_whole_as_numpy_or_as_json_lines(tmp_path: Path) -> 
     assert np.array_equal(np.load(tmp_path / "out.npy"), vectors)
     assert json.loads((tmp_path / "out.jsonl").read_text()) == rows[0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "out.npy"]
+
+
+def test_a_target_is_checked_without_a_trace(tmp_path: Path) -> None:
+    (tmp_path / "there.npy").write_bytes(b"kept")
+
+    check_target(tmp_path / "there.npy")
+    check_target(tmp_path / "new.npy")
+    for wrong in (tmp_path, tmp_path / "none" / "out.npy"):
+        with pytest.raises(InputError, match="cannot be written"):
+            check_target(wrong)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["there.npy"]
+    assert (tmp_path / "there.npy").read_bytes() == b"kept"
 
 
 def test_a_target_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
