@@ -105,12 +105,13 @@ def failure_of(spec: JobSpec, machine: SubmitterJob, considered: list[Candidate]
         return JobFailed("the job's time ran out", code="expired", **details)
     if (failed := machine.failed) is not None:
         report = str(CID(failed.report_cid)) if failed.report_cid else None
+        worker = machine.worker or machine.losses[-1][0]  # lost, if it was for the third time
         return JobFailed(
-            f"the job failed at {machine.worker}: {failed.reason}",
+            f"the job failed at {worker}: {failed.reason}",
             code=failed.code,
             hint=_hint(spec, failed.code),
             report=report,
-            worker=machine.worker,
+            worker=worker,
             **details,
         )
     if machine.losses:

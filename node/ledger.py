@@ -20,7 +20,7 @@ from protocols.cid import CID
 from protocols.job import Done, Terms
 from protocols.keys import PeerId
 from protocols.report import ExceptionInfo
-from protocols.session import Late
+from protocols.session import Late, Lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,20 @@ class Attempt:
     watch: Stopwatch
     model_cid: CID | None = None
     precision: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a job ended at its submitter without a result; ``record_cid`` is the run's that failed,
+    if there is one.
+    """
+
+    terms: Terms
+    submitted: CID
+    status: str
+    attempts: int
+    code: str = ""
+    record_cid: bytes = b""
 
 
 class JobLedger:
@@ -109,6 +123,39 @@ class JobLedger:
             start_us=self.effects.now_us(),
             duration_us=0,
             attributes={"job_id": job_id, "fence": late.fence, "worker": late.peer},
+        )
+
+    async def lost(self, job_id: bytes, lost: Lost) -> CID:
+        """The submitter gave an attempt up: its worker, session or lease was lost."""
+        return await self._recorder.activity(
+            "job.lost",
+            start_us=self.effects.now_us(),
+            duration_us=0,
+            status="failed",
+            attributes={
+                "job_id": job_id,
+                "fence": lost.fence,
+                "worker": lost.peer,
+                "reason": lost.why,
+            },
+        )
+
+    async def ended(self, end: Ended, watch: Stopwatch) -> CID:
+        """The submitter's job ended without a result."""
+        informed_by = [end.submitted, *([CID(end.record_cid)] if end.record_cid else [])]
+        return await self._recorder.activity(
+            "job.ended",
+            informed_by=informed_by,
+            start_us=watch.start_us,
+            duration_us=watch.duration_us,
+            status=end.status,
+            attributes={
+                "job_id": end.terms.job_id,
+                "kind": end.terms.kind,
+                "model": end.terms.model,
+                "attempts": end.attempts,
+                "code": end.code,
+            },
         )
 
     async def ran(self, attempt: Attempt, output_cid: CID, execution: Mapping[str, Any]) -> CID:

@@ -18,7 +18,7 @@ import trio
 
 from node.accepted import Acceptance, AcceptedJobs
 from node.job import JobResult, JobSpec, Progress, check, failure_of, nobody
-from node.ledger import JobLedger, Stopwatch
+from node.ledger import Ended, JobLedger, Stopwatch
 from node.link import SessionLink
 from node.placement import candidates, order
 from node.salts import Salts
@@ -45,7 +45,7 @@ from protocols.job import (
 from protocols.keys import PeerId
 from protocols.limits import MAX_SUBMITTER_JOBS, PROGRESS_S
 from protocols.pieces import Outgoing
-from protocols.session import Effect, JobState, Late, Send, SendInput, Violation
+from protocols.session import Effect, JobState, Late, Lost, Send, SendInput, Violation
 from protocols.submitter_job import SubmitterJob
 
 ROLE: Final = "submitter"
@@ -57,6 +57,8 @@ _hashing = trio.CapacityLimiter(2)
 
 
 OnProgress = Callable[[Progress], None]
+Note = Violation | Late | Lost
+"""What a machine wants written down."""
 
 
 @dataclass(slots=True, eq=False)
@@ -67,7 +69,7 @@ class _Run:
     input: Outgoing
     nursery: trio.Nursery
     links: dict[PeerId, SessionLink] = field(default_factory=dict[PeerId, SessionLink])
-    notes: deque[Violation | Late] = field(default_factory=deque[Violation | Late])
+    notes: deque[Note] = field(default_factory=deque[Violation | Late | Lost])
     changed: trio.Event = field(default_factory=trio.Event)
     wakes_at: float = 0.0
     told: Progress | None = None
@@ -143,7 +145,11 @@ class Submitter:
                 is_named=spec.peer is not None,
                 last_fence=max(self._fences.pop(spec.job_id, 0), past.fence if past else 0),
             )
-            await self._carry(machine, outgoing, on_progress)
+            try:
+                await self._carry(machine, outgoing, on_progress)
+            finally:
+                if machine.state is not JobState.DONE:
+                    await self._write_end(machine, submitted, watch)
             if machine.state is not JobState.DONE:
                 raise failure_of(spec, machine, considered)
             return await self._accept(machine, submitted, watch, past)
@@ -243,14 +249,39 @@ class Submitter:
         while run.notes:
             await self._write_note(run.machine.terms.job_id, run.notes.popleft())
 
-    async def _write_note(self, job_id: bytes, note: Violation | Late) -> None:
+    async def _write_note(self, job_id: bytes, note: Note) -> None:
         try:
-            if isinstance(note, Late):
-                await self._ledger.late(job_id, note)
-            else:
-                await self._ledger.report(note.error)
+            match note:
+                case Late():
+                    await self._ledger.late(job_id, note)
+                case Lost():
+                    await self._ledger.lost(job_id, note)
+                case Violation():
+                    await self._ledger.report(note.error)
         except (CoveyError, OSError) as error:  # a note is no reason to lose the job's result
             log.warning("note not recorded", extra={"error": str(error)})
+
+    async def _write_end(self, machine: SubmitterJob, submitted: CID, watch: Stopwatch) -> None:
+        """Record that a job has no result, even if its client is gone; what this node was stopped
+        under is not over.
+        """
+        failed = machine.failed
+        status = machine.state.value
+        if machine.state is JobState.CANCELLED and self._is_draining:
+            status = "interrupted"
+        end = Ended(
+            machine.terms,
+            submitted,
+            status,
+            machine.attempts,
+            failed.code if failed else "",
+            failed.record_cid if failed else b"",
+        )
+        with trio.CancelScope(shield=True):
+            try:
+                await self._ledger.ended(end, watch)
+            except (CoveyError, OSError) as error:
+                log.warning("end not recorded", extra={"error": str(error)})
 
     async def _accept(
         self, machine: SubmitterJob, submitted: CID, watch: Stopwatch, past: Acceptance | None
@@ -309,7 +340,7 @@ class Submitter:
                     self._send(run, effect)
                 case SendInput():
                     self._send_input(run, effect)
-                case Violation() | Late():
+                case Violation() | Late() | Lost():
                     run.notes.append(effect)
                 case _:
                     raise AssertionError("the others are a worker's")

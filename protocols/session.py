@@ -168,6 +168,14 @@ class Late(msgspec.Struct, frozen=True):
     record_cid: bytes
 
 
+class Lost(msgspec.Struct, frozen=True):
+    """Effect of the submitter: the attempt at this worker is lost; the job moves on or ends."""
+
+    peer: str
+    fence: int
+    why: str
+
+
 class Start(msgspec.Struct, frozen=True):
     """Effect of the worker: run this job."""
 
@@ -187,4 +195,4 @@ class Deliver(msgspec.Struct, frozen=True):
     fence: int
 
 
-Effect = Send | SendInput | Violation | Late | Start | Stop | Deliver
+Effect = Send | SendInput | Violation | Late | Lost | Start | Stop | Deliver

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from protocols import job_history as history
 from protocols.errors import RemoteProtocolError
 from protocols.job import (
     BUSY,
@@ -51,6 +52,7 @@ from protocols.session import (
     JobState,
     Late,
     Lifecycle,
+    Lost,
     Send,
     SendInput,
     Violation,
@@ -90,6 +92,7 @@ class SubmitterJob:
         """Why each candidate said no, by its last word."""
         self.losses: list[tuple[str, str]] = []
         """(worker, why) of each attempt that was lost."""
+        self.history = history.JobHistory()
         self.done: Done | None = None
         self.failed: Failed | None = None
         self._is_named = is_named
@@ -209,6 +212,8 @@ class SubmitterJob:
         self._width *= 2
         self._choose_at = now + OFFER_ANSWER_S
         self._offers = dict.fromkeys(asked)
+        for peer in asked:
+            self.history.add(now, history.OFFERED, peer, self.fence)
         offer = self.terms.offer(self.fence, max(0, int((self._deadline - now) * 1000)))
         return [Send(peer, offer) for peer in asked]
 
@@ -218,6 +223,7 @@ class SubmitterJob:
             if not any(self._offers.values()):
                 self._choose_at = min(self._choose_at, now + LEASE_CHOICE_S)
             self._offers[peer] = lease
+            self.history.add(now, history.LEASED, peer, self.fence, lease.eta_ms)
             return self._choose_if_due(now)
         return [] if is_chosen else [Send(peer, Release(self.terms.job_id, lease.fence))]
 
@@ -232,6 +238,8 @@ class SubmitterJob:
 
     def _refused(self, peer: str, refuse: Refuse, now: float) -> list[Effect]:
         self.refusals[peer] = refuse
+        said = f"{refuse.code} ({refuse.reason})"
+        self.history.add(now, history.REFUSED, peer, self.fence, said)
         if (
             refuse.code == STALE_FENCE and refuse.seen_fence < MAX_FENCE // 2
         ):  # nobody gets that far
@@ -251,6 +259,7 @@ class SubmitterJob:
             return self._accept(min(leases, key=lambda peer: leases[peer].eta_ms), now)
         for peer in waiting:
             self.refusals[peer] = self._note(NO_ANSWER, "it did not answer in time")
+            self.history.add(now, history.REFUSED, peer, self.fence, NO_ANSWER)
         self._offers.clear()
         released: list[Effect] = [
             Send(peer, Release(self.terms.job_id, self.fence)) for peer in waiting
@@ -263,6 +272,7 @@ class SubmitterJob:
         self._life.step(JobEvent.LEASE)
         self.worker = peer
         self.attempts += 1
+        self.history.add(now, history.ACCEPTED, peer, self.fence)
         self.progress = (0, self.terms.items)
         self._held[peer, self.fence] = True
         self._lease = LeaseClock(now)
@@ -303,6 +313,7 @@ class SubmitterJob:
         self._lease.renew(now)
         if self.state is JobState.LEASED:
             self._life.step(JobEvent.START)
+            self.history.add(now, history.RUNNING, self.worker or "", self.fence)
 
     def _on_renew(self, peer: str, renew: Renew, now: float) -> list[Effect]:
         if self._is_from_worker(peer, renew.fence):
@@ -328,6 +339,7 @@ class SubmitterJob:
             )
         self._heard(now)
         self._life.step(JobEvent.FINISH)
+        self.history.add(now, history.DONE, peer, self.fence)
         self.done = done
         return []
 
@@ -350,6 +362,7 @@ class SubmitterJob:
         ack = Send(peer, Ack(self.terms.job_id, failed.fence))
         if not self._is_from_worker(peer, failed.fence):
             return [ack]
+        self.history.add(now, history.FAILED, peer, self.fence, failed.reason)
         if failed.code == EXPIRED:
             self._life.step(JobEvent.EXPIRE)
             return [ack]
@@ -364,16 +377,18 @@ class SubmitterJob:
         worker = self.worker
         assert worker is not None, "only an attempt can be lost"
         self.losses.append((worker, why))
+        self.history.add(now, history.LOST, worker, self.fence, why)
+        lost = Lost(worker, self.fence, why)
         self.worker = None
         if self.attempts >= MAX_ATTEMPTS:
             self._life.step(JobEvent.FAIL)
-            return []
+            return [lost]
         if worker in self._order:
             self._order.remove(worker)
             self._order.append(worker)
         self._suspects.add(worker)
         self._life.step(JobEvent.LOSE)
-        return self._new_round(now)
+        return [lost, *self._new_round(now)]
 
     def _drop(self, peer: str, why: str, now: float) -> list[Effect]:
         """Never ask this peer about this job again."""

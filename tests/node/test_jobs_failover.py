@@ -3,6 +3,7 @@ import trio
 from trio.testing import MockClock
 
 from node.errors import NoWorkerError
+from protocols.cid import CID
 from protocols.errors import JobFailed
 from protocols.limits import LEASE_TTL_S, MAX_ATTEMPTS, PEER_SILENCE_S
 from protocols.report import ExceptionInfo, Frame
@@ -241,3 +242,38 @@ async def test_a_worker_that_restarts_in_the_middle_gets_the_job_again(
         await until(lambda: bool(results))
 
     assert results[0].attempts == 2
+
+
+async def test_records_say_what_became_of_each_attempt(autojump_clock: MockClock) -> None:
+    mesh = JobMesh()
+    submitter = mesh.add("submitter")
+    for _ in range(MAX_ATTEMPTS):
+        mesh.add("worker", runners=FakeRunnerPool(error=damaged()))
+
+    async with mesh.running():
+        with pytest.raises(JobFailed, match="failed at 12D3"):
+            await submitter.submitter.run(spec())
+
+    lost = submitter.recorder.of_kind("job.lost")
+    (ended,) = submitter.recorder.of_kind("job.ended")
+    (submitted,) = submitter.recorder.of_kind("job.submitted")
+    assert [each.attributes["fence"] for each in lost] == [1, 2, 3]
+    assert {each.attributes["worker"] for each in lost} == {n.peer_id for n in workers_of(mesh)}
+    assert all("failed there" in each.attributes["reason"] for each in lost)
+    assert (ended.status, ended.attributes["attempts"]) == ("failed", MAX_ATTEMPTS)
+    assert ended.informed_by[0] == CID.of(submitted.encode())
+
+
+async def test_a_client_that_goes_away_leaves_a_cancelled_job_on_record(
+    autojump_clock: MockClock,
+) -> None:
+    mesh = JobMesh()
+    submitter = mesh.add("submitter")
+    mesh.add("worker", runners=FakeRunnerPool(hold=True))
+
+    async with mesh.running():
+        with trio.move_on_after(5):
+            await submitter.submitter.run(spec())
+
+    (ended,) = submitter.recorder.of_kind("job.ended")
+    assert ended.status == "cancelled"

@@ -31,6 +31,7 @@ from protocols.session import (
     JobKey,
     JobState,
     Late,
+    Lost,
     Send,
     SendInput,
     Start,
@@ -262,7 +263,7 @@ class JobsMachine(RuleBasedStateMachine):
                     self.send_to_worker(peer, message)  # type: ignore[arg-type]
                 case SendInput(peer, fence):
                     self.send_input(peer, fence)
-                case Late():
+                case Late() | Lost():
                     pass  # that it is not taken is an invariant
                 case Violation(_, error):
                     raise AssertionError("honest workers break no rule") from error
