@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,8 @@ from peer.control import DaemonDownError
 
 if TYPE_CHECKING:
     from peer.control import ControlClient
+
+OnProgress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +41,46 @@ class JobOutcome:
     summary: dict[str, Any]
 
 
-def run(
-    control: ControlClient, job: JobRequest, on_progress: Callable[[dict[str, Any]], None]
-) -> JobOutcome:
+def run(control: ControlClient, job: JobRequest, on_progress: OnProgress) -> JobOutcome:
     """Submit ``job``, report its progress and return its outcome; raises what the daemon answers as
     ``CoveyError``.
     """
-    query: dict[str, Any] = {
+    lines = control.post_lines("/run", content=job.input, query=_query(job))
+    return _outcome(
+        lines, on_progress, "start it and run the job again; with a --job-id it is the same job"
+    )
+
+
+def submit(control: ControlClient, job: JobRequest) -> dict[str, Any]:
+    """Have the node promise to do ``job``; return its id, and whether it is new."""
+    return control.post_content("/jobs", content=job.input, query=_query(job))
+
+
+def result(control: ControlClient, job_id: str, on_progress: OnProgress) -> JobOutcome:
+    """Wait for a submitted job and return its outcome; raises what it failed with as
+    ``CoveyError``.
+    """
+    lines = control.get_lines(f"/jobs/{job_id}/result")
+    return _outcome(lines, on_progress, "start it: it goes on with the job, and ask again")
+
+
+def _query(job: JobRequest) -> dict[str, Any]:
+    query = {
         "kind": job.kind,
         "model": job.model,
         "items": job.items,
         "precision": job.precision,
         "timeout_s": job.timeout_s,
+        "peer": job.peer,
+        "job_id": job.job_id,
     }
-    if job.peer:
-        query["peer"] = job.peer
-    if job.job_id:
-        query["job_id"] = job.job_id
+    return {name: value for name, value in query.items() if value is not None}
+
+
+def _outcome(lines: Iterable[Any], on_progress: OnProgress, hint: str) -> JobOutcome:
     output = bytearray()
     summary: dict[str, Any] = {}
-    for event in control.post_lines("/run", content=job.input, query=query):
+    for event in lines:
         match event:
             case {"progress": progress}:
                 on_progress(progress)
@@ -69,8 +91,5 @@ def run(
             case _:
                 pass  # a newer daemon may say more
     if not summary:
-        raise DaemonDownError(
-            "the node stopped before the job had its result",
-            hint="start it and run the job again; with a --job-id it is the same job",
-        )
+        raise DaemonDownError("the node stopped before the job had its result", hint=hint)
     return JobOutcome(bytes(output), summary)

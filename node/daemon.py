@@ -13,8 +13,10 @@ import trio
 from node.accepted import AcceptedJobs
 from node.admission import Admission
 from node.api.control import ControlApi
+from node.carrier import Carrier
 from node.config import NodeConfig
 from node.index import open_index
+from node.kept_jobs import KeptJobs
 from node.ledger import JobLedger
 from node.models import ModelStore
 from node.offering import Offerer
@@ -63,6 +65,7 @@ class Node:
     runners: RunnerPool
     offerer: Offerer
     submissions: Submissions
+    carrier: Carrier
     worker: Worker
     admitter: Admitter | None
     nursery: trio.Nursery
@@ -102,7 +105,9 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
         ledger = JobLedger(recorder, origin("node", offerer.software), effects)
         sessions = Sessions(transport, directory, ledger)
         salts = Salts(journal, effects)
-        submitter = Submitter(directory, sessions, ledger, salts, AcceptedJobs(journal))
+        accepted = AcceptedJobs(journal)
+        submitter = Submitter(directory, sessions, ledger, salts, accepted)
+        carrier = Carrier(KeptJobs(home.jobs), submitter, accepted, effects)
         admission = Admission(directory, models, runners)
         worker = Worker(sessions, admission, models, runners, ledger)
         exchange = Exchange(transport, feeds, policy_of(directory, shares=config.share))
@@ -127,11 +132,13 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
                     models=models,
                     runners=runners,
                     offerer=offerer,
+                    carrier=carrier,
                     submissions=Submissions(submitter, ledger.report, clients),
                     worker=worker,
                     admitter=admitter,
                     nursery=clients,
                 )
+                await clients.start(carrier.run)
                 await clients.start(control.serve, ControlApi(node).app(), home.control_socket)
                 log.info(
                     "node up", extra={"peer": identity.peer_id, "listening": transport.addresses}
@@ -139,13 +146,18 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
                 settle_memory()
                 yield node
                 log.info("node stopping", extra={"jobs": worker.unfinished})
-                with trio.move_on_after(DRAIN_S):
-                    async with trio.open_nursery() as draining:
-                        draining.start_soon(worker.drain)
-                        draining.start_soon(submitter.drain)
-                    await trio.sleep(LAST_LINES_S)
+                await _drain(worker, submitter)
                 clients.cancel_scope.cancel()
             await feeds.cut_all()
+
+
+async def _drain(worker: Worker, submitter: Submitter) -> None:
+    """Finish what is under way, for others and for our clients, within ``DRAIN_S``."""
+    with trio.move_on_after(DRAIN_S):
+        async with trio.open_nursery() as draining:
+            draining.start_soon(worker.drain)
+            draining.start_soon(submitter.drain)
+        await trio.sleep(LAST_LINES_S)
 
 
 def _network(config: NodeConfig) -> Network:

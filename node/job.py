@@ -56,12 +56,33 @@ class JobResult:
     record_cid: CID
     """The worker's record of the run."""
     submitted_cid: CID
-    accepted_cid: CID
+    accepted_cid: CID | None
+    """None as long as it is not accepted yet."""
     fence: int
     attempts: int
     timings: dict[str, float]
     """In milliseconds: the worker's own, and ``total_ms`` as seen from here."""
     execution: dict[str, Any]
+
+
+def summary_of(spec: JobSpec, result: JobResult) -> dict[str, Any]:
+    """Return what clients are told about a result besides its output."""
+    return {
+        "job_id": result.job_id.hex(),
+        "kind": spec.kind,
+        "model": spec.model,
+        "items": spec.items,
+        "worker": result.worker,
+        "attempts": result.attempts,
+        "fence": result.fence,
+        "input_cid": str(result.input_cid),
+        "output_cid": str(result.output_cid),
+        "record_cid": str(result.record_cid),
+        "submitted_cid": str(result.submitted_cid),
+        "accepted_cid": str(result.accepted_cid) if result.accepted_cid else None,
+        "timings": result.timings,
+        "execution": result.execution,
+    }
 
 
 @dataclass(frozen=True, slots=True)

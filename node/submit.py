@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import takewhile
 from typing import Final
 
 import trio
 
 from node.accepted import Acceptance, AcceptedJobs
+from node.explanation import Explanation
 from node.job import JobResult, JobSpec, Progress, check, failure_of, nobody
 from node.ledger import Ended, JobLedger, Stopwatch
 from node.link import SessionLink
@@ -49,6 +51,7 @@ from protocols.session import Effect, JobState, Late, Lost, Send, SendInput, Vio
 from protocols.submitter_job import SubmitterJob
 
 ROLE: Final = "submitter"
+MAX_EXPLANATIONS: Final = 256  # people ask about the job that they have just seen
 HASH_ASIDE_BYTES: Final = 1 << 20  # a megabyte takes a millisecond to hash: more leaves the loop
 
 log = logging.getLogger(__name__)
@@ -57,6 +60,7 @@ _hashing = trio.CapacityLimiter(2)
 
 
 OnProgress = Callable[[Progress], None]
+OnTaken = Callable[[JobResult], Awaitable[None]]
 Note = Violation | Late | Lost
 """What a machine wants written down."""
 
@@ -114,15 +118,22 @@ class Submitter:
         self._ended = trio.Event()
         self._fences: OrderedDict[bytes, int] = OrderedDict()
         """The last fence of each job that ended lately, for clients that submit it again."""
+        self._explainers: dict[bytes, Callable[[], Explanation]] = {}
+        self._explanations: OrderedDict[bytes, Explanation] = OrderedDict()
         sessions.subscribe(
             (Lease, Refuse, Renew, Chunk, Done, Failed), self._on_message, self._on_lost
         )
 
-    async def run(self, spec: JobSpec, on_progress: OnProgress = _ignore) -> JobResult:
+    async def run(
+        self, spec: JobSpec, on_progress: OnProgress = _ignore, on_taken: OnTaken | None = None
+    ) -> JobResult:
         """Have a worker do this job and return its result, whose acceptance is durable then.
 
-        ``on_progress`` is called in this task, for the latest state only. Cancelling cancels the
-        job. Raises ``InputError`` for a job that can't be, ``NoWorkerError`` when nobody takes it,
+        ``on_progress`` is called in this task, for the latest state only. ``on_taken`` is awaited
+        with the result before its acceptance: what it raises leaves the job without one, and its
+        outcome with the worker. Cancelling cancels the job.
+
+        Raises ``InputError`` for a job that can't be, ``NoWorkerError`` when nobody takes it,
         ``Refused`` when the named peer does not or this node is busy, and ``JobFailed`` with the
         worker's reason, or with code ``expired`` or ``cancelled``.
         """
@@ -131,9 +142,12 @@ class Submitter:
         try:
             considered = candidates(self._directory, spec.needs)
             peers = order(considered, self._ledger.effects.rng)
-            if not peers:
-                raise nobody(spec, considered, {})
             watch = self._ledger.stopwatch()
+            began = watch.started_at, watch.start_us
+            if not peers:
+                why = Explanation.of_nobody(spec.needs, considered, spec.job_id, began)
+                self._explained(spec.job_id, why)
+                raise nobody(spec, considered, {})
             terms, outgoing = await self._commit(spec)
             past = self._acceptance_of(terms)
             submitted = await self._ledger.submitted(terms, watch)
@@ -145,17 +159,35 @@ class Submitter:
                 is_named=spec.peer is not None,
                 last_fence=max(self._fences.pop(spec.job_id, 0), past.fence if past else 0),
             )
+            explain = partial(Explanation.of, spec.needs, considered, machine, began)
+            self._explainers[spec.job_id] = explain
             try:
                 await self._carry(machine, outgoing, on_progress)
             finally:
+                self._explained(spec.job_id, self._explainers.pop(spec.job_id)())
                 if machine.state is not JobState.DONE:
                     await self._write_end(machine, submitted, watch)
             if machine.state is not JobState.DONE:
                 raise failure_of(spec, machine, considered)
-            return await self._accept(machine, submitted, watch, past)
+            result = self._result_of(machine, submitted, watch)
+            if on_taken is not None:
+                await on_taken(result)
+            return await self._accept(machine, result, watch, past)
         finally:
             del self._runs[spec.job_id]
             self._ended.set()
+
+    def explanation(self, job_id: bytes) -> Explanation | None:
+        """Return why a job went where it went: one that is under way, or of the last
+        ``MAX_EXPLANATIONS``.
+        """
+        explain = self._explainers.get(job_id)
+        return explain() if explain else self._explanations.get(job_id)
+
+    def _explained(self, job_id: bytes, explanation: Explanation) -> None:
+        self._explanations[job_id] = explanation
+        if len(self._explanations) > MAX_EXPLANATIONS:
+            self._explanations.popitem(last=False)
 
     def cancel(self, job_id: bytes) -> bool:
         """Cancel a job that is being submitted; its ``run`` raises. Tell whether there was one."""
@@ -283,44 +315,51 @@ class Submitter:
             except (CoveyError, OSError) as error:
                 log.warning("end not recorded", extra={"error": str(error)})
 
-    async def _accept(
-        self, machine: SubmitterJob, submitted: CID, watch: Stopwatch, past: Acceptance | None
-    ) -> JobResult:
-        """Make the acceptance durable, then tell the worker. There is one acceptance of a job: what
-        was accepted in the past and asked for again is recorded as repeated.
-        """
+    def _result_of(self, machine: SubmitterJob, submitted: CID, watch: Stopwatch) -> JobResult:
+        """Return the result of a job that is DONE, not accepted yet."""
         done, worker, terms = machine.done, machine.worker, machine.terms
         assert done is not None, "a job that is DONE has a result"
         assert worker is not None, "a job that is DONE has a worker"
-        output = machine.output()
-        self._salts.keep(output, terms.output_salt)
-        if past is not None:
-            await self._ledger.repeated(terms, past.cid, worker, done, watch)
-            accepted = past.cid
-        else:
-            accepted = await self._accept_once(terms, submitted, worker, done, watch)
-        self._acknowledge(machine)
         return JobResult(
             job_id=terms.job_id,
             worker=worker,
-            output=output,
+            output=machine.output(),
             input_cid=CID(terms.input_cid),
             output_cid=CID(done.output_cid),
             record_cid=CID(done.record_cid),
             submitted_cid=submitted,
-            accepted_cid=accepted,
+            accepted_cid=None,
             fence=done.fence,
             attempts=machine.attempts,
             timings={**done.timings, "total_ms": round(watch.duration_us / 1_000, 3)},
             execution=dict(done.execution),
         )
 
+    async def _accept(
+        self, machine: SubmitterJob, result: JobResult, watch: Stopwatch, past: Acceptance | None
+    ) -> JobResult:
+        """Make the acceptance durable, then tell the worker. There is one acceptance of a job: what
+        was accepted in the past and asked for again is recorded as repeated.
+        """
+        done, terms = machine.done, machine.terms
+        assert done is not None, "a job that is DONE has a result"
+        self._salts.keep(result.output, terms.output_salt)
+        if past is not None:
+            await self._ledger.repeated(terms, past.cid, result.worker, done, watch)
+            accepted = past.cid
+        else:
+            accepted = await self._accept_once(terms, result, done, watch)
+        self._acknowledge(machine)
+        return replace(result, accepted_cid=accepted)
+
     async def _accept_once(
-        self, terms: Terms, submitted: CID, worker: PeerId, done: Done, watch: Stopwatch
+        self, terms: Terms, result: JobResult, done: Done, watch: Stopwatch
     ) -> CID:
         taken = None
         with trio.CancelScope(shield=True):  # durable but not remembered, it could happen twice
-            cid = await self._ledger.accepted(terms, submitted, worker, done, watch)
+            cid = await self._ledger.accepted(
+                terms, result.submitted_cid, result.worker, done, watch
+            )
             taken = Acceptance(cid, done.fence, terms.kind, terms.model, terms.input_cid)
             self._accepted.add(terms.job_id, taken)
         assert taken is not None, "a shield swallows nothing"

@@ -172,10 +172,21 @@ class ControlClient:
 
     def post_lines(self, path: str, *, content: bytes, query: dict[str, Any]) -> Iterator[Any]:
         """POST ``content`` and yield the answer's JSON lines as they come."""
+        return self._lines("POST", path, content=content, params=query)
+
+    def get_lines(self, path: str) -> Iterator[Any]:
+        """GET and yield the answer's JSON lines as they come."""
+        return self._lines("GET", path)
+
+    def post_content(self, path: str, *, content: bytes, query: dict[str, Any]) -> Any:
+        """POST ``content`` and return the JSON answer."""
+        return self._json("POST", path, content=content, params=query)
+
+    def _lines(self, method: str, path: str, **arguments: Any) -> Iterator[Any]:
         import httpx
 
         try:
-            with self._http.stream("POST", path, content=content, params=query) as response:
+            with self._http.stream(method, path, **arguments) as response:
                 if response.is_error:
                     response.read()
                     self._checked(response)

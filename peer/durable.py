@@ -24,10 +24,7 @@ def write_durably(path: Path, content: bytes) -> None:
         _written_beside(path, content).replace(path)
         _sync_directory(path.parent)
     except OSError as error:
-        raise NotWrittenError(
-            f"{path} cannot be written: {error.strerror}",
-            hint="free space on that disk, or allow writing there",
-        ) from error
+        raise _not_written(path, error) from error
 
 
 def create_durably(path: Path, content: bytes) -> None:
@@ -42,10 +39,28 @@ def create_durably(path: Path, content: bytes) -> None:
     _sync_directory(path.parent)
 
 
+def make_folder_durably(path: Path) -> None:
+    """Make the folder ``path``, mode 0700, and those above it; does nothing if it is there. Raises
+    ``NotWrittenError``.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise _not_written(path, error) from error
+
+
 def remove_durably(path: Path) -> None:
     """Remove ``path`` if it is there."""
     path.unlink(missing_ok=True)
     _sync_directory(path.parent)
+
+
+def _not_written(path: Path, error: OSError) -> NotWrittenError:
+    return NotWrittenError(
+        f"{path} cannot be written: {error.strerror}",
+        hint="free space on that disk, or allow writing there",
+    )
 
 
 def _written_beside(path: Path, content: bytes) -> Path:

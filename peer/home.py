@@ -79,6 +79,11 @@ class Home:
         return self.path / "models"
 
     @property
+    def jobs(self) -> Path:
+        """Jobs that the node has promised to do, a folder each."""
+        return self.path / "jobs"
+
+    @property
     def issues(self) -> Path:
         """Issue files of the folder tracker."""
         return self.path / "issues"

@@ -4,11 +4,9 @@ jobs.
 
 from __future__ import annotations
 
-import base64
 import signal
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -17,15 +15,16 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
-from node.errors import InputError
-from node.job import JobSpec
+from node.api.jobs import JobsApi, output_lines
+from node.api.requests import job_of, parse
+from node.explanation import moment
+from node.job import JobSpec, summary_of
 from node.reading import READERS, plain
 from peer.addresses import announced
 from peer.control import HANDLERS, json_lines
 from peer.leaving import from_ticket, leave
 from peer.revocations import revoke
 from protocols.errors import CoveyError
-from protocols.job import JOB_ID_BYTES
 from protocols.keys import peer_id_of
 from protocols.membership import ADMITTER
 
@@ -33,29 +32,12 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from node.daemon import Node
-    from node.job import JobResult, Progress
+    from node.job import Progress
     from peer.directory import Entry
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-OUTPUT_LINE_BYTES: Final = (
-    192 << 10
-)  # a multiple of three, so that every line's base64 stands alone
 MAX_PENDING_EVENTS: Final = 64  # progress may be dropped when the client reads slowly
-MAX_TIMEOUT_S: Final = 86_400.0
-
-
-class RunQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What ``POST /run`` wants besides the input in its body."""
-
-    kind: str
-    model: str
-    items: int
-    precision: str = "auto"
-    peer: str | None = None
-    timeout_s: float = 600.0
-    job_id: str | None = None
-    """Chosen by the client: submitted again with it, a job is attached to and not done twice."""
 
 
 class TicketBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,6 +69,7 @@ class ControlApi:
             Route("/revoke", self.revoke, methods=["POST"]),
             Route("/leave", self.leave, methods=["POST"]),
             Route("/run", self.run, methods=["POST"]),
+            *JobsApi(self._node.carrier, self._node.effects).routes(),
             Route("/models/refresh", self.refresh_models, methods=["POST"]),
             Route("/records", self.read("/records")),
             Route("/records/{cid}", self.read("/records/{cid}")),
@@ -105,7 +88,7 @@ class ControlApi:
                 "roles": list(member.certificate.roles),
                 "addresses": presence.transport.addresses,
                 "connected": sorted(presence.transport.connected()),
-                "certificate_ends": _moment(member.ends_us),
+                "certificate_ends": moment(member.ends_us),
                 "is_duplicate": presence.instance.is_duplicate,
                 "is_revoked": presence.gatekeeper.is_revoked,
                 "revocations": presence.revocations.version,
@@ -131,7 +114,7 @@ class ControlApi:
 
     async def ticket(self, request: Request) -> JSONResponse:
         """A new join ticket, where this node is an admitter."""
-        body = _parse(await request.json(), TicketBody)
+        body = parse(await request.json(), TicketBody)
         admitter = self._node.admitter
         if admitter is None:
             raise CoveyError(
@@ -145,7 +128,7 @@ class ControlApi:
 
     async def revoke(self, request: Request) -> JSONResponse:
         """Put a peer out of the mesh, where the root key is."""
-        body = _parse(await request.json(), RevokeBody)
+        body = parse(await request.json(), RevokeBody)
         presence = self._node.presence
         answer = revoke(presence.revocations, self._node.identity, body.peer)
         return JSONResponse({**answer, "told": len(presence.transport.connected())})
@@ -181,19 +164,7 @@ class ControlApi:
         """Submit a job; answer its progress, its output in pieces, then its result, as JSON
         lines.
         """
-        query = _parse(dict(request.query_params), RunQuery)
-        if not 0 < query.timeout_s <= MAX_TIMEOUT_S:
-            raise InputError(f"the timeout must lie between 0 and {MAX_TIMEOUT_S:.0f} seconds")
-        spec = JobSpec(
-            job_id=_job_id(query.job_id) or self._node.effects.token(JOB_ID_BYTES),
-            kind=query.kind,
-            model=query.model,
-            precision=query.precision,
-            input=await request.body(),
-            items=query.items,
-            budget_ms=int(query.timeout_s * 1_000),
-            peer=query.peer,
-        )
+        spec = await job_of(request, self._node.effects)
         return StreamingResponse(json_lines(self._job(spec)), media_type="application/x-ndjson")
 
     async def _job(self, spec: JobSpec) -> AsyncIterator[Any]:
@@ -224,52 +195,9 @@ class ControlApi:
                 except CoveyError as error:
                     await send.send(error)
                     return
-                for start in range(0, len(result.output), OUTPUT_LINE_BYTES):
-                    piece = result.output[start : start + OUTPUT_LINE_BYTES]
-                    await send.send({"output": base64.b64encode(piece).decode()})
-                await send.send({"result": _summary(spec, result)})
-
-
-def _parse(values: dict[str, Any], schema: type[T]) -> T:
-    try:
-        return msgspec.convert(values, type=schema, strict=False)
-    except msgspec.ValidationError as error:
-        raise InputError(f"the request is not understood: {error}") from error
-
-
-def _job_id(text: str | None) -> bytes | None:
-    try:
-        job_id = bytes.fromhex(text) if text is not None else None
-    except ValueError:
-        job_id = b""
-    if job_id is not None and len(job_id) != JOB_ID_BYTES:
-        raise InputError(
-            f"{text!r} is not a job id",
-            hint=f"a job id is {2 * JOB_ID_BYTES} random hexadecimal digits: openssl rand -hex 16",
-        )
-    return job_id
-
-
-def _moment(time_us: int) -> str:
-    return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat(timespec="seconds")
-
-
-def _summary(spec: JobSpec, result: JobResult) -> dict[str, Any]:
-    return {
-        "job_id": result.job_id.hex(),
-        "kind": spec.kind,
-        "model": spec.model,
-        "items": spec.items,
-        "worker": result.worker,
-        "attempts": result.attempts,
-        "input_cid": str(result.input_cid),
-        "output_cid": str(result.output_cid),
-        "record_cid": str(result.record_cid),
-        "submitted_cid": str(result.submitted_cid),
-        "accepted_cid": str(result.accepted_cid),
-        "timings": result.timings,
-        "execution": result.execution,
-    }
+                for line in output_lines(result.output):
+                    await send.send(line)
+                await send.send({"result": summary_of(spec, result)})
 
 
 def _peer_row(entry: Entry) -> dict[str, Any]:

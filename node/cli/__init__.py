@@ -21,6 +21,7 @@ COMMANDS = {
     "peers": "node.cli.peers:peers",
     "doctor": "node.cli.doctor:doctor",
     "run": "node.cli.run:run_job",
+    "job": "node.cli.job:job",
     "models": "node.cli.models:models",
     "records": "node.cli.records:records",
     "errors": "node.cli.errors:errors",

@@ -3,33 +3,53 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from peer.cli import json_option, note
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from node.client import JobOutcome
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 PRECISIONS: Final = ("auto", "fp32", "bf16")
 
 
+def input_options(command: F) -> F:
+    """Add what a job is and where its input comes from: kind, model, input, precision, peer, id."""
+    options = (
+        click.argument("kind"),
+        click.option("--model", required=True, help="The model's name, as `covey peers` shows it."),
+        click.option(
+            "--input", "source", default="-", show_default=True, help="A file, or - for stdin."
+        ),
+        click.option("--whole", is_flag=True, help="The input is one item, not one a line."),
+        click.option(
+            "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True
+        ),
+        click.option("--peer", help="Only this peer may run it."),
+        click.option("--job-id", help="32 hexadecimal digits; again with the same, it is one job."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def output_option(command: F) -> F:
+    """Add where a result goes."""
+    told = "Write the result here; NumPy when it ends in .npy."
+    return click.option("--output", "target", help=told)(command)
+
+
 @click.command("run")
-@click.argument("kind")
-@click.option("--model", required=True, help="The model's name, as `covey peers` shows it.")
-@click.option("--input", "source", default="-", show_default=True, help="A file, or - for stdin.")
-@click.option("--output", "target", help="Write the result here; NumPy when it ends in .npy.")
-@click.option("--whole", is_flag=True, help="The input is one item, not one a line.")
-@click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True)
-@click.option("--peer", help="Only this peer may run it.")
+@input_options
+@output_option
 @click.option("--timeout", "timeout_s", default=600.0, show_default=True, help="Seconds in all.")
-@click.option("--job-id", help="32 hexadecimal digits; again with the same ones, it is one job.")
 @json_option
 def run_job(
     kind: str,
@@ -56,12 +76,13 @@ def run_job(
         results.check_target(Path(target))  # before the work, not after it
     items = results.read_items(source, is_whole=whole)
     job = client.JobRequest(kind=kind, items=len(items), input=codec.encode_input(items), **wanted)
-    with connect() as control, _progress(len(items)) as on_progress:
+    with connect() as control, showing_progress(len(items)) as on_progress:
         outcome = client.run(control, job, on_progress)
-    _write(outcome, codec, target, as_json)
+    write_outcome(outcome, codec, target, as_json)
 
 
-def _write(outcome: JobOutcome, codec: Any, target: str | None, as_json: bool) -> None:
+def write_outcome(outcome: JobOutcome, codec: Any, target: str | None, as_json: bool) -> None:
+    """Print a result, or write it to ``target``."""
     from node import results
 
     rows = codec.rows(outcome.output)
@@ -77,7 +98,7 @@ def _write(outcome: JobOutcome, codec: Any, target: str | None, as_json: bool) -
 
 
 @contextmanager
-def _progress(total: int) -> Generator[Callable[[dict[str, Any]], None]]:
+def showing_progress(total: int) -> Generator[Callable[[dict[str, Any]], None]]:
     """Show a progress bar on a terminal, and nothing elsewhere."""
     if not sys.stderr.isatty():
         yield lambda _event: None

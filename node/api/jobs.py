@@ -1,0 +1,182 @@
+"""The part of the control API that is about kept jobs: submitted now, done whenever it can be."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import trio
+from starlette.responses import JSONResponse, StreamingResponse
+from starlette.routing import Route
+
+from node.api.requests import job_of, parse_job_id
+from node.errors import InputError, UnknownError
+from node.explanation import moment
+from node.job import check
+from peer.control import json_lines, raise_error
+from protocols.limits import PROGRESS_S
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from node.carrier import Carrier
+    from node.kept_jobs import JobEnd, KeptJob
+    from peer.effects import Effects
+
+OUTPUT_LINE_BYTES: Final = (
+    192 << 10
+)  # a multiple of three, so that every line's base64 stands alone
+MAX_LISTED: Final = 10_000
+
+
+class JobsApi:
+    """The handlers over one node's carrier."""
+
+    def __init__(self, carrier: Carrier, effects: Effects) -> None:
+        self._carrier = carrier
+        self._effects = effects
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        return [
+            Route("/jobs", self.submit, methods=["POST"]),
+            Route("/jobs", self.list),
+            Route("/jobs/{job_id}", self.show),
+            Route("/jobs/{job_id}/result", self.result),
+            Route("/jobs/{job_id}/log", self.log),
+            Route("/jobs/{job_id}/why", self.why),
+            Route("/jobs/{job_id}/cancel", self.cancel, methods=["POST"]),
+        ]
+
+    async def submit(self, request: Request) -> JSONResponse:
+        """Promise to do a job: job and input are durable when this answers."""
+        spec = await job_of(request, self._effects)
+        check(spec)
+        is_new = await self._carrier.submit(spec)
+        return JSONResponse({"job_id": spec.job_id.hex(), "is_new": is_new})
+
+    async def list(self, request: Request) -> JSONResponse:
+        """The jobs that were submitted here, the newest first."""
+        limit = _limit(request.query_params.get("limit", "100"))
+        jobs = await self._carrier.on_disk(self._carrier.kept.jobs)
+        newest = sorted(jobs, key=lambda job: -job.submitted_us)[:limit]
+        return JSONResponse([await self._row(job) for job in newest])
+
+    async def show(self, request: Request) -> JSONResponse:
+        """One job: what was asked for, where it stands, and how it ended."""
+        job_id = _job_id(request)
+        job = await self._carrier.on_disk(partial(self._carrier.kept.get, job_id))
+        end = await self._carrier.on_disk(partial(self._carrier.kept.ended, job_id))
+        progress = self._carrier.progress(job_id)
+        return JSONResponse(
+            {
+                **await self._row(job),
+                "precision": job.spec.precision,
+                "peer": job.spec.peer,
+                "given_up_at": moment(job.deadline_us()),
+                "ended_at": moment(end.ended_us) if end else None,
+                "progress": msgspec.to_builtins(progress) if progress else None,
+                "result": end.result if end else None,
+                "error": end.error if end else None,
+            }
+        )
+
+    async def result(self, request: Request) -> StreamingResponse:
+        """Wait for a job's end; answer progress, output in pieces, then the result, as JSON
+        lines.
+        """
+        job_id = _job_id(request)
+        await self._carrier.on_disk(
+            partial(self._carrier.kept.get, job_id)
+        )  # unknown: an error, no line
+        return StreamingResponse(
+            json_lines(self._followed(job_id)), media_type="application/x-ndjson"
+        )
+
+    async def log(self, request: Request) -> JSONResponse:
+        """What happened to a job, step by step, also under earlier daemons."""
+        job_id = _job_id(request)
+        kept = self._carrier.kept
+        await self._carrier.on_disk(partial(kept.get, job_id))
+        written = await self._carrier.on_disk(partial(kept.log, job_id))
+        is_live = self._carrier.progress(job_id) is not None
+        why = self._carrier.explanation(job_id) if is_live else None
+        return JSONResponse([*written, *(why.told()["steps"] if why else [])])
+
+    async def why(self, request: Request) -> JSONResponse:
+        """Why a job, kept or not, went where it went."""
+        job_id = _job_id(request)
+        if (explanation := self._carrier.explanation(job_id)) is not None:
+            return JSONResponse(explanation.told())
+        kept = self._carrier.kept
+        job = await self._carrier.on_disk(partial(kept.get, job_id))
+        end = await self._carrier.on_disk(partial(kept.ended, job_id))
+        if end is None or end.why is None:
+            raise UnknownError(
+                f"nothing is known yet about where job {job.spec.job_id.hex()} went",
+                code="unknown-why",
+                hint="it has not been offered to anybody since this node started",
+            )
+        return JSONResponse(end.why)
+
+    async def cancel(self, request: Request) -> JSONResponse:
+        """End a job that is not over; answers how it ended."""
+        end = await self._carrier.cancel(_job_id(request))
+        return JSONResponse({"job_id": _job_id(request).hex(), "state": end.state})
+
+    async def _row(self, job: KeptJob) -> dict[str, Any]:
+        job_id = job.spec.job_id
+        end = await self._carrier.on_disk(partial(self._carrier.kept.ended, job_id))
+        progress, reason = self._carrier.progress(job_id), self._carrier.reason(job_id)
+        return {
+            "job_id": job_id.hex(),
+            "kind": job.spec.kind,
+            "model": job.spec.model,
+            "items": job.spec.items,
+            "state": end.state if end else progress.state.value if progress else "waiting",
+            "worker": _worker(end) if end else progress.worker if progress else None,
+            "waits_for": reason.message if reason and not end else None,
+            "submitted_at": moment(job.submitted_us),
+        }
+
+    async def _followed(self, job_id: bytes) -> AsyncIterator[Any]:
+        told = None
+        while True:
+            with trio.move_on_after(PROGRESS_S):
+                end = await self._carrier.wait(job_id)
+                break
+            progress = self._carrier.progress(job_id)
+            if progress is not None and progress != told:
+                told = progress
+                yield {"progress": msgspec.to_builtins(progress)}
+        if end.error is not None:
+            raise_error({"error": end.error})
+        output = await self._carrier.on_disk(partial(self._carrier.kept.output, job_id))
+        for line in output_lines(output):
+            yield line
+        yield {"result": end.result}
+
+
+def output_lines(output: bytes) -> list[dict[str, str]]:
+    """Return an output as the lines of an answer."""
+    return [
+        {"output": base64.b64encode(output[start : start + OUTPUT_LINE_BYTES]).decode()}
+        for start in range(0, len(output), OUTPUT_LINE_BYTES)
+    ]
+
+
+def _worker(end: JobEnd) -> str | None:
+    return end.result["worker"] if end.result else None
+
+
+def _job_id(request: Request) -> bytes:
+    return parse_job_id(request.path_params["job_id"])
+
+
+def _limit(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= MAX_LISTED:
+        raise InputError(f"the limit is a number from 1 to {MAX_LISTED}")
+    return int(text)

@@ -1,0 +1,72 @@
+"""What requests to the control API hold, checked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+
+from node.errors import InputError
+from node.job import JobSpec
+from protocols.job import JOB_ID_BYTES
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from peer.effects import Effects
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+MAX_TIMEOUT_S: Final = 86_400.0
+
+
+class JobQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``POST /run`` and ``POST /jobs`` want besides the input in their body."""
+
+    kind: str
+    model: str
+    items: int
+    precision: str = "auto"
+    peer: str | None = None
+    timeout_s: float = 600.0
+    job_id: str | None = None
+    """Chosen by the client: submitted again with it, a job is attached to and not done twice."""
+
+
+async def job_of(request: Request, effects: Effects) -> JobSpec:
+    """Return the job that a request asks for; raises ``InputError``."""
+    query = parse(dict(request.query_params), JobQuery)
+    if not 0 < query.timeout_s <= MAX_TIMEOUT_S:
+        raise InputError(f"the timeout must lie between 0 and {MAX_TIMEOUT_S:.0f} seconds")
+    return JobSpec(
+        job_id=parse_job_id(query.job_id) if query.job_id else effects.token(JOB_ID_BYTES),
+        kind=query.kind,
+        model=query.model,
+        precision=query.precision,
+        input=await request.body(),
+        items=query.items,
+        budget_ms=int(query.timeout_s * 1_000),
+        peer=query.peer,
+    )
+
+
+def parse(values: dict[str, Any], schema: type[T]) -> T:
+    """Return the values as ``schema`` has them; raises ``InputError``."""
+    try:
+        return msgspec.convert(values, type=schema, strict=False)
+    except msgspec.ValidationError as error:
+        raise InputError(f"the request is not understood: {error}") from error
+
+
+def parse_job_id(text: str) -> bytes:
+    """Return a job id from its hexadecimal digits; raises ``InputError``."""
+    try:
+        job_id = bytes.fromhex(text)
+    except ValueError:
+        job_id = b""
+    if len(job_id) != JOB_ID_BYTES:
+        raise InputError(
+            f"{text!r} is not a job id",
+            hint=f"a job id is {2 * JOB_ID_BYTES} random hexadecimal digits: openssl rand -hex 16",
+        )
+    return job_id

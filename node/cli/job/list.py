@@ -1,0 +1,33 @@
+"""``covey job list``."""
+
+from __future__ import annotations
+
+import click
+
+from peer.cli import emit, json_option, table
+
+COLUMNS = {
+    "job_id": "JOB",
+    "state": "STATE",
+    "kind": "KIND",
+    "model": "MODEL",
+    "items": "ITEMS",
+    "worker": "WORKER",
+    "waits_for": "WAITS FOR",
+}
+
+
+@click.command("list")
+@click.option("--limit", default=100, show_default=True, help="At most so many, the newest first.")
+@json_option
+def list_jobs(limit: int, as_json: bool) -> None:
+    """List the jobs that were submitted at this node with `covey job submit`.
+
+    \b
+    Example:  covey job list --json
+    """
+    from node.cli.connection import connect
+
+    with connect() as client:
+        rows = client.get("/jobs", limit=limit)
+    emit(rows, as_json, lambda rows: table(rows, COLUMNS, empty="no jobs: try `covey job submit`"))

@@ -1,0 +1,41 @@
+"""``covey job logs``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from peer.cli import emit, json_option, printable
+
+SENTENCES = {
+    "offered": "offered to {peer} (attempt {fence})",
+    "leased": "{peer} would have it done in {detail} ms",
+    "refused": "{peer} refused: {detail}",
+    "accepted": "given to {peer}",
+    "running": "{peer} runs it",
+    "lost": "lost at {peer}: {detail}",
+    "failed": "failed at {peer}: {detail}",
+    "done": "{peer} has done it",
+}
+
+
+@click.command()
+@click.argument("job_id")
+@json_option
+def logs(job_id: str, as_json: bool) -> None:
+    """Show step by step what happened to a job: offers, leases, refusals, losses, restarts.
+
+    \b
+    Example:  covey job logs 0123456789abcdef0123456789abcdef
+    """
+    from node.cli.connection import connect
+
+    with connect() as client:
+        steps = client.get(f"/jobs/{job_id}/log")
+    emit(steps, as_json, lambda steps: "\n".join(map(_line, steps)) or "nothing happened yet")
+
+
+def _line(step: dict[str, Any]) -> str:
+    told = SENTENCES.get(step["what"], "{what}").format(**{"peer": "", "detail": "", **step})
+    return f"{step['at']}  {printable(told)}"

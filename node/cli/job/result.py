@@ -1,0 +1,33 @@
+"""``covey job result``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from node.cli.run import output_option, showing_progress, write_outcome
+from peer.cli import json_option
+
+
+@click.command()
+@click.argument("job_id")
+@output_option
+@json_option
+def result(job_id: str, target: str | None, as_json: bool) -> None:
+    """Print or write the result of a job, waiting for it if need be; exit status 1 if it failed.
+
+    \b
+    Example:  covey job result 0123456789abcdef0123456789abcdef --output vectors.npy
+    """
+    from node import client, results
+    from node.cli.connection import connect
+    from node.runner.kinds import kind_named
+
+    if target is not None:
+        results.check_target(Path(target))
+    with connect() as control:
+        job = control.get(f"/jobs/{job_id}")
+        with showing_progress(job["items"]) as on_progress:
+            outcome = client.result(control, job_id, on_progress)
+    write_outcome(outcome, kind_named(job["kind"]), target, as_json)

@@ -1,0 +1,36 @@
+"""``covey job show``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from peer.cli import emit, json_option, printable
+
+
+@click.command()
+@click.argument("job_id")
+@json_option
+def show(job_id: str, as_json: bool) -> None:
+    """Show what a job asks for, where it stands, and how it ended.
+
+    \b
+    Example:  covey job show 0123456789abcdef0123456789abcdef
+    """
+    from node.cli.connection import connect
+
+    with connect() as client:
+        emit(client.get(f"/jobs/{job_id}"), as_json, _render)
+
+
+def _render(job: dict[str, Any]) -> str:
+    lines = [_line(key, value) for key, value in job.items() if value not in (None, {}, [])]
+    return "\n".join(lines)
+
+
+def _line(key: str, value: Any) -> str:
+    if isinstance(value, dict):
+        inner = (f"{name} {told}" for name, told in value.items())  # pyright: ignore[reportUnknownVariableType] - JSON
+        value = ", ".join(inner)
+    return f"{key.replace('_', ' '):<14}{printable(str(value))}"

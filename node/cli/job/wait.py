@@ -1,0 +1,27 @@
+"""``covey job wait``."""
+
+from __future__ import annotations
+
+import click
+
+from node.cli.run import showing_progress
+from peer.cli import emit, json_option
+
+
+@click.command()
+@click.argument("job_id")
+@json_option
+def wait(job_id: str, as_json: bool) -> None:
+    """Wait until a job is over, and say how it ended; exit status 1 if it failed.
+
+    \b
+    Example:  covey job wait 0123456789abcdef0123456789abcdef
+    """
+    from node import client
+    from node.cli.connection import connect
+
+    with connect() as control:
+        items = control.get(f"/jobs/{job_id}")["items"]
+        with showing_progress(items) as on_progress:
+            outcome = client.result(control, job_id, on_progress)
+    emit(outcome.summary, as_json, lambda told: f"{told['items']} items by {told['worker']}")

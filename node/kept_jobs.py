@@ -1,0 +1,215 @@
+"""The jobs that this node has promised to carry: a folder each, so that they outlive the daemon.
+
+::
+
+    jobs/<job id>/input       the input, in the kind's encoding
+                  job.json    what was asked for; written last: with it, the job exists
+                  output      the output that is about to be accepted
+                  taken.json  what is known about that output
+                  end.json    how the job ended; written last: with it, the job is over
+
+                  log.jsonl   what happened on the way, for people; not synced
+
+All but the log is written whole or not at all and is on the disk when the call returns. All of it
+blocks; the daemon calls it from a worker thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from node.errors import UnknownError
+from node.job import JobSpec
+from node.submissions import other_specification
+from peer.durable import make_folder_durably, write_durably
+from protocols.errors import CoveyError
+from protocols.job import JOB_ID_BYTES
+
+log = logging.getLogger(__name__)
+
+KEEP_ENDED_S: Final = 7 * 86_400  # people look at last week's jobs
+MAX_ENDED_JOBS: Final = 10_000
+MAX_OUTPUT_BYTES: Final = 1 << 30  # of ended jobs; the oldest go first
+
+_NAME: Final = re.compile(f"[0-9a-f]{{{2 * JOB_ID_BYTES}}}")
+
+
+class KeptJob(msgspec.Struct, frozen=True):
+    """What a client asked for and when; ``spec`` is without its input."""
+
+    spec: JobSpec
+    input_digest: str
+    submitted_us: int
+
+    def deadline_us(self) -> int:
+        """When its time is up, by the wall clock."""
+        return self.submitted_us + self.spec.budget_ms * 1_000
+
+
+class JobEnd(msgspec.Struct, frozen=True):
+    """How a kept job ended: ``done`` with a summary of its result, or else with an error."""
+
+    state: str
+    ended_us: int
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    why: dict[str, Any] | None = None
+
+
+class JobFilesDamagedError(CoveyError):
+    """A kept job's file cannot be read."""
+
+    default_code = "job-damaged"
+
+
+class KeptJobs:
+    """The folders below ``root``."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def keep(self, spec: JobSpec, now_us: int) -> bool:
+        """Promise to carry a job; tell whether it is new. The same one again changes nothing.
+
+        Raises ``Refused`` when another job has that id, and ``NotWrittenError``.
+        """
+        job = KeptJob(replace(spec, input=b""), _digest(spec.input), now_us)
+        folder = self._folder(spec.job_id)
+        if (folder / "job.json").exists():
+            there = self.get(spec.job_id)
+            if (there.spec, there.input_digest) != (job.spec, job.input_digest):
+                raise other_specification()
+            return False
+        try:
+            make_folder_durably(self._root)
+            make_folder_durably(folder)
+            write_durably(folder / "input", spec.input)
+            write_durably(folder / "job.json", msgspec.json.encode(job))
+        except CoveyError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return True
+
+    def get(self, job_id: bytes) -> KeptJob:
+        """Return a job; raises ``UnknownError``."""
+        return self._read(job_id, "job.json", KeptJob)
+
+    def input(self, job_id: bytes) -> bytes:
+        """Return a job's input as it was kept."""
+        content = (self._folder(job_id) / "input").read_bytes()
+        if _digest(content) != self.get(job_id).input_digest:
+            raise JobFilesDamagedError(
+                f"the input of job {job_id.hex()} was changed on the disk", hint="submit it again"
+            )
+        return content
+
+    def take(self, job_id: bytes, output: bytes, taken: dict[str, Any]) -> None:
+        """Keep the output that is about to be accepted, and what is known about it."""
+        folder = self._folder(job_id)
+        write_durably(folder / "output", output)
+        write_durably(folder / "taken.json", msgspec.json.encode(taken))
+
+    def taken(self, job_id: bytes) -> dict[str, Any] | None:
+        """Return what is known about the output that was kept last, if there is one."""
+        path = self._folder(job_id) / "taken.json"
+        return msgspec.json.decode(path.read_bytes()) if path.exists() else None
+
+    def output(self, job_id: bytes) -> bytes:
+        """Return the output of a job that is done."""
+        return (self._folder(job_id) / "output").read_bytes()
+
+    def end(self, job_id: bytes, end: JobEnd) -> None:
+        """Say how a job ended; the first word stands."""
+        path = self._folder(job_id) / "end.json"
+        if not path.exists():
+            write_durably(path, msgspec.json.encode(end))
+
+    def ended(self, job_id: bytes) -> JobEnd | None:
+        """Return how a job ended, if it did."""
+        if not (self._folder(job_id) / "end.json").exists():
+            return None
+        return self._read(job_id, "end.json", JobEnd)
+
+    def ids(self) -> list[bytes]:
+        """Return the jobs that exist, in no order."""
+        names = (path.parent.name for path in self._root.glob("*/job.json"))
+        return [bytes.fromhex(name) for name in names if _NAME.fullmatch(name)]
+
+    def unfinished(self) -> list[KeptJob]:
+        """Return the jobs that are not over, the oldest first; half-kept ones are cleared away."""
+        for folder in self._root.glob("*"):
+            if _NAME.fullmatch(folder.name) and not (folder / "job.json").exists():
+                shutil.rmtree(folder, ignore_errors=True)  # its client never heard of it
+        jobs = [job for job in self.jobs() if self.ended(job.spec.job_id) is None]
+        return sorted(jobs, key=lambda job: job.submitted_us)
+
+    def jobs(self) -> list[KeptJob]:
+        """Return every job, in no order; damaged ones are logged and left out."""
+        jobs: list[KeptJob] = []
+        for job_id in self.ids():
+            try:
+                jobs.append(self.get(job_id))
+            except JobFilesDamagedError as error:
+                log.warning("job left out", extra={"reason": error.message})
+        return jobs
+
+    def add_to_log(self, job_id: bytes, steps: list[dict[str, Any]]) -> None:
+        """Append what happened to a job."""
+        with (self._folder(job_id) / "log.jsonl").open("ab") as file:
+            file.writelines(msgspec.json.encode(step) + b"\n" for step in steps)
+
+    def log(self, job_id: bytes) -> list[dict[str, Any]]:
+        """Return what happened to a job, as far as it was written down."""
+        path = self._folder(job_id) / "log.jsonl"
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+        return [msgspec.json.decode(line) for line in lines if line.endswith(b"}")]
+
+    def forget_old(self, now_us: int) -> int:
+        """Remove ended jobs past their time, and the oldest past the limits; return how many."""
+        kept_bytes = kept = removed = 0
+        for ended_us, job_id, size in sorted(self._ended(), reverse=True):
+            kept, kept_bytes = kept + 1, kept_bytes + size
+            is_old = ended_us + KEEP_ENDED_S * 1_000_000 < now_us
+            if is_old or kept > MAX_ENDED_JOBS or kept_bytes > MAX_OUTPUT_BYTES:
+                shutil.rmtree(self._folder(job_id), ignore_errors=True)
+                removed += 1
+        return removed
+
+    def _ended(self) -> Iterator[tuple[int, bytes, int]]:
+        for job_id in self.ids():
+            end = self.ended(job_id)
+            if end is not None:
+                output = self._folder(job_id) / "output"
+                size = output.stat().st_size if output.exists() else 0
+                yield end.ended_us, job_id, size
+
+    def _folder(self, job_id: bytes) -> Path:
+        return self._root / job_id.hex()
+
+    def _read(self, job_id: bytes, name: str, kind: Any) -> Any:
+        path = self._folder(job_id) / name
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=kind)
+        except FileNotFoundError as error:
+            raise UnknownError(
+                f"there is no job {job_id.hex()} here",
+                code="unknown-job",
+                hint="`covey job list` shows those that were submitted at this node",
+            ) from error
+        except msgspec.MsgspecError as error:
+            raise JobFilesDamagedError(
+                f"{path} is damaged", hint="remove its folder, and submit the job again"
+            ) from error
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

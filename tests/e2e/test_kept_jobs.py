@@ -1,0 +1,101 @@
+"""`covey job`: what was promised is done, although the submitter is killed in the midst of it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from node import client
+from node.runner.kinds import embed
+from peer.control import ControlClient
+from tests.soak.kills import own_records
+from tests.support.machines import Machine, stopping
+
+pytestmark = pytest.mark.e2e
+
+MODEL = "all-minilm-l6-v2"
+JOBS = 100
+
+
+@contextmanager
+def a_mesh(root: Path) -> Iterator[tuple[Machine, Machine]]:
+    """A submitter whose node runs, and a worker that is a member and down."""
+    submitter, worker = (Machine(name, root / name) for name in ("submitter", "worker"))
+    with stopping(submitter, worker):
+        submitter.run("init", "--role", "admitter,submitter")
+        submitter.up()
+        worker.run("join", submitter.run("ticket", "--role", "worker").stdout.strip())
+        worker.run("models", "add", MODEL)
+        yield submitter, worker
+
+
+def submit(machine: Machine, number: int) -> str:
+    content = embed.encode_input([f"Sentence number {number}."])
+    job = client.JobRequest(kind="embed", model=MODEL, input=content, items=1, timeout_s=600)
+    with ControlClient(machine.home / "control.sock", hint="") as control:
+        return client.submit(control, job)["job_id"]
+
+
+def test_a_hundred_jobs_survive_the_kill_of_their_submitter(root: Path) -> None:
+    with a_mesh(root) as (submitter, worker):
+        job_ids = [submit(submitter, number) for number in range(JOBS)]
+        worker.up()
+        submitter.until(lambda: states(submitter)["running"] > 0, "have jobs under way")
+        submitter.kill()
+        submitter.up()
+        outputs = [
+            json.loads(submitter.run("job", "result", job_id).stdout)["embedding"]
+            for job_id in (job_ids[0], job_ids[-1])
+        ]
+        submitter.until(lambda: states(submitter)["done"] == JOBS, "have every result")
+        logs = [submitter.json("job", "logs", job_id) for job_id in job_ids[:3]]
+
+    accepted = Counter(
+        record.attributes["job_id"].hex()
+        for record in own_records(submitter)
+        if record.kind == "job.accepted"
+    )
+    assert accepted == Counter(job_ids)
+    assert outputs[0] != outputs[1]
+    assert any(step["what"] == "resumed after a restart" for log in logs for step in log)
+
+
+def states(machine: Machine) -> Counter[str]:
+    return Counter(row["state"] for row in machine.json("job", "list", "--limit", "1000"))
+
+
+def test_the_commands_tell_what_a_job_waits_for_why_it_went_where_and_how_it_ended(
+    root: Path,
+) -> None:
+    with a_mesh(root) as (submitter, worker):
+        arguments = ("embed", "--model", MODEL, "--job-id", "ab" * 16)
+        job_id = submitter.run("job", "submit", *arguments, stdin="one\ntwo\n").stdout.strip()
+        again = submitter.json("job", "submit", *arguments, stdin="one\ntwo\n")
+        submitter.until(lambda: submitter.json("job", "list")[0]["waits_for"], "say what is amiss")
+        waiting = submitter.json("job", "show", job_id)
+        doomed = submitter.run(
+            "job", "submit", "embed", "--model", "none", stdin="x"
+        ).stdout.strip()
+        cancelled = submitter.json("job", "cancel", doomed)
+        worker.up()
+        waited = submitter.json("job", "wait", job_id)
+        target = root / "vectors.npy"
+        submitter.run("job", "result", job_id, "--output", str(target))
+        why = submitter.json("job", "why", job_id)
+        failed = submitter.run("job", "wait", doomed, status=1)
+        peer = worker.json("id")["peer"]
+
+    assert again == {"job_id": job_id, "is_new": False}
+    assert waiting["state"] == "waiting"
+    assert "no worker" in waiting["waits_for"]
+    assert (waited["worker"], waited["items"]) == (peer, 2)
+    assert target.stat().st_size > 2 * 384 * 4
+    assert [(row["peer"], row["fits"]) for row in why["candidates"]] == [(peer, True)]
+    assert "its result was taken" in why["candidates"][0]["answer"]
+    assert cancelled["state"] == "cancelled"
+    assert "was cancelled" in failed.stderr

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from node.errors import UnknownError
+from node.kept_jobs import KEEP_ENDED_S, JobEnd, JobFilesDamagedError, KeptJobs
+from peer.durable import NotWrittenError
+from protocols.errors import Refused
+from tests.support.jobs import spec
+
+DONE = JobEnd("done", 5, result={"worker": "w"})
+SECOND_US = 1_000_000
+
+
+def test_a_kept_job_is_there_for_whoever_opens_the_folder_next(tmp_path: Path) -> None:
+    job = spec(input=b"the input", peer="somebody")
+
+    assert KeptJobs(tmp_path / "jobs").keep(job, 7)
+
+    again = KeptJobs(tmp_path / "jobs")
+    (found,) = again.unfinished()
+    assert found.spec == replace(job, input=b"")
+    assert found.submitted_us == 7
+    assert again.input(job.job_id) == b"the input"
+
+
+def test_the_same_job_again_is_the_same_and_another_one_is_refused(tmp_path: Path) -> None:
+    kept = KeptJobs(tmp_path)
+    kept.keep(spec(), 1)
+
+    assert not kept.keep(spec(), 2)
+    for change in ({"input": b"other"}, {"model": "other"}):
+        with pytest.raises(Refused):
+            kept.keep(spec(**change), 3)
+
+    assert kept.get(spec().job_id).submitted_us == 1
+
+
+def test_the_first_word_on_how_a_job_ended_stands(tmp_path: Path) -> None:
+    kept = KeptJobs(tmp_path)
+    kept.keep(spec(), 1)
+
+    kept.end(spec().job_id, DONE)
+    kept.end(spec().job_id, JobEnd("cancelled", 9))
+
+    assert kept.ended(spec().job_id) == DONE
+    assert kept.unfinished() == []
+
+
+def test_what_a_crash_left_half_kept_is_cleared_away(tmp_path: Path) -> None:
+    kept = KeptJobs(tmp_path)
+    kept.keep(spec(), 1)
+    half = tmp_path / spec(2).job_id.hex()
+    half.mkdir()
+    (half / "input").write_bytes(b"half")
+    (tmp_path / "not a job").mkdir()
+
+    assert len(kept.unfinished()) == 1
+
+    assert not half.exists()
+    assert (tmp_path / "not a job").exists()
+
+
+def test_a_damaged_job_costs_no_other(tmp_path: Path) -> None:
+    kept = KeptJobs(tmp_path)
+    for number in (1, 2):
+        kept.keep(spec(number), number)
+    (tmp_path / spec(1).job_id.hex() / "job.json").write_bytes(b"{")
+
+    assert [job.spec.job_id for job in kept.unfinished()] == [spec(2).job_id]
+    with pytest.raises(JobFilesDamagedError):
+        kept.get(spec(1).job_id)
+
+
+def test_an_input_that_was_changed_on_the_disk_is_not_run(tmp_path: Path) -> None:
+    kept = KeptJobs(tmp_path)
+    kept.keep(spec(), 1)
+    (tmp_path / spec().job_id.hex() / "input").write_bytes(b"other")
+
+    with pytest.raises(JobFilesDamagedError):
+        kept.input(spec().job_id)
+
+
+def test_a_job_that_cannot_be_written_is_not_promised(tmp_path: Path) -> None:
+    kept = KeptJobs(tmp_path)
+    folder = tmp_path / spec().job_id.hex()
+    (folder / "job.json.new").mkdir(parents=True)  # where a full disk would refuse the new file
+
+    with pytest.raises(NotWrittenError):
+        kept.keep(spec(), 1)
+
+    assert kept.ids() == []
+    assert kept.keep(spec(), 2)
+
+
+def test_an_unknown_job_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnknownError, match="there is no job"):
+        KeptJobs(tmp_path).get(spec().job_id)
+
+
+def test_ended_jobs_are_forgotten_in_time_and_others_never(tmp_path: Path) -> None:
+    kept = KeptJobs(tmp_path)
+    for number in (1, 2, 3):
+        kept.keep(spec(number), 0)
+    kept.end(spec(1).job_id, JobEnd("done", 0))
+    kept.end(spec(2).job_id, JobEnd("failed", 2 * SECOND_US))
+
+    removed = kept.forget_old((KEEP_ENDED_S + 1) * SECOND_US)
+
+    assert removed == 1
+    assert set(kept.ids()) == {spec(2).job_id, spec(3).job_id}
+
+
+def test_a_log_survives_a_torn_last_line(tmp_path: Path) -> None:
+    kept = KeptJobs(tmp_path)
+    kept.keep(spec(), 1)
+    kept.add_to_log(spec().job_id, [{"what": "offered"}, {"what": "leased"}])
+    with (tmp_path / spec().job_id.hex() / "log.jsonl").open("ab") as file:
+        file.write(b'{"what": "acc')
+
+    assert [step["what"] for step in kept.log(spec().job_id)] == ["offered", "leased"]
