@@ -33,8 +33,9 @@ demo: $(READY)         ## the main job, from an empty mesh to a filed issue (KEE
 bench: $(READY)        ## every figure beside its baseline (ONLY=jobs for one subject)
 	$(BIN)/python -m tests.bench $(ONLY)
 
-soak: $(READY)         ## kill every process while jobs run (JOBS=200 ROUNDS=10 SEED=0)
+soak: $(READY)         ## kill every process while jobs run, then workers of a thousand jobs (JOBS, ROUNDS, SEED)
 	$(BIN)/python -m tests.soak.kills
+	$(BIN)/python -m tests.soak.failover
 
 guards: $(READY)       ## take each transport guard out in turn and see its test fail
 	$(BIN)/python -m tests.guards.run

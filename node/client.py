@@ -1,95 +1,222 @@
-"""Submitting a job through the daemon's control API."""
+"""Submit jobs from Python to this machine's node; runs under asyncio and trio, and without either.
+
+::
+
+    async with connect() as covey:
+        job = await covey.submit("embed", model="all-minilm-l6-v2", input=["one", "two"])
+        async for row in job:
+            ...
+        vectors = (await job.result()).array()
+
+``submit`` returns once the node has promised the job: it is done although this program, the node
+or a worker ends meanwhile. ``connect_sync`` is the same for scripts. Everything raises
+``CoveyError``: ``DaemonDownError`` where no node answers, and what a job failed with.
+"""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Iterable
+import json
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
-from peer.control import DaemonDownError
+import httpx
+
+from node import requests
+from node.requests import JobRequest
+from node.runner.kinds import Kind, kind_named
+from peer.control import CONNECT_TIMEOUT_S, ControlClient, DaemonDownError, raise_error
+from peer.home import Home
 
 if TYPE_CHECKING:
-    from peer.control import ControlClient
+    import numpy as np
+    from numpy.typing import NDArray
 
-OnProgress = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class JobRequest:
-    """What a client asks of the daemon; ``input`` is already in the kind's encoding."""
-
-    kind: str
-    model: str
-    input: bytes
-    items: int
-    precision: str = "auto"
-    peer: str | None = None
-    timeout_s: float = 600.0
-    job_id: str | None = None
-    """32 hexadecimal digits: with the same ones, a job may be submitted again when its answer was
-    lost."""
+DAY_S: Final = 86_400.0
+HINT: Final = "start the node with `covey up`"
 
 
 @dataclass(frozen=True, slots=True)
-class JobOutcome:
-    """The accepted result: ``output`` in the kind's encoding, and what is known about how it came
-    to be.
-    """
+class Result:
+    """An accepted result. ``summary`` has the worker, the attempts and the CIDs of its records."""
 
+    kind: Kind
     output: bytes
-    summary: dict[str, Any]
+    summary: Mapping[str, Any]
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield one JSON object an item, such as ``{"index": 0, "embedding": [...]}``."""
+        return self.kind.rows(self.output)
+
+    def array(self) -> NDArray[np.float32]:
+        """Return the result as an array, one row an item."""
+        return self.kind.array(self.output)
 
 
-def run(control: ControlClient, job: JobRequest, on_progress: OnProgress) -> JobOutcome:
-    """Submit ``job``, report its progress and return its outcome; raises what the daemon answers as
-    ``CoveyError``.
-    """
-    lines = control.post_lines("/run", content=job.input, query=_query(job))
-    return _outcome(
-        lines, on_progress, "start it and run the job again; with a --job-id it is the same job"
-    )
+@asynccontextmanager
+async def connect(home: Path | None = None) -> AsyncGenerator[Covey]:
+    """A connection to the node of ``home`` (default: ``$COVEY_HOME``, or where commands look)."""
+    transport = httpx.AsyncHTTPTransport(uds=os.fspath(_socket(home)))
+    timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://covey", timeout=timeout
+    ) as http:
+        yield Covey(http)
 
 
-def submit(control: ControlClient, job: JobRequest) -> dict[str, Any]:
-    """Have the node promise to do ``job``; return its id, and whether it is new."""
-    return control.post_content("/jobs", content=job.input, query=_query(job))
+class Covey:
+    """This machine's node, for coroutines. Made by ``connect``."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+
+    async def submit(self, kind: str, *, model: str, input: Sequence[str], **options: Any) -> Job:
+        """Have the node promise a job; job and input are on its disk when this returns.
+
+        ``options`` are those of ``covey job submit``: ``precision``, ``peer``, ``timeout_s``,
+        ``job_id``. The same ``job_id`` with the same job is the same job.
+        """
+        request = _request(kind, model, input, options)
+        answer = await self.call(
+            "POST", "/jobs", content=request.input, params=requests.query_of(request)
+        )
+        return Job(self, answer["job_id"], kind_named(kind))
+
+    async def job(self, job_id: str) -> Job:
+        """Return a job that was submitted before; raises ``CoveyError`` if there is none."""
+        answer = await self.call("GET", f"/jobs/{job_id}")
+        return Job(self, job_id, kind_named(answer["kind"]))
+
+    async def peers(self) -> list[dict[str, Any]]:
+        """Return everyone whom the node knows, itself first."""
+        return await self.call("GET", "/peers")
+
+    async def call(self, method: str, path: str, **arguments: Any) -> Any:
+        """Return the JSON answer of one request to the control API."""
+        try:
+            response = await self._http.request(method, path, **arguments)
+        except httpx.TransportError as error:
+            raise _down() from error
+        return raise_error(response.json())
+
+    async def collect(self, path: str) -> requests.Collected:
+        """Return an answer's JSON lines put together."""
+        collected, last = requests.Collected(), None
+        try:
+            async with self._http.stream("GET", path) as response:
+                # Read to the end whatever comes: trio wants generators exhausted, httpx's too.
+                async for line in response.aiter_lines():
+                    collected.add(last := json.loads(line))
+        except httpx.TransportError as error:
+            raise _down() from error
+        raise_error(last)
+        return collected
 
 
-def result(control: ControlClient, job_id: str, on_progress: OnProgress) -> JobOutcome:
-    """Wait for a submitted job and return its outcome; raises what it failed with as
-    ``CoveyError``.
-    """
-    lines = control.get_lines(f"/jobs/{job_id}/result")
-    return _outcome(lines, on_progress, "start it: it goes on with the job, and ask again")
+class Job:
+    """A job that the node has promised. Iterating waits for its rows."""
+
+    def __init__(self, covey: Covey, job_id: str, kind: Kind) -> None:
+        self.id = job_id
+        self._covey = covey
+        self._kind = kind
+
+    async def result(self) -> Result:
+        """Wait for the job and return its result; raises what it failed with. May be called again,
+        also by another program, for as long as the node keeps it.
+        """
+        outcome = (await self._covey.collect(f"/jobs/{self.id}/result")).outcome(HINT)
+        return Result(self._kind, outcome.output, outcome.summary)
+
+    async def status(self) -> dict[str, Any]:
+        """Return where the job stands, what it waits for, and how it ended."""
+        return await self._covey.call("GET", f"/jobs/{self.id}")
+
+    async def why(self) -> dict[str, Any]:
+        """Return who was considered, with which speed, and what each said."""
+        return await self._covey.call("GET", f"/jobs/{self.id}/why")
+
+    async def cancel(self) -> None:
+        """End the job if it is not over."""
+        await self._covey.call("POST", f"/jobs/{self.id}/cancel")
+
+    async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield the result's rows."""
+        for row in (await self.result()).rows():
+            yield row
 
 
-def _query(job: JobRequest) -> dict[str, Any]:
-    query = {
-        "kind": job.kind,
-        "model": job.model,
-        "items": job.items,
-        "precision": job.precision,
-        "timeout_s": job.timeout_s,
-        "peer": job.peer,
-        "job_id": job.job_id,
-    }
-    return {name: value for name, value in query.items() if value is not None}
+@contextmanager
+def connect_sync(home: Path | None = None) -> Generator[SyncCovey]:
+    """As ``connect``, for programs without coroutines."""
+    with ControlClient(_socket(home), hint=HINT) as control:
+        yield SyncCovey(control)
 
 
-def _outcome(lines: Iterable[Any], on_progress: OnProgress, hint: str) -> JobOutcome:
-    output = bytearray()
-    summary: dict[str, Any] = {}
-    for event in lines:
-        match event:
-            case {"progress": progress}:
-                on_progress(progress)
-            case {"output": chunk}:
-                output += base64.b64decode(chunk)
-            case {"result": summary}:
-                pass
-            case _:
-                pass  # a newer daemon may say more
-    if not summary:
-        raise DaemonDownError("the node stopped before the job had its result", hint=hint)
-    return JobOutcome(bytes(output), summary)
+class SyncCovey:
+    """This machine's node. Made by ``connect_sync``."""
+
+    def __init__(self, control: ControlClient) -> None:
+        self._control = control
+
+    def submit(self, kind: str, *, model: str, input: Sequence[str], **options: Any) -> SyncJob:
+        """As ``Covey.submit``."""
+        answer = requests.submit(self._control, _request(kind, model, input, options))
+        return SyncJob(self._control, answer["job_id"], kind_named(kind))
+
+    def job(self, job_id: str) -> SyncJob:
+        """As ``Covey.job``."""
+        answer = self._control.get(f"/jobs/{job_id}")
+        return SyncJob(self._control, job_id, kind_named(answer["kind"]))
+
+    def peers(self) -> list[dict[str, Any]]:
+        """As ``Covey.peers``."""
+        return self._control.get("/peers")
+
+
+class SyncJob:
+    """A job that the node has promised, as ``Job``."""
+
+    def __init__(self, control: ControlClient, job_id: str, kind: Kind) -> None:
+        self.id = job_id
+        self._control = control
+        self._kind = kind
+
+    def result(self) -> Result:
+        """As ``Job.result``."""
+        outcome = requests.result(self._control, self.id, lambda _: None)
+        return Result(self._kind, outcome.output, outcome.summary)
+
+    def status(self) -> dict[str, Any]:
+        """As ``Job.status``."""
+        return self._control.get(f"/jobs/{self.id}")
+
+    def why(self) -> dict[str, Any]:
+        """As ``Job.why``."""
+        return self._control.get(f"/jobs/{self.id}/why")
+
+    def cancel(self) -> None:
+        """As ``Job.cancel``."""
+        self._control.post(f"/jobs/{self.id}/cancel")
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield the result's rows."""
+        return self.result().rows()
+
+
+def _request(kind: str, model: str, items: Sequence[str], options: Mapping[str, Any]) -> JobRequest:
+    content = kind_named(kind).encode_input(items)
+    wanted: dict[str, Any] = {"timeout_s": DAY_S, **options}
+    return JobRequest(kind, model, content, len(items), **wanted)
+
+
+def _socket(home: Path | None) -> Path:
+    environ = {"COVEY_HOME": os.fspath(home)} if home else os.environ
+    return Home.of_node(environ).control_socket
+
+
+def _down() -> DaemonDownError:
+    return DaemonDownError("no node answers on its control socket, or it went away", hint=HINT)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from node.carrier import Carrier
-    from node.kept_jobs import JobEnd, KeptJob
+    from node.kept_jobs import JobEnd, KeptJob, KeptJobs
     from peer.effects import Effects
 
 OUTPUT_LINE_BYTES: Final = (
@@ -61,9 +61,8 @@ class JobsApi:
     async def list(self, request: Request) -> JSONResponse:
         """The jobs that were submitted here, the newest first."""
         limit = _limit(request.query_params.get("limit", "100"))
-        jobs = await self._carrier.on_disk(self._carrier.kept.jobs)
-        newest = sorted(jobs, key=lambda job: -job.submitted_us)[:limit]
-        return JSONResponse([await self._row(job) for job in newest])
+        newest = await self._carrier.on_disk(partial(_newest, self._carrier.kept, limit))
+        return JSONResponse([self._row(job, end) for job, end in newest])
 
     async def show(self, request: Request) -> JSONResponse:
         """One job: what was asked for, where it stands, and how it ended."""
@@ -73,7 +72,7 @@ class JobsApi:
         progress = self._carrier.progress(job_id)
         return JSONResponse(
             {
-                **await self._row(job),
+                **self._row(job, end),
                 "precision": job.spec.precision,
                 "peer": job.spec.peer,
                 "given_up_at": moment(job.deadline_us()),
@@ -127,9 +126,8 @@ class JobsApi:
         end = await self._carrier.cancel(_job_id(request))
         return JSONResponse({"job_id": _job_id(request).hex(), "state": end.state})
 
-    async def _row(self, job: KeptJob) -> dict[str, Any]:
+    def _row(self, job: KeptJob, end: JobEnd | None) -> dict[str, Any]:
         job_id = job.spec.job_id
-        end = await self._carrier.on_disk(partial(self._carrier.kept.ended, job_id))
         progress, reason = self._carrier.progress(job_id), self._carrier.reason(job_id)
         return {
             "job_id": job_id.hex(),
@@ -158,6 +156,11 @@ class JobsApi:
         for line in output_lines(output):
             yield line
         yield {"result": end.result}
+
+
+def _newest(kept: KeptJobs, limit: int) -> list[tuple[KeptJob, JobEnd | None]]:
+    newest = sorted(kept.jobs(), key=lambda job: -job.submitted_us)[:limit]
+    return [(job, kept.ended(job.spec.job_id)) for job in newest]
 
 
 def output_lines(output: bytes) -> list[dict[str, str]]:

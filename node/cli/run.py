@@ -13,7 +13,7 @@ import click
 from peer.cli import json_option, note
 
 if TYPE_CHECKING:
-    from node.client import JobOutcome
+    from node.requests import JobOutcome
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -67,7 +67,7 @@ def run_job(
     \b
     Example:  covey run embed --model all-minilm-l6-v2 --input sentences.txt --output vectors.npy
     """
-    from node import client, results
+    from node import requests, results
     from node.cli.connection import connect
     from node.runner.kinds import kind_named
 
@@ -75,9 +75,11 @@ def run_job(
     if target is not None:
         results.check_target(Path(target))  # before the work, not after it
     items = results.read_items(source, is_whole=whole)
-    job = client.JobRequest(kind=kind, items=len(items), input=codec.encode_input(items), **wanted)
+    job = requests.JobRequest(
+        kind=kind, items=len(items), input=codec.encode_input(items), **wanted
+    )
     with connect() as control, showing_progress(len(items)) as on_progress:
-        outcome = client.run(control, job, on_progress)
+        outcome = requests.run(control, job, on_progress)
     write_outcome(outcome, codec, target, as_json)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from node import client
+from node import requests
 from node.runner.kinds import embed
 from peer.control import ControlClient
 from tests.soak.kills import own_records
@@ -36,9 +36,9 @@ def a_mesh(root: Path) -> Iterator[tuple[Machine, Machine]]:
 
 def submit(machine: Machine, number: int) -> str:
     content = embed.encode_input([f"Sentence number {number}."])
-    job = client.JobRequest(kind="embed", model=MODEL, input=content, items=1, timeout_s=600)
+    job = requests.JobRequest(kind="embed", model=MODEL, input=content, items=1, timeout_s=600)
     with ControlClient(machine.home / "control.sock", hint="") as control:
-        return client.submit(control, job)["job_id"]
+        return requests.submit(control, job)["job_id"]
 
 
 def test_a_hundred_jobs_survive_the_kill_of_their_submitter(root: Path) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from node import client
+from node import requests
 from node.runner.kinds import embed
 from peer.control import ControlClient
 from peer.journal import Journal
@@ -122,7 +122,7 @@ class Soak:
         """
         with self._moved:
             self._moved.wait_for(lambda: number < self._released)
-        job = client.JobRequest(
+        job = requests.JobRequest(
             kind="embed",
             model=MODEL,
             input=embed.encode_input([sentence(number)]),
@@ -135,7 +135,7 @@ class Soak:
             assert time.monotonic() < deadline, f"job {number} has no result"
             try:
                 with ControlClient(self.submitter.home / "control.sock", hint="") as control:
-                    outcome = client.run(control, job, lambda _: None)
+                    outcome = requests.run(control, job, lambda _: None)
             except CoveyError as error:
                 self.tally.retries[error.code] += 1
                 time.sleep(RETRY_S)

@@ -20,7 +20,7 @@ def result(job_id: str, target: str | None, as_json: bool) -> None:
     \b
     Example:  covey job result 0123456789abcdef0123456789abcdef --output vectors.npy
     """
-    from node import client, results
+    from node import requests, results
     from node.cli.connection import connect
     from node.runner.kinds import kind_named
 
@@ -29,5 +29,5 @@ def result(job_id: str, target: str | None, as_json: bool) -> None:
     with connect() as control:
         job = control.get(f"/jobs/{job_id}")
         with showing_progress(job["items"]) as on_progress:
-            outcome = client.result(control, job_id, on_progress)
+            outcome = requests.result(control, job_id, on_progress)
     write_outcome(outcome, kind_named(job["kind"]), target, as_json)

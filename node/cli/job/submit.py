@@ -27,12 +27,12 @@ def submit(kind: str, source: str, whole: bool, as_json: bool, **wanted: Any) ->
     \b
     Example:  covey job submit embed --model all-minilm-l6-v2 --input sentences.txt
     """
-    from node import client, results
+    from node import requests, results
     from node.cli.connection import connect
     from node.runner.kinds import kind_named
 
     items = results.read_items(source, is_whole=whole)
     content = kind_named(kind).encode_input(items)
-    job = client.JobRequest(kind=kind, items=len(items), input=content, **wanted)
+    job = requests.JobRequest(kind=kind, items=len(items), input=content, **wanted)
     with connect() as control:
-        emit(client.submit(control, job), as_json, lambda answer: answer["job_id"])
+        emit(requests.submit(control, job), as_json, lambda answer: answer["job_id"])

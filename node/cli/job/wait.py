@@ -17,11 +17,11 @@ def wait(job_id: str, as_json: bool) -> None:
     \b
     Example:  covey job wait 0123456789abcdef0123456789abcdef
     """
-    from node import client
+    from node import requests
     from node.cli.connection import connect
 
     with connect() as control:
         items = control.get(f"/jobs/{job_id}")["items"]
         with showing_progress(items) as on_progress:
-            outcome = client.result(control, job_id, on_progress)
+            outcome = requests.result(control, job_id, on_progress)
     emit(outcome.summary, as_json, lambda told: f"{told['items']} items by {told['worker']}")

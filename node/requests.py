@@ -1,0 +1,111 @@
+"""What commands say to the daemon about jobs, over its control socket."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from peer.control import DaemonDownError
+
+if TYPE_CHECKING:
+    from peer.control import ControlClient
+
+OnProgress = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """What a client asks of the daemon; ``input`` is already in the kind's encoding."""
+
+    kind: str
+    model: str
+    input: bytes
+    items: int
+    precision: str = "auto"
+    peer: str | None = None
+    timeout_s: float = 600.0
+    job_id: str | None = None
+    """32 hexadecimal digits: with the same ones, a job may be submitted again when its answer was
+    lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobOutcome:
+    """The accepted result: ``output`` in the kind's encoding, and what is known about how it came
+    to be.
+    """
+
+    output: bytes
+    summary: dict[str, Any]
+
+
+def run(control: ControlClient, job: JobRequest, on_progress: OnProgress) -> JobOutcome:
+    """Submit ``job``, report its progress and return its outcome; raises what the daemon answers as
+    ``CoveyError``.
+    """
+    lines = control.post_lines("/run", content=job.input, query=query_of(job))
+    return _outcome(
+        lines, on_progress, "start it and run the job again; with a --job-id it is the same job"
+    )
+
+
+def submit(control: ControlClient, job: JobRequest) -> dict[str, Any]:
+    """Have the node promise to do ``job``; return its id, and whether it is new."""
+    return control.post_content("/jobs", content=job.input, query=query_of(job))
+
+
+def result(control: ControlClient, job_id: str, on_progress: OnProgress) -> JobOutcome:
+    """Wait for a submitted job and return its outcome; raises what it failed with as
+    ``CoveyError``.
+    """
+    lines = control.get_lines(f"/jobs/{job_id}/result")
+    return _outcome(lines, on_progress, "start it: it goes on with the job, and ask again")
+
+
+def query_of(job: JobRequest) -> dict[str, Any]:
+    """Return a request as the parameters of ``POST /run`` and ``POST /jobs``."""
+    query = {
+        "kind": job.kind,
+        "model": job.model,
+        "items": job.items,
+        "precision": job.precision,
+        "timeout_s": job.timeout_s,
+        "peer": job.peer,
+        "job_id": job.job_id,
+    }
+    return {name: value for name, value in query.items() if value is not None}
+
+
+class Collected:
+    """An answer's lines put together."""
+
+    def __init__(self) -> None:
+        self._output = bytearray()
+        self._summary: dict[str, Any] = {}
+
+    def add(self, event: Any) -> None:
+        """Take in one line."""
+        match event:
+            case {"output": chunk}:
+                self._output += base64.b64decode(chunk)
+            case {"result": summary}:
+                self._summary = summary
+            case _:
+                pass  # progress; a newer daemon may say more
+
+    def outcome(self, hint: str) -> JobOutcome:
+        """Return what came; raises ``DaemonDownError`` when the end is missing."""
+        if not self._summary:
+            raise DaemonDownError("the node stopped before the job had its result", hint=hint)
+        return JobOutcome(bytes(self._output), self._summary)
+
+
+def _outcome(lines: Iterable[Any], on_progress: OnProgress, hint: str) -> JobOutcome:
+    collected = Collected()
+    for event in lines:
+        if "progress" in event:
+            on_progress(event["progress"])
+        collected.add(event)
+    return collected.outcome(hint)
