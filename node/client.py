@@ -22,6 +22,9 @@ class JobRequest:
     input: bytes
     items: int
     precision: str = "auto"
+    device: str | None = None
+    min_memory_mb: int | None = None
+    min_speed: float | None = None
     peer: str | None = None
     timeout_s: float = 600.0
     job_id: str | None = None
@@ -52,10 +55,9 @@ def run(
         "precision": job.precision,
         "timeout_s": job.timeout_s,
     }
-    if job.peer:
-        query["peer"] = job.peer
-    if job.job_id:
-        query["job_id"] = job.job_id
+    for name in ("device", "min_memory_mb", "min_speed", "peer", "job_id"):
+        if (value := getattr(job, name)) is not None:
+            query[name] = value
     output = bytearray()
     summary: dict[str, Any] = {}
     for event in control.post_lines("/run", content=job.input, query=query):

@@ -18,6 +18,7 @@ from node.index import open_index
 from node.ledger import JobLedger
 from node.models import ModelStore
 from node.offering import Offerer
+from node.placement import Placement
 from node.runners import RunnerPool
 from node.salts import Salts
 from node.sessions import Sessions
@@ -102,7 +103,9 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
         ledger = JobLedger(recorder, origin("node", offerer.software), effects)
         sessions = Sessions(transport, directory, ledger)
         salts = Salts(journal, effects)
-        submitter = Submitter(directory, sessions, ledger, salts, AcceptedJobs(journal))
+        submitter = Submitter(
+            Placement(directory, effects.rng), sessions, ledger, salts, AcceptedJobs(journal)
+        )
         admission = Admission(directory, models, runners)
         worker = Worker(sessions, admission, models, runners, ledger)
         exchange = Exchange(transport, feeds, policy_of(directory, shares=config.share))

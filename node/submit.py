@@ -20,13 +20,12 @@ from node.accepted import Acceptance, AcceptedJobs
 from node.job import JobResult, JobSpec, Progress, check, failure_of, nobody
 from node.ledger import JobLedger, Stopwatch
 from node.link import SessionLink
-from node.placement import candidates, order
+from node.placement import Placement
 from node.salts import Salts
 from node.sessions import Sessions, why
 from node.submissions import other_specification
-from peer.directory import Directory
 from protocols.cid import CID
-from protocols.errors import CoveyError, Refused, TransportError
+from protocols.errors import CoveyError, PeerUnreachableError, Refused, TransportError
 from protocols.job import (
     Ack,
     Cancel,
@@ -46,6 +45,7 @@ from protocols.keys import PeerId
 from protocols.limits import MAX_SUBMITTER_JOBS, PROGRESS_S
 from protocols.pieces import Outgoing
 from protocols.session import Effect, JobState, Late, Send, SendInput, Violation
+from protocols.signs import Sign
 from protocols.submitter_job import SubmitterJob
 
 ROLE: Final = "submitter"
@@ -96,13 +96,13 @@ class Submitter:
 
     def __init__(
         self,
-        directory: Directory,
+        placement: Placement,
         sessions: Sessions,
         ledger: JobLedger,
         salts: Salts,
         accepted: AcceptedJobs,
     ) -> None:
-        self._directory = directory
+        self._placement = placement
         self._sessions = sessions
         self._ledger = ledger
         self._salts = salts
@@ -127,8 +127,7 @@ class Submitter:
         check(spec)
         self._reserve(spec.job_id)
         try:
-            considered = candidates(self._directory, spec.needs)
-            peers = order(considered, self._ledger.effects.rng)
+            considered, peers, _ = self._placement.choose(spec.needs, trio.current_time())
             if not peers:
                 raise nobody(spec, considered, {})
             watch = self._ledger.stopwatch()
@@ -143,6 +142,8 @@ class Submitter:
                 is_named=spec.peer is not None,
                 last_fence=max(self._fences.pop(spec.job_id, 0), past.fence if past else 0),
             )
+            self._placement.retries.earn()
+            machine.may_retry = self._placement.retries.take
             await self._carry(machine, outgoing, on_progress)
             if machine.state is not JobState.DONE:
                 raise failure_of(spec, machine, considered)
@@ -203,6 +204,7 @@ class Submitter:
             input_cid=bytes(outgoing.cid),
             input_salt=salt,
             output_salt=self._salts.of_output(spec.job_id),
+            requirements=spec.requirements.facts(),
         )
         return terms, outgoing
 
@@ -313,7 +315,14 @@ class Submitter:
                     run.notes.append(effect)
                 case _:
                     raise AssertionError("the others are a worker's")
+        self._learn(run.machine)
         run.wake()
+
+    def _learn(self, machine: SubmitterJob) -> None:
+        """Tell placement what was noticed of workers."""
+        while machine.signs:
+            peer, sign = machine.signs.popleft()
+            self._placement.note(machine.terms, peer, sign, trio.current_time())
 
     def _send(self, run: _Run, effect: Send) -> None:
         link = run.links.get(effect.peer)
@@ -333,6 +342,8 @@ class Submitter:
             link = await self._sessions.open(effect.peer)
         except TransportError as error:
             now = trio.current_time()
+            if isinstance(error, PeerUnreachableError):  # others are our own limits, or an answer
+                machine.signs.append((effect.peer, Sign.UNANSWERED))
             self._perform(run, machine.lost(effect.peer, why(error), now))
             return
         is_current = machine.state is JobState.OFFERED and machine.fence == effect.message.fence

@@ -55,6 +55,7 @@ from protocols.session import (
     SendInput,
     Violation,
 )
+from protocols.signs import Sign
 
 NEVER: Final = float("inf")
 FIRST_OFFERS: Final = (
@@ -90,6 +91,11 @@ class SubmitterJob:
         """Why each candidate said no, by its last word."""
         self.losses: list[tuple[str, str]] = []
         """(worker, why) of each attempt that was lost."""
+        self.signs: deque[tuple[str, Sign]] = deque()
+        """What was noticed of workers, until the caller takes it."""
+        self.may_retry: Callable[[float], bool] = lambda _now: True
+        """Whether an attempt that its worker spoiled may be followed by another at that time."""
+        self.is_out_of_retries = False
         self.done: Done | None = None
         self.failed: Failed | None = None
         self._is_named = is_named
@@ -155,7 +161,7 @@ class SubmitterJob:
         if self.state.is_final:
             return []
         if peer == self.worker:
-            return self._move_on(why, now)
+            return self._move_on(why, now, Sign.LOST)
         if self.state is JobState.OFFERED and peer in self._offers:
             return self._refused(peer, self._note(UNREACHABLE, why), now)
         return []
@@ -171,7 +177,7 @@ class SubmitterJob:
             return self._ask_everyone(now) if is_time else self._choose_if_due(now)
         if self.worker is not None and self._lease.is_over(now):
             stop = Send(self.worker, Cancel(self.terms.job_id, self.fence))
-            return [stop, *self._move_on("its lease ended in silence", now)]
+            return [stop, *self._move_on("its lease ended in silence", now, Sign.SILENT)]
         return []
 
     def cancel(self) -> list[Effect]:
@@ -227,7 +233,7 @@ class SubmitterJob:
         if self.state is JobState.OFFERED and peer in self._offers:
             return self._refused(peer, refuse, now)
         if self._is_from_worker(peer, refuse.fence):
-            return self._move_on(f"refused after its lease: {refuse.reason}", now)
+            return self._move_on(f"refused after its lease: {refuse.reason}", now, Sign.ENDED)
         return []
 
     def _refused(self, peer: str, refuse: Refuse, now: float) -> list[Effect]:
@@ -251,6 +257,7 @@ class SubmitterJob:
             return self._accept(min(leases, key=lambda peer: leases[peer].eta_ms), now)
         for peer in waiting:
             self.refusals[peer] = self._note(NO_ANSWER, "it did not answer in time")
+            self.signs.append((peer, Sign.UNANSWERED))
         self._offers.clear()
         released: list[Effect] = [
             Send(peer, Release(self.terms.job_id, self.fence)) for peer in waiting
@@ -262,6 +269,7 @@ class SubmitterJob:
         assert lease is not None, "only a lease is accepted"
         self._life.step(JobEvent.LEASE)
         self.worker = peer
+        self.signs.append((peer, Sign.ACCEPTED))
         self.attempts += 1
         self.progress = (0, self.terms.items)
         self._held[peer, self.fence] = True
@@ -328,6 +336,7 @@ class SubmitterJob:
             )
         self._heard(now)
         self._life.step(JobEvent.FINISH)
+        self.signs.append((peer, Sign.DONE))
         self.done = done
         return []
 
@@ -351,21 +360,26 @@ class SubmitterJob:
         if not self._is_from_worker(peer, failed.fence):
             return [ack]
         if failed.code == EXPIRED:
+            self.signs.append((peer, Sign.ENDED))
             self._life.step(JobEvent.EXPIRE)
             return [ack]
         self.failed = failed
         if failed.is_worker_fault and not self._is_named:
             return [ack, *self._drop(peer, f"failed there: {failed.reason}", now)]
+        self.signs.append((peer, Sign.FAULT if failed.is_worker_fault else Sign.ENDED))
         self._life.step(JobEvent.FAIL)
         return [ack]
 
-    def _move_on(self, why: str, now: float) -> list[Effect]:
+    def _move_on(self, why: str, now: float, sign: Sign) -> list[Effect]:
         """The attempt is lost: go on under a higher fence, and ask the lost worker last."""
         worker = self.worker
         assert worker is not None, "only an attempt can be lost"
         self.losses.append((worker, why))
+        self.signs.append((worker, sign))
         self.worker = None
-        if self.attempts >= MAX_ATTEMPTS:
+        is_retry = self.attempts < MAX_ATTEMPTS and sign is Sign.FAULT and bool(self._order)
+        self.is_out_of_retries = is_retry and not self.may_retry(now)
+        if self.attempts >= MAX_ATTEMPTS or self.is_out_of_retries:
             self._life.step(JobEvent.FAIL)
             return []
         if worker in self._order:
@@ -383,7 +397,7 @@ class SubmitterJob:
             return []
         if peer == self.worker:
             stop = Send(peer, Cancel(self.terms.job_id, self.fence))
-            return [stop, *self._move_on(why, now)]
+            return [stop, *self._move_on(why, now, Sign.FAULT)]
         if peer in self._offers:
             return self._refused(peer, self._note(UNREACHABLE, why), now)
         return []
@@ -394,6 +408,7 @@ class SubmitterJob:
         job_id, fence = self.terms.job_id, self.fence
         effects: list[Effect] = [Send(peer, Release(job_id, fence)) for peer in self._offers]
         if self.worker is not None:
+            self.signs.append((self.worker, Sign.ENDED))
             effects.append(Send(self.worker, Cancel(job_id, fence)))
         self._offers.clear()
         return effects

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from node.errors import InputError
 from node.job import JobSpec
 from node.reading import READERS, plain
+from node.requirements import Requirements
 from peer.addresses import announced
 from peer.control import HANDLERS, json_lines
 from peer.leaving import from_ticket, leave
@@ -52,6 +53,9 @@ class RunQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: str
     items: int
     precision: str = "auto"
+    device: str | None = None
+    min_memory_mb: int | None = None
+    min_speed: float | None = None
     peer: str | None = None
     timeout_s: float = 600.0
     job_id: str | None = None
@@ -193,6 +197,11 @@ class ControlApi:
             items=query.items,
             budget_ms=int(query.timeout_s * 1_000),
             peer=query.peer,
+            requirements=Requirements(
+                device=query.device,
+                min_memory_mb=query.min_memory_mb,
+                min_speed=query.min_speed,
+            ),
         )
         return StreamingResponse(json_lines(self._job(spec)), media_type="application/x-ndjson")
 

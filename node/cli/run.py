@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from node.client import JobOutcome
 
 PRECISIONS: Final = ("auto", "fp32", "bf16")
+DEVICES: Final = ("cpu", "cuda", "mps", "xpu")
 
 
 @click.command("run")
@@ -27,6 +28,9 @@ PRECISIONS: Final = ("auto", "fp32", "bf16")
 @click.option("--output", "target", help="Write the result here; NumPy when it ends in .npy.")
 @click.option("--whole", is_flag=True, help="The input is one item, not one a line.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True)
+@click.option("--device", type=click.Choice(DEVICES), help="Only a peer that has such a device.")
+@click.option("--min-memory-mb", type=click.IntRange(min=1), help="Of the peer, or of the device.")
+@click.option("--min-speed", type=float, help="In measured GFLOP/s, as `covey peers` shows it.")
 @click.option("--peer", help="Only this peer may run it.")
 @click.option("--timeout", "timeout_s", default=600.0, show_default=True, help="Seconds in all.")
 @click.option("--job-id", help="32 hexadecimal digits; again with the same ones, it is one job.")
