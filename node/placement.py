@@ -1,7 +1,7 @@
 """Where a job may run: who offers what it needs, in the order in which to ask them.
 
-The order is a sample without replacement, weighted by speed: its first two get the offer, the rest
-is for widening. One in twenty times its first place goes to a peer that never did a job of ours, so
+The order is a sample without replacement, weighted by speed: its first get the offer, the rest is
+for widening. One in twenty times its first place goes to a peer that never did a job of ours, so
 that everyone is tried. Load is never looked at here; the answers to the offers tell it as it is.
 Everyone who was considered is listed with its speed, where that comes from, and the reason why not.
 """
@@ -9,7 +9,7 @@ Everyone who was considered is listed with its speed, where that comes from, and
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -18,7 +18,7 @@ from node.needs import UNMEASURED_GFLOPS, JobNeeds, stated_speed, why_not
 from node.observations import Key, Observations
 from node.retries import RetryBudget
 from node.roster import Pool, Roster
-from peer.directory import Directory, Entry
+from peer.directory import Directory
 from protocols.job import Refuse, Terms
 from protocols.keys import PeerId
 from protocols.limits import MAX_CONSIDERED
@@ -26,7 +26,9 @@ from protocols.signs import Sign
 from protocols.submitter_job import FIRST_OFFERS
 
 EXPLORED: Final = 0.05  # of first places: a peer that was never asked may be the best of all
-DRAWN: Final = 32  # of a pool too large to weigh: rounds of two, four, eight and sixteen
+DRAWN: Final = (
+    7 * FIRST_OFFERS
+)  # of a pool too large to weigh: for three rounds, each twice as wide
 EXPLAINED: Final = 20  # candidates named in a message; a person reads no more
 GONE: Final = "has no current advert as a worker"
 
@@ -66,14 +68,20 @@ class Placement:
         self._observations = Observations()
         self._breakers = Breakers(rng)
 
-    def choose(self, needs: JobNeeds, now: float) -> Choice:
-        """Return whom to ask for a new job, best guess first, and everyone who was considered."""
+    def choose(self, needs: JobNeeds, now: float, near: Collection[PeerId] = ()) -> Choice:
+        """Return whom to ask for a new job, best guess first, and everyone who was considered.
+
+        ``near`` are the peers with sessions when there is hardly room for another one: of a mesh
+        too large to weigh, only they are considered then.
+        """
         if needs.peer is not None:
             considered = [self._consider_named(needs.peer, needs, now)]
             return Choice(considered, order(considered, self._rng), 1)
         pool = self._roster.pool(needs)
         if len(pool.weights) <= MAX_CONSIDERED:
-            choice = self._choose_of_all(pool, needs, now)
+            choice = self._choose_of_all(pool, list(pool.stated), needs, now)
+        elif among := [peer for peer in near if peer in pool.stated]:
+            choice = self._choose_of_all(pool, among, needs, now)
         else:
             choice = self._choose_of_many(pool, needs, now)
         for peer in choice.peers[:FIRST_OFFERS]:
@@ -104,13 +112,17 @@ class Placement:
         if worker is None:
             is_known = self._directory.get(peer) is not None
             return Candidate(peer, 0.0, GONE if is_known else "is not known here")
-        return self._consider(worker, needs, now)
+        assert worker.advert is not None, "a worker in the directory has a current advert"
+        reason = why_not(worker.advert, needs)
+        return self._consider(peer, stated_speed(worker.advert), reason, needs, now)
 
-    def _choose_of_all(self, pool: Pool, needs: JobNeeds, now: float) -> Choice:
+    def _choose_of_all(
+        self, pool: Pool, among: list[PeerId], needs: JobNeeds, now: float
+    ) -> Choice:
         considered = [
-            self._consider(worker, needs, now)
-            for worker in map(self._directory.worker, list(pool.weights))
-            if worker is not None
+            self._consider(peer, pool.stated[peer], None, needs, now)
+            for peer in among
+            if self._directory.worker(peer) is not None
         ]
         peers = order(considered, self._rng)
         untried = [each.peer for each in considered if each.reason is None and not each.results]
@@ -126,25 +138,31 @@ class Placement:
             drawn = _with_first(pool.any(self._rng), drawn)
         considered: list[Candidate] = []
         for peer in drawn:
-            worker = self._directory.worker(peer)
-            if worker is None:
+            if self._directory.worker(peer) is None or peer not in pool.stated:
                 pool.exclude(peer)  # until the directory hears of it again
                 continue
-            candidate = self._consider(worker, needs, now)
+            candidate = self._consider(peer, pool.stated[peer], None, needs, now)
             pool.weigh(peer, candidate.speed)
             considered.append(candidate)
         fitting = [each.peer for each in considered if each.reason is None]
         return Choice(considered, fitting or order(considered, self._rng), len(pool.weights))
 
-    def _consider(self, worker: Entry, needs: JobNeeds, now: float) -> Candidate:
-        peer, advert = worker.peer_id, worker.advert
-        assert advert is not None, "a worker in the directory has a current advert"
-        stated = stated_speed(advert)
+    def _consider(
+        self,
+        peer: PeerId,
+        stated: float | None,
+        reason: str | None,
+        needs: JobNeeds,
+        now: float,
+    ) -> Candidate:
+        """Say how fast a peer is, by its advert and by what we saw; ``reason`` is why its advert
+        rules it out.
+        """
         speed = stated or UNMEASURED_GFLOPS
         basis = f"advert {stated:g} GFLOP/s" if stated else "not measured"
         key = Key(peer, needs.model, needs.precision)
         seen = self._observations.speed(key, speed, now)
-        reason, results = why_not(advert, needs), 0
+        results = 0
         if seen is not None:
             speed, basis, results = seen
         left_alone = self._breakers.why_open((peer, needs.model), now)

@@ -27,6 +27,8 @@ class Pool:
 
     def __init__(self) -> None:
         self.weights: dict[PeerId, float] = {}
+        self.stated: dict[PeerId, float | None] = {}
+        """The speed in the advert of each of them, None if it has none."""
         self.reasons: dict[PeerId, str] = {}
         """Why the others will not do."""
         self.marked: set[PeerId] = set()
@@ -44,6 +46,7 @@ class Pool:
     def exclude(self, peer: PeerId, reason: str | None = None) -> None:
         """Take a peer out, and remember why if it is still there."""
         self._is_changed |= self.weights.pop(peer, None) is not None
+        self.stated.pop(peer, None)
         self.reasons.pop(peer, None)
         if reason is not None:
             self.reasons[peer] = reason
@@ -106,4 +109,5 @@ class Roster:
             pool.exclude(peer, reason)
         else:
             pool.reasons.pop(peer, None)
-            pool.weigh(peer, stated_speed(worker.advert) or UNMEASURED_GFLOPS)
+            pool.stated[peer] = stated = stated_speed(worker.advert)
+            pool.weigh(peer, stated or UNMEASURED_GFLOPS)

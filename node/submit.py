@@ -22,11 +22,12 @@ from node.ledger import JobLedger, Stopwatch
 from node.link import SessionLink
 from node.placement import Placement
 from node.salts import Salts
-from node.sessions import Sessions, why
+from node.sessions import SESSIONS_FULL, Sessions, why
 from node.submissions import other_specification
 from protocols.cid import CID
 from protocols.errors import CoveyError, PeerUnreachableError, Refused, TransportError
 from protocols.job import (
+    BUSY,
     Ack,
     Cancel,
     Chunk,
@@ -49,6 +50,7 @@ from protocols.signs import Sign
 from protocols.submitter_job import SubmitterJob
 
 ROLE: Final = "submitter"
+SESSIONS_FULL_RETRY_MS: Final = 250  # a session is idle again once its job has its result
 HASH_ASIDE_BYTES: Final = 1 << 20  # a megabyte takes a millisecond to hash: more leaves the loop
 
 log = logging.getLogger(__name__)
@@ -127,7 +129,9 @@ class Submitter:
         check(spec)
         self._reserve(spec.job_id)
         try:
-            considered, peers, _ = self._placement.choose(spec.needs, trio.current_time())
+            considered, peers, _ = self._placement.choose(
+                spec.needs, trio.current_time(), self._sessions.crowded()
+            )
             if not peers:
                 raise nobody(spec, considered, {})
             watch = self._ledger.stopwatch()
@@ -341,15 +345,27 @@ class Submitter:
         try:
             link = await self._sessions.open(effect.peer)
         except TransportError as error:
-            now = trio.current_time()
-            if isinstance(error, PeerUnreachableError):  # others are our own limits, or an answer
-                machine.signs.append((effect.peer, Sign.UNANSWERED))
-            self._perform(run, machine.lost(effect.peer, why(error), now))
+            self._perform(run, self._unreached(machine, effect, error))
             return
         is_current = machine.state is JobState.OFFERED and machine.fence == effect.message.fence
         if is_current:
             self._bind(run, link)
             link.send(effect.message)
+
+    def _unreached(
+        self, machine: SubmitterJob, effect: Send, error: TransportError
+    ) -> list[Effect]:
+        """Take an offer that could not be sent as an answer: one that comes later if it is our own
+        sessions that have no room.
+        """
+        job_id, fence = effect.message.job_id, effect.message.fence
+        now = trio.current_time()
+        if error.code == SESSIONS_FULL:
+            busy = Refuse(job_id, fence, BUSY, error.message, SESSIONS_FULL_RETRY_MS)
+            return machine.receive(effect.peer, busy, now)
+        if isinstance(error, PeerUnreachableError):  # others say nothing about the peer
+            machine.signs.append((effect.peer, Sign.UNANSWERED))
+        return machine.lost(effect.peer, why(error), now)
 
     def _bind(self, run: _Run, link: SessionLink) -> None:
         run.links[link.peer_id] = link
