@@ -24,7 +24,8 @@ from protocols.limits import MAX_OBSERVED, OBSERVATION_FADE_S
 KEPT: Final = 0.95  # of older results with each newer one: the last twenty are what counts
 FULL_RESULT_S: Final = 0.05  # a shorter one tells of round trips more than of computing
 CONVINCING: Final = 4.0  # results after which what we saw counts for 63 %, thrice that for 95 %
-TRUSTED_FACTOR: Final = 8.0  # after one result an advert is believed only this far from it
+TRUSTED_FACTOR: Final = 8.0  # once there is a result, an advert is believed only this far from it
+SOME_RESULTS: Final = 0.5  # from here on an advert is bounded by what was seen
 LEAST_RESULTS: Final = 0.05  # less is forgotten: one result after half an hour
 SCALED_ANEW_S: Final = 1.0  # the median over thousands of peers costs a millisecond
 SHORTEST_S: Final = 1e-4
@@ -127,7 +128,7 @@ class Observations:
             return None
         observed.stated = stated
         seen = observed.work_s / self._scale(key, now)
-        if weight >= 1:
+        if weight >= SOME_RESULTS:
             stated = min(max(stated, seen / TRUSTED_FACTOR), seen * TRUSTED_FACTOR)
         believed = 1 - math.exp(-weight / CONVINCING)
         return Speed(seen**believed * stated ** (1 - believed), str(observed), observed.results)

@@ -31,7 +31,7 @@ class Pool:
         """The speed in the advert of each of them, None if it has none."""
         self.reasons: dict[PeerId, str] = {}
         """Why the others will not do."""
-        self.marked: set[PeerId] = set()
+        self.marked: dict[PeerId, None] = {}  # in order, so that a seed decides every draw
         self._peers: list[PeerId] = []
         self._sums: list[float] = []
         self._is_changed = True
@@ -89,17 +89,18 @@ class Roster:
         pool = self._pools.get(needs)
         if pool is None:
             pool = self._pools[needs] = Pool()
-            pool.marked.update(entry.peer_id for entry in self._directory)
+            pool.marked = dict.fromkeys(entry.peer_id for entry in self._directory)
             if len(self._pools) > MAX_POOLS:
                 self._pools.popitem(last=False)
         self._pools.move_to_end(needs)
-        while pool.marked:
-            self._look_at(pool.marked.pop(), needs, pool)
+        for peer in pool.marked:
+            self._look_at(peer, needs, pool)
+        pool.marked.clear()
         return pool
 
     def _mark(self, peer: PeerId) -> None:
         for pool in self._pools.values():
-            pool.marked.add(peer)
+            pool.marked[peer] = None
 
     def _look_at(self, peer: PeerId, needs: JobNeeds, pool: Pool) -> None:
         worker = self._directory.worker(peer)

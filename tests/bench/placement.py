@@ -55,6 +55,8 @@ WARM_UP = 0.3  # of the jobs: queues that begin empty
 LARGEST_WORK = 12.0  # a lease that nobody renews lasts fifteen seconds
 BUDGET_S = 600.0
 LIFETIME_S = 4 * 3_600.0  # of a peer: with adverts of half an hour, a tenth of all are of the gone
+WRONG_SHARE = 0.2  # of adverts that state some other speed
+GONE_SHARE = 0.1
 GIGAFLOPS = 10.0  # of a worker of speed 1
 NEEDS = JobNeeds("embed", "m")
 OUTPUT = Outgoing.cut(bytes(16), b"")
@@ -132,7 +134,7 @@ class Mesh:
             self.join()
         self.alive = list(self.workers.values())
         if case.has_churn:
-            for worker in self.rng.sample(self.alive, case.workers // 10):
+            for worker in self.rng.sample(self.alive, int(case.workers * GONE_SHARE)):
                 self.leave(worker)
         self.submitters = [
             Submitter(Placement(self.directory, random.Random(self.rng.random())))
@@ -168,7 +170,7 @@ class Mesh:
         worker = self.workers[peer] = Worker(
             peer, self.rng.choice(SPEEDS), knows_size=self.case.knows_size
         )
-        is_wrong = self.case.has_churn and self.rng.random() < 0.2
+        is_wrong = self.case.has_churn and self.rng.random() < WRONG_SHARE
         stated = self.rng.choice(SPEEDS) if is_wrong else worker.speed
         advert = Advert(
             version=1,

@@ -16,7 +16,7 @@ from protocols.transport import Stream
 from tests.support.jobs import JobMesh, JobNode, spec
 from tests.support.runners import FakeRunnerPool
 
-SPEEDS = (1.0, 2.0, 3.0, 4.0)
+SPEEDS = (2.0, 3.0, 5.0, 6.0)
 
 
 def workers_of(mesh: JobMesh, *stated: float) -> list[JobNode]:
@@ -41,10 +41,10 @@ async def test_each_of_four_unequal_workers_gets_its_share_of_jobs(
 ) -> None:
     mesh = JobMesh()
     submitter = mesh.add("submitter")
-    workers = workers_of(mesh, 10.0, 20.0, 30.0, 40.0)
+    workers = workers_of(mesh, 20.0, 30.0, 50.0, 60.0)
 
     async with mesh.running():
-        share = await shares(submitter, 1, 1_500)
+        share = await shares(submitter, 1, 2_000)
 
     for worker, speed in zip(workers, SPEEDS, strict=True):
         assert share[worker.peer_id] == pytest.approx(speed / sum(SPEEDS), rel=0.15)
@@ -53,11 +53,11 @@ async def test_each_of_four_unequal_workers_gets_its_share_of_jobs(
 async def test_adverts_that_lie_are_corrected_by_what_was_seen(autojump_clock: MockClock) -> None:
     mesh = JobMesh()
     submitter = mesh.add("submitter")
-    workers = workers_of(mesh, 40.0, 30.0, 20.0, 10.0)
+    workers = workers_of(mesh, 60.0, 50.0, 30.0, 20.0)
 
     async with mesh.running():
         await shares(submitter, 1, 300)
-        share = await shares(submitter, 301, 1_500)
+        share = await shares(submitter, 301, 2_000)
 
     for worker, speed in zip(workers, SPEEDS, strict=True):
         assert share[worker.peer_id] == pytest.approx(speed / sum(SPEEDS), rel=0.15)
