@@ -8,10 +8,12 @@ expects to finish within the budget. What nobody has measured yet counts as free
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
 
 from node.models import InstalledModel
-from node.placement import AUTO
+from node.needs import AUTO
+from node.requirements import unmet
 from protocols.errors import CoveyError
 from protocols.job import (
     BUSY,
@@ -49,6 +51,11 @@ class Roles(Protocol):
 
     def roles(self, peer_id: PeerId) -> tuple[str, ...]:
         """The roles of a member whose certificate is valid now."""
+        ...
+
+    @property
+    def own_capabilities(self) -> Mapping[str, Any]:
+        """What our own advert says of this machine."""
         ...
 
 
@@ -99,9 +106,8 @@ class Admission:
             return _no(offer, UNAUTHORISED, "only submitters of this mesh may offer jobs")
         if offer.size_bytes > MAX_JOB_INPUT_BYTES:
             return _no(offer, TOO_BIG, f"an input may have {MAX_JOB_INPUT_BYTES} bytes")
-        if offer.requirements:
-            unknown = ", ".join(sorted(offer.requirements))
-            return _no(offer, UNMET_REQUIREMENT, f"this worker does not know about: {unknown}")
+        if (why := unmet(offer.requirements, self._roles.own_capabilities)) is not None:
+            return _no(offer, UNMET_REQUIREMENT, why)
         return None
 
     def _model_for(self, offer: Offer) -> InstalledModel | Refuse:

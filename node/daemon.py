@@ -20,6 +20,7 @@ from node.kept_jobs import KeptJobs
 from node.ledger import JobLedger
 from node.models import ModelStore
 from node.offering import Offerer
+from node.placement import Placement
 from node.runners import RunnerPool
 from node.salts import Salts
 from node.sessions import Sessions
@@ -105,8 +106,8 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
         ledger = JobLedger(recorder, origin("node", offerer.software), effects)
         sessions = Sessions(transport, directory, ledger)
         salts = Salts(journal, effects)
-        accepted = AcceptedJobs(journal)
-        submitter = Submitter(directory, sessions, ledger, salts, accepted)
+        accepted, placement = AcceptedJobs(journal), Placement(directory, effects.rng)
+        submitter = Submitter(placement, sessions, ledger, salts, accepted)
         carrier = Carrier(KeptJobs(home.jobs), submitter, accepted, effects)
         admission = Admission(directory, models, runners)
         worker = Worker(sessions, admission, models, runners, ledger)

@@ -123,6 +123,7 @@ def _row(candidate: Candidate, last: Step | None) -> dict[str, Any]:
     return {
         "peer": candidate.peer,
         "speed": round(candidate.speed, 3),
+        "basis": candidate.basis,
         "fits": candidate.reason is None,
         "answer": answer,
     }

@@ -7,7 +7,9 @@ from typing import Any
 
 from node.errors import InputError, NoWorkerError
 from node.manifest import ModelDamagedError, reinstall_hint
-from node.placement import AUTO, Candidate, JobNeeds, explain
+from node.needs import AUTO, JobNeeds
+from node.placement import Candidate, explain
+from node.requirements import NOTHING, Requirements
 from protocols.cid import CID
 from protocols.errors import CoveyError, JobFailed, Refused
 from protocols.job import CODE, JOB_ID_BYTES, Refuse
@@ -37,11 +39,12 @@ class JobSpec:
     budget_ms: int
     precision: str = AUTO
     peer: PeerId | None = None
+    requirements: Requirements = NOTHING
 
     @property
     def needs(self) -> JobNeeds:
         """What placement looks for."""
-        return JobNeeds(self.kind, self.model, self.precision, self.peer)
+        return JobNeeds(self.kind, self.model, self.precision, self.peer, self.requirements)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,7 @@ def check(spec: JobSpec) -> None:
         )
     if not 0 < spec.budget_ms <= MAX_BUDGET_MS:
         raise InputError(f"a job's time lies between 1 ms and {MAX_BUDGET_MS} ms")
+    spec.requirements.check()
 
 
 def failure_of(spec: JobSpec, machine: SubmitterJob, considered: list[Candidate]) -> CoveyError:
@@ -124,6 +128,8 @@ def failure_of(spec: JobSpec, machine: SubmitterJob, considered: list[Candidate]
         return JobFailed("the job was cancelled", code="cancelled", **details)
     if machine.state is JobState.EXPIRED and machine.attempts:
         return JobFailed("the job's time ran out", code="expired", **details)
+    if machine.is_out_of_retries:
+        return _out_of_retries(machine, details)
     if (failed := machine.failed) is not None:
         report = str(CID(failed.report_cid)) if failed.report_cid else None
         worker = machine.worker or machine.losses[-1][0]  # lost, if it was for the third time
@@ -143,6 +149,17 @@ def failure_of(spec: JobSpec, machine: SubmitterJob, considered: list[Candidate]
             **details,
         )
     return nobody(spec, considered, machine.refusals)
+
+
+def _out_of_retries(machine: SubmitterJob, details: dict[str, Any]) -> JobFailed:
+    worker, reason = machine.losses[-1]
+    return JobFailed(
+        f"the job was not tried again after {worker}: {reason}",
+        code="retry-budget",
+        hint="too many jobs fail at their workers: `covey errors list` there says why",
+        worker=worker,
+        **details,
+    )
 
 
 def _hint(spec: JobSpec, code: str) -> str | None:

@@ -1,68 +1,185 @@
 """Where a job may run: who offers what it needs, in the order in which to ask them.
 
-The order is a sample without replacement, weighted by measured speed: its first two get the offer,
-the rest is for widening. Load is never looked at here; the answers to the offers tell it as it is.
-Everyone who was considered is listed with the reason why not.
+The order is a sample without replacement, weighted by speed: its first get the offer, the rest is
+for widening. One in twenty times its first place goes to a peer that never did a job of ours, so
+that everyone is tried. Load is never looked at here; the answers to the offers tell it as it is.
+Everyone who was considered is listed with its speed, where that comes from, and the reason why not.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, NamedTuple
 
-from peer.directory import Directory, Entry
-from protocols.advert import Advert, ModelOffer
-from protocols.job import Refuse
+from node.breaker import Breakers
+from node.needs import UNMEASURED_GFLOPS, JobNeeds, stated_speed, why_not
+from node.observations import Key, Observations
+from node.retries import RetryBudget
+from node.roster import Pool, Roster
+from peer.directory import Directory
+from protocols.job import Refuse, Terms
 from protocols.keys import PeerId
+from protocols.limits import MAX_CONSIDERED
+from protocols.signs import Sign
+from protocols.submitter_job import FIRST_OFFERS
 
-AUTO: Final = "auto"
-SPEED: Final = "matmul_gflops"
-UNMEASURED_GFLOPS: Final = 1.0  # a slow core: unmeasured peers are tried, but seldom first
-
-
-@dataclass(frozen=True, slots=True)
-class JobNeeds:
-    """What a job looks for; ``peer`` is the only one that will do, if given."""
-
-    kind: str
-    model: str
-    precision: str = AUTO
-    peer: PeerId | None = None
-
-    def __str__(self) -> str:
-        where = f" at {self.peer}" if self.peer else ""
-        return f"kind {self.kind}, model {self.model}, precision {self.precision}{where}"
+EXPLORED: Final = 0.05  # of first places: a peer that was never asked may be the best of all
+DRAWN: Final = (
+    7 * FIRST_OFFERS
+)  # of a pool too large to weigh: for three rounds, each twice as wide
+EXPLAINED: Final = 20  # candidates named in a message; a person reads no more
+GONE: Final = "has no current advert as a worker"
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One peer that was considered: its measured speed, or the reason why it will not do."""
+    """One peer that was considered: how fast it is in GFLOP/s, or the reason why it will not do."""
 
     peer: PeerId
     speed: float
     reason: str | None = None
+    basis: str = "not measured"
+    """Where the speed comes from."""
+    results: int = 0
+    """How many results of ours the speed rests on."""
+    is_last_resort: bool = False
+    """Whether the reason is only that it failed lately: it is asked when nobody else will do."""
 
 
-def candidates(directory: Directory, needs: JobNeeds) -> list[Candidate]:
-    """Return everyone who was considered for a job."""
-    if needs.peer is None:
-        return [_consider(entry, needs) for entry in directory.workers()]
-    known = [entry for entry in directory.workers() if entry.peer_id == needs.peer]
-    if known:
-        return [_consider(known[0], needs)]
-    is_member = directory.get(needs.peer) is not None
-    reason = "has no current advert as a worker" if is_member else "is not known here"
-    return [Candidate(needs.peer, 0.0, reason)]
+class Choice(NamedTuple):
+    """Who was considered for a job, and whom to ask in which order."""
+
+    considered: list[Candidate]
+    peers: list[PeerId]
+    pool_size: int
+    """How many would do in all; of very many, only some are considered."""
+
+
+class Placement:
+    """Chooses the workers for one submitter's jobs, and learns from what becomes of them."""
+
+    def __init__(self, directory: Directory, rng: random.Random) -> None:
+        self.retries = RetryBudget()
+        self._directory = directory
+        self._rng = rng
+        self._roster = Roster(directory)
+        self._observations = Observations()
+        self._breakers = Breakers(rng)
+
+    def choose(self, needs: JobNeeds, now: float, near: Collection[PeerId] = ()) -> Choice:
+        """Return whom to ask for a new job, best guess first, and everyone who was considered.
+
+        ``near`` are the peers with sessions when there is hardly room for another one: of a mesh
+        too large to weigh, only they are considered then.
+        """
+        if needs.peer is not None:
+            considered = [self._consider_named(needs.peer, needs, now)]
+            return Choice(considered, order(considered, self._rng), 1)
+        pool = self._roster.pool(needs)
+        if len(pool.weights) <= MAX_CONSIDERED:
+            choice = self._choose_of_all(pool, list(pool.stated), needs, now)
+        elif among := [peer for peer in near if peer in pool.stated]:
+            choice = self._choose_of_all(pool, among, needs, now)
+        else:
+            choice = self._choose_of_many(pool, needs, now)
+        for peer in choice.peers[:FIRST_OFFERS]:
+            self._breakers.claim_trial((peer, needs.model), now)
+        return choice
+
+    def note(self, terms: Terms, peer: PeerId, sign: Sign, now: float) -> None:
+        """Learn from what became of an offer of this job, or of an attempt at it."""
+        key = Key(peer, terms.model, terms.precision)
+        match sign:
+            case Sign.ACCEPTED:
+                self._observations.began(key, now)
+            case Sign.DONE:
+                self._observations.finished(key, terms.items, terms.size_bytes, now)
+                self._breakers.succeeded((peer, terms.model))
+            case Sign.FAULT | Sign.LOST:
+                self._observations.dropped(key)
+                self._breakers.failed((peer, terms.model), now)
+            case Sign.SILENT | Sign.UNANSWERED:
+                if sign is Sign.SILENT:
+                    self._observations.dropped(key)
+                self._breakers.silent((peer, terms.model), now)
+            case Sign.ENDED:
+                self._observations.dropped(key)
+
+    def _consider_named(self, peer: PeerId, needs: JobNeeds, now: float) -> Candidate:
+        worker = self._directory.worker(peer)
+        if worker is None:
+            is_known = self._directory.get(peer) is not None
+            return Candidate(peer, 0.0, GONE if is_known else "is not known here")
+        assert worker.advert is not None, "a worker in the directory has a current advert"
+        reason = why_not(worker.advert, needs)
+        return self._consider(peer, stated_speed(worker.advert), reason, needs, now)
+
+    def _choose_of_all(
+        self, pool: Pool, among: list[PeerId], needs: JobNeeds, now: float
+    ) -> Choice:
+        considered = [
+            self._consider(peer, pool.stated[peer], None, needs, now)
+            for peer in among
+            if self._directory.worker(peer) is not None
+        ]
+        peers = order(considered, self._rng)
+        untried = [each.peer for each in considered if each.reason is None and not each.results]
+        if untried and self._rng.random() < EXPLORED:
+            peers = _with_first(self._rng.choice(untried), peers)
+        room = MAX_CONSIDERED - len(considered)
+        unfit = [Candidate(peer, 0.0, reason) for peer, reason in list(pool.reasons.items())[:room]]
+        return Choice([*considered, *unfit], peers, len(pool.weights))
+
+    def _choose_of_many(self, pool: Pool, needs: JobNeeds, now: float) -> Choice:
+        drawn = pool.draw(DRAWN, self._rng, now)
+        if self._rng.random() < EXPLORED:
+            drawn = _with_first(pool.any(self._rng), drawn)
+        considered: list[Candidate] = []
+        for peer in drawn:
+            if self._directory.worker(peer) is None or peer not in pool.stated:
+                pool.exclude(peer)  # until the directory hears of it again
+                continue
+            candidate = self._consider(peer, pool.stated[peer], None, needs, now)
+            pool.weigh(peer, candidate.speed)
+            considered.append(candidate)
+        fitting = [each.peer for each in considered if each.reason is None]
+        return Choice(considered, fitting or order(considered, self._rng), len(pool.weights))
+
+    def _consider(
+        self,
+        peer: PeerId,
+        stated: float | None,
+        reason: str | None,
+        needs: JobNeeds,
+        now: float,
+    ) -> Candidate:
+        """Say how fast a peer is, by its advert and by what we saw; ``reason`` is why its advert
+        rules it out.
+        """
+        speed = stated or UNMEASURED_GFLOPS
+        basis = f"advert {stated:g} GFLOP/s" if stated else "not measured"
+        key = Key(peer, needs.model, needs.precision)
+        seen = self._observations.speed(key, speed, now)
+        results = 0
+        if seen is not None:
+            speed, basis, results = seen
+        left_alone = self._breakers.why_open((peer, needs.model), now)
+        is_last_resort = reason is None and left_alone is not None
+        return Candidate(peer, speed, reason or left_alone, basis, results, is_last_resort)
 
 
 def order(considered: Iterable[Candidate], rng: random.Random) -> list[PeerId]:
-    """Return the peers that will do, sampled without replacement, faster ones likely first."""
-    fitting = [candidate for candidate in considered if candidate.reason is None]
-    # Efraimidis and Spirakis: sorting by random() ** (1 / weight) is a weighted sample
-    drawn = [(rng.random() ** (1.0 / candidate.speed), candidate.peer) for candidate in fitting]
-    return [peer for _, peer in sorted(drawn, reverse=True)]
+    """Return the peers that will do, sampled without replacement, faster ones likely first; those
+    that are a last resort if there is no other.
+    """
+    listed = list(considered)
+    fitting = [candidate for candidate in listed if candidate.reason is None]
+    fitting = fitting or [candidate for candidate in listed if candidate.is_last_resort]
+    # Efraimidis and Spirakis: the first of many exponential clocks is a weighted draw
+    drawn = [(rng.expovariate(candidate.speed), candidate.peer) for candidate in fitting]
+    return [peer for _, peer in sorted(drawn)]
 
 
 def explain(
@@ -72,39 +189,11 @@ def explain(
     reasons = {candidate.peer: candidate.reason or "was not asked" for candidate in considered}
     for peer, refuse in (refusals or {}).items():
         reasons[peer] = f"{refuse.code} ({refuse.reason})"
-    told = "; ".join(f"{peer}: {reason}" for peer, reason in reasons.items())
-    return f"looked for {needs}; {told or 'no worker is known'}"
+    told = [f"{peer}: {reason}" for peer, reason in reasons.items()]
+    if len(told) > EXPLAINED:
+        told[EXPLAINED:] = [f"and {len(told) - EXPLAINED} more"]
+    return f"looked for {needs}; {'; '.join(told) or 'no worker is known'}"
 
 
-def _consider(entry: Entry, needs: JobNeeds) -> Candidate:
-    advert = entry.advert
-    assert advert is not None, "a worker in the directory has a current advert"
-    return Candidate(entry.peer_id, speed_of(advert), _why_not(advert, needs))
-
-
-def _why_not(advert: Advert, needs: JobNeeds) -> str | None:
-    offers = [offer for offer in advert.models if offer.name == needs.model]
-    if not offers and advert.hardware is None:
-        return "still measures its hardware: it offers its models in a few seconds"
-    if not offers:
-        return f"has no model {needs.model}"
-    of_kind = [offer for offer in offers if offer.kind == needs.kind]
-    if not of_kind:
-        return f"runs {needs.model} as {offers[0].kind}, not {needs.kind}"
-    if not any(_has_precision(offer, needs.precision) for offer in of_kind):
-        return f"runs {needs.model} in {', '.join(of_kind[0].precisions)} only"
-    return None
-
-
-def _has_precision(offer: ModelOffer, precision: str) -> bool:
-    return precision == AUTO or precision in offer.precisions
-
-
-def speed_of(advert: Advert) -> float:
-    """Return the measured speed that an advert states; nothing that it says makes it zero or
-    infinite.
-    """
-    stated = cast("object", advert.capabilities.get(SPEED))
-    if not isinstance(stated, (int, float)) or not 0 < stated < 1e9:
-        return UNMEASURED_GFLOPS
-    return float(stated)
+def _with_first(peer: PeerId, peers: list[PeerId]) -> list[PeerId]:
+    return [peer, *(other for other in peers if other != peer)]

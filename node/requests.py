@@ -24,6 +24,9 @@ class JobRequest:
     input: bytes
     items: int
     precision: str = "auto"
+    device: str | None = None
+    min_memory_mb: int | None = None
+    min_speed: float | None = None
     peer: str | None = None
     timeout_s: float = 600.0
     job_id: str | None = None
@@ -72,6 +75,9 @@ def query_of(job: JobRequest) -> dict[str, Any]:
         "items": job.items,
         "precision": job.precision,
         "timeout_s": job.timeout_s,
+        "device": job.device,
+        "min_memory_mb": job.min_memory_mb,
+        "min_speed": job.min_speed,
         "peer": job.peer,
         "job_id": job.job_id,
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeVarTuple
+from typing import Any, Final, TypeVarTuple
 
 import trio
 
@@ -29,6 +29,9 @@ Ts = TypeVarTuple("Ts")
 
 MessageHandler = Callable[[SessionLink, Any], None]
 LostHandler = Callable[[SessionLink], None]
+
+CROWDED_SESSIONS: Final = MAX_SESSIONS * 3 // 4  # with jobs: the rest is for offers under way
+SESSIONS_FULL: Final = "sessions-full"
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +85,14 @@ class Sessions:
     def open_count(self) -> int:
         """Return how many sessions are open."""
         return sum(len(links) for links in self._links.values())
+
+    def crowded(self) -> list[PeerId]:
+        """Return the peers with a session if most sessions have jobs, so that there is hardly room
+        for another; else nobody.
+        """
+        open_links = [link for links in self._links.values() for link in links if link.is_open]
+        busy = sum(bool(link.jobs) for link in open_links)
+        return [link.peer_id for link in open_links] if busy >= CROWDED_SESSIONS else []
 
     async def open(self, peer: PeerId) -> SessionLink:
         """Return the session with ``peer``, opening it if need be; raise ``TransportError``
@@ -179,7 +190,7 @@ class Sessions:
         idle = [link for link in links if not link.jobs and link.is_open]
         if not idle:
             raise TransportError(
-                f"all {MAX_SESSIONS} sessions have jobs", code="sessions-full", limit=MAX_SESSIONS
+                f"all {MAX_SESSIONS} sessions have jobs", code=SESSIONS_FULL, limit=MAX_SESSIONS
             )
         min(idle, key=lambda link: link.used_at).close("another session needs the room")
 

@@ -22,14 +22,14 @@ from node.explanation import Explanation
 from node.job import JobResult, JobSpec, Progress, check, failure_of, nobody
 from node.ledger import Ended, JobLedger, Stopwatch
 from node.link import SessionLink
-from node.placement import candidates, order
+from node.placement import Placement
 from node.salts import Salts
-from node.sessions import Sessions, why
+from node.sessions import SESSIONS_FULL, Sessions, why
 from node.submissions import other_specification
-from peer.directory import Directory
 from protocols.cid import CID
-from protocols.errors import CoveyError, Refused, TransportError
+from protocols.errors import CoveyError, PeerUnreachableError, Refused, TransportError
 from protocols.job import (
+    BUSY,
     Ack,
     Cancel,
     Chunk,
@@ -48,10 +48,12 @@ from protocols.keys import PeerId
 from protocols.limits import MAX_SUBMITTER_JOBS, PROGRESS_S
 from protocols.pieces import Outgoing
 from protocols.session import Effect, JobState, Late, Lost, Send, SendInput, Violation
+from protocols.signs import Sign
 from protocols.submitter_job import SubmitterJob
 
 ROLE: Final = "submitter"
 MAX_EXPLANATIONS: Final = 256  # people ask about the job that they have just seen
+SESSIONS_FULL_RETRY_MS: Final = 250  # a session is idle again once its job has its result
 HASH_ASIDE_BYTES: Final = 1 << 20  # a megabyte takes a millisecond to hash: more leaves the loop
 
 log = logging.getLogger(__name__)
@@ -102,13 +104,13 @@ class Submitter:
 
     def __init__(
         self,
-        directory: Directory,
+        placement: Placement,
         sessions: Sessions,
         ledger: JobLedger,
         salts: Salts,
         accepted: AcceptedJobs,
     ) -> None:
-        self._directory = directory
+        self._placement = placement
         self._sessions = sessions
         self._ledger = ledger
         self._salts = salts
@@ -140,8 +142,9 @@ class Submitter:
         check(spec)
         self._reserve(spec.job_id)
         try:
-            considered = candidates(self._directory, spec.needs)
-            peers = order(considered, self._ledger.effects.rng)
+            considered, peers, _ = self._placement.choose(
+                spec.needs, trio.current_time(), self._sessions.crowded()
+            )
             watch = self._ledger.stopwatch()
             began = watch.started_at, watch.start_us
             if not peers:
@@ -159,6 +162,8 @@ class Submitter:
                 is_named=spec.peer is not None,
                 last_fence=max(self._fences.pop(spec.job_id, 0), past.fence if past else 0),
             )
+            self._placement.retries.earn()
+            machine.may_retry = self._placement.retries.take
             explain = partial(Explanation.of, spec.needs, considered, machine, began)
             self._explainers[spec.job_id] = explain
             try:
@@ -241,6 +246,7 @@ class Submitter:
             input_cid=bytes(outgoing.cid),
             input_salt=salt,
             output_salt=self._salts.of_output(spec.job_id),
+            requirements=spec.requirements.facts(),
         )
         return terms, outgoing
 
@@ -383,7 +389,14 @@ class Submitter:
                     run.notes.append(effect)
                 case _:
                     raise AssertionError("the others are a worker's")
+        self._learn(run.machine)
         run.wake()
+
+    def _learn(self, machine: SubmitterJob) -> None:
+        """Tell placement what was noticed of workers."""
+        while machine.signs:
+            peer, sign = machine.signs.popleft()
+            self._placement.note(machine.terms, peer, sign, trio.current_time())
 
     def _send(self, run: _Run, effect: Send) -> None:
         link = run.links.get(effect.peer)
@@ -402,13 +415,27 @@ class Submitter:
         try:
             link = await self._sessions.open(effect.peer)
         except TransportError as error:
-            now = trio.current_time()
-            self._perform(run, machine.lost(effect.peer, why(error), now))
+            self._perform(run, self._unreached(machine, effect, error))
             return
         is_current = machine.state is JobState.OFFERED and machine.fence == effect.message.fence
         if is_current:
             self._bind(run, link)
             link.send(effect.message)
+
+    def _unreached(
+        self, machine: SubmitterJob, effect: Send, error: TransportError
+    ) -> list[Effect]:
+        """Take an offer that could not be sent as an answer: one that comes later if it is our own
+        sessions that have no room.
+        """
+        job_id, fence = effect.message.job_id, effect.message.fence
+        now = trio.current_time()
+        if error.code == SESSIONS_FULL:
+            busy = Refuse(job_id, fence, BUSY, error.message, SESSIONS_FULL_RETRY_MS)
+            return machine.receive(effect.peer, busy, now)
+        if isinstance(error, PeerUnreachableError):  # others say nothing about the peer
+            machine.signs.append((effect.peer, Sign.UNANSWERED))
+        return machine.lost(effect.peer, why(error), now)
 
     def _bind(self, run: _Run, link: SessionLink) -> None:
         run.links[link.peer_id] = link

@@ -7,9 +7,9 @@ heard of make room for new ones, and peers that we are connected to never do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -141,7 +141,20 @@ class Directory:
 
     def workers(self) -> list[Entry]:
         """Every peer that is a worker and says so in a current advert, ourselves included."""
-        return [e for e in self.with_role(WORKER) if e.advert and WORKER in e.advert.roles]
+        return [entry for entry in self if self.worker(entry.peer_id) is not None]
+
+    def worker(self, peer_id: PeerId) -> Entry | None:
+        """Return what is known of a peer, if it is a worker and says so in a current advert."""
+        entry = self._entries.get(peer_id)
+        advert = entry.advert if entry else None
+        is_worker = advert is not None and WORKER in advert.roles and WORKER in self.roles(peer_id)
+        return entry if is_worker else None
+
+    @property
+    def own_capabilities(self) -> Mapping[str, Any]:
+        """What our own advert says of this machine; nothing before it is measured."""
+        entry = self._entries.get(self.own)
+        return entry.advert.capabilities if entry and entry.advert else {}
 
     def met(self, peer_id: PeerId, membership: Membership, addresses: tuple[str, ...]) -> Entry:
         """Take in a peer whose hello was verified; it is connected from now on.

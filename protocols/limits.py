@@ -174,6 +174,18 @@ MAX_OUTCOME_BYTES: Final = 256 << 20  # of all kept outcomes of a worker; the ol
 MAX_ACCEPTED_JOBS: Final = (
     65_536  # that a retried job id finds; 300 bytes each, and a day of one job a second
 )
+MAX_OBSERVED: Final = 4_096  # pairs of a peer and a model that a submitter remembers; 0.2 KB each
+MAX_CONSIDERED: Final = 64  # candidates of one job; a round that widens past thirty is a full mesh
+MAX_POOLS: Final = 16  # kinds of jobs whose candidates are kept ready; 1 MB each at 10,000 peers
+OBSERVATION_FADE_S: Final = 600.0  # a laptop gets hot, or plugged in, within minutes
+RETRY_SHARE: Final = 0.1  # of the jobs: past it, retries make an overload worse
+RETRY_BURST: Final = 20.0  # what a busy hour may save up for a bad minute
+RETRY_FLOOR: Final = MAX_ATTEMPTS - 1  # a lone job may use all of its attempts
+RETRY_REGAIN_S: Final = 10.0  # for one retry of the floor: a quiet submitter always has some
+BREAKER_FAILURES: Final = 3  # in a row: one may be the job's own, three are the peer's
+BREAKER_OPEN_S_MIN: Final = 5.0  # a restart takes about as long
+BREAKER_OPEN_S_MAX: Final = 300.0  # a machine that was repaired is found again within minutes
+BREAKER_TRIAL_S: Final = OFFER_ANSWER_S + 3.0  # for the one job of a half-open breaker to tell
 MAX_SALTS: Final = 16_384  # (digest, salt) pairs remembered; 100 bytes each
 
 # Record core: journal, feeds and their exchange

@@ -8,6 +8,7 @@ import msgspec
 
 from node.errors import InputError
 from node.job import JobSpec
+from node.requirements import Requirements
 from protocols.job import JOB_ID_BYTES
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ class JobQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: str
     items: int
     precision: str = "auto"
+    device: str | None = None
+    min_memory_mb: int | None = None
+    min_speed: float | None = None
     peer: str | None = None
     timeout_s: float = 600.0
     job_id: str | None = None
@@ -47,6 +51,11 @@ async def job_of(request: Request, effects: Effects) -> JobSpec:
         items=query.items,
         budget_ms=int(query.timeout_s * 1_000),
         peer=query.peer,
+        requirements=Requirements(
+            device=query.device,
+            min_memory_mb=query.min_memory_mb,
+            min_speed=query.min_speed,
+        ),
     )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 PRECISIONS: Final = ("auto", "fp32", "bf16")
+DEVICES: Final = ("cpu", "cuda", "mps", "xpu")
 
 
 def input_options(command: F) -> F:
@@ -31,6 +32,15 @@ def input_options(command: F) -> F:
         click.option("--whole", is_flag=True, help="The input is one item, not one a line."),
         click.option(
             "--precision", type=click.Choice(PRECISIONS), default="auto", show_default=True
+        ),
+        click.option(
+            "--device", type=click.Choice(DEVICES), help="Only a peer that has such a device."
+        ),
+        click.option(
+            "--min-memory-mb", type=click.IntRange(min=1), help="Of the peer, or of the device."
+        ),
+        click.option(
+            "--min-speed", type=float, help="In measured GFLOP/s, as `covey peers` shows it."
         ),
         click.option("--peer", help="Only this peer may run it."),
         click.option("--job-id", help="32 hexadecimal digits; again with the same, it is one job."),

@@ -16,7 +16,16 @@ from importlib import import_module
 from tests.bench.figure import Figure
 from tests.bench.processes import ROOT
 
-SUBJECTS = ("connecting", "jobs", "embedding", "emitting", "merging", "daemon", "grouping")
+SUBJECTS = (
+    "connecting",
+    "jobs",
+    "embedding",
+    "emitting",
+    "merging",
+    "daemon",
+    "grouping",
+    "placement",
+)
 COLUMNS = ("figure", "value", "unit", "baseline", "baseline value", "ratio", "n", "spread")
 
 

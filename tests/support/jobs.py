@@ -11,6 +11,7 @@ import trio
 from node.accepted import AcceptedJobs
 from node.admission import Admission
 from node.ledger import JobLedger
+from node.placement import Placement
 from node.salts import Salts
 from node.sessions import Sessions
 from node.submit import JobSpec, Submitter
@@ -43,6 +44,7 @@ class JobNode:
     recorder: MemoryRecorder
     ledger: JobLedger
     sessions: Sessions
+    placement: Placement
     submitter: Submitter
     worker: Worker
     runners: FakeRunnerPool
@@ -106,6 +108,7 @@ class JobMesh:
         admission = Admission(directory, models, runners)
         journal = MemoryJournal()
         salts = Salts(journal, effects)
+        placement = Placement(directory, effects.rng)
         node = JobNode(
             key=key,
             membership=self.mesh.membership(key, *(roles or ("submitter", "worker"))),
@@ -115,7 +118,8 @@ class JobMesh:
             recorder=recorder,
             ledger=ledger,
             sessions=sessions,
-            submitter=Submitter(directory, sessions, ledger, salts, AcceptedJobs(journal)),
+            placement=placement,
+            submitter=Submitter(placement, sessions, ledger, salts, AcceptedJobs(journal)),
             worker=Worker(sessions, admission, models, runners, ledger),
             runners=runners,
             speed=speed,

@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -19,6 +19,7 @@ class Place:
     roles_of: tuple[str, ...] = ("submitter",)
     estimate: float | None = 1.0
     backlog: float = 0.0
+    own_capabilities: dict[str, object] = field(default_factory=dict)
 
     def roles(self, _peer: str) -> tuple[str, ...]:
         return self.roles_of
@@ -78,6 +79,21 @@ def test_what_would_never_run_here_is_refused_for_good(
     changes: dict[str, object], expected: str
 ) -> None:
     assert code(Place(), offer(**changes)) == expected
+
+
+def test_a_job_is_refused_whose_requirements_this_machine_does_not_meet() -> None:
+    place = Place(own_capabilities={"memory_gb": 8.0, "matmul_gflops": 90.0})
+
+    def reason(**requirements: object) -> str | None:
+        answer = decide(place, offer(requirements=requirements))
+        return answer.reason if isinstance(answer, Refuse) else None
+
+    assert reason(device="cpu", min_memory_mb=8_000, min_speed=90.0) is None
+    assert reason(device="cuda") == "has no cuda"
+    assert reason(min_memory_mb=9_000) == "has 8000 MB of memory, not 9000"
+    assert reason(min_speed=91) == "computes 90 GFLOP/s, not 91"
+    assert reason(colour="red", age=3) == "this worker does not know about: age, colour"
+    assert "not understood" in str(reason(min_speed="fast"))
 
 
 def test_only_submitters_may_offer() -> None:

@@ -5,15 +5,9 @@ import msgspec
 import pytest
 import trio
 
-from node.placement import (
-    UNMEASURED_GFLOPS,
-    Candidate,
-    JobNeeds,
-    candidates,
-    explain,
-    order,
-    speed_of,
-)
+from node.needs import JobNeeds, stated_speed
+from node.placement import Candidate, explain, order
+from node.requirements import Requirements
 from protocols.advert import sign_advert
 from protocols.job import Refuse
 from tests.support.jobs import MODEL, JobMesh
@@ -45,14 +39,19 @@ async def test_who_is_considered_and_why_not() -> None:
     await trio.lowlevel.checkpoint()
 
     def reason(needs: JobNeeds) -> str | None:
-        (candidate,) = candidates(submitter.directory, needs)
+        choice = submitter.placement.choose(needs, 0.0)
+        (candidate,) = choice.considered
+        assert choice.peers == ([] if candidate.reason else [worker.peer_id])
         return candidate.reason
 
-    assert candidates(submitter.directory, NEEDS) == [Candidate(worker.peer_id, 7.0)]
+    (candidate,) = submitter.placement.choose(NEEDS, 0.0).considered
+    assert candidate == Candidate(worker.peer_id, 7.0, basis="advert 7 GFLOP/s")
     assert reason(JobNeeds("embed", "other")) == "has no model other"
     assert reason(JobNeeds("generate", MODEL)) == "runs minilm as embed, not generate"
     assert reason(JobNeeds("embed", MODEL, "bf16")) is None
     assert reason(JobNeeds("embed", MODEL, "int4")) == "runs minilm in fp32, bf16 only"
+    needs = JobNeeds("embed", MODEL, requirements=Requirements(min_speed=8.0))
+    assert reason(needs) == "computes 7 GFLOP/s, not 8"
     assert reason(JobNeeds("embed", MODEL, peer="nobody")) == "is not known here"
     assert reason(JobNeeds("embed", MODEL, peer=submitter.peer_id)) == (
         "has no current advert as a worker"
@@ -66,7 +65,7 @@ async def test_a_worker_that_still_measures_says_so() -> None:
     advert = msgspec.structs.replace(worker.advert().advert, hardware=None, models=(), sequence=2)
     submitter.directory.learn(sign_advert(worker.key, advert, worker.membership))
 
-    (candidate,) = candidates(submitter.directory, NEEDS)
+    (candidate,) = submitter.placement.choose(NEEDS, 0.0).considered
 
     assert candidate.reason is not None
     assert "still measures" in candidate.reason
@@ -78,7 +77,7 @@ async def test_a_speed_that_is_none_counts_as_unmeasured(stated: object) -> None
     advert = mesh.add("worker").advert().advert
     advert.capabilities["matmul_gflops"] = stated
 
-    assert speed_of(advert) == UNMEASURED_GFLOPS
+    assert stated_speed(advert) is None
 
 
 def test_the_explanation_names_what_was_looked_for_and_each_reason() -> None:

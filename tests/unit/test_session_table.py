@@ -45,6 +45,7 @@ from protocols.session import (
     Stop,
     Violation,
 )
+from protocols.signs import Sign
 from protocols.submitter_job import SubmitterJob
 from protocols.worker_job import Granted, Load, Outcome, WorkerJob
 from protocols.worker_jobs import WorkerJobs
@@ -126,11 +127,12 @@ def running_job(*candidates: str) -> SubmitterJob:
     return job
 
 
-def test_two_candidates_get_an_offer_and_the_better_lease_is_accepted() -> None:
-    job = submitter("a", "b", "c")
+def test_three_candidates_get_an_offer_and_the_best_lease_is_accepted() -> None:
+    job = submitter("a", "b", "c", "d")
 
-    assert offered_to(job.start(0)) == ["a", "b"]
+    assert offered_to(job.start(0)) == ["a", "b", "c"]
     assert job.receive("a", lease(eta_ms=50), 0.1) == []
+    assert job.receive("c", refuse(code="unknown-model"), 0.1) == []
     assert job.receive("b", lease(eta_ms=20), 0.1) == [
         Send("b", Accept(JOB_ID, 1)),
         SendInput("b", 1),
@@ -152,10 +154,11 @@ def test_a_better_lease_is_waited_for_only_a_moment() -> None:
 
 
 def test_refusals_widen_the_round_and_a_job_that_all_refuse_fails() -> None:
-    job = submitter("a", "b", "c", "d", "e")
+    job = submitter(*"abxcde")
     job.start(0)
 
     assert job.receive("a", refuse(code="unknown-model"), 0) == []
+    assert job.receive("x", refuse(code="unknown-model"), 0) == []
     assert offered_to(job.receive("b", refuse(code="draining"), 0)) == ["c", "d", "e"]
     job.receive("c", refuse(code="unknown-model"), 0)
     job.lost("d", "no address answered", 0)
@@ -164,6 +167,7 @@ def test_refusals_widen_the_round_and_a_job_that_all_refuse_fails() -> None:
     assert job.state is JobState.FAILED
     assert {peer: r.code for peer, r in job.refusals.items()} == {
         "a": "unknown-model",
+        "x": "unknown-model",
         "b": "draining",
         "c": "unknown-model",
         "d": "unreachable",
@@ -604,3 +608,69 @@ def test_an_input_that_stops_coming_ends_the_lease() -> None:
 
     assert isinstance(answer, Refuse)
     assert answer.code == "lease-over"
+
+
+# What placement learns
+
+
+def test_what_became_of_each_worker_is_noted_once() -> None:
+    job = submitter("a", "b")
+    job.start(0)
+    job.receive("a", lease(), 0)
+    job.tick(LEASE_CHOICE_S)
+    job.lost("a", "gone", 1)
+    job.receive("b", lease(2), 2)
+    job.tick(2 + LEASE_TTL_S)
+    job.receive("a", lease(3), 20)
+    job.tick(20 + LEASE_CHOICE_S)
+    for message in results(3):
+        job.receive("a", message, 30)
+
+    assert list(job.signs) == [
+        ("a", Sign.ACCEPTED),
+        ("a", Sign.LOST),
+        ("b", Sign.ACCEPTED),
+        ("b", Sign.SILENT),
+        ("a", Sign.ACCEPTED),
+        ("a", Sign.DONE),
+    ]
+
+
+def test_an_offer_without_an_answer_is_noted_and_a_cancelled_attempt_blames_nobody() -> None:
+    job = submitter("a", "b")
+    job.start(0)
+    job.receive("a", lease(), OFFER_ANSWER_S - 0.1)
+    job.cancel()
+    silent = submitter("a")
+    silent.start(0)
+    silent.tick(OFFER_ANSWER_S)
+    running = running_job("a")
+    running.cancel()
+
+    assert list(job.signs) == []
+    assert list(silent.signs) == [("a", Sign.UNANSWERED)]
+    assert list(running.signs) == [("a", Sign.ACCEPTED), ("a", Sign.ENDED)]
+
+
+def test_a_job_that_its_worker_spoils_is_retried_only_within_the_budget() -> None:
+    lost, spoiled = running_job("a", "b"), running_job("a", "b")
+    for job in (lost, spoiled):
+        job.may_retry = lambda _now: False
+
+    lost.lost("a", "gone", 1)
+    spoiled.receive("a", failed(is_worker_fault=True), 1)
+
+    assert lost.state is JobState.OFFERED
+    assert spoiled.state is JobState.FAILED
+    assert spoiled.is_out_of_retries
+    assert spoiled.signs[-1] == ("a", Sign.FAULT)
+
+
+def test_the_last_worker_is_not_out_of_retries() -> None:
+    job = running_job("a")
+    job.may_retry = lambda _now: False
+
+    job.receive("a", failed(is_worker_fault=True), 1)
+
+    assert job.state is JobState.FAILED
+    assert not job.is_out_of_retries

@@ -8,7 +8,7 @@ import click
 
 from peer.cli import emit, json_option, printable, table
 
-COLUMNS = {"peer": "PEER", "speed": "SPEED", "answer": "WHAT BECAME OF IT"}
+COLUMNS = {"peer": "PEER", "speed": "SPEED", "basis": "FROM", "answer": "WHAT BECAME OF IT"}
 
 
 @click.command()

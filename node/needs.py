@@ -1,0 +1,55 @@
+"""What a job looks for in a worker, and whether an advert says that it is there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from node.requirements import NOTHING, SPEED, Requirements, number, why_unmet
+from protocols.advert import Advert, ModelOffer
+from protocols.keys import PeerId
+
+AUTO: Final = "auto"
+UNMEASURED_GFLOPS: Final = 1.0  # a slow core: unmeasured peers are tried, but seldom first
+SLOWEST_GFLOPS: Final = 1e-3  # so that no statement makes a division overflow
+
+
+@dataclass(frozen=True, slots=True)
+class JobNeeds:
+    """What a job looks for; ``peer`` is the only one that will do, if given."""
+
+    kind: str
+    model: str
+    precision: str = AUTO
+    peer: PeerId | None = None
+    requirements: Requirements = NOTHING
+
+    def __str__(self) -> str:
+        demands = f", {self.requirements}" if self.requirements != NOTHING else ""
+        where = f" at {self.peer}" if self.peer else ""
+        return f"kind {self.kind}, model {self.model}, precision {self.precision}{demands}{where}"
+
+
+def why_not(advert: Advert, needs: JobNeeds) -> str | None:
+    """Say why this worker will not do; None if it will, as far as its advert tells."""
+    offers = [offer for offer in advert.models if offer.name == needs.model]
+    if not offers and advert.hardware is None:
+        return "still measures its hardware: it offers its models in a few seconds"
+    if not offers:
+        return f"has no model {needs.model}"
+    of_kind = [offer for offer in offers if offer.kind == needs.kind]
+    if not of_kind:
+        return f"runs {needs.model} as {offers[0].kind}, not {needs.kind}"
+    if not any(_has_precision(offer, needs.precision) for offer in of_kind):
+        return f"runs {needs.model} in {', '.join(of_kind[0].precisions)} only"
+    return why_unmet(needs.requirements, advert.capabilities)
+
+
+def stated_speed(advert: Advert) -> float | None:
+    """Return the measured speed that an advert states, if it states one that can be."""
+    stated = number(advert.capabilities.get(SPEED))
+    return max(stated, SLOWEST_GFLOPS) if stated else None
+
+
+def _has_precision(offer: ModelOffer, precision: str) -> bool:
+    return precision == AUTO or precision in offer.precisions
