@@ -44,8 +44,9 @@ from peer.presence import Network, Presence
 from peer.recorder import Recorder
 from peer.revocations import Revocations
 from peer.service import running, settle_memory, wait_for_stop
+from protocols.errors import Refused
 from protocols.limits import DRAIN_S
-from protocols.membership import ADMITTER
+from protocols.membership import ADMITTER, SUBMITTER
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,22 @@ class Node:
     admitter: Admitter | None
     nursery: trio.Nursery
     """Where what a client asked for runs; it ends before everything else."""
+
+    def check_may_submit(self) -> None:
+        """Raise ``Refused`` where every worker would refuse a job of this node's, and say why."""
+        roles = self.identity.member.certificate.roles
+        if self.presence.gatekeeper.is_revoked:
+            raise Refused(
+                "this node was put out of the mesh",
+                code="revoked",
+                hint="join as a new peer: another COVEY_HOME, a new ticket",
+            )
+        if SUBMITTER not in roles:
+            raise Refused(
+                f"this node may not submit jobs: it is {', '.join(roles)}",
+                code="not-submitter",
+                hint="join again with a ticket of `covey ticket --role submitter`",
+            )
 
 
 def run(home: Home, environ: Mapping[str, str]) -> None:

@@ -43,6 +43,8 @@ def read_items(source: str, *, is_whole: bool) -> list[str]:
 
 def _read(source: str, name: str) -> bytes:
     try:
+        if source == "-" and sys.stdin is None:
+            raise InputError("stdin is closed", hint="give --input FILE, or something on stdin")
         if source == "-":
             content = sys.stdin.buffer.read(MAX_INPUT_BYTES + 1)
         else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 MAX_SOCKET_PATH_BYTES: Final = 107  # sun_path on Linux, less its terminator
 STOP_GRACE_S: Final = 2.0  # an open stream may not hold the daemon's stop longer than this
 CONNECT_TIMEOUT_S: Final = 10.0
+PATH: Final = re.compile(r"(/[A-Za-z0-9._:-]+)+")
 
 
 class DaemonDownError(CoveyError):
@@ -73,11 +75,25 @@ async def serve_http(
 
     async with trio.open_nursery() as nursery:
         try:
-            await nursery.start(serve_until_stop)
+            await _start(nursery, serve_until_stop, bind)
             task_status.started()
             await trio.sleep_forever()
         finally:
             stop.set()
+
+
+async def _start(nursery: trio.Nursery, service: Any, bind: str) -> None:
+    try:
+        await nursery.start(service)
+    except* OSError as group:
+        reason = group.exceptions[0]
+        while isinstance(reason, BaseExceptionGroup):
+            reason = reason.exceptions[0]
+        raise CoveyError(
+            f"can't listen on {bind}: {getattr(reason, 'strerror', None) or reason}",
+            code="listen",
+            hint="another program has that port, or the address is not of this machine",
+        ) from reason
 
 
 def _bind(path: Path) -> socket.socket:
@@ -198,6 +214,9 @@ class ControlClient:
     def _json(self, method: str, path: str, **arguments: Any) -> Any:
         import httpx
 
+        if not PATH.fullmatch(path):
+            name = path.rpartition("/")[2]
+            raise CoveyError(f"{name!r} names nothing", code="bad-input", hint="see --help")
         try:
             return self._checked(self._http.request(method, path, **arguments))
         except httpx.TransportError as error:

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 JOIN_FROM: Final = "/ip4/127.0.0.1/tcp/0"  # nobody needs to reach us while we join
 
 
-async def enrol(home: Home, ticket: str, effects: Effects) -> dict[str, Any]:
-    """Trade ``ticket`` for a certificate, kept durably in ``home``; return what ``who_am_i`` does.
+async def enrol(home: Home, ticket: str, effects: Effects, program: str) -> dict[str, Any]:
+    """Trade ``ticket`` for a certificate that ``program`` will use, kept durably in
+    ``home``; return what ``who_am_i`` does.
 
     Raises what ``Ticket.parse``, ``Identity`` and ``join`` raise.
     """
@@ -35,7 +36,7 @@ async def enrol(home: Home, ticket: str, effects: Effects) -> dict[str, Any]:
             )
         transport = open_transport(identity.key, [JOIN_FROM])
         async with running(transport.run):
-            membership = await join(transport, parsed, identity.key, effects)
+            membership = await join(transport, parsed, identity.key, effects, program)
         identity.save(membership)
     return who_am_i(home)
 

@@ -83,7 +83,7 @@ class Identity:
             raise IdentityError(
                 "this peer belongs to no mesh yet",
                 code="no-mesh",
-                hint="make one with `covey init`, or join one with a ticket",
+                hint="join one with a ticket, or make one on a node with `covey init`",
             )
         return self.membership
 

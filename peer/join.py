@@ -49,6 +49,7 @@ from protocols.membership import (
     AGGREGATOR,
     FILER,
     JOIN_PROTOCOL,
+    OBSERVER,
     Certificate,
     Membership,
     check_known_roles,
@@ -60,14 +61,16 @@ from protocols.transport import Stream, Transport
 log = logging.getLogger(__name__)
 
 DEFAULT_TTL_S: Final = 3_600
+NODE: Final = "node"  # a program; the other one is called as its role
 CLOSE_WAIT_S: Final = 2.0  # a peer that does not answer the close is left to the transport
 MAX_GUESSERS: Final = 4_096  # peers whose guesses are counted at once; the oldest is forgotten
 
 
 async def join(
-    transport: Transport, ticket: Ticket, key: SigningKey, effects: Effects
+    transport: Transport, ticket: Ticket, key: SigningKey, effects: Effects, program: str = ""
 ) -> Membership:
     """Trade ``ticket`` for a membership at its admitter; ``transport`` must run and be ``key``'s.
+    A ticket that is not for ``program`` (``NODE`` or ``AGGREGATOR``) is refused and stays good.
 
     May be repeated when the answer was lost: the admitter gives the same certificate. Raises
     ``Refused`` with the admitter's reason and hint, ``PeerUnreachableError``, another
@@ -77,7 +80,7 @@ async def join(
         raise _refusal("ticket-expired", "the ticket has expired")
     await transport.dial(ticket.admitter, list(ticket.addresses))
     try:
-        request = JoinRequest(ticket.mesh, ticket.secret)
+        request = JoinRequest(ticket.mesh, ticket.secret, program)
         answer = await ask(transport, ticket.admitter, request)
     finally:
         # The connection knows us as a stranger; the daemon's first hello wants a fresh one.
@@ -295,15 +298,21 @@ class Admitter:
             return grant.certificate
         if now_us > grant.issued.expires_us:
             raise _refusal("ticket-expired", "the ticket has expired")
+        _check_program(request.program, grant.issued.roles)
         certificate = self._issue(peer_id, grant.issued.roles)
         self._book.use(digest, certificate)
         log.info("member admitted", extra={"peer": peer_id, "roles": certificate.roles})
         return certificate
 
     def _issue(self, peer_id: PeerId, roles: tuple[str, ...]) -> Certificate:
-        if AGGREGATOR in roles and self._root is not None and not self._book.has_filer:
+        if AGGREGATOR in roles and self._root is not None and not self._has_filer():
             roles = (*roles, FILER)
         return self._sign(public_key_of(peer_id), roles)
+
+    def _has_filer(self) -> bool:
+        """Whether a ticket of ours made a filer that still is a member."""
+        issuer = self._identity.member.certificate
+        return any(not self._revocations.holds(filer, issuer) for filer in self._book.filers())
 
     def _sign(
         self, peer: bytes, roles: tuple[str, ...], limits: dict[str, int] | None = None
@@ -356,3 +365,19 @@ def _wire(refusal: Refused) -> JoinRefusal:
     return JoinRefusal(
         refusal.code, refusal.message, refusal.hint or "", refusal.retry_after_ms or 0
     )
+
+
+def _check_program(program: str, roles: tuple[str, ...]) -> None:
+    """Refuse a ticket whose roles the program that asks could not fill, before it is used up."""
+    if program == NODE and AGGREGATOR in roles:
+        raise Refused(
+            "this ticket is for an aggregator",
+            code="ticket-program",
+            hint="the ticket is still good: covey-aggregator join",
+        )
+    if program == AGGREGATOR and not {AGGREGATOR, OBSERVER} & set(roles):
+        raise Refused(
+            "this ticket is for a node",
+            code="ticket-program",
+            hint="the ticket is still good: covey join",
+        )

@@ -58,10 +58,10 @@ class TicketBook:
         self._forget_old(now_us)
         self._rewrite()
 
-    @property
-    def has_filer(self) -> bool:
-        """Whether a ticket made some peer the mesh's filer."""
-        return any(_is_filer(grant) for grant in self._grants.values())
+    def filers(self) -> list[Certificate]:
+        """Return the certificates with which tickets made peers the mesh's filer."""
+        found = (grant.certificate for grant in self._grants.values() if _is_filer(grant))
+        return [certificate for certificate in found if certificate is not None]
 
     def get(self, digest: bytes) -> Grant | None:
         """Return the ticket whose secret has this digest."""

@@ -24,10 +24,13 @@ CertificateBytes = Annotated[bytes, Meta(max_length=MAX_CERTIFICATE_BYTES)]
 
 
 class JoinRequest(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """The joiner asks for membership of ``mesh`` and shows a ticket's secret."""
+    """The joiner asks for membership of ``mesh``, shows a ticket's secret, and says which program
+    will use the certificate: ``node`` or ``aggregator``; empty from those who do not say.
+    """
 
     mesh: Key
     secret: Secret
+    program: Text = ""
 
 
 class JoinReply(msgspec.Struct, frozen=True, array_like=True, tag=2):

@@ -25,7 +25,7 @@ def join(ticket: str, as_json: bool) -> None:
     from peer.effects import system_effects
     from peer.enrol import enrol
 
-    answer = trio.run(enrol, home(), ticket, system_effects())
+    answer = trio.run(enrol, home(), ticket, system_effects(), "aggregator")
     emit(
         answer,
         as_json,

@@ -69,7 +69,7 @@ class ControlApi:
             Route("/revoke", self.revoke, methods=["POST"]),
             Route("/leave", self.leave, methods=["POST"]),
             Route("/run", self.run, methods=["POST"]),
-            *JobsApi(self._node.carrier, self._node.effects).routes(),
+            *JobsApi(self._node).routes(),
             Route("/models/refresh", self.refresh_models, methods=["POST"]),
             Route("/records", self.read("/records")),
             Route("/records/{cid}", self.read("/records/{cid}")),
@@ -164,7 +164,7 @@ class ControlApi:
         """Submit a job; answer its progress, its output in pieces, then its result, as JSON
         lines.
         """
-        spec = await job_of(request, self._node.effects)
+        spec = await job_of(request, self._node)
         return StreamingResponse(json_lines(self._job(spec)), media_type="application/x-ndjson")
 
     async def _job(self, spec: JobSpec) -> AsyncIterator[Any]:

@@ -22,9 +22,8 @@ from protocols.limits import PROGRESS_S
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from node.carrier import Carrier
+    from node.daemon import Node
     from node.kept_jobs import JobEnd, KeptJob, KeptJobs
-    from peer.effects import Effects
 
 OUTPUT_LINE_BYTES: Final = (
     192 << 10
@@ -35,9 +34,9 @@ MAX_LISTED: Final = 10_000
 class JobsApi:
     """The handlers over one node's carrier."""
 
-    def __init__(self, carrier: Carrier, effects: Effects) -> None:
-        self._carrier = carrier
-        self._effects = effects
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._carrier = node.carrier
 
     def routes(self) -> list[Route]:
         """Return the routes."""
@@ -53,7 +52,7 @@ class JobsApi:
 
     async def submit(self, request: Request) -> JSONResponse:
         """Promise to do a job: job and input are durable when this answers."""
-        spec = await job_of(request, self._effects)
+        spec = await job_of(request, self._node)
         check(spec)
         is_new = await self._carrier.submit(spec)
         return JSONResponse({"job_id": spec.job_id.hex(), "is_new": is_new})

@@ -14,7 +14,7 @@ from protocols.job import JOB_ID_BYTES
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from peer.effects import Effects
+    from node.daemon import Node
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -37,13 +37,16 @@ class JobQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Chosen by the client: submitted again with it, a job is attached to and not done twice."""
 
 
-async def job_of(request: Request, effects: Effects) -> JobSpec:
-    """Return the job that a request asks for; raises ``InputError``."""
+async def job_of(request: Request, node: Node) -> JobSpec:
+    """Return the job that a request asks for; raises ``InputError``, and ``Refused`` where this
+    node may not submit any.
+    """
+    node.check_may_submit()
     query = parse(dict(request.query_params), JobQuery)
     if not 0 < query.timeout_s <= MAX_TIMEOUT_S:
         raise InputError(f"the timeout must lie between 0 and {MAX_TIMEOUT_S:.0f} seconds")
     return JobSpec(
-        job_id=parse_job_id(query.job_id) if query.job_id else effects.token(JOB_ID_BYTES),
+        job_id=parse_job_id(query.job_id) if query.job_id else node.effects.token(JOB_ID_BYTES),
         kind=query.kind,
         model=query.model,
         precision=query.precision,

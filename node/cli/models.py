@@ -49,7 +49,13 @@ def list_models(as_json: bool) -> None:
 @click.option(
     "--path", type=click.Path(path_type=Path), help="A model's folder; default: NAME is packaged."
 )
-@click.option("--kind", default="embed", show_default=True, help="What a model of a folder is for.")
+@click.option(
+    "--kind",
+    type=click.Choice(["embed"]),
+    default="embed",
+    show_default=True,
+    help="What the model of a folder is for.",
+)
 @json_option
 def add(name: str, path: Path | None, kind: str, as_json: bool) -> None:
     """Copy a model into this node's models, pinned by digest.
@@ -63,7 +69,7 @@ def add(name: str, path: Path | None, kind: str, as_json: bool) -> None:
     home().create()
     store = ModelStore(home().models)
     model = store.add(name) if path is None else store.add_path(path, name=name, kind=kind)
-    _tell_daemon()
+    _tell_daemon("the running node advertises it")
     emit(_row(model), as_json, lambda row: f"{row['name']} ({row['size_mb']} MB) {row['cid']}")
 
 
@@ -80,18 +86,18 @@ def remove(name: str, as_json: bool) -> None:
     from node.models import ModelStore
 
     ModelStore(home().models).remove(name)
-    _tell_daemon()
+    _tell_daemon("the running node offers it no more")
     emit({"removed": name}, as_json, lambda _: f"{name} is gone")
 
 
-def _tell_daemon() -> None:
+def _tell_daemon(what_it_does: str) -> None:
     """Let a running node advertise what it now has; without one there is nobody to tell."""
     from node.cli.connection import connect
     from peer.control import DaemonDownError
 
     with suppress(DaemonDownError), connect() as client:
         client.post("/models/refresh")
-        note("the running node advertises it")
+        note(what_it_does)
 
 
 def _row(model: InstalledModel) -> dict[str, Any]:

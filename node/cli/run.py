@@ -52,8 +52,12 @@ def input_options(command: F) -> F:
 
 def output_option(command: F) -> F:
     """Add where a result goes."""
-    told = "Write the result here; NumPy when it ends in .npy."
-    return click.option("--output", "target", help=told)(command)
+    told = "Write the result here, NumPy when it ends in .npy; - or nothing: print it."
+    return click.option("--output", "target", callback=_file_or_none, help=told)(command)
+
+
+def _file_or_none(_context: object, _option: object, value: str | None) -> str | None:
+    return None if value == "-" else value
 
 
 @click.command("run")

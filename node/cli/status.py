@@ -25,7 +25,7 @@ def status(as_json: bool) -> None:
 
 def _render(answer: dict[str, Any]) -> str:
     shown = {**answer, "runners": [_runner(each) for each in answer["runners"]]}
-    return "\n".join(f"{key.replace('_', ' '):<16}{_value(value)}" for key, value in shown.items())
+    return "\n".join(f"{key.replace('_', ' '):<18}{_value(value)}" for key, value in shown.items())
 
 
 def _runner(runner: dict[str, Any]) -> str:

@@ -170,6 +170,7 @@ INPUTS = [
     Case("no place for output", (*RUN, "--output", "/no/such/file"), "cannot be written: No such"),
     Case("output in a folder's place", (*RUN, "--output", "/"), "cannot be written: Is a dir"),
     Case("unknown record", ("records", "show", "nonsense"), "is not a CID", "begins with baf"),
+    Case("empty record name", ("records", "show", ""), "names nothing", "--help"),
     Case("no rows", ("records", "list", "--limit", "0"), "a number from 1 to"),
     Case("unknown model to add", ("models", "add", "no-such"), "not in the catalogue", "--path"),
     Case("no model to remove", ("models", "remove", "no-such"), "is not installed here"),
@@ -275,6 +276,44 @@ def test_a_port_in_use(world: World) -> None:
     refused(
         machine, "up", says=f"can't listen on /ip4/127.0.0.1/tcp/{machine.port}", hint="another"
     )
+
+
+def test_a_port_of_metrics_in_use(world: World) -> None:
+    machine = world.machine("metrics", "covey-aggregator")
+    machine.run("join", a_ticket(world, "aggregator"))
+    machine.options |= {
+        "COVEY_METRICS_PORT": str(world.submitter.port),
+        "COVEY_LOG_LEVEL": "error",
+    }
+
+    refused(machine, "up", says=f"can't listen on 127.0.0.1:{world.submitter.port}", hint="port")
+
+
+def test_a_ticket_for_the_other_program(world: World) -> None:
+    node = world.machine("no-node")
+    aggregator = world.machine("no-aggregator", "covey-aggregator")
+
+    refused(node, "join", a_ticket(world, "aggregator"), says="is for an aggregator", hint="still")
+    refused(aggregator, "join", a_ticket(world, "worker"), says="is for a node", hint="still good")
+
+
+def test_a_node_that_may_not_submit(world: World) -> None:
+    machine = world.machine("observer")
+    machine.run("join", a_ticket(world, "observer"))
+    with stopping(machine):
+        machine.up()
+        refused(machine, *RUN, says="may not submit jobs", hint="--role submitter", stdin=SENTENCE)
+
+
+def test_a_closed_stdin(world: World) -> None:
+    machine = world.submitter
+    command = f"exec {BIN / 'covey'} {' '.join(RUN)} <&-"
+    done = subprocess.run(
+        ["sh", "-c", command], env=machine.environment, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 1
+    explains(machine, done.stderr, "stdin is closed", "--input")
 
 
 def test_a_state_directory_in_use(world: World) -> None:
@@ -513,6 +552,10 @@ def test_every_sentence_stands_in_the_documents() -> None:
         has expired
         used by another peer
         issued no such ticket
+        is for an aggregator
+        may not submit jobs
+        stdin is closed
+        names nothing
         admits to another mesh
         not a valid ticket
         can't listen on

@@ -59,10 +59,10 @@ class Door:
         await self.nursery.start(transport.run)
         return transport
 
-    async def join(self, ticket: Ticket, key: SigningKey) -> Membership:
+    async def join(self, ticket: Ticket, key: SigningKey, program: str = "") -> Membership:
         transport = await self.visitor(key)
         try:
-            return await join(transport, ticket, key, effects_of(clock=self.clock))
+            return await join(transport, ticket, key, effects_of(clock=self.clock), program)
         finally:
             assert transport.connected() == set()
 
@@ -205,6 +205,40 @@ async def test_after_a_minute_a_peer_may_try_again(autojump_clock: MockClock, tm
         await trio.sleep(TICKET_GUESS_WINDOW_S + 1)
 
         assert await mesh.join(ticket, key_of(1))
+
+
+@pytest.mark.parametrize(
+    ("role", "wrong", "right"),
+    [("aggregator", "node", "aggregator"), ("worker", "aggregator", "node")],
+)
+async def test_a_ticket_for_the_other_program_is_refused_and_stays_good(
+    autojump_clock: MockClock, tmp_path: Path, role: str, wrong: str, right: str
+):
+    async with door(tmp_path) as mesh:
+        ticket = mesh.ticket(role)
+        with pytest.raises(Refused) as refused:
+            await mesh.join(ticket, key_of(1), wrong)
+
+        membership = await mesh.join(ticket, key_of(2), right)
+
+    assert refused.value.code == "ticket-program"
+    assert role in membership.roles
+    assert ("filer" in membership.roles) == (role == "aggregator")
+
+
+async def test_when_the_filer_was_revoked_the_next_aggregator_becomes_it(
+    autojump_clock: MockClock, tmp_path: Path
+):
+    async with door(tmp_path) as mesh:
+        lost = await mesh.join(mesh.ticket("aggregator"), key_of(1))
+        other = await mesh.join(mesh.ticket("aggregator"), key_of(2))
+        mesh.admitter._revocations.revoke(key_of(1).peer_id)
+
+        heir = await mesh.join(mesh.ticket("aggregator"), key_of(2))
+        third = await mesh.join(mesh.ticket("aggregator"), key_of(3))
+
+    assert [m.roles for m in (lost, other)] == [("aggregator", "filer"), ("aggregator",)]
+    assert [m.roles for m in (heir, third)] == [("aggregator", "filer"), ("aggregator",)]
 
 
 async def test_the_first_aggregator_becomes_the_filer_and_the_second_does_not(

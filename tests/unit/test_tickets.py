@@ -78,12 +78,12 @@ def test_old_tickets_are_forgotten_at_the_next_start(tmp_path: Path):
 def test_the_ticket_that_made_the_filer_is_never_forgotten(tmp_path: Path):
     tickets = book(tmp_path)
     tickets.add(TICKET, NOW_US)
-    assert not tickets.has_filer
+    assert tickets.filers() == []
 
     tickets.use(TICKET.digest, certificate("aggregator", "filer"))
 
-    assert tickets.has_filer
-    assert book(tmp_path, LATER_US).has_filer
+    assert tickets.filers()
+    assert book(tmp_path, LATER_US).filers()
 
 
 def test_the_book_never_holds_a_secret_that_it_was_not_given(tmp_path: Path):
