@@ -72,6 +72,12 @@ class Desk:
         Raises ``TrackerError`` of the first tracker that fails, and ``CoveyError`` where there is
         nothing to read back.
         """
+        if not self._recorder.feeds.is_signing:
+            raise CoveyError(
+                "another aggregator runs with the same identity, so this one files nothing",
+                code="duplicate-instance",
+                hint="stop one of the two, then start this one again",
+            )
         if not self._filers:
             raise CoveyError(
                 "this aggregator does not file issues",
@@ -95,6 +101,8 @@ class Desk:
         read_back_at_s = trio.current_time()
         while True:
             changed = self._intake.changed
+            if not self._recorder.feeds.is_signing:
+                await trio.sleep_forever()  # another instance of our key lives: it would file, too
             try:
                 if trio.current_time() >= read_back_at_s:
                     read_back_at_s = trio.current_time() + READ_BACK_INTERVAL_S

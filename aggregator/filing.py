@@ -35,6 +35,7 @@ from aggregator.trackers import (
     DraftRefusedError,
     Issue,
     IssueGoneError,
+    Seen,
     Tracker,
     TrackerError,
     TrackerLaterError,
@@ -80,7 +81,9 @@ class Filer:
         self._lock = trio.Lock()
         self._resume_at_s = -math.inf
         statements = [each for each in history if getattr(each, "tracker", None) == tracker.name]
-        self._filed = {each.group: each for each in statements if isinstance(each, Filed)}
+        filed = [each for each in statements if isinstance(each, Filed)]
+        filed.sort(key=lambda each: -each.number)  # of two numbers the lower one goes on
+        self._filed = {each.group: each for each in filed}
         # A create that was under way when the last process died may still take effect.
         self._unsettled: dict[str, float | None] = {
             each.group: None
@@ -136,12 +139,19 @@ class Filer:
             try:
                 seen = await self._tracker.survey()
                 for late, filed in late_duplicates(seen, self._filed.values()):
-                    await self._tracker.update(late.issue.number, duplicate_of(filed))
-                    log.info("duplicate closed", extra={"number": late.issue.number})
+                    await self._settle_duplicate(late, filed)
             except TrackerError as error:
                 self._rest(error)
                 raise
         return rulings(seen, groups, self.tracker)
+
+    async def _settle_duplicate(self, late: Seen, filed: Filed) -> None:
+        """Let the lower number go on, so that two filers who meet never close both."""
+        if late.issue.number < filed.number:
+            await self._keep(filed.group, late.issue)
+            return
+        await self._tracker.update(late.issue.number, duplicate_of(filed))
+        log.info("duplicate closed", extra={"number": late.issue.number})
 
     def _rest(self, error: TrackerError) -> None:
         """Leave the tracker alone for as long as its error says."""
@@ -211,7 +221,7 @@ class Filer:
         )
         await self._record(filed)
         self._filed[group_id] = filed
-        del self._unsettled[group_id]
+        self._unsettled.pop(group_id, None)
         if not _is_umbrella(group_id):
             self._created_us.append(filed.time_us)
         extra = {"group": group_id, "tracker": self.tracker, "number": issue.number}
@@ -264,7 +274,8 @@ class Filer:
         """Make the issue say the draft: at once if it opens or closes, else at most hourly."""
         now_s = trio.current_time()
         shown = self._shown.setdefault(group_id, _Shown(None, now_s))
-        is_turn = shown.draft is not None and shown.draft.is_open != draft.is_open
+        # What an issue says is not known to a new process: it looks, once.
+        is_turn = shown.draft is None or shown.draft.is_open != draft.is_open
         if shown.draft == draft or not (is_turn or now_s - shown.at_s >= UPDATE_INTERVAL_S):
             return
         try:

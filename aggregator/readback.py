@@ -60,7 +60,7 @@ def _action(seen: Seen, group: Group, closings: str) -> Action | None:
 
 def late_duplicates(seen: Iterable[Seen], known: Iterable[Filed]) -> list[tuple[Seen, Filed]]:
     """Return each open issue that nobody filed, with the one of the same marker that was filed: a
-    create that was given up for lost took effect at last.
+    create that was given up for lost took effect at last, or another filer made it.
     """
     filed = {marker_of(each.group): each for each in known}
     numbers = {each.number for each in filed.values()}

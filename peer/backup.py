@@ -8,6 +8,7 @@ machines with one identity would be two instances of one peer.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -205,14 +206,21 @@ def _create(target: Path, content: bytes) -> None:
             hint="a backup never replaces a file: choose another name",
         ) from error
     except OSError as error:
+        with suppress(OSError):
+            target.unlink(missing_ok=True)  # a torn one looks like a backup, until it is needed
         raise BackupError(
             f"{target} cannot be written: {error.strerror}", code="unwritable", hint="check it"
         ) from error
 
 
+def _whole_lines(content: bytes) -> list[bytes]:
+    """Return the lines of a book, but for a last one that a crash or a copy tore."""
+    return [line for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
+
+
 def _add_tickets(path: Path, lines: bytes) -> None:
     """Add the book's lines that are not there yet: a ticket used at either place stays used."""
-    known = _content(path).splitlines(keepends=True)
-    news = [line for line in lines.splitlines(keepends=True) if line not in set(known)]
+    known, shown = _whole_lines(_content(path)), _whole_lines(lines)
+    news = [line for line in shown if line not in set(known)]
     if news:
         write_durably(path, b"".join([*known, *news]))

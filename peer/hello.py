@@ -53,7 +53,7 @@ from protocols.limits import (
     STRANGER_GRACE_S,
     STRANGER_PERIOD_S,
 )
-from protocols.membership import HELLO_PROTOCOL, Certificate, Membership
+from protocols.membership import HELLO_PROTOCOL, WRONG_MESH, Certificate, Membership
 from protocols.transport import Stream, Transport
 
 log = logging.getLogger(__name__)
@@ -221,7 +221,8 @@ class Greeter:
     def _check(self, peer_id: PeerId, introduction: Introduction) -> Membership:
         """Verify a peer by the newest revocations that either side knows."""
         mesh, now_us = self._directory.mesh, self._effects.now_us()
-        self._learn_revocations(introduction.revocations)
+        if introduction.mesh == mesh:
+            self._learn_revocations(introduction.revocations)
         self._check_clock(peer_id, introduction)
         membership = check_introduction(introduction, mesh, peer_id, now_us)
         self._directory.revocations.check(membership.certificate, membership.issuer_certificate)
@@ -277,7 +278,8 @@ class Greeter:
             code=error.code,
             reason=error.message[:MAX_TEXT_CHARS],
             hint=error.hint or "",
-            revocations=self._directory.revocations.encoded,
+            # A stranger to the mesh learns nothing of it.
+            revocations=None if error.code == WRONG_MESH else self._directory.revocations.encoded,
             time_us=self._effects.now_us(),
             yours=self._advert_of(peer_id) if error.code == ANOTHER_INSTANCE else None,
         )

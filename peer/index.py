@@ -163,9 +163,11 @@ class Index(Generic[S]):
         if self._store is None:
             store = self._open_store(self._path)
             last = store.last()
-            if last is not None and not self._is_here(last):
+            is_ahead = store.mark() > self._journal.size
+            if is_ahead or (last is not None and not self._is_here(last)):
                 with closing(store):
-                    gone_from = min(last.place, self._journal.opened_at)
+                    place = last.place if last is not None else 0
+                    gone_from = min(place, self._journal.opened_at)
                     self.lost = store.lost(gone_from, store.mark())
                 raise IndexDamagedError("the index followed entries that the journal lacks")
             self._store = store

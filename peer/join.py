@@ -8,10 +8,12 @@ certificate.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Final
 
 import trio
 
+from peer.durable import NotWrittenError
 from peer.effects import Effects
 from peer.identity import Identity, load_root_key
 from peer.revocations import Revocations
@@ -138,6 +140,8 @@ class Admitter:
         self._effects = effects
         self._root = root
         self._guesses: dict[PeerId, list[float]] = {}
+        self._parting: dict[PeerId, Callable[[], None]] = {}
+        """Who was told that it is out, and what makes it so for us and our neighbours."""
 
     def serve(self, transport: Transport) -> None:
         """Answer ``/covey/join/1`` from now on."""
@@ -211,9 +215,8 @@ class Admitter:
         except (TransportError, RemoteProtocolError, trio.TooSlowError) as error:
             log.info("join failed", extra={"peer": stream.peer_id, "why": str(error)})
         finally:
-            if isinstance(answer, LeaveReply) and answer.is_void:
-                # Only now: it ends the connection that the answer took.
-                self._revocations.revoke(stream.peer_id, self._effects.now_us())
+            if enforce := self._parting.pop(stream.peer_id, None):
+                enforce()  # only now: it ends the connection that the answer took
 
     def _respond(self, peer_id: PeerId, request: JoinMessage) -> JoinAnswer:
         """Return the answer to a request; raise ``Refused`` with the reason if it is no."""
@@ -254,6 +257,14 @@ class Admitter:
         """
         member = self._member_in(peer_id, request)
         is_void = self._root is not None and ADMITTER not in member.roles
+        if is_void:
+            try:
+                enforce = self._revocations.revoke_soon(peer_id, self._effects.now_us())
+            except NotWrittenError as error:  # then nobody else will hear that it left
+                log.error("leaving not on disk", extra={"reason": error.message})
+                is_void = False
+            else:
+                self._parting[peer_id] = enforce
         log.info("member left", extra={"peer": peer_id, "is_void": is_void})
         return LeaveReply(is_void)
 
@@ -305,14 +316,15 @@ class Admitter:
         return certificate
 
     def _issue(self, peer_id: PeerId, roles: tuple[str, ...]) -> Certificate:
-        if AGGREGATOR in roles and self._root is not None and not self._has_filer():
+        if AGGREGATOR in roles and self._root is not None and not self._has_filer(but=peer_id):
             roles = (*roles, FILER)
         return self._sign(public_key_of(peer_id), roles)
 
-    def _has_filer(self) -> bool:
-        """Whether a ticket of ours made a filer that still is a member."""
+    def _has_filer(self, but: PeerId) -> bool:
+        """Whether a ticket of ours made another peer a filer that was not put out since."""
         issuer = self._identity.member.certificate
-        return any(not self._revocations.holds(filer, issuer) for filer in self._book.filers())
+        others = [filer for filer in self._book.filers() if filer.peer_id != but]
+        return any(not self._revocations.holds(filer, issuer) for filer in others)
 
     def _sign(
         self, peer: bytes, roles: tuple[str, ...], limits: dict[str, int] | None = None

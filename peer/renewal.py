@@ -14,7 +14,7 @@ import trio
 from peer.directory import Directory, Entry
 from peer.durable import NotWrittenError
 from peer.effects import Effects
-from peer.identity import Identity, load_root_key
+from peer.identity import Identity, IdentityError, load_root_key
 from peer.join import ask
 from protocols.errors import Refused, RemoteProtocolError, TransportError
 from protocols.join import RenewRequest, renewed
@@ -60,8 +60,8 @@ class Renewer:
         """
         try:
             return await self._renew()
-        except NotWrittenError as error:  # there is half its life left to make room on the disk
-            log.error("certificate not saved", extra={"reason": error.message})
+        except (NotWrittenError, IdentityError) as error:  # there is half its life left to mend it
+            log.error("certificate not renewed", extra={"why": error.message, "hint": error.hint})
             return False
 
     async def _renew(self) -> bool:

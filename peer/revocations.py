@@ -15,7 +15,7 @@ from peer.identity import Identity, load_root_key
 from protocols.errors import CoveyError, LocalProtocolError, RemoteProtocolError
 from protocols.keys import PeerId, SigningKey, peer_id_of, public_key_of
 from protocols.membership import Certificate
-from protocols.revocation import FOREVER_US, Barred, RevocationList, merged, signed_list
+from protocols.revocation import FOREVER_US, Barred, RevocationList, current, merged, signed_list
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +97,10 @@ class Revocations:
         if shown.version > self.version:
             return True
         # Two holders of the root key may have signed one version each: both must be heard.
+        # What has expired is no news: an old list would make us sign anew each time it is shown.
         ours = self._current.moments if self._current else {}
-        return self._root is not None and merged(ours, shown.moments) != ours
+        theirs = current(shown.moments, self._effects.now_us())
+        return self._root is not None and merged(ours, theirs) != ours
 
     def learn(self, encoded: bytes) -> bool:
         """Take in a list that somebody shows, durably; tell whether ours changed.
@@ -129,14 +131,30 @@ class Revocations:
                 code="no-root-key",
                 hint="run `covey revoke` where `covey init` or `covey mesh restore` was run",
             )
-        ours = self._current.moments if self._current else {}
-        wanted = merged(ours, {public_key_of(peer_id): until_us})
-        if wanted == ours:
+        known = self._voiding(self._root, public_key_of(peer_id), until_us)
+        if known is None:
             return False
-        known = signed_list(self._root, wanted, self.version + 1, self._effects.now_us())
         self._save(known.encode())
         self._take(known)
         return True
+
+    def revoke_soon(self, peer_id: PeerId, until_us: int) -> Callable[[], None]:
+        """Void the certificates of a peer, durably, and return what puts that into force: it ends
+        the connection over which the peer has yet to be answered. Raises as ``revoke`` does.
+        """
+        assert self._root is not None, "only the holder of the root key is asked"
+        known = self._voiding(self._root, public_key_of(peer_id), until_us)
+        if known is None:
+            return lambda: None
+        self._save(known.encode())
+        return lambda: self._take(known)
+
+    def _voiding(self, root: SigningKey, peer: bytes, until_us: int) -> RevocationList | None:
+        ours = self._current.moments if self._current else {}
+        wanted = merged(ours, {peer: until_us})
+        if wanted == ours:
+            return None
+        return signed_list(root, wanted, self.version + 1, self._effects.now_us())
 
     def _reconciled(self, shown: RevocationList) -> RevocationList:
         """What to hold after seeing ``shown``: with the root key, everything that either says."""

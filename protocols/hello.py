@@ -24,7 +24,15 @@ from protocols.advert import InstanceId
 from protocols.errors import Refused, RemoteProtocolError
 from protocols.keys import PeerId
 from protocols.limits import HELLO_PAGE_BYTES, MAX_ADVERT_BYTES, MAX_REVOCATIONS_BYTES
-from protocols.membership import Addresses, Certificate, Key, Membership, TimeUs, verify_chain
+from protocols.membership import (
+    WRONG_MESH,
+    Addresses,
+    Certificate,
+    Key,
+    Membership,
+    TimeUs,
+    verify_chain,
+)
 from protocols.wire import MessageCodec
 
 VERSIONS: Final = (1,)
@@ -157,7 +165,7 @@ def check_introduction(
     if introduction.mesh != mesh:
         raise RemoteProtocolError(
             "the other side belongs to another mesh",
-            code="wrong-mesh",
+            code=WRONG_MESH,
             hint="both machines must have joined by tickets of one mesh",
         )
     certificate = Certificate.decode(introduction.certificate)

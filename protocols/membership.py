@@ -49,7 +49,9 @@ REVOCATIONS: Final = "revocations"
 
 OFFER: Final = "offer"
 ACKNOWLEDGEMENT: Final = "acknowledgement"
-STATEMENTS: Final = ("group.decision", "issue.intent", "issue.filed")
+DECISION: Final = "group.decision"
+FILING: Final = ("issue.intent", "issue.filed")
+STATEMENTS: Final = (DECISION, *FILING)
 """Kinds of records that are no observations but decide what all aggregators show."""
 
 STRANGERS: Final = frozenset({JOIN_PROTOCOL, HELLO_PROTOCOL})
@@ -62,10 +64,14 @@ ALLOWED: Final[dict[str, frozenset[str]]] = {
     ACKNOWLEDGEMENT: frozenset({AGGREGATOR}),
     ADVERTS: frozenset(ROLES),
     REVOCATIONS: frozenset(ROLES),
-    **dict.fromkeys(STATEMENTS, frozenset({AGGREGATOR, FILER})),
+    DECISION: frozenset({AGGREGATOR, FILER}),
+    **dict.fromkeys(FILING, frozenset({FILER})),
 }
 """The one table of who may do what: whoever has one of these roles may open the protocol to us,
 send the message, have the topic's message passed on, or have records of the kind counted."""
+
+WRONG_MESH: Final = "wrong-mesh"
+"""The code of what a peer of another mesh is told."""
 
 CERTIFICATE_TYPE: Final = "application/vnd.covey.certificate+cbor"
 CERTIFICATE_US: Final = CERTIFICATE_DAYS * 86_400_000_000
@@ -316,7 +322,7 @@ def _check_mesh(mesh: bytes, *chain: Certificate) -> None:
     if any(shown.mesh != mesh for shown in chain):
         raise RemoteProtocolError(
             "the certificate is for another mesh",
-            code="wrong-mesh",
+            code=WRONG_MESH,
             hint="join this mesh with a ticket of one of its admitters",
         )
 

@@ -131,8 +131,7 @@ def signed_list(
 
     Raises ``LocalProtocolError`` with code ``too-many-revoked`` past ``MAX_REVOKED``.
     """
-    oldest_us = now_us - CERTIFICATE_US - 2 * TOLERANCE_US
-    kept = sorted(Entry(peer, until) for peer, until in moments.items() if until >= oldest_us)
+    kept = sorted(Entry(*entry) for entry in current(moments, now_us).items())
     if len(kept) > MAX_REVOKED:
         raise LocalProtocolError(
             f"a mesh keeps at most {MAX_REVOKED} revoked peers",
@@ -142,6 +141,12 @@ def signed_list(
     unsigned = RevocationList(1, root.public, version, now_us, tuple(kept), bytes(64))
     signature = root.sign(pae(REVOCATIONS_TYPE, unsigned.payload()))
     return msgspec.structs.replace(unsigned, signature=signature)
+
+
+def current(moments: Mapping[bytes, int], now_us: int) -> dict[bytes, int]:
+    """Return what of a list still voids a certificate that could be valid."""
+    oldest_us = now_us - CERTIFICATE_US - 2 * TOLERANCE_US
+    return {peer: until for peer, until in moments.items() if until >= oldest_us}
 
 
 def merged(one: Mapping[bytes, int], other: Mapping[bytes, int]) -> dict[bytes, int]:

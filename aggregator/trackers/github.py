@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import email.utils
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
@@ -65,6 +66,7 @@ _SURPRISES: Final = (
     AssertionError,
     AttributeError,
     KeyError,
+    OSError,
     RuntimeError,
     TypeError,
     ValueError,
@@ -137,7 +139,7 @@ class GithubTracker:
         """
         repo, we = self._asked(self._repo)
         issue = self._asked(lambda: _issue(repo, number))
-        if issue is None or _author(issue) != we or _marker(issue) != draft.marker:
+        if issue is None or not self._asked(lambda: _is_ours(issue, we, draft.marker)):
             raise IssueGoneError(f"issue {number} was deleted, or does not carry our marker")
         changes = self._asked(lambda: self._changes(issue, draft))
         if changes:
@@ -278,15 +280,25 @@ class GithubTracker:
 
     def _wait_s(self, headers: dict[str, str]) -> float:
         """Return how long GitHub wants to be left alone, by its own clock."""
-        if headers.get("retry-after", "").isdecimal():
-            wait_s = float(headers["retry-after"])
-        elif headers.get("x-ratelimit-remaining") == "0" and "date" in headers:
-            now_s = email.utils.parsedate_to_datetime(headers["date"]).timestamp()
-            wait_s = float(headers.get("x-ratelimit-reset", now_s)) - now_s + 1
-        else:
+        wait_s = _told_wait_s(headers)
+        if wait_s is None:
             wait_s = self._limited_wait_s
             self._limited_wait_s *= 2
         return min(max(wait_s, 1.0), LIMITED_WAIT_S_MAX)
+
+
+def _told_wait_s(headers: dict[str, str]) -> float | None:
+    """Return how long a limit lasts, if the answer says so in a way that makes sense."""
+    if headers.get("retry-after", "").isdecimal():
+        return float(headers["retry-after"])
+    if headers.get("x-ratelimit-remaining") != "0":
+        return None
+    try:
+        now_s = email.utils.parsedate_to_datetime(headers["date"]).timestamp()
+        wait_s = float(headers["x-ratelimit-reset"]) - now_s + 1
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    return wait_s if math.isfinite(wait_s) else None
 
 
 def name_of(repo: str, api: str) -> str:
@@ -313,6 +325,10 @@ def _gets_only(pace: Pace) -> urllib3.Retry:
 
 
 # The library's objects
+
+
+def _is_ours(issue: GithubIssue, we: int, marker: str) -> bool:
+    return _author(issue) == we and _marker(issue) == marker
 
 
 def _issue(repo: Repository, number: int) -> GithubIssue | None:

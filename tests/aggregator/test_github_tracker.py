@@ -182,6 +182,38 @@ def test_the_hourly_limit_ends_when_github_says_so_by_its_own_clock(
     assert caught.value.retry_after_s == 601
 
 
+@pytest.mark.parametrize(
+    "nonsense",
+    [{"X-RateLimit-Reset": "soon"}, {"Date": "yesterday"}, {"X-RateLimit-Reset": "nan"}],
+)
+def test_a_limit_that_is_told_in_nonsense_is_waited_out_all_the_same(
+    fake: FakeGithub, tracker: GithubTracker, nonsense: dict[str, str]
+) -> None:
+    headers = {
+        "X-RateLimit-Remaining": "0",
+        "X-RateLimit-Reset": "1800000000",
+        "Date": email.utils.formatdate(1_800_000_000, usegmt=True),
+        **nonsense,
+    }
+    fake.fail("GET", ISSUES, status=403, message=PRIMARY, headers=headers)
+
+    with pytest.raises(TrackerError) as caught:  # PyGithub itself stumbles over some of it
+        tracker.find(draft().marker)
+
+    assert caught.value.retry_after_s >= 1
+
+
+def test_a_machine_whose_certificates_are_gone_is_a_tracker_error(
+    tracker: GithubTracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/bundle")
+    https = GithubTracker("o/r", "https://127.0.0.1:1", "token")
+
+    with pytest.raises(TrackerError):
+        https.survey()
+    https.close()
+
+
 def test_a_limit_without_a_time_is_waited_out_longer_each_time_until_a_write_passes(
     fake: FakeGithub, tracker: GithubTracker
 ) -> None:

@@ -53,7 +53,7 @@ async def test_an_aggregators_statements_count_whatever_way_its_certificate_came
     tmp_path: Path,
 ) -> None:
     mesh = TestMesh()
-    author = liar(mesh, AGGREGATOR)
+    author = liar(mesh, AGGREGATOR, FILER)
     author.records = author.records[1:] + author.records[:1]  # the certificate last
     async with up(aggregator_home(tmp_path, mesh, AGGREGATOR), MemoryNetwork()) as other:
         await other.answers.feeds.add(author.cut())
@@ -62,3 +62,15 @@ async def test_an_aggregators_statements_count_whatever_way_its_certificate_came
 
         assert other.answers.groups()[0]["issue"] == 666
         assert other.answers.intake.findings.unheard == 0
+
+
+async def test_an_aggregator_that_is_not_the_filer_may_decide_and_says_nothing_of_issues(
+    tmp_path: Path,
+) -> None:
+    mesh = TestMesh()
+    async with up(aggregator_home(tmp_path, mesh, AGGREGATOR, FILER), MemoryNetwork()) as filer:
+        await filer.answers.feeds.add(liar(mesh, AGGREGATOR).cut())
+        await filer.settled()
+
+        assert filer.answers.intake.findings.unheard == 2
+        assert len(filer.answers.intake.findings.decided) == 1

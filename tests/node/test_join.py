@@ -241,6 +241,16 @@ async def test_when_the_filer_was_revoked_the_next_aggregator_becomes_it(
     assert [m.roles for m in (heir, third)] == [("aggregator", "filer"), ("aggregator",)]
 
 
+async def test_a_filer_that_joins_again_is_the_filer_again(
+    autojump_clock: MockClock, tmp_path: Path
+):
+    async with door(tmp_path) as mesh:
+        first = await mesh.join(mesh.ticket("aggregator"), key_of(1))
+        again = await mesh.join(mesh.ticket("aggregator"), key_of(1))
+
+    assert first.roles == again.roles == ("aggregator", "filer")
+
+
 async def test_the_first_aggregator_becomes_the_filer_and_the_second_does_not(
     autojump_clock: MockClock, tmp_path: Path
 ):

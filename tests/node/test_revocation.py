@@ -377,3 +377,19 @@ async def test_a_revoked_peer_joins_neither_with_its_old_ticket_nor_with_a_new_o
         nursery.cancel_scope.cancel()
 
     assert codes == ["revoked", "revoked"]
+
+
+def test_an_old_list_that_only_holds_what_has_expired_makes_nobody_sign_anew(tmp_path: Path):
+    clock = Clock()
+    (tmp_path / "root.key").write_text(MESH.root.seed.hex())
+    (tmp_path / "root.key").chmod(0o600)
+    known = Revocations.open(tmp_path, MESH.root.public, effects_of(1, clock))
+    known.revoke(key_of(8).peer_id, NOW_US)
+    known.revoke(key_of(9).peer_id)
+    old = signed_list(MESH.root, {key_of(8).public: NOW_US}, 1, NOW_US).encode()
+    clock.now_us += 40 * DAY_US
+    known.revoke(key_of(7).peer_id)
+
+    version = known.version
+    assert not any(known.learn(old) for _ in range(3))
+    assert known.version == version

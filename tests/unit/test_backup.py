@@ -90,6 +90,18 @@ def test_tickets_that_were_used_since_the_backup_stay_used(first: Identity, tmp_
     TicketBook(first.home / "tickets.jsonl", NOW_US)
 
 
+def test_a_torn_line_of_a_book_is_joined_to_no_other(first: Identity, tmp_path: Path):
+    source = backed_up(first, tmp_path)
+    book = first.home / "tickets.jsonl"
+    before = book.read_bytes()
+    book.write_bytes(before[:-9])
+
+    restore(first.home, source, PASSPHRASE, (), effects_of(5))
+
+    assert book.read_bytes() == before
+    TicketBook(book, NOW_US)
+
+
 def test_the_file_is_for_its_owner_and_shows_no_secret(first: Identity, tmp_path: Path):
     target = backed_up(first, tmp_path)
     root = load_root_key(first.home)

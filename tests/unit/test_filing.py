@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -11,6 +12,7 @@ from aggregator.decisions import Filed, Intent
 from aggregator.draft import marker_of
 from aggregator.filing import UPDATE_INTERVAL_S
 from aggregator.policy import HOUR_US
+from aggregator.trackers import Issue, Seen
 from tests.support.filing import SMALL, World
 from tests.support.trackers import MemoryTracker
 
@@ -184,3 +186,31 @@ async def test_an_issue_that_a_person_deleted_stays_deleted(
     await filer.sweep(world.groups("a", count=9), SMALL)
 
     assert tracker.issues == {}
+
+
+async def test_two_filers_that_meet_leave_the_lower_number_open() -> None:
+    tracker = MemoryTracker()
+    one = World(tracker)
+    [first] = await one.filer().sweep(one.groups("a"), SMALL)
+    second = msgspec.structs.replace(first, number=2)
+    tracker.issues[2] = tracker.issues[1]
+    marker = marker_of(first.group)
+    tracker.seen = [Seen(issue=Issue(number, ""), marker=marker) for number in (1, 2)]
+    other = World(tracker, journal=[second])
+
+    for world in (one, other):
+        await world.filer().read_back(world.groups("a"))
+
+    assert [number for number, _ in tracker.updates] == [2]
+    assert [each.number for each in other.journal if isinstance(each, Filed)] == [2, 1]
+
+
+async def test_a_new_process_opens_an_issue_at_once() -> None:
+    tracker = MemoryTracker()
+    world = World(tracker)
+    await world.filer().sweep(world.groups("a"), SMALL)
+    regressed = [dataclasses.replace(each, status="regressed") for each in world.groups("a")]
+
+    await world.filer().sweep(regressed, SMALL)
+
+    assert [draft.is_open for _, draft in tracker.updates] == [True]
