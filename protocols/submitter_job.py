@@ -28,6 +28,7 @@ from protocols.job import (
     Failed,
     FromWorker,
     Lease,
+    Offer,
     Refuse,
     Release,
     Renew,
@@ -161,7 +162,8 @@ class SubmitterJob:
         if peer == self.worker:
             return self._move_on(why, now, Sign.LOST)
         if self.state is JobState.OFFERED and peer in self._offers:
-            return self._refused(peer, self._note(UNREACHABLE, why), now)
+            instead = self._ask_instead(now)
+            return [*instead, *self._refused(peer, self._note(UNREACHABLE, why), now)]
         return []
 
     def tick(self, now: float) -> list[Effect]:
@@ -213,8 +215,21 @@ class SubmitterJob:
         self._width *= 2
         self._choose_at = now + OFFER_ANSWER_S
         self._offers = dict.fromkeys(asked)
-        offer = self.terms.offer(self.fence, max(0, int((self._deadline - now) * 1000)))
+        offer = self._offer(now)
         return [Send(peer, offer) for peer in asked]
+
+    def _ask_instead(self, now: float) -> list[Effect]:
+        """Ask the next candidate in the place of one that is not there."""
+        if not self._unasked or self._unasked[0] in self._suspects:
+            return []
+        peer = self._unasked.popleft()
+        self._offers[peer] = None
+        if not any(self._offers.values()):
+            self._choose_at = now + OFFER_ANSWER_S
+        return [Send(peer, self._offer(now))]
+
+    def _offer(self, now: float) -> Offer:
+        return self.terms.offer(self.fence, max(0, int((self._deadline - now) * 1000)))
 
     def _on_lease(self, peer: str, lease: Lease, now: float) -> list[Effect]:
         is_chosen = peer == self.worker and lease.fence == self.fence
