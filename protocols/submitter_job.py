@@ -60,7 +60,7 @@ from protocols.session import (
 from protocols.signs import Sign
 
 NEVER: Final = float("inf")
-FIRST_OFFERS: Final = 3  # p99 1.4x an oracle's at 1,000 workers; two offers 1.7x, four 1.3x
+FIRST_OFFERS: Final = 3  # p99 1.4x an oracle's at 1,000 workers, two offers 1.7x (decision 0004)
 
 
 class SubmitterJob:
@@ -164,7 +164,8 @@ class SubmitterJob:
         if peer == self.worker:
             return self._move_on(why, now, Sign.LOST)
         if self.state is JobState.OFFERED and peer in self._offers:
-            return self._refused(peer, self._note(UNREACHABLE, why), now)
+            instead = self._ask_instead(now)
+            return [*instead, *self._refused(peer, self._note(UNREACHABLE, why), now)]
         return []
 
     def tick(self, now: float) -> list[Effect]:
@@ -216,10 +217,23 @@ class SubmitterJob:
         self._width *= 2
         self._choose_at = now + OFFER_ANSWER_S
         self._offers = dict.fromkeys(asked)
-        for peer in asked:
+        return self._offer_to(asked, now)
+
+    def _ask_instead(self, now: float) -> list[Effect]:
+        """Ask the next candidate in the place of one that is not there."""
+        if not self._unasked or self._unasked[0] in self._suspects:
+            return []
+        peer = self._unasked.popleft()
+        self._offers[peer] = None
+        if not any(self._offers.values()):
+            self._choose_at = now + OFFER_ANSWER_S
+        return self._offer_to([peer], now)
+
+    def _offer_to(self, peers: list[str], now: float) -> list[Effect]:
+        for peer in peers:
             self.history.add(now, history.OFFERED, peer, self.fence)
         offer = self.terms.offer(self.fence, max(0, int((self._deadline - now) * 1000)))
-        return [Send(peer, offer) for peer in asked]
+        return [Send(peer, offer) for peer in peers]
 
     def _on_lease(self, peer: str, lease: Lease, now: float) -> list[Effect]:
         is_chosen = peer == self.worker and lease.fence == self.fence

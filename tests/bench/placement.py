@@ -77,9 +77,9 @@ class Case:
 
 
 CASES = (
-    Case("placement_p99_ratio_1000", 1_000, 1_000, 12.0),
-    Case("placement_p99_ratio_1000_m20", 1_000, 20, 12.0),
-    Case("placement_p99_ratio_10000", 10_000, 1_000, 5.0, has_churn=True, seeds=(1,)),
+    Case("placement_p99_ratio_1000", 1_000, 1_000, 8.0),
+    Case("placement_p99_ratio_1000_m20", 1_000, 20, 8.0),
+    Case("placement_p99_ratio_10000", 10_000, 1_000, 4.0, has_churn=True, seeds=(1,)),
 )
 
 

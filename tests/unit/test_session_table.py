@@ -610,6 +610,20 @@ def test_an_input_that_stops_coming_ends_the_lease() -> None:
     assert answer.code == "lease-over"
 
 
+def test_a_candidate_that_is_not_there_is_replaced_at_once() -> None:
+    job = submitter(*"abcde")
+    job.start(0)
+
+    assert offered_to(job.lost("a", "nobody answers there", 1)) == ["d"]
+    job.receive("b", lease(eta_ms=50), 1.1)
+    assert offered_to(job.lost("c", "nobody answers there", 1.2)) == ["e"]
+    job.receive("d", lease(eta_ms=20), 1.3)
+    job.tick(1.1 + LEASE_CHOICE_S)
+
+    assert job.worker == "d"
+    assert set(job.refusals) == {"a", "c"}
+
+
 # What placement learns
 
 
