@@ -46,6 +46,7 @@ from protocols.limits import (
     OFFER_ANSWER_S,
 )
 from protocols.pieces import Incoming, Piece
+from protocols.progress import ProgressBudget
 from protocols.session import (
     Effect,
     JobEvent,
@@ -107,6 +108,7 @@ class SubmitterJob:
         self._choose_at = NEVER
         self._ask_again_at = NEVER
         self._lease = LeaseClock(0.0)
+        self._budget = ProgressBudget(0.0)
         self._output = Incoming(terms.output_salt, MAX_JOB_OUTPUT_BYTES)
         self._held: dict[tuple[str, int], bool] = {}
         self._seen_fence = 0
@@ -132,7 +134,7 @@ class SubmitterJob:
             case JobState.OFFERED:
                 return min(self._deadline, self._choose_at, self._ask_again_at)
             case JobState.LEASED | JobState.RUNNING:
-                return min(self._deadline, self._lease.ends_at)
+                return min(self._deadline, self._lease.ends_at, self._budget.ends_at)
             case _:
                 return self._deadline
 
@@ -172,10 +174,7 @@ class SubmitterJob:
         if self.state is JobState.OFFERED:
             is_time = now >= self._ask_again_at
             return self._ask_everyone(now) if is_time else self._choose_if_due(now)
-        if self.worker is not None and self._lease.is_over(now):
-            stop = Send(self.worker, Cancel(self.terms.job_id, self.fence))
-            return [stop, *self._move_on("its lease ended in silence", now)]
-        return []
+        return self._give_up_if_due(now)
 
     def cancel(self) -> list[Effect]:
         """The client wants it no more; does nothing to a job that has ended."""
@@ -277,6 +276,8 @@ class SubmitterJob:
         self._held[peer, self.fence] = True
         self._lease = LeaseClock(now)
         self._lease.accept(now)
+        input_bytes = self.terms.size_bytes if lease.needs_input else 0
+        self._budget = ProgressBudget(now, lease.eta_ms / 1_000, input_bytes)
         others = [other for other in self._offers if other != peer]
         self._offers.clear()
         effects: list[Effect] = [Send(peer, Accept(self.terms.job_id, self.fence))]
@@ -319,12 +320,16 @@ class SubmitterJob:
         if self._is_from_worker(peer, renew.fence):
             self._heard(now)
             self.progress = (renew.items_done, renew.items_total)
+            self._budget.items_are_done(renew.items_done, now)
         return []
 
     def _on_chunk(self, peer: str, chunk: Chunk, now: float) -> list[Effect]:
         if self._is_from_worker(peer, chunk.fence):
             self._heard(now)
+            had_bytes = self._output.size_bytes
             self._output.add(Piece(chunk.index, chunk.body, chunk.digest))
+            if self._output.size_bytes > had_bytes:  # the same piece again is no progress
+                self._budget.moved(now)
         return []
 
     def _on_done(self, peer: str, done: Done, now: float) -> list[Effect]:
@@ -371,6 +376,19 @@ class SubmitterJob:
             return [ack, *self._drop(peer, f"failed there: {failed.reason}", now)]
         self._life.step(JobEvent.FAIL)
         return [ack]
+
+    def _give_up_if_due(self, now: float) -> list[Effect]:
+        """Take the job from a worker that is silent, or that says it lives and does nothing."""
+        if self.worker is None:
+            return []
+        if self._lease.is_over(now):
+            why = "its lease ended in silence"
+        elif self._budget.is_over(now):
+            why = f"it made no progress for {self._budget.stall_s:.0f} s"
+        else:
+            return []
+        stop = Send(self.worker, Cancel(self.terms.job_id, self.fence))
+        return [stop, *self._move_on(why, now)]
 
     def _move_on(self, why: str, now: float) -> list[Effect]:
         """The attempt is lost: go on under a higher fence, and ask the lost worker last."""
