@@ -171,10 +171,12 @@ BUSY_RETRY_S_MIN: Final = 0.1  # and no more often than this
 MAX_QUEUE_S: Final = 1.0  # estimated wait past which a worker refuses: p99 1.45x an oracle's
 MAX_WORKER_JOBS: Final = 1_024  # leased or running on one worker at once
 MAX_JOBS_PER_SUBMITTER: Final = 256  # of them for one submitter
+MAX_STRAY_RESULTS: Final = 256  # of a worker, recorded: what it had in hand when we crashed
 MAX_HISTORY_STEPS: Final = 256  # of one job; three attempts among a dozen workers take fifty
 MAX_SUBMITTER_JOBS: Final = 4_096  # of one node at once; each holds its input in memory
 OUTCOME_KEEP_S: Final = 3_600.0  # an outcome that nobody acknowledged
-MAX_OUTCOME_BYTES: Final = 256 << 20  # of all kept outcomes of a worker; the oldest go first
+MAX_OUTCOME_BYTES: Final = 256 << 20  # of all kept outcomes of a worker; who has most loses first
+MAX_KEPT_OUTCOMES: Final = 4_096  # a submitter's MAX_SUBMITTER_JOBS; looked through at each offer
 MAX_ACCEPTED_JOBS: Final = (
     65_536  # that a retried job id finds; 300 bytes each, and a day of one job a second
 )

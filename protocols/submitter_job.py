@@ -103,6 +103,8 @@ class SubmitterJob:
         self._order = list(candidates)
         self._unasked: deque[str] = deque()
         self._suspects: set[str] = set()
+        self._stalled: set[str] = set()
+        self._violators: set[str] = set()
         self._width = FIRST_OFFERS
         self._offers: dict[str, Lease | None] = {}
         self._choose_at = NEVER
@@ -152,8 +154,10 @@ class SubmitterJob:
         try:
             return self._handlers[type(message)](peer, message, now)
         except RemoteProtocolError as error:
-            violation = Violation(peer, error)
-            return [violation, *self._drop(peer, f"broke the protocol: {error}", now)]
+            # Reported once: who has no part in the job may go on and on.
+            violation = [] if peer in self._violators else [Violation(peer, error)]
+            self._violators.add(peer)
+            return [*violation, *self._drop(peer, f"broke the protocol: {error}", now)]
 
     def lost(self, peer: str, why: str, now: float) -> list[Effect]:
         """The session with ``peer`` is gone, or it could not be reached."""
@@ -202,6 +206,8 @@ class SubmitterJob:
     def _ask_more(self, now: float) -> list[Effect]:
         """Widen the round by the next candidates, or end it."""
         asked: list[str] = []
+        if self._unasked and self._unasked[0] in self._stalled and self._busy_waits():
+            self._unasked.clear()  # it would only stall again: wait for those who are busy
         while self._unasked and len(asked) < self._width:
             if asked and self._unasked[0] in self._suspects:
                 break  # who lost the job gets it only when nobody else takes it
@@ -290,16 +296,20 @@ class SubmitterJob:
         if self._seen_fence >= self.fence and self._fence_jumps < MAX_FENCE_JUMPS:
             self._fence_jumps += 1
             return self._new_round(now)
-        waits = [
-            refuse.retry_after_ms / 1000
-            for refuse in self.refusals.values()
-            if refuse.code == BUSY and refuse.retry_after_ms
-        ]
+        waits = self._busy_waits()
         if not waits:
             return self._end(JobEvent.FAIL)
         self._choose_at = NEVER
         self._ask_again_at = now + min(max(min(waits), BUSY_RETRY_S_MIN), BUSY_RETRY_S_MAX)
         return []
+
+    def _busy_waits(self) -> list[float]:
+        """When those who are merely busy want to be asked again."""
+        return [
+            refuse.retry_after_ms / 1000
+            for refuse in self.refusals.values()
+            if refuse.code == BUSY and refuse.retry_after_ms
+        ]
 
     def _note(self, code: str, reason: str) -> Refuse:
         """What a candidate would have said, had it answered."""
@@ -384,6 +394,7 @@ class SubmitterJob:
         if self._lease.is_over(now):
             why = "its lease ended in silence"
         elif self._budget.is_over(now):
+            self._stalled.add(self.worker)
             why = f"it made no progress for {self._budget.stall_s:.0f} s"
         else:
             return []

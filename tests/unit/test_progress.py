@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.cid import CID
-from protocols.job import Cancel, Chunk, Done, Lease, Offer, Renew, Terms
+from protocols.job import Cancel, Chunk, Done, Lease, Offer, Refuse, Renew, Terms
 from protocols.limits import (
     FIRST_PROGRESS_S,
     INPUT_BYTES_PER_S_MIN,
@@ -165,3 +165,18 @@ def test_a_new_attempt_has_a_budget_of_its_own() -> None:
         assert job.tick(now) == []
 
     assert Lost("b", 2, "it made no progress for 60 s") in job.tick(74.0)
+
+
+def test_a_worker_that_stalled_is_not_asked_again_while_another_is_only_busy() -> None:
+    job = leased("b")
+    job.tick(LEASE_RENEW_S)
+    renewing(job, STALL_S_MIN)
+    assert job.fence == 2
+
+    waiting = job.receive("b", Refuse(JOB_ID, 2, "busy", "2 s of work", 2_000), STALL_S_MIN)
+    again = job.tick(STALL_S_MIN + 2)
+    alone = job.receive("b", Refuse(JOB_ID, 2, "draining", "it stops"), STALL_S_MIN + 2)
+
+    assert waiting == []
+    assert [e.peer for e in again if isinstance(e, Send)] == ["b"]
+    assert [e.peer for e in alone if isinstance(e, Send)] == ["a"], "better than nobody"
