@@ -32,7 +32,7 @@ Key = tuple[str, bytes, str]
 @dataclass(frozen=True, slots=True)
 class RunRequest:
     """One job for a runner: which installed model, in which precision, on what. ``items`` is only
-    for estimates.
+    for estimates; ``submitter`` is whose turn it takes.
     """
 
     model: str
@@ -40,6 +40,7 @@ class RunRequest:
     precision: str
     input: bytes
     items: int = 1
+    submitter: str = ""
 
 
 class RunnerStatus(TypedDict):
@@ -154,11 +155,13 @@ class RunnerPool:
         return sum(self._rest_s(active) for active in self._active if active.key == key)
 
     def _rest_s(self, active: _Active) -> float:
+        return (self._cost_s(active) or 0.0) * (1.0 - active.share_done)
+
+    def _cost_s(self, active: _Active) -> float | None:
         request = active.request
-        whole = self._throughput.estimate_s(
+        return self._throughput.estimate_s(
             active.key, items=request.items, size_bytes=len(request.input), is_warm=True
         )
-        return (whole or 0.0) * (1.0 - active.share_done)
 
     async def _run_in(
         self, child: RunnerChild, request: RunRequest, on_progress: OnProgress
@@ -171,7 +174,7 @@ class RunnerPool:
         self._active.append(active)
         child.users += 1
         try:
-            async with child.slots:
+            async with child.turns.turn(request.submitter, self._cost_s(active)):
                 outcome = await child.call(request.input, follow)
         finally:
             child.users -= 1
