@@ -12,6 +12,7 @@ from typing import Final, TypedDict
 
 import trio
 
+from node.lanes import UNKNOWN_BENCHMARK_S, Lanes, runs_alone
 from node.models import InstalledModel, ModelStore
 from node.runner.batcher import BATCH_TOKENS
 from node.runner.host import compute_threads
@@ -88,6 +89,7 @@ class RunnerPool:
         self._children: dict[Key, RunnerChild] = {}
         self._active: list[_Active] = []
         self._throughput = Throughput()
+        self._lanes = Lanes()
         self._nursery: trio.Nursery | None = None
         self._scope = trio.CancelScope()
         self._stopped = trio.Event()
@@ -123,10 +125,21 @@ class RunnerPool:
         """
         model = self._store.get(request.model)
         _check(request, model)
+        active = _Active(self._spec(model, request.precision).key, request)
+        self._active.append(active)
+        try:
+            async with self._lanes.lane(request.kind):
+                return await self._run_somewhere(model, active, on_progress)
+        finally:
+            self._active.remove(active)
+
+    async def _run_somewhere(
+        self, model: InstalledModel, active: _Active, on_progress: OnProgress
+    ) -> RunOutcome:
         for _ in range(MAX_STARTS):
-            child = self._child(model, request.precision)
+            child = self._child(model, active.request.precision)
             try:
-                return await self._run_in(child, request, on_progress)
+                return await self._run_in(child, active, on_progress)
             except JobFailed as failed:
                 if failed.code != STOPPED or self._nursery is None:
                     raise
@@ -148,14 +161,24 @@ class RunnerPool:
         return self._throughput.estimate_s(key, items=items, size_bytes=size_bytes, is_warm=is_warm)
 
     def backlog_s(self, model: InstalledModel, precision: str) -> float:
-        """Return how long the jobs that were given to a model's runner will still keep it busy, as
-        far as is known.
+        """Return how long the jobs that were given to a model's runner will still keep it busy, and
+        benchmarks the node, as far as is known; for a benchmark all jobs count.
         """
-        key = self._spec(model, precision).key
-        return sum(self._rest_s(active) for active in self._active if active.key == key)
+        key, is_alone = self._spec(model, precision).key, runs_alone(model.kind)
+        return sum(
+            self._rest_s(active)
+            for active in self._active
+            if is_alone or active.key == key or runs_alone(active.request.kind)
+        )
+
+    def is_benchmark_waiting(self) -> bool:
+        """Whether a benchmark waits until it is alone here."""
+        return self._lanes.benchmarks_waiting > 0
 
     def _rest_s(self, active: _Active) -> float:
-        return (self._cost_s(active) or 0.0) * (1.0 - active.share_done)
+        unknown_s = UNKNOWN_BENCHMARK_S if runs_alone(active.request.kind) else 0.0
+        cost_s = self._cost_s(active)
+        return (unknown_s if cost_s is None else cost_s) * (1.0 - active.share_done)
 
     def _cost_s(self, active: _Active) -> float | None:
         request = active.request
@@ -164,14 +187,13 @@ class RunnerPool:
         )
 
     async def _run_in(
-        self, child: RunnerChild, request: RunRequest, on_progress: OnProgress
+        self, child: RunnerChild, active: _Active, on_progress: OnProgress
     ) -> RunOutcome:
         def follow(done: int, total: int) -> None:
             active.share_done = done / total
             on_progress(done, total)
 
-        active = _Active(child.spec.key, request)
-        self._active.append(active)
+        request, active.share_done = active.request, 0.0
         child.users += 1
         try:
             async with child.turns.turn(request.submitter, self._cost_s(active)):
@@ -179,7 +201,6 @@ class RunnerPool:
         finally:
             child.users -= 1
             child.last_used_at = trio.current_time()
-            self._active.remove(active)
         self._observe(child, request, outcome)
         return outcome
 
