@@ -134,10 +134,24 @@ class FairQueue:
             self._begin_turn()
 
 
-def fair_wait_s(work_s: Mapping[str, float], submitter: str, cost_s: float) -> float:
-    """Return how long a job of ``cost_s`` waits where each submitter has so much work: for all of
-    its own submitter's, and for no more of another's than it gets in turns meanwhile.
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks how long a job would wait: ``leased_s`` is what each submitter has been promised and
+    is not at the runner yet.
     """
-    own_s = work_s.get(submitter, 0.0)
-    theirs_s = own_s + cost_s + QUANTUM_S
-    return own_s + sum(min(s, theirs_s) for name, s in work_s.items() if name != submitter)
+
+    submitter: str
+    cost_s: float
+    leased_s: Mapping[str, float]
+
+
+def fair_wait_s(work_s: Mapping[str, float], asker: Asker) -> float:
+    """Return how long the job waits where each submitter has so much work: for all of its own
+    submitter's, and for no more of another's than that gets in turns meanwhile.
+    """
+    total_s = {**work_s}
+    for name, leased_s in asker.leased_s.items():
+        total_s[name] = total_s.get(name, 0.0) + leased_s
+    own_s = total_s.pop(asker.submitter, 0.0)
+    theirs_s = own_s + asker.cost_s + QUANTUM_S
+    return own_s + sum(min(s, theirs_s) for s in total_s.values())

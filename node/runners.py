@@ -12,6 +12,7 @@ from typing import Final, TypedDict
 
 import trio
 
+from node.fair_queue import Asker, fair_wait_s
 from node.lanes import UNKNOWN_BENCHMARK_S, Lanes, runs_alone
 from node.models import InstalledModel, ModelStore
 from node.runner.batcher import BATCH_TOKENS
@@ -160,16 +161,20 @@ class RunnerPool:
         is_warm = child is not None and child.is_loaded
         return self._throughput.estimate_s(key, items=items, size_bytes=size_bytes, is_warm=is_warm)
 
-    def backlog_s(self, model: InstalledModel, precision: str) -> float:
-        """Return how long the jobs that were given to a model's runner will still keep it busy, and
-        benchmarks the node, as far as is known; for a benchmark all jobs count.
+    def backlog_s(self, model: InstalledModel, precision: str, asker: Asker) -> float:
+        """Return how long a job would wait for those that were given to its model's runner, and for
+        benchmarks, as far as is known; a benchmark waits for all.
         """
         key, is_alone = self._spec(model, precision).key, runs_alone(model.kind)
-        return sum(
-            self._rest_s(active)
-            for active in self._active
-            if is_alone or active.key == key or runs_alone(active.request.kind)
-        )
+        work_s: dict[str, float] = {}
+        alone_s = 0.0
+        for active in self._active:
+            if is_alone or runs_alone(active.request.kind):
+                alone_s += self._rest_s(active)
+            elif active.key == key:
+                submitter = active.request.submitter
+                work_s[submitter] = work_s.get(submitter, 0.0) + self._rest_s(active)
+        return alone_s + fair_wait_s(work_s, asker)
 
     def is_benchmark_waiting(self) -> bool:
         """Whether a benchmark waits until it is alone here."""

@@ -55,7 +55,7 @@ from protocols.session import (
     Start,
     Stop,
 )
-from protocols.worker_job import NEVER, Granted, Load, Outcome, WorkerJob
+from protocols.worker_job import NEVER, Granted, Leased, Load, Outcome, WorkerJob
 
 Decide = Callable[[str, Offer, Load], Granted | Refuse]
 """Admission: whether to take an offer of that submitter, given what this worker has to do."""
@@ -204,14 +204,15 @@ class WorkerJobs:
 
     def _load(self, submitter: str) -> Load:
         jobs = jobs_of_submitter = 0
-        queued_s = 0.0
+        leased: list[Leased] = []
         for job in self._jobs.values():
             state = job.state
             if not state.is_final:
                 jobs += 1
                 jobs_of_submitter += job.submitter == submitter
-                queued_s += job.estimate_s if state is JobState.LEASED else 0.0
-        return Load(jobs, jobs_of_submitter, queued_s)
+                if state is JobState.LEASED:
+                    leased.append(Leased(job.submitter, job.terms, job.estimate_s))
+        return Load(jobs, jobs_of_submitter, tuple(leased))
 
     def _refuse(
         self, submitter: str, message: FromSubmitter, code: str, reason: str

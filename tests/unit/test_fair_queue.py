@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.fair_queue import MIN_INSIDE, UNKNOWN_S, FairQueue, Place, fair_wait_s
+from node.fair_queue import MIN_INSIDE, UNKNOWN_S, Asker, FairQueue, Place, fair_wait_s
 from protocols.limits import QUANTUM_S
 
 
@@ -177,4 +177,5 @@ def test_a_single_job_waits_for_no_more_than_a_turn_and_a_job_of_each_other(
 def test_the_wait_is_for_ones_own_work_and_for_the_turns_of_others(
     work_s: dict[str, float], cost_s: float, wait_s: float
 ) -> None:
-    assert fair_wait_s(work_s, "me", cost_s) == pytest.approx(wait_s)
+    assert fair_wait_s(work_s, Asker("me", cost_s, {})) == pytest.approx(wait_s)
+    assert fair_wait_s({}, Asker("me", cost_s, work_s)) == pytest.approx(wait_s)
