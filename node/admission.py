@@ -1,9 +1,10 @@
 """Whether this worker takes an offer: the submitter chooses among workers, and the worker decides
 about itself.
 
-A job is taken when its submitter may submit, its model is here, and the work that is waiting for
-the same model takes at most ``MAX_QUEUE_S``; a worker with nothing to do takes any job that it
-expects to finish within the budget. What nobody has measured yet counts as free.
+A job is taken when its submitter may submit, its model is here, and what it would wait for the same
+model in the same precision, taking turns with other submitters, is at most ``MAX_QUEUE_S``; a
+worker with nothing to do takes any job that it expects to finish within the budget. What nobody has
+measured yet counts as free.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
+from node.fair_queue import Asker
+from node.lanes import runs_alone
 from node.models import InstalledModel
 from node.needs import AUTO
 from node.requirements import unmet
@@ -76,8 +79,12 @@ class Estimates(Protocol):
         """How long a job would take, None when nothing is known."""
         ...
 
-    def backlog_s(self, model: InstalledModel, precision: str) -> float:
-        """How long the jobs that a model's runner has will keep it busy."""
+    def backlog_s(self, model: InstalledModel, precision: str, asker: Asker) -> float:
+        """How long a job would wait for what the model's runner has and will get before it."""
+        ...
+
+    def is_benchmark_waiting(self) -> bool:
+        """Whether a benchmark waits until it is alone."""
         ...
 
 
@@ -96,7 +103,7 @@ class Admission:
         if refuse is not None:
             return refuse
         model = self._model_for(offer)
-        return model if isinstance(model, Refuse) else self._weigh(offer, model, load)
+        return model if isinstance(model, Refuse) else self._weigh(submitter, offer, model, load)
 
     def _refuse_job(self, submitter: PeerId, offer: Offer) -> Refuse | None:
         """Refuse what would never run here."""
@@ -105,7 +112,8 @@ class Admission:
         if not may(self._roles.roles(submitter), OFFER):
             return _no(offer, UNAUTHORISED, "only submitters of this mesh may offer jobs")
         if offer.size_bytes > MAX_JOB_INPUT_BYTES:
-            return _no(offer, TOO_BIG, f"an input may have {MAX_JOB_INPUT_BYTES} bytes")
+            said = f"an input may have {MAX_JOB_INPUT_BYTES} bytes, not {offer.size_bytes}"
+            return _no(offer, TOO_BIG, said)
         if (why := unmet(offer.requirements, self._roles.own_capabilities)) is not None:
             return _no(offer, UNMET_REQUIREMENT, why)
         return None
@@ -122,27 +130,64 @@ class Admission:
             return _no(offer, UNKNOWN_PRECISION, f"{model.name} is here in {offered}")
         return model
 
-    def _weigh(self, offer: Offer, model: InstalledModel, load: Load) -> Granted | Refuse:
+    def _weigh(
+        self, submitter: PeerId, offer: Offer, model: InstalledModel, load: Load
+    ) -> Granted | Refuse:
         """Refuse what this worker can't take on now, else say when it would be done."""
-        if load.jobs >= MAX_WORKER_JOBS or load.jobs_of_submitter >= MAX_JOBS_PER_SUBMITTER:
-            return _no(offer, BUSY, f"{load.jobs} jobs are waiting", RETRY_MS)
+        if full := self._is_full(offer, load):
+            return _no(offer, BUSY, full, RETRY_MS)
         precision = resolve_precision(model, offer.precision)
         estimate_s = (
             self._estimates.estimate_s(model, precision, offer.items, offer.size_bytes) or 0.0
         )
         spare_s = offer.budget_ms / 1_000 - estimate_s
         if spare_s <= 0:
-            return _no(offer, EXPIRED, f"it would take {estimate_s:.1f} s, more than its budget")
-        wait_s = load.queued_s + self._estimates.backlog_s(model, precision)
-        if wait_s > min(MAX_QUEUE_S, spare_s):
-            retry_s = min(max(wait_s - MAX_QUEUE_S, BUSY_RETRY_S_MIN), BUSY_RETRY_S_MAX)
-            return _no(offer, BUSY, f"{wait_s:.1f} s of work are waiting", int(retry_s * 1_000))
+            left_s = offer.budget_ms / 1_000
+            return _no(
+                offer,
+                EXPIRED,
+                f"it takes {estimate_s:.1f} s, more than its budget of {left_s:.1f} s",
+            )
+        asker = Asker(submitter, estimate_s, _leased_s(submitter, load, model, precision))
+        wait_s = self._estimates.backlog_s(model, precision, asker)
+        limit_s = min(MAX_QUEUE_S, spare_s)
+        if wait_s > limit_s:
+            retry_s = min(max(wait_s - limit_s, BUSY_RETRY_S_MIN), BUSY_RETRY_S_MAX)
+            said = f"{wait_s:.1f} s of work are waiting for {model.name}, over {limit_s:.1f} s"
+            return _no(offer, BUSY, said, int(retry_s * 1_000))
         return Granted(estimate_s, min(int((wait_s + estimate_s) * 1_000), MAX_BUDGET_MS))
+
+    def _is_full(self, offer: Offer, load: Load) -> str:
+        """Say what there are too many of already; empty when there is room."""
+        if load.jobs >= MAX_WORKER_JOBS:
+            return f"{load.jobs} jobs are here, the limit is {MAX_WORKER_JOBS}"
+        if load.jobs_of_submitter >= MAX_JOBS_PER_SUBMITTER:
+            limit = MAX_JOBS_PER_SUBMITTER
+            return f"{load.jobs_of_submitter} of your jobs are here, the limit is {limit}"
+        if not runs_alone(offer.kind):
+            return ""
+        is_leased = any(runs_alone(job.terms.kind) for job in load.leased)
+        if is_leased or self._estimates.is_benchmark_waiting():
+            return "1 benchmark is waiting to be alone here already, the limit is 1"
+        return ""
 
 
 def resolve_precision(model: InstalledModel, precision: str) -> str:
     """Return the precision to compute in: the model's declared one comes first in its list."""
     return model.precisions[0] if precision == AUTO else precision
+
+
+def _leased_s(asker: PeerId, load: Load, model: InstalledModel, precision: str) -> dict[str, float]:
+    """Return what was promised to each submitter of the work that a job of this model waits for. A
+    benchmark waits for all and all wait for one, to its end: that counts as the asker's own.
+    """
+    leased_s: dict[str, float] = {}
+    for submitter, terms, estimate_s in load.leased:
+        if runs_alone(terms.kind) or runs_alone(model.kind):
+            leased_s[asker] = leased_s.get(asker, 0.0) + estimate_s
+        elif terms.model == model.name and (resolve_precision(model, terms.precision) == precision):
+            leased_s[submitter] = leased_s.get(submitter, 0.0) + estimate_s
+    return leased_s
 
 
 def _no(offer: Offer, code: str, reason: str, retry_after_ms: int = 0) -> Refuse:

@@ -12,6 +12,8 @@ from typing import Final, TypedDict
 
 import trio
 
+from node.fair_queue import Asker, fair_wait_s
+from node.lanes import UNKNOWN_BENCHMARK_S, Lanes, runs_alone
 from node.models import InstalledModel, ModelStore
 from node.runner.batcher import BATCH_TOKENS
 from node.runner.host import compute_threads
@@ -32,7 +34,7 @@ Key = tuple[str, bytes, str]
 @dataclass(frozen=True, slots=True)
 class RunRequest:
     """One job for a runner: which installed model, in which precision, on what. ``items`` is only
-    for estimates.
+    for estimates; ``submitter`` is whose turn it takes.
     """
 
     model: str
@@ -40,6 +42,7 @@ class RunRequest:
     precision: str
     input: bytes
     items: int = 1
+    submitter: str = ""
 
 
 class RunnerStatus(TypedDict):
@@ -87,6 +90,7 @@ class RunnerPool:
         self._children: dict[Key, RunnerChild] = {}
         self._active: list[_Active] = []
         self._throughput = Throughput()
+        self._lanes = Lanes()
         self._nursery: trio.Nursery | None = None
         self._scope = trio.CancelScope()
         self._stopped = trio.Event()
@@ -122,10 +126,21 @@ class RunnerPool:
         """
         model = self._store.get(request.model)
         _check(request, model)
+        active = _Active(self._spec(model, request.precision).key, request)
+        self._active.append(active)
+        try:
+            async with self._lanes.lane(request.kind):
+                return await self._run_somewhere(model, active, on_progress)
+        finally:
+            self._active.remove(active)
+
+    async def _run_somewhere(
+        self, model: InstalledModel, active: _Active, on_progress: OnProgress
+    ) -> RunOutcome:
         for _ in range(MAX_STARTS):
-            child = self._child(model, request.precision)
+            child = self._child(model, active.request.precision)
             try:
-                return await self._run_in(child, request, on_progress)
+                return await self._run_in(child, active, on_progress)
             except JobFailed as failed:
                 if failed.code != STOPPED or self._nursery is None:
                     raise
@@ -146,37 +161,51 @@ class RunnerPool:
         is_warm = child is not None and child.is_loaded
         return self._throughput.estimate_s(key, items=items, size_bytes=size_bytes, is_warm=is_warm)
 
-    def backlog_s(self, model: InstalledModel, precision: str) -> float:
-        """Return how long the jobs that were given to a model's runner will still keep it busy, as
-        far as is known.
+    def backlog_s(self, model: InstalledModel, precision: str, asker: Asker) -> float:
+        """Return how long a job would wait for those that were given to its model's runner, and for
+        benchmarks, as far as is known; a benchmark waits for all.
         """
-        key = self._spec(model, precision).key
-        return sum(self._rest_s(active) for active in self._active if active.key == key)
+        key, is_alone = self._spec(model, precision).key, runs_alone(model.kind)
+        work_s: dict[str, float] = {}
+        alone_s = 0.0
+        for active in self._active:
+            if is_alone or runs_alone(active.request.kind):
+                alone_s += self._rest_s(active)
+            elif active.key == key:
+                submitter = active.request.submitter
+                work_s[submitter] = work_s.get(submitter, 0.0) + self._rest_s(active)
+        return alone_s + fair_wait_s(work_s, asker)
+
+    def is_benchmark_waiting(self) -> bool:
+        """Whether a benchmark waits until it is alone here."""
+        return self._lanes.benchmarks_waiting > 0
 
     def _rest_s(self, active: _Active) -> float:
+        unknown_s = UNKNOWN_BENCHMARK_S if runs_alone(active.request.kind) else 0.0
+        cost_s = self._cost_s(active)
+        return (unknown_s if cost_s is None else cost_s) * (1.0 - active.share_done)
+
+    def _cost_s(self, active: _Active) -> float | None:
         request = active.request
-        whole = self._throughput.estimate_s(
+        return self._throughput.estimate_s(
             active.key, items=request.items, size_bytes=len(request.input), is_warm=True
         )
-        return (whole or 0.0) * (1.0 - active.share_done)
 
     async def _run_in(
-        self, child: RunnerChild, request: RunRequest, on_progress: OnProgress
+        self, child: RunnerChild, active: _Active, on_progress: OnProgress
     ) -> RunOutcome:
         def follow(done: int, total: int) -> None:
             active.share_done = done / total
             on_progress(done, total)
 
-        active = _Active(child.spec.key, request)
-        self._active.append(active)
+        request, active.share_done = active.request, 0.0
         child.users += 1
         try:
-            async with child.slots:
+            async with child.turns.turn(request.submitter, self._cost_s(active)):
                 outcome = await child.call(request.input, follow)
         finally:
             child.users -= 1
             child.last_used_at = trio.current_time()
-            self._active.remove(active)
         self._observe(child, request, outcome)
         return outcome
 

@@ -8,7 +8,7 @@ and acknowledged to its worker after that; so a crash in between repeats an acce
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -45,7 +45,7 @@ from protocols.job import (
     Terms,
 )
 from protocols.keys import PeerId
-from protocols.limits import MAX_SUBMITTER_JOBS, PROGRESS_S
+from protocols.limits import MAX_STRAY_RESULTS, MAX_SUBMITTER_JOBS, PROGRESS_S
 from protocols.pieces import Outgoing
 from protocols.session import Effect, JobState, Late, Lost, Send, SendInput, Violation
 from protocols.signs import Sign
@@ -120,6 +120,8 @@ class Submitter:
         self._ended = trio.Event()
         self._fences: OrderedDict[bytes, int] = OrderedDict()
         """The last fence of each job that ended lately, for clients that submit it again."""
+        self._strays: Counter[PeerId] = Counter()
+        """How many results of jobs that we know nothing of each worker had recorded here."""
         self._explainers: dict[bytes, Callable[[], Explanation]] = {}
         self._explanations: OrderedDict[bytes, Explanation] = OrderedDict()
         sessions.subscribe(
@@ -489,6 +491,10 @@ class Submitter:
                 link.send(Cancel(message.job_id, message.fence))
             case Done() if message.job_id not in self._runs:
                 link.send(Ack(message.job_id, message.fence))
+                if message.job_id not in self._fences:
+                    self._strays[link.peer_id] += 1
+                    if self._strays[link.peer_id] > MAX_STRAY_RESULTS:
+                        return
                 late = Late(link.peer_id, message.fence, message.output_cid, message.record_cid)
                 self._sessions.start_soon(self._write_note, message.job_id, late)
             case Failed():

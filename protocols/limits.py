@@ -158,6 +158,10 @@ LEASE_ACCEPT_S: Final = 2.0  # an unaccepted lease holds room that other submitt
 LEASE_TTL_S: Final = 15.0  # three missed renewals
 PROGRESS_S: Final = 0.5  # a person watching a terminal wants no more
 LEASE_RENEW_S: Final = 5.0  # a third of LEASE_TTL_S: one lost renewal is not a lost job
+STALL_S_MIN: Final = 30.0  # without progress: a stop-the-world or a neighbour's burst is shorter
+STALL_ESTIMATES: Final = 3.0  # times the lease's estimate; shared runners are off by two at most
+FIRST_PROGRESS_S: Final = 120.0  # of a worker without an estimate: as long as a model may load
+INPUT_BYTES_PER_S_MIN: Final = 128 << 10  # 1 Mbit/s, a poor uplink: input on its way is no stall
 ORPHAN_S: Final = 30.0  # a submitter that comes back within it finds its job running
 DRAIN_S: Final = 30.0  # what systemd grants a service by default is 90 s
 MAX_ATTEMPTS: Final = 3  # a job that kills three workers is not tried on a fourth
@@ -167,10 +171,12 @@ BUSY_RETRY_S_MIN: Final = 0.1  # and no more often than this
 MAX_QUEUE_S: Final = 1.0  # estimated wait past which a worker refuses: p99 1.45x an oracle's
 MAX_WORKER_JOBS: Final = 1_024  # leased or running on one worker at once
 MAX_JOBS_PER_SUBMITTER: Final = 256  # of them for one submitter
+MAX_STRAY_RESULTS: Final = 256  # of a worker, recorded: what it had in hand when we crashed
 MAX_HISTORY_STEPS: Final = 256  # of one job; three attempts among a dozen workers take fifty
 MAX_SUBMITTER_JOBS: Final = 4_096  # of one node at once; each holds its input in memory
 OUTCOME_KEEP_S: Final = 3_600.0  # an outcome that nobody acknowledged
-MAX_OUTCOME_BYTES: Final = 256 << 20  # of all kept outcomes of a worker; the oldest go first
+MAX_OUTCOME_BYTES: Final = 256 << 20  # of all kept outcomes of a worker; who has most loses first
+MAX_KEPT_OUTCOMES: Final = 4_096  # a submitter's MAX_SUBMITTER_JOBS; looked through at each offer
 MAX_ACCEPTED_JOBS: Final = (
     65_536  # that a retried job id finds; 300 bytes each, and a day of one job a second
 )
@@ -231,6 +237,7 @@ RUNNER_PIECE_BYTES: Final = (
     512 << 10
 )  # inputs and outputs cross the runner's pipe in pieces, so that two messages fit a frame
 MAX_RUNNER_JOBS: Final = 64  # jobs inside one runner; more wait outside, where they can be refused
+QUANTUM_S: Final = 0.5  # of a submitter's turn at a runner; a dozen batches, half of MAX_QUEUE_S
 MAX_RUNNERS: Final = 4  # warm runners of one node: each holds 250 MB and more
 MAX_RUNNER_STDERR_BYTES: Final = 4 << 10  # the last words of a crashed runner that are kept
 MAX_EMBED_ITEMS: Final = 100_000  # 153 MB of output at 384 dimensions

@@ -46,6 +46,7 @@ from protocols.limits import (
     OFFER_ANSWER_S,
 )
 from protocols.pieces import Incoming, Piece
+from protocols.progress import ProgressBudget
 from protocols.session import (
     Effect,
     JobEvent,
@@ -106,11 +107,14 @@ class SubmitterJob:
         self._order = list(candidates)
         self._unasked: deque[str] = deque()
         self._suspects: set[str] = set()
+        self._stalled: set[str] = set()
+        self._violators: set[str] = set()
         self._width = FIRST_OFFERS
         self._offers: dict[str, Lease | None] = {}
         self._choose_at = NEVER
         self._ask_again_at = NEVER
         self._lease = LeaseClock(0.0)
+        self._budget = ProgressBudget(0.0)
         self._output = Incoming(terms.output_salt, MAX_JOB_OUTPUT_BYTES)
         self._held: dict[tuple[str, int], bool] = {}
         self._seen_fence = 0
@@ -136,7 +140,7 @@ class SubmitterJob:
             case JobState.OFFERED:
                 return min(self._deadline, self._choose_at, self._ask_again_at)
             case JobState.LEASED | JobState.RUNNING:
-                return min(self._deadline, self._lease.ends_at)
+                return min(self._deadline, self._lease.ends_at, self._budget.ends_at)
             case _:
                 return self._deadline
 
@@ -154,8 +158,10 @@ class SubmitterJob:
         try:
             return self._handlers[type(message)](peer, message, now)
         except RemoteProtocolError as error:
-            violation = Violation(peer, error)
-            return [violation, *self._drop(peer, f"broke the protocol: {error}", now)]
+            # Reported once: who has no part in the job may go on and on.
+            violation = [] if peer in self._violators else [Violation(peer, error)]
+            self._violators.add(peer)
+            return [*violation, *self._drop(peer, f"broke the protocol: {error}", now)]
 
     def lost(self, peer: str, why: str, now: float) -> list[Effect]:
         """The session with ``peer`` is gone, or it could not be reached."""
@@ -177,10 +183,7 @@ class SubmitterJob:
         if self.state is JobState.OFFERED:
             is_time = now >= self._ask_again_at
             return self._ask_everyone(now) if is_time else self._choose_if_due(now)
-        if self.worker is not None and self._lease.is_over(now):
-            stop = Send(self.worker, Cancel(self.terms.job_id, self.fence))
-            return [stop, *self._move_on("its lease ended in silence", now, Sign.SILENT)]
-        return []
+        return self._give_up_if_due(now)
 
     def cancel(self) -> list[Effect]:
         """The client wants it no more; does nothing to a job that has ended."""
@@ -208,6 +211,8 @@ class SubmitterJob:
     def _ask_more(self, now: float) -> list[Effect]:
         """Widen the round by the next candidates, or end it."""
         asked: list[str] = []
+        if self._unasked and self._unasked[0] in self._stalled and self._busy_waits():
+            self._unasked.clear()  # it would only stall again: wait for those who are busy
         while self._unasked and len(asked) < self._width:
             if asked and self._unasked[0] in self._suspects:
                 break  # who lost the job gets it only when nobody else takes it
@@ -297,6 +302,8 @@ class SubmitterJob:
         self._held[peer, self.fence] = True
         self._lease = LeaseClock(now)
         self._lease.accept(now)
+        input_bytes = self.terms.size_bytes if lease.needs_input else 0
+        self._budget = ProgressBudget(now, lease.eta_ms / 1_000, input_bytes)
         others = [other for other in self._offers if other != peer]
         self._offers.clear()
         effects: list[Effect] = [Send(peer, Accept(self.terms.job_id, self.fence))]
@@ -309,16 +316,20 @@ class SubmitterJob:
         if self._seen_fence >= self.fence and self._fence_jumps < MAX_FENCE_JUMPS:
             self._fence_jumps += 1
             return self._new_round(now)
-        waits = [
-            refuse.retry_after_ms / 1000
-            for refuse in self.refusals.values()
-            if refuse.code == BUSY and refuse.retry_after_ms
-        ]
+        waits = self._busy_waits()
         if not waits:
             return self._end(JobEvent.FAIL)
         self._choose_at = NEVER
         self._ask_again_at = now + min(max(min(waits), BUSY_RETRY_S_MIN), BUSY_RETRY_S_MAX)
         return []
+
+    def _busy_waits(self) -> list[float]:
+        """When those who are merely busy want to be asked again."""
+        return [
+            refuse.retry_after_ms / 1000
+            for refuse in self.refusals.values()
+            if refuse.code == BUSY and refuse.retry_after_ms
+        ]
 
     def _note(self, code: str, reason: str) -> Refuse:
         """What a candidate would have said, had it answered."""
@@ -339,12 +350,16 @@ class SubmitterJob:
         if self._is_from_worker(peer, renew.fence):
             self._heard(now)
             self.progress = (renew.items_done, renew.items_total)
+            self._budget.items_are_done(renew.items_done, now)
         return []
 
     def _on_chunk(self, peer: str, chunk: Chunk, now: float) -> list[Effect]:
         if self._is_from_worker(peer, chunk.fence):
             self._heard(now)
+            had_bytes = self._output.size_bytes
             self._output.add(Piece(chunk.index, chunk.body, chunk.digest))
+            if self._output.size_bytes > had_bytes:  # the same piece again is no progress
+                self._budget.moved(now)
         return []
 
     def _on_done(self, peer: str, done: Done, now: float) -> list[Effect]:
@@ -394,6 +409,20 @@ class SubmitterJob:
         self.signs.append((peer, Sign.FAULT if failed.is_worker_fault else Sign.ENDED))
         self._life.step(JobEvent.FAIL)
         return [ack]
+
+    def _give_up_if_due(self, now: float) -> list[Effect]:
+        """Take the job from a worker that is silent, or that says it lives and does nothing."""
+        if self.worker is None:
+            return []
+        if self._lease.is_over(now):
+            why = "its lease ended in silence"
+        elif self._budget.is_over(now):
+            self._stalled.add(self.worker)
+            why = f"it made no progress for {self._budget.stall_s:.0f} s"
+        else:
+            return []
+        stop = Send(self.worker, Cancel(self.terms.job_id, self.fence))
+        return [stop, *self._move_on(why, now, Sign.SILENT)]
 
     def _move_on(self, why: str, now: float, sign: Sign) -> list[Effect]:
         """The attempt is lost: go on under a higher fence, and ask the lost worker last."""

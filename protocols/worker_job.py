@@ -5,7 +5,7 @@ happens to it.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -25,15 +25,23 @@ class Granted:
     eta_ms: int
 
 
+class Leased(NamedTuple):
+    """A job that was promised room and has not begun."""
+
+    submitter: str
+    terms: Terms
+    estimate_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a worker has taken on: jobs in all, those of the submitter who asks, and the work that
-    is left.
+    """What a worker has taken on: jobs in all, those of the submitter who asks, and which of them
+    have not begun.
     """
 
     jobs: int
     jobs_of_submitter: int
-    queued_s: float
+    leased: tuple[Leased, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

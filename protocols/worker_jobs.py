@@ -35,11 +35,11 @@ from protocols.job import (
     Renew,
     Terms,
 )
+from protocols.kept_outcomes import KeptOutcomes
 from protocols.lease import LeaseClock
 from protocols.limits import (
     LEASE_RENEW_S,
     LEASE_TTL_S,
-    MAX_OUTCOME_BYTES,
     ORPHAN_S,
     OUTCOME_KEEP_S,
     PROGRESS_S,
@@ -55,7 +55,7 @@ from protocols.session import (
     Start,
     Stop,
 )
-from protocols.worker_job import NEVER, Granted, Load, Outcome, WorkerJob
+from protocols.worker_job import NEVER, Granted, Leased, Load, Outcome, WorkerJob
 
 Decide = Callable[[str, Offer, Load], Granted | Refuse]
 """Admission: whether to take an offer of that submitter, given what this worker has to do."""
@@ -72,7 +72,7 @@ class WorkerJobs:
     def __init__(self, decide: Decide) -> None:
         self._decide = decide
         self._jobs: dict[JobKey, WorkerJob] = {}
-        self._kept_bytes = 0
+        self._kept = KeptOutcomes()
         self._handlers: dict[type[Any], Callable[[WorkerJob, Any, float], list[Effect]]] = {
             Accept: self._on_accept,
             Input: self._on_input,
@@ -98,7 +98,7 @@ class WorkerJobs:
     @property
     def kept_bytes(self) -> int:
         """What the kept outcomes hold."""
-        return self._kept_bytes
+        return self._kept.size_bytes
 
     def receive(self, submitter: str, message: FromSubmitter, now: float) -> list[Effect]:
         """Take a message from a submitter."""
@@ -129,8 +129,9 @@ class WorkerJobs:
         job.life.step(JobEvent.FINISH if is_done else JobEvent.FAIL)
         job.outcome = outcome
         job.forget_at = now + OUTCOME_KEEP_S
-        self._kept_bytes += outcome.size_bytes
-        self._make_room()
+        self._kept.add(job.key, outcome.size_bytes)
+        for key in self._kept.overflow():
+            self._forget(self._jobs[key], JobEvent.CANCEL)
         return [Deliver(job.key, job.fence)] if job.lease.is_accepted else []
 
     def progressed(self, job: WorkerJob, done: int, total: int, now: float) -> list[Effect]:
@@ -203,14 +204,15 @@ class WorkerJobs:
 
     def _load(self, submitter: str) -> Load:
         jobs = jobs_of_submitter = 0
-        queued_s = 0.0
+        leased: list[Leased] = []
         for job in self._jobs.values():
             state = job.state
             if not state.is_final:
                 jobs += 1
                 jobs_of_submitter += job.submitter == submitter
-                queued_s += job.estimate_s if state is JobState.LEASED else 0.0
-        return Load(jobs, jobs_of_submitter, queued_s)
+                if state is JobState.LEASED:
+                    leased.append(Leased(job.submitter, job.terms, job.estimate_s))
+        return Load(jobs, jobs_of_submitter, tuple(leased))
 
     def _refuse(
         self, submitter: str, message: FromSubmitter, code: str, reason: str
@@ -310,22 +312,9 @@ class WorkerJobs:
     def _forget(self, job: WorkerJob, event: JobEvent) -> list[Effect]:
         """Drop a job, and its outcome or run with it."""
         del self._jobs[job.key]
-        if job.outcome is not None:
-            self._kept_bytes -= job.outcome.size_bytes
         if job.state.is_final:
+            self._kept.remove(job.key)
             return []
         is_running = job.state is JobState.RUNNING
         job.life.step(event)
         return [Stop(job.key)] if is_running else []
-
-    def _make_room(self) -> None:
-        """Keep the outcomes within their limit; the oldest go first."""
-        if self._kept_bytes <= MAX_OUTCOME_BYTES:
-            return
-        kept = sorted(
-            (job for job in self._jobs.values() if job.state.is_final), key=lambda j: j.forget_at
-        )
-        for job in kept[:-1]:
-            if self._kept_bytes <= MAX_OUTCOME_BYTES:
-                return
-            self._forget(job, JobEvent.CANCEL)

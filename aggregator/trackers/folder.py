@@ -124,7 +124,8 @@ class FolderTracker:
                 f"no number is known for the file with {marker}",
                 hint="begin its name with a number of four digits",
             )
-        return min(int(path.name) for path in taken)
+        # A crash may have taken a number before the one under which the file was written at last.
+        return max(int(path.name) for path in taken)
 
 
 def _lines(path: Path) -> list[str]:

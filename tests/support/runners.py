@@ -8,6 +8,7 @@ from pathlib import Path
 
 import trio
 
+from node.fair_queue import Asker
 from node.manifest import FileEntry, Manifest, ModelMissingError
 from node.models import InstalledModel
 from node.runner_child import RunOutcome
@@ -94,5 +95,9 @@ class FakeRunnerPool:
     ) -> float | None:
         return self.estimate
 
-    def backlog_s(self, model: InstalledModel, precision: str) -> float:
-        return (self.estimate or 0.0) * self.running
+    def backlog_s(self, model: InstalledModel, precision: str, asker: Asker) -> float:
+        leased_s = sum(asker.leased_s.values())
+        return leased_s + (self.estimate or 0.0) * self.running
+
+    def is_benchmark_waiting(self) -> bool:
+        return False

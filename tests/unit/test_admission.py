@@ -3,13 +3,15 @@ from dataclasses import dataclass, field
 import pytest
 
 from node.admission import Admission
+from node.fair_queue import Asker, fair_wait_s
 from protocols.cid import CID
 from protocols.job import Offer, Refuse, Terms
 from protocols.limits import MAX_JOB_INPUT_BYTES, MAX_JOBS_PER_SUBMITTER, MAX_WORKER_JOBS
-from protocols.worker_job import Granted, Load
+from protocols.worker_job import Granted, Leased, Load
 from tests.support.runners import FakeModels, model_of
 
-IDLE = Load(0, 0, 0.0)
+IDLE = Load(0, 0)
+MODELS = FakeModels({"m": model_of("m"), "n": model_of("n"), "b": model_of("b", "bench.compute")})
 
 
 @dataclass
@@ -20,6 +22,8 @@ class Place:
     estimate: float | None = 1.0
     backlog: float = 0.0
     own_capabilities: dict[str, object] = field(default_factory=dict)
+    others: dict[str, float] = field(default_factory=dict[str, float])
+    has_benchmark: bool = False
 
     def roles(self, _peer: str) -> tuple[str, ...]:
         return self.roles_of
@@ -27,8 +31,11 @@ class Place:
     def estimate_s(self, _m: object, _p: str, _items: int, _size: int) -> float | None:
         return self.estimate
 
-    def backlog_s(self, _m: object, _p: str) -> float:
-        return self.backlog
+    def backlog_s(self, _m: object, _p: str, asker: Asker) -> float:
+        return fair_wait_s({asker.submitter: self.backlog, **self.others}, asker)
+
+    def is_benchmark_waiting(self) -> bool:
+        return self.has_benchmark
 
 
 def offer(budget_ms: int = 60_000, **changes: object) -> Offer:
@@ -47,8 +54,15 @@ def offer(budget_ms: int = 60_000, **changes: object) -> Offer:
     return Terms(**terms).offer(1, budget_ms)  # type: ignore[arg-type]
 
 
+def leased(*estimates_s: float, submitter: str = "peer", **changes: object) -> Load:
+    """Jobs of these estimates that have not begun."""
+    terms = Terms.of(offer(**changes))  # type: ignore[arg-type]
+    jobs = tuple(Leased(submitter, terms, estimate_s) for estimate_s in estimates_s)
+    return Load(len(jobs), len(jobs), jobs)
+
+
 def decide(place: Place, asked: Offer, load: Load = IDLE) -> Granted | Refuse:
-    return Admission(place, FakeModels({"m": model_of("m")}), place).decide("peer", asked, load)
+    return Admission(place, MODELS, place).decide("peer", asked, load)
 
 
 def code(place: Place, asked: Offer, load: Load = IDLE) -> str:
@@ -61,7 +75,7 @@ def code(place: Place, asked: Offer, load: Load = IDLE) -> str:
 def test_an_idle_worker_takes_a_job_and_says_when_it_would_be_done() -> None:
     assert decide(Place(), offer()) == Granted(1.0, 1_000)
     assert decide(Place(estimate=None), offer()) == Granted(0.0, 0)
-    assert decide(Place(backlog=0.5), offer(), Load(1, 1, 0.25)) == Granted(1.0, 1_750)
+    assert decide(Place(backlog=0.5), offer(), leased(0.25)) == Granted(1.0, 1_750)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +120,7 @@ def test_a_long_queue_is_refused_with_the_time_to_ask_again() -> None:
 
     assert isinstance(answer, Refuse)
     assert (answer.code, answer.retry_after_ms) == ("busy", 2_500)
-    assert code(Place(), offer(), Load(3, 3, 1.1)) == "busy"
+    assert code(Place(), offer(), leased(0.4, 0.4, 0.3)) == "busy"
 
 
 def test_a_job_that_can_not_end_within_its_budget_is_refused() -> None:
@@ -116,8 +130,8 @@ def test_a_job_that_can_not_end_within_its_budget_is_refused() -> None:
 
 
 def test_jobs_are_bounded_in_all_and_for_each_submitter() -> None:
-    assert code(Place(), offer(), Load(MAX_WORKER_JOBS, 0, 0.0)) == "busy"
-    assert code(Place(), offer(), Load(300, MAX_JOBS_PER_SUBMITTER, 0.0)) == "busy"
+    assert code(Place(), offer(), Load(MAX_WORKER_JOBS, 0)) == "busy"
+    assert code(Place(), offer(), Load(300, MAX_JOBS_PER_SUBMITTER)) == "busy"
 
 
 def test_a_draining_worker_refuses_everything() -> None:
@@ -129,3 +143,68 @@ def test_a_draining_worker_refuses_everything() -> None:
 
     assert isinstance(answer, Refuse)
     assert answer.code == "draining"
+
+
+def test_one_benchmark_may_wait_until_it_is_alone_and_a_second_is_told_when_to_ask_again() -> None:
+    benchmark = offer(model="b", kind="bench.compute")
+    one_leased = leased(0.1, model="b", kind="bench.compute")
+
+    assert isinstance(decide(Place(), benchmark), Granted)
+    assert isinstance(decide(Place(has_benchmark=True), offer()), Granted)
+    for place, load in ((Place(has_benchmark=True), IDLE), (Place(), one_leased)):
+        answer = decide(place, benchmark, load)
+        assert isinstance(answer, Refuse)
+        assert (answer.code, answer.retry_after_ms > 0) == ("busy", True)
+        assert "1 benchmark" in answer.reason
+
+
+def test_only_the_same_model_in_the_same_precision_is_waited_for() -> None:
+    load = leased(5.0, model="m", precision="bf16")
+
+    assert decide(Place(), offer(model="n"), load) == Granted(1.0, 1_000)
+    assert decide(Place(), offer(precision="fp32"), load) == Granted(1.0, 1_000)
+    assert code(Place(), offer(precision="bf16"), load) == "busy"
+
+
+def test_auto_waits_for_the_precision_that_it_stands_for() -> None:
+    assert code(Place(), offer(), leased(5.0, precision="fp32")) == "busy"
+    assert code(Place(), offer(precision="fp32"), leased(5.0)) == "busy"
+    assert decide(Place(), offer(), leased(5.0, precision="bf16")) == Granted(1.0, 1_000)
+
+
+def test_a_benchmark_waits_for_every_model_and_every_model_for_a_benchmark() -> None:
+    benchmark = offer(model="b", kind="bench.compute")
+
+    for submitter in ("peer", "another"):
+        others = leased(5.0, submitter=submitter, model="n")
+        bench = leased(5.0, submitter=submitter, model="b", kind="bench.compute")
+        assert code(Place(), benchmark, others) == "busy"
+        assert code(Place(), offer(), bench) == "busy"
+
+
+def test_a_small_job_is_taken_although_another_submitter_has_a_long_queue() -> None:
+    greedy = Place(estimate=0.1, others={"greedy": 500.0})
+
+    assert decide(greedy, offer()) == Granted(0.1, int((0.1 + 0.5 + 0.1) * 1_000))
+    assert decide(greedy, offer(), leased(5.0, submitter="third")) != Granted(0.1, 700)
+    assert code(Place(estimate=0.1, backlog=500.0), offer()) == "busy", "its own queue"
+
+
+@pytest.mark.parametrize(
+    ("place", "load", "budget_ms", "numbers", "is_retried"),
+    [
+        (Place(backlog=3.5), IDLE, 60_000, ("3.5 s", "1.0 s"), True),
+        (Place(), Load(MAX_WORKER_JOBS, 0), 60_000, ("1024 jobs", "1024"), True),
+        (Place(), Load(300, MAX_JOBS_PER_SUBMITTER), 60_000, ("256 of your", "256"), True),
+        (Place(estimate=5.0), IDLE, 4_000, ("5.0 s", "4.0 s"), False),
+        (Place(estimate=0.5, backlog=0.9), IDLE, 1_000, ("0.9 s", "0.5 s"), True),
+    ],
+)
+def test_a_refusal_says_how_much_there_is_and_when_to_ask_again(
+    place: Place, load: Load, budget_ms: int, numbers: tuple[str, ...], is_retried: bool
+) -> None:
+    answer = decide(place, offer(budget_ms), load)
+
+    assert isinstance(answer, Refuse)
+    assert all(number in answer.reason for number in numbers)
+    assert (answer.retry_after_ms > 0) == is_retried
