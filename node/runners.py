@@ -171,8 +171,14 @@ class RunnerPool:
         self._active.append(active)
         child.users += 1
         try:
-            async with child.slots:
+            try:  # where a slot is free: waiting for it would be another turn of the loop
+                child.slots.acquire_on_behalf_of_nowait(active)
+            except trio.WouldBlock:
+                await child.slots.acquire_on_behalf_of(active)
+            try:
                 outcome = await child.call(request.input, follow)
+            finally:
+                child.slots.release_on_behalf_of(active)
         finally:
             child.users -= 1
             child.last_used_at = trio.current_time()
