@@ -88,13 +88,18 @@ class Pending:
         self.encoded = encoded
         self._done = done
         self._outcome: int | JournalError | None = None
-        self._settled = trio.Event()
+        self._settled: trio.Event | None = None  # made by the first who waits: many are not waited
 
     async def wait(self) -> int:
         """Return the entry's offset once it is on the disk; raises ``JournalError`` if it was
         refused.
         """
-        await self._settled.wait()
+        if self._outcome is not None:
+            await trio.lowlevel.checkpoint()
+        else:
+            if self._settled is None:
+                self._settled = trio.Event()
+            await self._settled.wait()
         if isinstance(self._outcome, int):
             return self._outcome
         raise self._outcome or JournalError("an entry was settled without an outcome")
@@ -106,7 +111,8 @@ class Pending:
             self._done(outcome)
         elif isinstance(outcome, JournalError):
             log.warning("journal entry refused", extra={"code": outcome.code})
-        self._settled.set()
+        if self._settled is not None:
+            self._settled.set()
 
 
 class Journal:

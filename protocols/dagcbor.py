@@ -29,6 +29,8 @@ from protocols.limits import (
 )
 
 _LINK_TAG: Final = 42
+CID_HEAD: Final = b"\xd8\x2a\x58\x25\x00"
+"""What stands before the bytes of a ``CID``: its tag, and a byte string with a zero in front."""
 _INT_MIN: Final = -(1 << 64)
 _INT_MAX: Final = (1 << 64) - 1
 _LEAVES: Final = frozenset((int, str, bytes, bool, type(None)))
@@ -75,6 +77,12 @@ def encode(value: Any, *, max_bytes: int = MAX_RECORD_BYTES) -> bytes:
         encoded = cbor2.dumps(_plain(value, MAX_CBOR_DEPTH, budget))
     except (cbor2.CBORError, UnicodeEncodeError) as error:
         raise LocalProtocolError(f"a value is not DAG-CBOR: {error}") from error
+    check_size(encoded, max_bytes)
+    return encoded
+
+
+def check_size(encoded: bytes, max_bytes: int) -> None:
+    """Raise ``LocalProtocolError`` for a block that is too large."""
     if len(encoded) > max_bytes:
         raise LocalProtocolError(
             f"a block of {len(encoded)} bytes is over the limit of {max_bytes}",
@@ -82,7 +90,6 @@ def encode(value: Any, *, max_bytes: int = MAX_RECORD_BYTES) -> bytes:
             got=len(encoded),
             limit=max_bytes,
         )
-    return encoded
 
 
 def decode(data: bytes, *, max_bytes: int = MAX_RECORD_BYTES, any_cid: bool = False) -> Any:

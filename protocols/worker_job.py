@@ -60,6 +60,8 @@ class Outcome:
 
     def final_message(self, fence: int) -> Done | Failed:
         """Return the message that ends the job under ``fence``."""
+        if self.message.fence == fence:
+            return self.message
         return msgspec.structs.replace(self.message, fence=fence)
 
 

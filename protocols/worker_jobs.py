@@ -9,10 +9,9 @@ listened to. A submitter that goes away leaves its running jobs as orphans: they
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from typing import Any
-
-import msgspec
+from typing import Any, Final
 
 from protocols.errors import RemoteProtocolError
 from protocols.job import (
@@ -57,6 +56,8 @@ from protocols.session import (
 )
 from protocols.worker_job import NEVER, Granted, Leased, Load, Outcome, WorkerJob
 
+LEASE_TTL_MS: Final = int(LEASE_TTL_S * 1_000)
+
 Decide = Callable[[str, Offer, Load], Granted | Refuse]
 """Admission: whether to take an offer of that submitter, given what this worker has to do."""
 
@@ -73,6 +74,9 @@ class WorkerJobs:
         self._decide = decide
         self._jobs: dict[JobKey, WorkerJob] = {}
         self._kept = KeptOutcomes()
+        # What every offer asks for, kept up to date: counting would look at each job for each offer
+        self._unfinished: Counter[str] = Counter()
+        self._leased: dict[JobKey, Leased] = {}
         self._handlers: dict[type[Any], Callable[[WorkerJob, Any, float], list[Effect]]] = {
             Accept: self._on_accept,
             Input: self._on_input,
@@ -93,7 +97,7 @@ class WorkerJobs:
     @property
     def unfinished(self) -> int:
         """How many jobs are leased or running."""
-        return sum(not job.state.is_final for job in self._jobs.values())
+        return self._unfinished.total()
 
     @property
     def kept_bytes(self) -> int:
@@ -125,6 +129,7 @@ class WorkerJobs:
         """The run of ``job`` ended by itself; does nothing if the job was stopped meanwhile."""
         if job.state is not JobState.RUNNING:
             return []
+        self._uncount(job)
         is_done = isinstance(outcome.message, Done)
         job.life.step(JobEvent.FINISH if is_done else JobEvent.FAIL)
         job.outcome = outcome
@@ -181,8 +186,9 @@ class WorkerJobs:
         job.life.step(JobEvent.OFFER)
         job.life.step(JobEvent.LEASE)
         self._jobs[job.key] = job
-        lease = msgspec.structs.replace(self._lease_of(job, now), eta_ms=decision.eta_ms)
-        return [Send(submitter, lease)]
+        self._unfinished[submitter] += 1
+        self._leased[job.key] = Leased(job.submitter, job.terms, job.estimate_s)
+        return [Send(submitter, Lease(offer.job_id, offer.fence, decision.eta_ms, LEASE_TTL_MS))]
 
     def _reattach(self, job: WorkerJob, offer: Offer, now: float) -> None:
         """A later attempt takes over what is here; until it is accepted, it gets nothing."""
@@ -198,21 +204,11 @@ class WorkerJobs:
 
     def _lease_of(self, job: WorkerJob, now: float, *, needs_input: bool = True) -> Lease:
         eta_s = 0.0 if job.state.is_final else min(job.estimate_s, max(0.0, job.deadline - now))
-        return Lease(
-            job.terms.job_id, job.fence, int(eta_s * 1000), int(LEASE_TTL_S * 1000), needs_input
-        )
+        return Lease(job.terms.job_id, job.fence, int(eta_s * 1000), LEASE_TTL_MS, needs_input)
 
     def _load(self, submitter: str) -> Load:
-        jobs = jobs_of_submitter = 0
-        leased: list[Leased] = []
-        for job in self._jobs.values():
-            state = job.state
-            if not state.is_final:
-                jobs += 1
-                jobs_of_submitter += job.submitter == submitter
-                if state is JobState.LEASED:
-                    leased.append(Leased(job.submitter, job.terms, job.estimate_s))
-        return Load(jobs, jobs_of_submitter, tuple(leased))
+        leased = tuple(self._leased.values())
+        return Load(self.unfinished, self._unfinished[submitter], leased)
 
     def _refuse(
         self, submitter: str, message: FromSubmitter, code: str, reason: str
@@ -254,6 +250,7 @@ class WorkerJobs:
         if job.input.cid != job.terms.input_cid:
             return self._reject_input(job, "the input is not the one that was committed to")
         job.life.step(JobEvent.START)
+        del self._leased[job.key]
         return [Start(job.key), *self._renew(job, now)]
 
     def _reject_input(self, job: WorkerJob, reason: str) -> list[Effect]:
@@ -315,6 +312,14 @@ class WorkerJobs:
         if job.state.is_final:
             self._kept.remove(job.key)
             return []
+        self._uncount(job)
         is_running = job.state is JobState.RUNNING
         job.life.step(event)
         return [Stop(job.key)] if is_running else []
+
+    def _uncount(self, job: WorkerJob) -> None:
+        """A job is about to be finished or forgotten."""
+        self._leased.pop(job.key, None)
+        self._unfinished[job.submitter] -= 1
+        if not self._unfinished[job.submitter]:
+            del self._unfinished[job.submitter]  # submitters come and go

@@ -185,7 +185,8 @@ class ControlApi:
         self, spec: JobSpec, send: trio.MemorySendChannel[Any], scope: trio.CancelScope
     ) -> None:
         def on_progress(progress: Progress) -> None:
-            with suppress(trio.WouldBlock):  # the next one tells more
+            # full: the next one tells more; broken: the client went away
+            with suppress(trio.WouldBlock, trio.BrokenResourceError):
                 send.send_nowait({"progress": msgspec.to_builtins(progress)})
 
         with suppress(trio.BrokenResourceError), scope:  # broken: the client went away

@@ -84,6 +84,26 @@ async def test_writers_that_wait_together_share_one_fsync(
     assert len(synced) < 10
 
 
+async def test_who_comes_late_or_second_to_an_entry_hears_of_it_too(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path / "journal")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(journal.run)
+        pending = journal.append_soon(Entry.SALT, b"one")
+        offsets: list[int] = []
+
+        async def wait() -> None:
+            offsets.append(await pending.wait())
+
+        async with trio.open_nursery() as waiting:
+            waiting.start_soon(wait)
+            waiting.start_soon(wait)
+        await wait()
+
+        assert offsets == [HEADER_BYTES] * 3
+        nursery.cancel_scope.cancel()
+    journal.close()
+
+
 async def test_what_was_queued_before_the_stop_is_still_written(tmp_path: Path) -> None:
     journal = open_journal(tmp_path / "journal")
     async with trio.open_nursery() as nursery:

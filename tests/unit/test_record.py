@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from protocols import dagcbor
 from protocols.cid import CID
 from protocols.errors import LocalProtocolError, RemoteProtocolError
-from protocols.limits import MAX_SEQUENCE
+from protocols.limits import MAX_RECORD_BYTES, MAX_SEQUENCE
 from protocols.record import (
     GENERATED,
     INFORMED_BY,
@@ -53,6 +54,18 @@ def test_a_record_survives_the_round_trip(item: Record) -> None:
     assert Record.decode(encoded) == item
     assert Record.decode_verified(encoded) == item
     assert Record.decode(encoded).encode() == encoded
+
+
+@given(records)
+def test_a_record_has_the_encoding_of_the_list_of_its_fields(item: Record) -> None:
+    assert item.encode() == dagcbor.encode(msgspec.structs.astuple(item))
+
+
+def test_a_small_record_keeps_the_limit_of_a_block() -> None:
+    item = msgspec.structs.replace(record(AUTHOR), attributes={"text": "x" * MAX_RECORD_BYTES})
+
+    with pytest.raises(LocalProtocolError):
+        item.encode()
 
 
 @given(records)

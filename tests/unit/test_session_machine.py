@@ -39,7 +39,7 @@ from protocols.session import (
     Violation,
 )
 from protocols.submitter_job import SubmitterJob
-from protocols.worker_job import Granted, Outcome, WorkerJob
+from protocols.worker_job import Granted, Load, Outcome, WorkerJob
 from protocols.worker_jobs import WorkerJobs
 
 SUBMITTER = "submitter"
@@ -199,7 +199,7 @@ class JobsMachine(RuleBasedStateMachine):
         self.restart_worker(worker)
 
     def restart_worker(self, worker: str) -> None:
-        node = WorkerNode(WorkerJobs(lambda _s, offer, _l: self.decide(worker, offer)))
+        node = WorkerNode(WorkerJobs(lambda _s, offer, load: self.decide(worker, offer, load)))
         self.nodes[worker] = node
         if self.sessions.pop(worker, None) is not None:
             for machine in list(self.machines.values()):
@@ -247,7 +247,13 @@ class JobsMachine(RuleBasedStateMachine):
         machine = self.machines.get(job_id)
         return job_id not in self.accepted and (machine is None or machine.state.is_final)
 
-    def decide(self, worker: str, offer: Offer) -> Granted | Refuse:
+    def decide(self, worker: str, offer: Offer, load: Load) -> Granted | Refuse:
+        known = [self.nodes[worker].jobs.get((SUBMITTER, job_id)) for job_id in JOBS]
+        jobs = [job for job in known if job is not None and not job.state.is_final]
+        leased = {job.terms.job_id for job in jobs if job.state is JobState.LEASED}
+        counted = (len(jobs), len(jobs), leased)
+        told = (load.jobs, load.jobs_of_submitter, {each.terms.job_id for each in load.leased})
+        assert told == counted, "told as counting would tell"
         if self.nodes[worker].is_busy:
             return Refuse(offer.job_id, offer.fence, "busy", "busy", 500)
         return Granted(1.0, 1_000)
