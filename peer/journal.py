@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import cast
 
 import trio
+from outcome import Outcome
 
 from peer.machine import NO_SPACE
 from protocols.errors import CoveyError
@@ -88,13 +89,15 @@ class Pending:
         self.encoded = encoded
         self._done = done
         self._outcome: int | JournalError | None = None
-        self._settled = trio.Event()
+        self._settled: trio.Event | None = None  # made by whoever waits: most are told by ``done``
 
     async def wait(self) -> int:
         """Return the entry's offset once it is on the disk; raises ``JournalError`` if it was
         refused.
         """
-        await self._settled.wait()
+        if self._outcome is None:
+            self._settled = self._settled or trio.Event()
+            await self._settled.wait()
         if isinstance(self._outcome, int):
             return self._outcome
         raise self._outcome or JournalError("an entry was settled without an outcome")
@@ -106,7 +109,8 @@ class Pending:
             self._done(outcome)
         elif isinstance(outcome, JournalError):
             log.warning("journal entry refused", extra={"code": outcome.code})
-        self._settled.set()
+        if self._settled is not None:
+            self._settled.set()
 
 
 class Journal:
@@ -159,7 +163,7 @@ class Journal:
                     f"{path} does not start like a journal",
                     hint="restore it from a copy, or move it away: others hold what you shared",
                 )
-            journal = cls(path, fd, found, offload or _in_a_thread())
+            journal = cls(path, fd, found, offload or _in_a_thread)
             journal._recover()
         except BaseException:
             os.close(fd)
@@ -349,13 +353,19 @@ class Journal:
         self._moved.set()
 
 
-def _in_a_thread() -> Offload:
-    writer = trio.CapacityLimiter(1)  # the one thread that writes this journal
+async def _in_a_thread(function: Callable[[], None]) -> None:
+    """Run ``function`` in a thread and wait for it, come what may.
 
-    async def offload(function: Callable[[], None]) -> None:
-        await trio.to_thread.run_sync(function, limiter=writer)
+    ``trio.to_thread.run_sync`` would take a turn of the loop more for its limiter, 0.1 ms at each
+    batch; here only one thread at a time is ever asked for.
+    """
+    task, token = trio.lowlevel.current_task(), trio.lowlevel.current_trio_token()
 
-    return offload
+    def deliver(outcome: Outcome[None]) -> None:
+        token.run_sync_soon(trio.lowlevel.reschedule, task, outcome)
+
+    trio.lowlevel.start_thread_soon(function, deliver, "journal")
+    await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
 
 
 def _full(path: Path, cause: OSError) -> JournalFullError:

@@ -212,8 +212,8 @@ class OwnFeed:
                 self._take_back(uncut, cid)
             else:
                 uncut.offset = outcome
-                self._ready.add(uncut)
-                self._stirred.set()
+                if self._ready.add(uncut):
+                    self._stirred.set()
 
         body = RecordBody(uncut.epoch, uncut.sequence, encoded).encode()
         pending = self._journal.append_soon(Entry.RECORD, body, settle)
@@ -414,11 +414,16 @@ class _Ready:
         self.size_bytes = 0
         self.due_at = math.inf
 
-    def add(self, uncut: _Uncut) -> None:
+    def add(self, uncut: _Uncut) -> bool:
+        """Count a record; tell whether a cut is due earlier for it."""
         self.count += 1
         self.size_bytes += len(uncut.encoded)
         is_full = self.count >= CUT_BUNDLE_RECORDS or self.size_bytes >= CUT_BUNDLE_BYTES
-        self.due_at = -math.inf if is_full else min(self.due_at, uncut.due_at)
+        due_at = -math.inf if is_full else uncut.due_at
+        is_earlier = due_at < self.due_at
+        if is_earlier:
+            self.due_at = due_at
+        return is_earlier
 
 
 def _own_bundle(header: Header, cid: CID, header_offset: int, taken: list[_Uncut]) -> OwnBundle:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final, cast
 
 import cbor2
@@ -38,10 +39,14 @@ _PLAIN: Final = _LEAVES - {int}  # whatever their value, cbor2 encodes them as t
 # saves.
 _SCAN_FROM_BYTES: Final = 4 << 10
 
+_FLAT_ITEMS: Final = 32  # no record of ours has more attributes
+
 _TEXT: Final = frozenset((str,))
 _CONTAINERS: Final = frozenset((list, dict))
 _STRICT_LINKS: Final = tuple(b"\0" + prefix for prefix in PREFIXES.values())
 _LINK_HEAD: Final = b"\xd8\x2a"
+LINK_HEAD: Final = _LINK_HEAD + b"\x58\x25\0"
+"""What stands before the 36 bytes of a ``CID``."""
 _LONG_STRING_HEADS: Final = frozenset((*range(0x58, 0x5C), *range(0x78, 0x7C)))
 
 
@@ -83,6 +88,27 @@ def encode(value: Any, *, max_bytes: int = MAX_RECORD_BYTES) -> bytes:
             limit=max_bytes,
         )
     return encoded
+
+
+def encode_flat(value: dict[str, Any]) -> bytes | None:
+    """Return what ``encode`` does for a short map of leaves, at a quarter of the cost; None for any
+    other, and for all that is forbidden.
+    """
+    order = _order(tuple(value))
+    if order is None:
+        return None
+    budget = _Budget()
+    try:
+        leaves = ((key, value[key]) for key in order)
+        return cbor2.dumps({k: x if type(x) in _PLAIN else _plain(x, 0, budget) for k, x in leaves})
+    except (LocalProtocolError, UnicodeEncodeError):  # containers too, for want of depth
+        return None
+
+
+@lru_cache(256)  # the same names come again and again: sorting them takes longer than all the rest
+def _order(keys: tuple[Any, ...]) -> tuple[str, ...] | None:
+    is_plain = len(keys) <= _FLAT_ITEMS and all(type(key) is str for key in keys)
+    return tuple(_ordered(keys)) if is_plain else None
 
 
 def decode(data: bytes, *, max_bytes: int = MAX_RECORD_BYTES, any_cid: bool = False) -> Any:

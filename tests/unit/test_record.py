@@ -56,6 +56,19 @@ def test_a_record_survives_the_round_trip(item: Record) -> None:
 
 
 @given(records)
+def test_however_a_record_is_written_it_is_what_the_strict_codec_writes(item: Record) -> None:
+    fields = [getattr(item, name) for name in item.__struct_fields__]
+
+    assert item.encode() == dagcbor.encode(fields)
+
+
+@pytest.mark.parametrize("wrong", [1 << 64, float("nan"), -0.0, "\ud800", {1: 2}, object()])
+def test_an_attribute_without_an_encoding_is_refused(wrong: Any) -> None:
+    with pytest.raises(LocalProtocolError):
+        block(AUTHOR.public, "k", {"a": wrong}).encode()
+
+
+@given(records)
 def test_an_outline_says_what_the_record_says(item: Record) -> None:
     outline = outline_verified(item.encode())
 
