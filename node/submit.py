@@ -73,7 +73,11 @@ class _Run:
 
     machine: SubmitterJob
     input: Outgoing
-    nursery: trio.Nursery
+    nursery: trio.Nursery | None = None
+    asides: list[Callable[[], Awaitable[None]]] = field(
+        default_factory=list[Callable[[], Awaitable[None]]]
+    )
+    """What needs tasks of its own, before there is a nursery: most jobs never want one."""
     links: dict[PeerId, SessionLink] = field(default_factory=dict[PeerId, SessionLink])
     notes: deque[Note] = field(default_factory=deque[Violation | Late | Lost])
     changed: trio.Event = field(default_factory=trio.Event)
@@ -93,6 +97,19 @@ class _Run:
         is_sooner = machine.next_deadline < self.wakes_at
         if is_sooner or self.notes or told is None or told.state is not machine.state:
             self.changed.set()
+
+    def start_soon(self, act: Callable[[], Awaitable[None]]) -> None:
+        """Do something beside the job's own task, at most until the job ends."""
+        if self.nursery is not None:
+            self.nursery.start_soon(act)
+        else:
+            self.asides.append(act)
+            self.changed.set()
+
+    @property
+    def wants_nursery(self) -> bool:
+        """Whether something waits for a nursery."""
+        return self.nursery is None and bool(self.asides)
 
 
 def _ignore(_: Progress) -> None:
@@ -254,18 +271,29 @@ class Submitter:
         self, machine: SubmitterJob, outgoing: Outgoing, on_progress: OnProgress
     ) -> None:
         """Carry the job to its end."""
-        async with trio.open_nursery() as nursery:
-            run = self._runs[machine.terms.job_id] = _Run(machine, outgoing, nursery)
-            try:
-                self._perform(run, machine.start(trio.current_time()))
-                while not machine.state.is_final:
-                    await self._next_step(run, on_progress)
-                await self._write_notes(run)
-            finally:
-                self._perform(run, machine.cancel())
-                self._let_go(run)
-                self._remember_fence(machine)
-                nursery.cancel_scope.cancel()
+        run = self._runs[machine.terms.job_id] = _Run(machine, outgoing)
+        try:
+            self._perform(run, machine.start(trio.current_time()))
+            await self._follow(run, on_progress)
+            if run.wants_nursery:
+                await self._follow_with_nursery(run, on_progress)
+            await self._write_notes(run)
+        finally:
+            self._perform(run, machine.cancel())
+            self._let_go(run)
+            self._remember_fence(machine)
+
+    async def _follow_with_nursery(self, run: _Run, on_progress: OnProgress) -> None:
+        """Go on with a nursery: a tenth of what a small job costs here, so it is opened late."""
+        async with trio.open_nursery() as run.nursery:
+            for act in run.asides:
+                run.nursery.start_soon(act)
+            await self._follow(run, on_progress)
+            run.nursery.cancel_scope.cancel()
+
+    async def _follow(self, run: _Run, on_progress: OnProgress) -> None:
+        while not (run.machine.state.is_final or run.wants_nursery):
+            await self._next_step(run, on_progress)
 
     async def _next_step(self, run: _Run, on_progress: OnProgress) -> None:
         """Tell and write what is new, then wait until something happens or is due."""
@@ -274,6 +302,8 @@ class Submitter:
             run.told = progress
             on_progress(progress)
         await self._write_notes(run)
+        if run.wants_nursery:
+            return
         run.changed = trio.Event()
         run.wakes_at = min(run.machine.next_deadline, trio.current_time() + PROGRESS_S)
         run.wake()
@@ -403,7 +433,7 @@ class Submitter:
         if link is None and isinstance(effect.message, Offer):
             link = self._sessions.current(effect.peer)
             if link is None:
-                run.nursery.start_soon(self._connect, run, effect)
+                run.start_soon(partial(self._connect, run, effect))
                 return
             self._bind(run, link)
         if link is not None:
@@ -466,7 +496,7 @@ class Submitter:
             for message in messages:
                 link.send(message)
         else:
-            run.nursery.start_soon(link.send_content, messages)
+            run.start_soon(partial(link.send_content, messages))
 
     # Sessions
 
