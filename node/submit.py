@@ -273,7 +273,8 @@ class Submitter:
         """Carry the job to its end."""
         run = self._runs[machine.terms.job_id] = _Run(machine, outgoing)
         try:
-            self._perform(run, machine.start(trio.current_time()))
+            small_input = outgoing.content if self._may_send_along(machine, outgoing) else None
+            self._perform(run, machine.start(trio.current_time(), small_input))
             await self._follow(run, on_progress)
             if run.wants_nursery:
                 await self._follow_with_nursery(run, on_progress)
@@ -282,6 +283,13 @@ class Submitter:
             self._perform(run, machine.cancel())
             self._let_go(run)
             self._remember_fence(machine)
+
+    def _may_send_along(self, machine: SubmitterJob, outgoing: Outgoing) -> bool:
+        """Whether the input may go along with the first offer: a small one, where there is no
+        choice, to a peer that has answered on its session.
+        """
+        link = self._sessions.current(machine.only_candidate or "")
+        return link is not None and link.is_met and outgoing.is_inline
 
     async def _follow_with_nursery(self, run: _Run, on_progress: OnProgress) -> None:
         """Go on with a nursery: a tenth of what a small job costs here, so it is opened late."""

@@ -5,6 +5,10 @@ A *round* puts the job to candidates, two first and twice as many each time all 
 the next round begins with a higher fence, and the lost worker is asked last: if it still has the
 job, it goes on there. When every candidate has refused but some are merely busy, the round is
 repeated within the job's budget.
+
+To a single candidate a small input may go along with the first offer, and the worker runs the job
+unless it refuses: a round trip less. From then on it may be at work, heard or not, so that its loss
+is that of an attempt.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ from protocols.job import (
     Failed,
     FromWorker,
     Lease,
+    Offer,
     Refuse,
     Release,
     Renew,
@@ -108,6 +113,9 @@ class SubmitterJob:
         self._suspects: set[str] = set()
         self._width = FIRST_OFFERS
         self._offers: dict[str, Lease | None] = {}
+        self._small_input: bytes | None = None
+        self._entrusted: str | None = None
+        """Who got the input with its offer, and has not answered yet."""
         self._choose_at = NEVER
         self._ask_again_at = NEVER
         self._lease = LeaseClock(0.0)
@@ -140,17 +148,32 @@ class SubmitterJob:
             case _:
                 return self._deadline
 
+    @property
+    def only_candidate(self) -> str | None:
+        """The one who may be asked, if it is only one."""
+        return self._order[0] if len(self._order) == 1 else None
+
     def output(self) -> bytes:
         """Return the output of a job that is DONE."""
         return self._output.content()
 
-    def start(self, now: float) -> list[Effect]:
-        """Put the job to the first candidates."""
+    def start(self, now: float, small_input: bytes | None = None) -> list[Effect]:
+        """Put the job to the first candidates; with ``small_input``, the whole input, to a single
+        one that shall run it at once.
+        """
         self._life.step(JobEvent.OFFER)
-        return self._new_round(now)
+        if small_input is None or self.only_candidate is None:
+            return self._new_round(now)
+        self._small_input = small_input
+        effects = self._new_round(now)
+        self._entrusted, self._small_input = self.only_candidate, None
+        self._held[self._entrusted, self.fence] = True
+        return effects
 
     def receive(self, peer: str, message: FromWorker, now: float) -> list[Effect]:
         """Take a message from a worker; what breaks the protocol costs that worker the job."""
+        if peer == self._entrusted and message.fence == self.fence:
+            self._on_first_word(peer, message, now)
         try:
             return self._handlers[type(message)](peer, message, now)
         except RemoteProtocolError as error:
@@ -162,6 +185,9 @@ class SubmitterJob:
         if self.state.is_final:
             return []
         if peer == self.worker:
+            return self._move_on(why, now, Sign.LOST)
+        if peer == self._entrusted:
+            self._begin(peer, now)
             return self._move_on(why, now, Sign.LOST)
         if self.state is JobState.OFFERED and peer in self._offers:
             return self._refused(peer, self._note(UNREACHABLE, why), now)
@@ -218,7 +244,8 @@ class SubmitterJob:
         self._offers = dict.fromkeys(asked)
         for peer in asked:
             self.history.add(now, history.OFFERED, peer, self.fence)
-        offer = self.terms.offer(self.fence, max(0, int((self._deadline - now) * 1000)))
+        budget_ms = max(0, int((self._deadline - now) * 1000))
+        offer = self.terms.offer(self.fence, budget_ms, self._small_input)
         return [Send(peer, offer) for peer in asked]
 
     def _on_lease(self, peer: str, lease: Lease, now: float) -> list[Effect]:
@@ -265,15 +292,21 @@ class SubmitterJob:
             self.refusals[peer] = self._note(NO_ANSWER, "it did not answer in time")
             self.history.add(now, history.REFUSED, peer, self.fence, NO_ANSWER)
             self.signs.append((peer, Sign.UNANSWERED))
-        self._offers.clear()
-        released: list[Effect] = [
-            Send(peer, Release(self.terms.job_id, self.fence)) for peer in waiting
-        ]
+        released = self._withdraw()
         return released if self._ask_again_at != NEVER else [*released, *self._ask_more(now)]
 
     def _accept(self, peer: str, now: float) -> list[Effect]:
         lease = self._offers[peer]
         assert lease is not None, "only a lease is accepted"
+        others = [other for other in self._offers if other != peer]
+        self._begin(peer, now)
+        effects: list[Effect] = [Send(peer, Accept(self.terms.job_id, self.fence))]
+        if lease.needs_input:
+            effects.append(SendInput(peer, self.fence))
+        return effects + [Send(o, Release(self.terms.job_id, self.fence)) for o in others]
+
+    def _begin(self, peer: str, now: float) -> None:
+        """Begin an attempt: the lease of that worker is taken up."""
         self._life.step(JobEvent.LEASE)
         self.worker = peer
         self.signs.append((peer, Sign.ACCEPTED))
@@ -283,12 +316,19 @@ class SubmitterJob:
         self._held[peer, self.fence] = True
         self._lease = LeaseClock(now)
         self._lease.accept(now)
-        others = [other for other in self._offers if other != peer]
         self._offers.clear()
-        effects: list[Effect] = [Send(peer, Accept(self.terms.job_id, self.fence))]
-        if lease.needs_input:
-            effects.append(SendInput(peer, self.fence))
-        return effects + [Send(o, Release(self.terms.job_id, self.fence)) for o in others]
+        self._entrusted = None
+
+    def _on_first_word(self, peer: str, message: FromWorker, now: float) -> None:
+        """Whoever was entrusted with the job has it, unless it answers as to any other offer: it
+        refuses, or it knows the job already, or not what an input in an offer means.
+        """
+        if isinstance(message, (Lease, Refuse)):
+            self._entrusted = None
+            if isinstance(message, Refuse):
+                del self._held[peer, self.fence]
+        else:
+            self._begin(peer, now)
 
     def _exhausted(self, now: float) -> list[Effect]:
         """Everyone refused."""
@@ -419,9 +459,18 @@ class SubmitterJob:
         """End the job here, and free whoever holds something of it."""
         self._life.step(event)
         job_id, fence = self.terms.job_id, self.fence
-        effects: list[Effect] = [Send(peer, Release(job_id, fence)) for peer in self._offers]
+        effects = self._withdraw()
         if self.worker is not None:
             self.signs.append((self.worker, Sign.ENDED))
             effects.append(Send(self.worker, Cancel(job_id, fence)))
+        return effects
+
+    def _withdraw(self) -> list[Effect]:
+        """Take back the offers that are out; whoever was entrusted with the job may be at work."""
+        stop = Release if self._entrusted is None else Cancel
+        effects: list[Effect] = [
+            Send(peer, stop(self.terms.job_id, self.fence)) for peer in self._offers
+        ]
         self._offers.clear()
+        self._entrusted = None
         return effects

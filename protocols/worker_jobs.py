@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from protocols.cid import DIGEST_BYTES
 from protocols.errors import RemoteProtocolError
 from protocols.job import (
     EXPIRED,
@@ -43,6 +44,7 @@ from protocols.limits import (
     ORPHAN_S,
     OUTCOME_KEEP_S,
     PROGRESS_S,
+    RUN_SILENCE_S,
 )
 from protocols.pieces import Incoming, Piece
 from protocols.session import (
@@ -180,8 +182,19 @@ class WorkerJobs:
         job.life.step(JobEvent.OFFER)
         job.life.step(JobEvent.LEASE)
         self._jobs[job.key] = job
+        if offer.input is not None:
+            return self._run_at_once(job, offer.input, now)
         lease = msgspec.structs.replace(self._lease_of(job, now), eta_ms=decision.eta_ms)
         return [Send(submitter, lease)]
+
+    def _run_at_once(self, job: WorkerJob, content: bytes, now: float) -> list[Effect]:
+        """The offer came with its input: it is accepted with it. The first sign of life can wait,
+        for most of such jobs end before it is due.
+        """
+        job.lease.accept(now)
+        effects = self._take_input(job, Piece(0, content, job.terms.input_cid[-DIGEST_BYTES:]), now)
+        job.lease.renew_at = now + RUN_SILENCE_S
+        return effects
 
     def _reattach(self, job: WorkerJob, offer: Offer, now: float) -> None:
         """A later attempt takes over what is here; until it is accepted, it gets nothing."""
@@ -242,8 +255,14 @@ class WorkerJobs:
     def _on_input(self, job: WorkerJob, message: Input, now: float) -> list[Effect]:
         if job.state is not JobState.LEASED or not job.lease.is_accepted:
             return []
+        piece = Piece(message.index, message.body, message.digest)
+        started = self._take_input(job, piece, now)
+        return started + self._renew(job, now) if job.state is JobState.RUNNING else started
+
+    def _take_input(self, job: WorkerJob, piece: Piece, now: float) -> list[Effect]:
+        """Take a piece of the input, and start the job with its last one."""
         try:
-            job.input.add(Piece(message.index, message.body, message.digest))
+            job.input.add(piece)
         except RemoteProtocolError as error:
             return self._reject_input(job, str(error))
         job.lease.ends_at = now + LEASE_TTL_S
@@ -252,7 +271,7 @@ class WorkerJobs:
         if job.input.cid != job.terms.input_cid:
             return self._reject_input(job, "the input is not the one that was committed to")
         job.life.step(JobEvent.START)
-        return [Start(job.key), *self._renew(job, now)]
+        return [Start(job.key)]
 
     def _reject_input(self, job: WorkerJob, reason: str) -> list[Effect]:
         refuse = Refuse(job.terms.job_id, job.fence, WRONG_COMMITMENT, reason[:200])
