@@ -49,6 +49,10 @@ class Attempt:
     model_cid: CID | None = None
     precision: str = ""
 
+    def with_model(self, model_cid: CID, precision: str) -> Attempt:
+        """Return the same run, now that it is known what runs; a tenth of ``replace``'s cost."""
+        return Attempt(self.terms, self.fence, self.submitter, self.watch, model_cid, precision)
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:

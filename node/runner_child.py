@@ -11,8 +11,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -90,9 +90,9 @@ class _Job:
     changed: trio.Event = field(default_factory=trio.Event)
     ended: Done | Failed | None = None
 
-    def wake(self) -> None:
-        self.changed.set()
+    async def wait_changed(self) -> None:
         self.changed = trio.Event()
+        await self.changed.wait()
 
 
 class RunnerChild:
@@ -107,7 +107,7 @@ class RunnerChild:
         self.jobs_done = 0
         self.load_ms = 0.0
         self.last_used_at = now
-        self.slots = trio.CapacityLimiter(MAX_RUNNER_JOBS)
+        self._slots = trio.CapacityLimiter(MAX_RUNNER_JOBS)
         self.users = 0
         """Jobs that are here or on their way; only a runner without any may be unloaded."""
         self._process: subprocess.Popen[bytes] | None = None
@@ -167,6 +167,18 @@ class RunnerChild:
         if self._end is None:
             self._end = Failed(LOAD_JOB, code, why)
         self._scope.cancel()
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncGenerator[None]:
+        """Have one of the places in the runner; at once where one is free."""
+        try:
+            self._slots.acquire_nowait()
+        except trio.WouldBlock:
+            await self._slots.acquire()
+        try:
+            yield
+        finally:
+            self._slots.release()
 
     async def call(self, content: bytes, on_progress: OnProgress) -> RunOutcome:
         """Run one job and return its outcome; raises ``JobFailed``.
@@ -238,11 +250,13 @@ class RunnerChild:
 
     async def _follow(self, job: _Job, on_progress: OnProgress) -> None:
         told = None
-        while job.ended is None:
-            await job.changed.wait()
+        while True:
             if job.progress is not None and job.progress != told:
                 told = job.progress
                 on_progress(*told)
+            if job.ended is not None:
+                return
+            await job.wait_changed()
 
     async def _give_up(self, number: int, job: _Job) -> None:
         """Have the runner drop a job. While it loads it cannot answer, and need not: it drops the
@@ -251,7 +265,7 @@ class RunnerChild:
         with trio.move_on_after(CANCEL_GRACE_S), suppress(trio.BrokenResourceError):
             await self._outbox.send(Cancel(number))
             while job.ended is None and self._loaded.is_set():
-                await job.changed.wait()
+                await job.wait_changed()
             return
         if job.ended is None:
             self.stop("the runner was stopped because a cancelled job went on")
@@ -275,7 +289,7 @@ class RunnerChild:
             async with self._to_write:
                 async for message in self._to_write:
                     for frame in frames(TO_RUNNER, [message, *self._waiting()]):
-                        await stdin.send_all(frame)
+                        await _send(stdin, frame)
 
     def _waiting(self) -> list[ToRunner]:
         messages: list[ToRunner] = []
@@ -287,7 +301,7 @@ class RunnerChild:
     async def _read(self, stdout: FdStream) -> None:
         buffer = FrameBuffer()
         try:
-            while received := await stdout.receive_some(READ_BYTES):
+            while received := await _receive(stdout):
                 for payload in buffer.feed(received):
                     for message in FROM_RUNNER.decode(payload):
                         self._take(message)
@@ -330,7 +344,7 @@ class RunnerChild:
         for job in self._jobs.values():
             if job.ended is None:
                 job.ended = self._end
-                job.wake()
+                job.changed.set()
         self._is_over = True
         self._to_write.close()
         self._loaded.set()
@@ -342,6 +356,26 @@ class RunnerChild:
         said = scrub(self._stderr.decode(errors="replace").strip())[-SHOWN_STDERR_CHARS:]
         message = f"the runner of {self.spec.model.name} ended {how}"
         return (f"{message}: {said}" if said else message)[:MAX_REASON_CHARS]
+
+
+# A pipe's send_all and receive_some yield before they try, which alone is a turn of the loop.
+
+
+async def _send(stdin: FdStream, frame: bytes) -> None:
+    try:
+        written = os.write(stdin.fileno(), frame)
+    except OSError:  # full, or broken: the stream says which
+        written = 0
+    if written < len(frame):
+        await stdin.send_all(frame[written:])
+
+
+async def _receive(stdout: FdStream) -> bytes | bytearray:
+    await trio.lowlevel.wait_readable(stdout.fileno())
+    try:
+        return os.read(stdout.fileno(), READ_BYTES)
+    except BlockingIOError:
+        return await stdout.receive_some(READ_BYTES)
 
 
 def _load(spec: RunnerSpec) -> Load:
@@ -366,4 +400,4 @@ def _advance(job: _Job, message: Progress | Output | Done | Failed) -> None:
             return
         case Done() | Failed():
             job.ended = message
-    job.wake()
+    job.changed.set()

@@ -171,7 +171,7 @@ class RunnerPool:
         self._active.append(active)
         child.users += 1
         try:
-            async with child.slots:
+            async with child.slot():
                 outcome = await child.call(request.input, follow)
         finally:
             child.users -= 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import trio
@@ -272,7 +272,7 @@ class Worker:
         try:
             model = self._models.get(job.terms.model)
             precision = resolve_precision(model, job.terms.precision)
-            attempt = replace(attempt, model_cid=model.cid, precision=precision)
+            attempt = attempt.with_model(model.cid, precision)
             run = await self._runners.run(_request(job, precision), self._follow(job))
             return await self._succeed(attempt, run)
         except JobFailed as failed:

@@ -33,7 +33,6 @@ from protocols.job import (
     Failed,
     FromWorker,
     Lease,
-    Offer,
     Refuse,
     Release,
     Renew,

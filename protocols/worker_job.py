@@ -52,6 +52,8 @@ class Outcome:
 
     def final_message(self, fence: int) -> Done | Failed:
         """Return the message that ends the job under ``fence``."""
+        if fence == self.message.fence:
+            return self.message
         return msgspec.structs.replace(self.message, fence=fence)
 
 

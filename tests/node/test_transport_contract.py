@@ -65,6 +65,24 @@ async def test_frames_arrive_whole_in_order_and_with_an_explicit_end(opened: Ope
     assert stream.peer_id == two.peer_id
 
 
+async def test_a_frame_that_goes_at_once_keeps_its_place(opened: OpenTransport):
+    one, two = opened(key(1)), opened(key(2))
+    two.serve(ECHO, echo)
+    frames = [b"%d" % number * 100 for number in range(200)]
+
+    async with running(one, two):
+        await connect_admitted(one, two)
+        stream = await one.open_stream(two.peer_id, ECHO)
+        with trio.fail_after(10):
+            for frame in frames:
+                if not stream.send_now(frame):
+                    await stream.send(frame)
+            assert [await stream.receive() for _ in frames] == frames
+            await stream.finish()
+        assert not stream.send_now(b"after the end")
+        await stream.aclose()
+
+
 async def test_a_frame_of_the_largest_size_passes_and_a_larger_one_is_our_own_error(
     opened: OpenTransport,
 ):

@@ -39,7 +39,7 @@ from protocols.session import (
     Violation,
 )
 from protocols.submitter_job import SubmitterJob
-from protocols.worker_job import Granted, Outcome, WorkerJob
+from protocols.worker_job import Granted, Load, Outcome, WorkerJob
 from protocols.worker_jobs import WorkerJobs
 
 SUBMITTER = "submitter"
@@ -104,9 +104,12 @@ class JobsMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: any(self.may_submit(job_id) for job_id in JOBS))
     @rule(
-        job_id=jobs, first=st.permutations(WORKERS), is_named=st.sampled_from([False, False, True])
+        job_id=jobs,
+        first=st.permutations(WORKERS),
+        is_named=st.sampled_from([False, False, True]),
+        goes_along=st.booleans(),
     )
-    def submit(self, job_id: bytes, first: list[str], is_named: bool) -> None:
+    def submit(self, job_id: bytes, first: list[str], is_named: bool, goes_along: bool) -> None:
         if not self.may_submit(job_id):
             return
         candidates = first[:1] if is_named else first
@@ -120,7 +123,7 @@ class JobsMachine(RuleBasedStateMachine):
         )
         self.machines[job_id] = machine
         self.fences[job_id] = last
-        self.by_submitter(machine.start(self.now))
+        self.by_submitter(machine.start(self.now, content_of(job_id) if goes_along else None))
 
     @precondition(lambda self: any(s.to_worker for s in self.sessions.values()))
     @rule(worker=workers, is_doubled=st.booleans())
@@ -340,6 +343,14 @@ class JobsMachine(RuleBasedStateMachine):
                 assert job.state is JobState.RUNNING
 
     @invariant()
+    def what_a_worker_counted_is_what_it_has(self) -> None:
+        for node in self.nodes.values():
+            known = [job for job_id in JOBS if (job := node.jobs.get((SUBMITTER, job_id)))]
+            leased_s = sum(job.estimate_s for job in known if job.state is JobState.LEASED)
+            unfinished = sum(not job.state.is_final for job in known)
+            assert node.jobs.load(SUBMITTER) == Load(unfinished, unfinished, leased_s)
+
+    @invariant()
     def nothing_is_overdue(self) -> None:
         for machine in self.machines.values():
             assert machine.state.is_final or machine.next_deadline > self.now - 32
@@ -349,6 +360,7 @@ class JobsMachine(RuleBasedStateMachine):
         self.a_result_is_accepted_once_and_is_the_right_one()
         self.fences_only_rise_and_attempts_are_bounded()
         self.what_runs_is_known_to_its_worker_as_running()
+        self.what_a_worker_counted_is_what_it_has()
         self.nothing_is_overdue()
 
     def teardown(self) -> None:
@@ -380,7 +392,7 @@ def a_step(world: JobsMachine, rng: random.Random) -> None:  # noqa: C901 - a li
     is_named, is_doubled = rng.random() < 0.2, rng.random() < 0.2
     match rng.choices(range(11), (6, 16, 16, 8, 3, 1, 1, 1, 1, 6, 2))[0]:
         case 0:
-            world.submit(job_id, rng.sample(WORKERS, len(WORKERS)), is_named)
+            world.submit(job_id, rng.sample(WORKERS, len(WORKERS)), is_named, is_doubled)
         case 1:
             world.deliver_to_worker(worker, is_doubled)
         case 2:
