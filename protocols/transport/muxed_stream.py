@@ -111,9 +111,9 @@ class MuxedStream:
         return is_open and self._muxer.is_idle and size <= min(self._send_credit, MAX_PIECE_BYTES)
 
     def write_now(self, payload: bytes) -> None:
-        """Put all of this on the wire, or before the writer task; call when ``is_free_for`` it."""
-        self.write_some(memoryview(payload))
-        self._muxer.write_now()
+        """Put all of this on the wire, before all else; call only when ``is_free_for`` it."""
+        self._send_credit -= len(payload)
+        self._muxer.write_now(self.stream_id, payload)
 
     def finish(self) -> None:
         """Half-close: the peer reads to the end of what was written."""

@@ -180,14 +180,17 @@ class Muxer:
         """Whether nothing waits to be written."""
         return not (self._is_writing or self._unsent or self._frames or self._control)
 
-    def write_now(self) -> None:
-        """Write what was handed over as far as the socket takes it, instead of the writer task,
-        which would do so in two more turns of the loop; call it when ``is_idle`` was true before.
+    def write_now(self, stream_id: int, body: bytes) -> None:
+        """Write a frame of a stream as far as the socket takes it, in the place of the writer task,
+        which would do so two turns of the loop later; call it only when ``is_idle``.
         """
         try:
-            self._unsent = self._channel.write_now(self._take_batch())
+            frame = header(Kind.DATA, Flag.NONE, stream_id, len(body)) + body
+            self._unsent = self._channel.write_now(frame)
         except TransportError as error:
             self.abort(str(error))
+        if self._unsent:
+            self._wake.set()
 
     def return_credit(self, stream_id: int, size: int) -> None:
         """Let the peer send ``size`` more bytes on a stream."""
