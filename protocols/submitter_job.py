@@ -122,14 +122,6 @@ class SubmitterJob:
         self._held: dict[tuple[str, int], bool] = {}
         self._seen_fence = 0
         self._fence_jumps = 0
-        self._handlers: dict[type[Any], Callable[[str, Any, float], list[Effect]]] = {
-            Lease: self._on_lease,
-            Refuse: self._on_refuse,
-            Renew: self._on_renew,
-            Chunk: self._on_chunk,
-            Done: self._on_done,
-            Failed: self._on_failed,
-        }
 
     @property
     def state(self) -> JobState:
@@ -174,7 +166,7 @@ class SubmitterJob:
         if peer == self._entrusted and message.fence == self.fence:
             self._on_first_word(peer, message, now)
         try:
-            return self._handlers[type(message)](peer, message, now)
+            return _HANDLERS[type(message)](self, peer, message, now)
         except RemoteProtocolError as error:
             violation = Violation(peer, error)
             return [violation, *self._drop(peer, f"broke the protocol: {error}", now)]
@@ -473,3 +465,14 @@ class SubmitterJob:
         self._offers.clear()
         self._entrusted = None
         return effects
+
+
+# Beside the class: bound methods in the job would make a cycle of each, left to the collector.
+_HANDLERS: Final[dict[type[Any], Callable[[SubmitterJob, str, Any, float], list[Effect]]]] = {
+    Lease: SubmitterJob._on_lease,
+    Refuse: SubmitterJob._on_refuse,
+    Renew: SubmitterJob._on_renew,
+    Chunk: SubmitterJob._on_chunk,
+    Done: SubmitterJob._on_done,
+    Failed: SubmitterJob._on_failed,
+}
