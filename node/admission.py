@@ -1,15 +1,19 @@
 """Whether this worker takes an offer: the submitter chooses among workers, and the worker decides
 about itself.
 
-A job is taken when its submitter may submit, its model is here, and the work that is waiting for
-the same model takes at most ``MAX_QUEUE_S``; a worker with nothing to do takes any job that it
-expects to finish within the budget. What nobody has measured yet counts as free.
+A job is taken when its submitter may submit, its model is here, and it would wait at most
+``MAX_QUEUE_S`` behind the work for the same model; a worker with nothing to do takes any job that
+it expects to finish within the budget. Submitters take turns, so one's wait is not what all have
+asked for: see ``node.backlog``. A benchmark waits as long as its budget allows, since it must run
+alone; one at a time may. What nobody has measured yet counts as free.
 """
 
 from __future__ import annotations
 
 from typing import Final, Protocol
 
+from node.backlog import Backlog, wait_s
+from node.lanes import is_exclusive
 from node.models import InstalledModel
 from node.placement import AUTO
 from protocols.errors import CoveyError
@@ -69,8 +73,8 @@ class Estimates(Protocol):
         """How long a job would take, None when nothing is known."""
         ...
 
-    def backlog_s(self, model: InstalledModel, precision: str) -> float:
-        """How long the jobs that a model's runner has will keep it busy."""
+    def backlog(self, model: InstalledModel, precision: str) -> Backlog:
+        """What a new job of this model would find."""
         ...
 
 
@@ -89,7 +93,7 @@ class Admission:
         if refuse is not None:
             return refuse
         model = self._model_for(offer)
-        return model if isinstance(model, Refuse) else self._weigh(offer, model, load)
+        return model if isinstance(model, Refuse) else self._weigh(submitter, offer, model, load)
 
     def _refuse_job(self, submitter: PeerId, offer: Offer) -> Refuse | None:
         """Refuse what would never run here."""
@@ -98,7 +102,11 @@ class Admission:
         if not may(self._roles.roles(submitter), OFFER):
             return _no(offer, UNAUTHORISED, "only submitters of this mesh may offer jobs")
         if offer.size_bytes > MAX_JOB_INPUT_BYTES:
-            return _no(offer, TOO_BIG, f"an input may have {MAX_JOB_INPUT_BYTES} bytes")
+            return _no(
+                offer,
+                TOO_BIG,
+                f"it has {offer.size_bytes} bytes, and an input may have {MAX_JOB_INPUT_BYTES}",
+            )
         if offer.requirements:
             unknown = ", ".join(sorted(offer.requirements))
             return _no(offer, UNMET_REQUIREMENT, f"this worker does not know about: {unknown}")
@@ -116,22 +124,41 @@ class Admission:
             return _no(offer, UNKNOWN_PRECISION, f"{model.name} is here in {offered}")
         return model
 
-    def _weigh(self, offer: Offer, model: InstalledModel, load: Load) -> Granted | Refuse:
+    def _weigh(
+        self, submitter: PeerId, offer: Offer, model: InstalledModel, load: Load
+    ) -> Granted | Refuse:
         """Refuse what this worker can't take on now, else say when it would be done."""
-        if load.jobs >= MAX_WORKER_JOBS or load.jobs_of_submitter >= MAX_JOBS_PER_SUBMITTER:
-            return _no(offer, BUSY, f"{load.jobs} jobs are waiting", RETRY_MS)
+        if load.jobs >= MAX_WORKER_JOBS:
+            return _no(offer, BUSY, f"it has {load.jobs} jobs, as many as it may", RETRY_MS)
+        if load.jobs_of_submitter >= MAX_JOBS_PER_SUBMITTER:
+            yours = f"{load.jobs_of_submitter} of its jobs are yours, as many as may be"
+            return _no(offer, BUSY, yours, RETRY_MS)
         precision = resolve_precision(model, offer.precision)
-        estimate_s = (
-            self._estimates.estimate_s(model, precision, offer.items, offer.size_bytes) or 0.0
-        )
-        spare_s = offer.budget_ms / 1_000 - estimate_s
-        if spare_s <= 0:
-            return _no(offer, EXPIRED, f"it would take {estimate_s:.1f} s, more than its budget")
-        wait_s = load.queued_s + self._estimates.backlog_s(model, precision)
-        if wait_s > min(MAX_QUEUE_S, spare_s):
-            retry_s = min(max(wait_s - MAX_QUEUE_S, BUSY_RETRY_S_MIN), BUSY_RETRY_S_MAX)
-            return _no(offer, BUSY, f"{wait_s:.1f} s of work are waiting", int(retry_s * 1_000))
-        return Granted(estimate_s, min(int((wait_s + estimate_s) * 1_000), MAX_BUDGET_MS))
+        known_s = self._estimates.estimate_s(model, precision, offer.items, offer.size_bytes)
+        estimate_s, budget_s = known_s or 0.0, offer.budget_ms / 1_000
+        if estimate_s >= budget_s:
+            late = f"it would take {estimate_s:.1f} s, more than its budget of {budget_s:.1f} s"
+            return _no(offer, EXPIRED, late)
+        backlog = self._estimates.backlog(model, precision)
+        ahead_s = wait_s(submitter, model, estimate_s, backlog, load.leased)
+        if why := _why_later(model, ahead_s, budget_s - estimate_s, backlog, load):
+            retry_s = min(max(ahead_s - MAX_QUEUE_S, BUSY_RETRY_S_MIN), BUSY_RETRY_S_MAX)
+            return _no(offer, BUSY, why, int(retry_s * 1_000))
+        return Granted(estimate_s, min(int((ahead_s + estimate_s) * 1_000), MAX_BUDGET_MS))
+
+
+def _why_later(
+    model: InstalledModel, ahead_s: float, spare_s: float, backlog: Backlog, load: Load
+) -> str:
+    """Return why a job should be offered again later; empty when it need not."""
+    limit_s = min(MAX_QUEUE_S, spare_s)
+    if is_exclusive(model.kind):
+        limit_s = spare_s
+        leased = sum(is_exclusive(job.terms.kind) for job in load.leased)
+        if leased or backlog.has_benchmark_waiting:
+            return f"benchmarks run alone, 1 may wait and does; {ahead_s:.1f} s are ahead of it"
+    is_long = ahead_s > limit_s
+    return f"{ahead_s:.1f} s of work are ahead, over {limit_s:.1f} s" if is_long else ""
 
 
 def resolve_precision(model: InstalledModel, precision: str) -> str:

@@ -41,9 +41,10 @@ from node.runner.messages import (
     frames,
     pieces,
 )
+from node.turns import Turns
 from peer.scrub import scrub
 from protocols.errors import JobFailed, RemoteProtocolError
-from protocols.limits import MAX_REASON_CHARS, MAX_RUNNER_JOBS, MAX_RUNNER_STDERR_BYTES
+from protocols.limits import MAX_REASON_CHARS, MAX_RUNNER_STDERR_BYTES
 
 CRASHED: Final = "runner-crashed"
 STOPPED: Final = "runner-stopped"
@@ -107,7 +108,7 @@ class RunnerChild:
         self.jobs_done = 0
         self.load_ms = 0.0
         self.last_used_at = now
-        self.slots = trio.CapacityLimiter(MAX_RUNNER_JOBS)
+        self.turns = Turns()
         self.users = 0
         """Jobs that are here or on their way; only a runner without any may be unloaded."""
         self._process: subprocess.Popen[bytes] | None = None

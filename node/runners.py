@@ -7,16 +7,20 @@ stays its own: a crash fails the jobs in that runner, and the next job gets a fr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypedDict
+from typing import Final, Protocol, TypedDict
 
 import trio
 
-from node.models import InstalledModel, ModelStore
+from node.backlog import Backlog
+from node.lanes import Lanes, is_exclusive
+from node.models import InstalledModel
 from node.runner.batcher import BATCH_TOKENS
 from node.runner.host import compute_threads
 from node.runner_child import STOPPED, OnProgress, RunnerChild, RunnerSpec, RunOutcome
 from node.throughput import Throughput
+from node.turns import Turn
 from peer.effects import Effects
 from protocols.errors import JobFailed, LocalProtocolError
 from protocols.limits import MAX_RUNNERS
@@ -32,7 +36,7 @@ Key = tuple[str, bytes, str]
 @dataclass(frozen=True, slots=True)
 class RunRequest:
     """One job for a runner: which installed model, in which precision, on what. ``items`` is only
-    for estimates.
+    for estimates, ``submitter`` for taking turns.
     """
 
     model: str
@@ -40,6 +44,7 @@ class RunRequest:
     precision: str
     input: bytes
     items: int = 1
+    submitter: str = ""
 
 
 class RunnerStatus(TypedDict):
@@ -59,11 +64,12 @@ class RunnerStatus(TypedDict):
     started_us: int
 
 
-@dataclass(slots=True, eq=False)
-class _Active:
-    key: Key
-    request: RunRequest
-    share_done: float = 0.0
+class Models(Protocol):
+    """What the pool asks of the model store."""
+
+    def get(self, name: str) -> InstalledModel:
+        """Return an installed model; raise ``CoveyError`` when it cannot be used."""
+        ...
 
 
 class RunnerPool:
@@ -73,19 +79,21 @@ class RunnerPool:
 
     def __init__(
         self,
-        store: ModelStore,
+        store: Models,
         effects: Effects,
         *,
         idle_unload_s: float = IDLE_UNLOAD_S,
         max_runners: int = MAX_RUNNERS,
+        child: Callable[[RunnerSpec, int, float], RunnerChild] = RunnerChild,
     ) -> None:
         self._store = store
         self._effects = effects
         self._idle_unload_s = idle_unload_s
         self._max_runners = max_runners
+        self._new_child = child
         self._threads = compute_threads()  # read from a dozen files of the kernel
         self._children: dict[Key, RunnerChild] = {}
-        self._active: list[_Active] = []
+        self._lanes = Lanes()
         self._throughput = Throughput()
         self._nursery: trio.Nursery | None = None
         self._scope = trio.CancelScope()
@@ -122,6 +130,17 @@ class RunnerPool:
         """
         model = self._store.get(request.model)
         _check(request, model)
+        size_bytes = len(request.input)
+        cost_s = self.estimate_s(model, request.precision, request.items, size_bytes)
+        await self._lanes.enter(request.kind, cost_s)
+        try:
+            return await self._run_here(model, request, on_progress)
+        finally:
+            self._lanes.leave(request.kind)
+
+    async def _run_here(
+        self, model: InstalledModel, request: RunRequest, on_progress: OnProgress
+    ) -> RunOutcome:
         for _ in range(MAX_STARTS):
             child = self._child(model, request.precision)
             try:
@@ -146,39 +165,47 @@ class RunnerPool:
         is_warm = child is not None and child.is_loaded
         return self._throughput.estimate_s(key, items=items, size_bytes=size_bytes, is_warm=is_warm)
 
-    def backlog_s(self, model: InstalledModel, precision: str) -> float:
-        """Return how long the jobs that were given to a model's runner will still keep it busy, as
-        far as is known.
+    def backlog(self, model: InstalledModel, precision: str) -> Backlog:
+        """Return what a new job of this model would find here: what is in its runner, or on the
+        whole node if it must run alone, and what waits before that, as far as is known.
         """
-        key = self._spec(model, precision).key
-        return sum(self._rest_s(active) for active in self._active if active.key == key)
-
-    def _rest_s(self, active: _Active) -> float:
-        request = active.request
-        whole = self._throughput.estimate_s(
-            active.key, items=request.items, size_bytes=len(request.input), is_warm=True
-        )
-        return (whole or 0.0) * (1.0 - active.share_done)
+        before_s = self._lanes.ahead_s(trio.current_time())
+        child = self._children.get(self._spec(model, precision).key)
+        if not is_exclusive(model.kind):
+            waiting_s = child.turns.waiting_s() if child else {}
+            return Backlog(before_s + (child.turns.inside_s if child else 0.0), waiting_s)
+        for busy in self._children.values():
+            before_s += busy.turns.inside_s + sum(busy.turns.waiting_s().values())
+        return Backlog(before_s, has_benchmark_waiting=self._lanes.has_benchmark_waiting)
 
     async def _run_in(
         self, child: RunnerChild, request: RunRequest, on_progress: OnProgress
     ) -> RunOutcome:
         def follow(done: int, total: int) -> None:
-            active.share_done = done / total
+            child.turns.advanced(turn, done / total)
             on_progress(done, total)
 
-        active = _Active(child.spec.key, request)
-        self._active.append(active)
+        turn = Turn(request.submitter, request.items, len(request.input))
+        turn.cost_s = self._cost_s(child, turn)
         child.users += 1
         try:
-            async with child.slots:
+            await child.turns.enter(turn)
+            try:
                 outcome = await child.call(request.input, follow)
+            finally:
+                child.turns.leave(turn)
         finally:
             child.users -= 1
             child.last_used_at = trio.current_time()
-            self._active.remove(active)
         self._observe(child, request, outcome)
+        if turn.cost_s is None:
+            child.turns.price(lambda turn: self._cost_s(child, turn))
         return outcome
+
+    def _cost_s(self, child: RunnerChild, turn: Turn) -> float | None:
+        return self._throughput.estimate_s(
+            child.spec.key, items=turn.items, size_bytes=turn.size_bytes, is_warm=True
+        )
 
     def _observe(self, child: RunnerChild, request: RunRequest, outcome: RunOutcome) -> None:
         busy_s = float(outcome.timings["busy_ms"]) / 1_000
@@ -196,7 +223,7 @@ class RunnerPool:
         child = self._children.get(spec.key)
         if child is None or not child.is_open:
             self._make_room()
-            child = self._children[spec.key] = RunnerChild(
+            child = self._children[spec.key] = self._new_child(
                 spec, self._effects.now_us(), trio.current_time()
             )
             self._nursery.start_soon(self._supervise, child)

@@ -352,4 +352,5 @@ def _request(job: WorkerJob, precision: str) -> RunRequest:
         precision=precision,
         input=job.take_input(),
         items=terms.items,
+        submitter=job.submitter,
     )

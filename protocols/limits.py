@@ -218,6 +218,7 @@ RUNNER_PIECE_BYTES: Final = (
     512 << 10
 )  # inputs and outputs cross the runner's pipe in pieces, so that two messages fit a frame
 MAX_RUNNER_JOBS: Final = 64  # jobs inside one runner; more wait outside, where they can be refused
+FAIR_QUANTUM_S: Final = 0.5  # of work inside a runner, and a submitter's turn: two full batches
 MAX_RUNNERS: Final = 4  # warm runners of one node: each holds 250 MB and more
 MAX_RUNNER_STDERR_BYTES: Final = 4 << 10  # the last words of a crashed runner that are kept
 MAX_EMBED_ITEMS: Final = 100_000  # 153 MB of output at 384 dimensions

@@ -4,6 +4,7 @@ happens to it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,13 +28,13 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a worker has taken on: jobs in all, those of the submitter who asks, and the work that
-    is left.
+    """What a worker has taken on: jobs in all, those of the submitter who asks, and which of all
+    are leased and not yet running.
     """
 
     jobs: int
     jobs_of_submitter: int
-    queued_s: float
+    leased: Sequence[WorkerJob] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,14 +203,15 @@ class WorkerJobs:
 
     def _load(self, submitter: str) -> Load:
         jobs = jobs_of_submitter = 0
-        queued_s = 0.0
+        leased: list[WorkerJob] = []
         for job in self._jobs.values():
             state = job.state
             if not state.is_final:
                 jobs += 1
                 jobs_of_submitter += job.submitter == submitter
-                queued_s += job.estimate_s if state is JobState.LEASED else 0.0
-        return Load(jobs, jobs_of_submitter, queued_s)
+                if state is JobState.LEASED:
+                    leased.append(job)
+        return Load(jobs, jobs_of_submitter, leased)
 
     def _refuse(
         self, submitter: str, message: FromSubmitter, code: str, reason: str

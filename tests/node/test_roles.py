@@ -102,7 +102,7 @@ async def offers_a_job(theirs: Membership, _home: Path) -> bool:
     us.directory.met(THEM.peer_id, theirs, ())
     models = FakeModels({"m": model_of("m")})
     admission = Admission(us.directory, models, FakeRunnerPool())
-    return not isinstance(admission.decide(THEM.peer_id, offer(), Load(0, 0, 0.0)), Refuse)
+    return not isinstance(admission.decide(THEM.peer_id, offer(), Load(0, 0)), Refuse)
 
 
 async def reads_feeds(theirs: Membership, home: Path) -> bool:

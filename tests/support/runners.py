@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
 
+from node.backlog import Backlog
 from node.manifest import FileEntry, Manifest, ModelMissingError
 from node.models import InstalledModel
-from node.runner_child import RunOutcome
+from node.runner_child import OnProgress, RunnerChild, RunOutcome
 from node.runners import RunRequest
 
 
@@ -94,5 +96,32 @@ class FakeRunnerPool:
     ) -> float | None:
         return self.estimate
 
-    def backlog_s(self, model: InstalledModel, precision: str) -> float:
-        return (self.estimate or 0.0) * self.running
+    def backlog(self, model: InstalledModel, precision: str) -> Backlog:
+        return Backlog((self.estimate or 0.0) * self.running)
+
+
+class FakeRunnerChild(RunnerChild):
+    """A runner without a process: like a real one it does a batch of each job in turn. An input
+    says how many seconds it takes.
+    """
+
+    BATCH_S = 1 / 16
+
+    async def run(self) -> None:
+        self._working = trio.Lock()
+        self._loaded.set()
+        try:
+            with self._scope:
+                await trio.sleep_forever()
+        finally:
+            self.is_open = False
+
+    async def call(self, content: bytes, on_progress: OnProgress) -> RunOutcome:
+        seconds = float(content)
+        await self._loaded.wait()
+        for batch in range(math.ceil(seconds / self.BATCH_S)):
+            async with self._working:
+                await trio.sleep(min(self.BATCH_S, seconds - batch * self.BATCH_S))
+        on_progress(1, 1)
+        self.jobs_done += 1
+        return RunOutcome(b"done", {}, {"busy_ms": seconds * 1_000, "load_ms": 0.0})
