@@ -10,11 +10,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 import trio
 
-from node.fair_queue import COST_S_MIN, FairQueue
+from node.fair_queue import FairQueue
 from protocols.limits import FAIR_QUANTUM_S, MAX_RUNNER_JOBS
+
+UNMEASURED_S: Final = FAIR_QUANTUM_S / 8
+"""The room that a job takes inside while nobody knows what it costs: eight go in to find out."""
 
 
 @dataclass(slots=True, eq=False)
@@ -30,8 +34,10 @@ class Turn:
 
     @property
     def rest_s(self) -> float:
-        """How long it will still keep the runner busy, as far as is known."""
-        return (self.cost_s or COST_S_MIN) * (1.0 - self.share_done)
+        """How long it will still keep the runner busy, or is thought to."""
+        if self.cost_s is None:
+            return UNMEASURED_S
+        return self.cost_s * (1.0 - self.share_done)
 
 
 class Turns:
@@ -42,13 +48,16 @@ class Turns:
         self._quantum_s = quantum_s
         self._inside: dict[Turn, None] = {}
         self._inside_s = 0.0
+        self._unmeasured = 0
         self._places: Counter[str] = Counter()
         self._queue: FairQueue[Turn] = FairQueue(quantum_s)
 
     @property
     def inside_s(self) -> float:
-        """How long the jobs inside will still keep the runner busy."""
-        return max(0.0, self._inside_s)
+        """How long the jobs inside will still keep the runner busy; what is not known is left
+        out.
+        """
+        return max(0.0, self._inside_s - self._unmeasured * UNMEASURED_S)
 
     def waiting_s(self) -> dict[str, float]:
         """Return how long the jobs outside would take, by submitter."""
@@ -72,6 +81,7 @@ class Turns:
     def leave(self, turn: Turn) -> None:
         """Give up a place; whoever is next comes in."""
         del self._inside[turn]
+        self._unmeasured -= turn.cost_s is None
         self._inside_s = self._inside_s - turn.rest_s if self._inside else 0.0
         self._places[turn.submitter] -= 1
         if not self._places[turn.submitter]:
@@ -96,6 +106,7 @@ class Turns:
         for turn in self._inside:
             priced(turn)
         self._inside_s = sum(turn.rest_s for turn in self._inside)
+        self._unmeasured = sum(turn.cost_s is None for turn in self._inside)
         self._queue.reprice(priced)
 
     def _has_room(self, submitter: str) -> bool:
@@ -107,6 +118,7 @@ class Turns:
     def _let_in(self, turn: Turn) -> None:
         self._inside[turn] = None
         self._inside_s += turn.rest_s
+        self._unmeasured += turn.cost_s is None
         self._places[turn.submitter] += 1
         turn.entered.set()
 
