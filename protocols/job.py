@@ -144,12 +144,13 @@ class Lease(JobMessage, frozen=True, array_like=True, tag=3):
     means that it is lost.
 
     ``needs_input`` is false when the worker has it already: an attempt goes on or an outcome is
-    kept.
+    kept. ``is_measured`` is false when the worker knows nothing yet of how long such jobs take.
     """
 
     eta_ms: int
     ttl_ms: int
     needs_input: bool = True
+    is_measured: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

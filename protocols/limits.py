@@ -158,6 +158,11 @@ LEASE_ACCEPT_S: Final = 2.0  # an unaccepted lease holds room that other submitt
 LEASE_TTL_S: Final = 15.0  # three missed renewals
 PROGRESS_S: Final = 0.5  # a person watching a terminal wants no more
 LEASE_RENEW_S: Final = 5.0  # a third of LEASE_TTL_S: one lost renewal is not a lost job
+PROGRESS_WITHIN_S: Final = 30.0  # a lease that is renewed while nothing moves is lost after it,
+PROGRESS_ETA_FACTOR: Final = 3  # or after this many times its eta: estimates are rarely 3 times off
+UNMEASURED_PROGRESS_S: Final = 180.0  # nothing is known: a cold runner may load for two minutes
+CHUNK_WITHIN_S: Final = 30.0  # from one piece of an output to the next; computing is done by then
+INPUT_BYTES_PER_S_MIN: Final = 64 << 10  # half a megabit: what a poor uplink does of an input
 ORPHAN_S: Final = 30.0  # a submitter that comes back within it finds its job running
 DRAIN_S: Final = 30.0  # what systemd grants a service by default is 90 s
 MAX_ATTEMPTS: Final = 3  # a job that kills three workers is not tried on a fourth
@@ -169,7 +174,8 @@ MAX_WORKER_JOBS: Final = 1_024  # leased or running on one worker at once
 MAX_JOBS_PER_SUBMITTER: Final = 256  # of them for one submitter
 MAX_SUBMITTER_JOBS: Final = 4_096  # of one node at once; each holds its input in memory
 OUTCOME_KEEP_S: Final = 3_600.0  # an outcome that nobody acknowledged
-MAX_OUTCOME_BYTES: Final = 256 << 20  # of all kept outcomes of a worker; the oldest go first
+MAX_OUTCOME_BYTES: Final = 256 << 20  # of all kept outcomes of a worker; see KeptOutcomes
+MAX_OUTCOMES: Final = 1_024  # of them in number; those who acknowledge leave none, and we walk them
 MAX_ACCEPTED_JOBS: Final = (
     65_536  # that a retried job id finds; 300 bytes each, and a day of one job a second
 )

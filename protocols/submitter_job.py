@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from protocols.attempt import AttemptClock
 from protocols.errors import RemoteProtocolError
 from protocols.job import (
     BUSY,
@@ -33,7 +34,6 @@ from protocols.job import (
     Renew,
     Terms,
 )
-from protocols.lease import LeaseClock
 from protocols.limits import (
     BUSY_RETRY_S_MAX,
     BUSY_RETRY_S_MIN,
@@ -57,9 +57,8 @@ from protocols.session import (
 )
 
 NEVER: Final = float("inf")
-FIRST_OFFERS: Final = (
-    2  # two choices come within 1.6x of an oracle's p99, one does not; more waste leases
-)
+# two choices come within 1.6x of an oracle's p99, one does not; more waste leases
+FIRST_OFFERS: Final = 2
 
 
 class SubmitterJob:
@@ -99,11 +98,12 @@ class SubmitterJob:
         self._order = list(candidates)
         self._unasked: deque[str] = deque()
         self._suspects: set[str] = set()
+        self._violators: set[str] = set()
         self._width = FIRST_OFFERS
         self._offers: dict[str, Lease | None] = {}
         self._choose_at = NEVER
         self._ask_again_at = NEVER
-        self._lease = LeaseClock(0.0)
+        self._clock = AttemptClock(0.0)
         self._output = Incoming(terms.output_salt, MAX_JOB_OUTPUT_BYTES)
         self._held: dict[tuple[str, int], bool] = {}
         self._seen_fence = 0
@@ -129,7 +129,7 @@ class SubmitterJob:
             case JobState.OFFERED:
                 return min(self._deadline, self._choose_at, self._ask_again_at)
             case JobState.LEASED | JobState.RUNNING:
-                return min(self._deadline, self._lease.ends_at)
+                return min(self._deadline, self._clock.ends_at)
             case _:
                 return self._deadline
 
@@ -147,8 +147,9 @@ class SubmitterJob:
         try:
             return self._handlers[type(message)](peer, message, now)
         except RemoteProtocolError as error:
-            violation = Violation(peer, error)
-            return [violation, *self._drop(peer, f"broke the protocol: {error}", now)]
+            told = [] if peer in self._violators else [Violation(peer, error)]
+            self._violators.add(peer)
+            return [*told, *self._drop(peer, f"broke the protocol: {error}", now)]
 
     def lost(self, peer: str, why: str, now: float) -> list[Effect]:
         """The session with ``peer`` is gone, or it could not be reached."""
@@ -169,9 +170,9 @@ class SubmitterJob:
         if self.state is JobState.OFFERED:
             is_time = now >= self._ask_again_at
             return self._ask_everyone(now) if is_time else self._choose_if_due(now)
-        if self.worker is not None and self._lease.is_over(now):
+        if self.worker is not None and (why := self._clock.why_over(now)):
             stop = Send(self.worker, Cancel(self.terms.job_id, self.fence))
-            return [stop, *self._move_on("its lease ended in silence", now)]
+            return [stop, *self._move_on(why, now)]
         return []
 
     def cancel(self) -> list[Effect]:
@@ -232,9 +233,8 @@ class SubmitterJob:
 
     def _refused(self, peer: str, refuse: Refuse, now: float) -> list[Effect]:
         self.refusals[peer] = refuse
-        if (
-            refuse.code == STALE_FENCE and refuse.seen_fence < MAX_FENCE // 2
-        ):  # nobody gets that far
+        is_stale = refuse.code == STALE_FENCE
+        if is_stale and refuse.seen_fence < MAX_FENCE // 2:  # nobody gets that far
             self._seen_fence = max(self._seen_fence, refuse.seen_fence)
         del self._offers[peer]
         return self._choose_if_due(now)
@@ -265,8 +265,7 @@ class SubmitterJob:
         self.attempts += 1
         self.progress = (0, self.terms.items)
         self._held[peer, self.fence] = True
-        self._lease = LeaseClock(now)
-        self._lease.accept(now)
+        self._clock = AttemptClock.of(lease, self.terms, now)
         others = [other for other in self._offers if other != peer]
         self._offers.clear()
         effects: list[Effect] = [Send(peer, Accept(self.terms.job_id, self.fence))]
@@ -300,13 +299,14 @@ class SubmitterJob:
         return peer == self.worker and fence == self.fence and not self.state.is_final
 
     def _heard(self, now: float) -> None:
-        self._lease.renew(now)
+        self._clock.heard(now)
         if self.state is JobState.LEASED:
             self._life.step(JobEvent.START)
 
     def _on_renew(self, peer: str, renew: Renew, now: float) -> list[Effect]:
         if self._is_from_worker(peer, renew.fence):
             self._heard(now)
+            self._clock.came_to(renew.items_done, now)
             self.progress = (renew.items_done, renew.items_total)
         return []
 
@@ -314,6 +314,7 @@ class SubmitterJob:
         if self._is_from_worker(peer, chunk.fence):
             self._heard(now)
             self._output.add(Piece(chunk.index, chunk.body, chunk.digest))
+            self._clock.received(self._output.size_bytes, now)
         return []
 
     def _on_done(self, peer: str, done: Done, now: float) -> list[Effect]:

@@ -35,11 +35,11 @@ from protocols.job import (
     Renew,
     Terms,
 )
+from protocols.kept import KeptOutcomes
 from protocols.lease import LeaseClock
 from protocols.limits import (
     LEASE_RENEW_S,
     LEASE_TTL_S,
-    MAX_OUTCOME_BYTES,
     ORPHAN_S,
     OUTCOME_KEEP_S,
     PROGRESS_S,
@@ -72,7 +72,7 @@ class WorkerJobs:
     def __init__(self, decide: Decide) -> None:
         self._decide = decide
         self._jobs: dict[JobKey, WorkerJob] = {}
-        self._kept_bytes = 0
+        self._kept = KeptOutcomes()
         self._handlers: dict[type[Any], Callable[[WorkerJob, Any, float], list[Effect]]] = {
             Accept: self._on_accept,
             Input: self._on_input,
@@ -98,7 +98,7 @@ class WorkerJobs:
     @property
     def kept_bytes(self) -> int:
         """What the kept outcomes hold."""
-        return self._kept_bytes
+        return self._kept.size_bytes
 
     def receive(self, submitter: str, message: FromSubmitter, now: float) -> list[Effect]:
         """Take a message from a submitter."""
@@ -129,7 +129,7 @@ class WorkerJobs:
         job.life.step(JobEvent.FINISH if is_done else JobEvent.FAIL)
         job.outcome = outcome
         job.forget_at = now + OUTCOME_KEEP_S
-        self._kept_bytes += outcome.size_bytes
+        self._kept.add(job)
         self._make_room()
         return [Deliver(job.key, job.fence)] if job.lease.is_accepted else []
 
@@ -198,7 +198,12 @@ class WorkerJobs:
     def _lease_of(self, job: WorkerJob, now: float, *, needs_input: bool = True) -> Lease:
         eta_s = 0.0 if job.state.is_final else min(job.estimate_s, max(0.0, job.deadline - now))
         return Lease(
-            job.terms.job_id, job.fence, int(eta_s * 1000), int(LEASE_TTL_S * 1000), needs_input
+            job.terms.job_id,
+            job.fence,
+            eta_ms=int(eta_s * 1000),
+            ttl_ms=int(LEASE_TTL_S * 1000),
+            needs_input=needs_input,
+            is_measured=job.state.is_final or job.estimate_s > 0,
         )
 
     def _load(self, submitter: str) -> Load:
@@ -311,8 +316,7 @@ class WorkerJobs:
     def _forget(self, job: WorkerJob, event: JobEvent) -> list[Effect]:
         """Drop a job, and its outcome or run with it."""
         del self._jobs[job.key]
-        if job.outcome is not None:
-            self._kept_bytes -= job.outcome.size_bytes
+        self._kept.drop(job)
         if job.state.is_final:
             return []
         is_running = job.state is JobState.RUNNING
@@ -320,13 +324,6 @@ class WorkerJobs:
         return [Stop(job.key)] if is_running else []
 
     def _make_room(self) -> None:
-        """Keep the outcomes within their limit; the oldest go first."""
-        if self._kept_bytes <= MAX_OUTCOME_BYTES:
-            return
-        kept = sorted(
-            (job for job in self._jobs.values() if job.state.is_final), key=lambda j: j.forget_at
-        )
-        for job in kept[:-1]:
-            if self._kept_bytes <= MAX_OUTCOME_BYTES:
-                return
+        """Keep the outcomes within their limits."""
+        while (job := self._kept.next_out()) is not None:
             self._forget(job, JobEvent.CANCEL)

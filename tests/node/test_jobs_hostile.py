@@ -1,6 +1,6 @@
 """Peers that lie, stall or send garbage: what they do costs them the job and nobody else."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 import trio
@@ -23,41 +23,15 @@ from protocols.job import (
     Refuse,
     Release,
     Renew,
-    SessionHello,
-    Terms,
 )
 from protocols.limits import LEASE_TTL_S, MAX_JOBS_PER_SUBMITTER, MAX_SESSIONS
 from protocols.membership import SESSION_PROTOCOL
 from protocols.pieces import Outgoing
 from protocols.transport import Stream
-from tests.support.jobs import JobMesh, JobNode, spec
+from tests.support.hostile import Script, a_lease, answers, hostile, raw_session, terms
+from tests.support.jobs import JobMesh, spec
 from tests.support.runners import FakeRunnerPool
 from tests.support.transports import until
-
-Script = Callable[[Message], Sequence[Message]]
-
-
-def a_lease(offer: Message) -> Lease:
-    assert isinstance(offer, Offer)
-    return Lease(offer.job_id, offer.fence, 0, 15_000)
-
-
-def hostile(mesh: JobMesh, script: Script) -> tuple[JobNode, list[Message]]:
-    """A worker that answers every message as ``script`` says, and what it was told."""
-    node = mesh.add("worker", speed=1e8)
-    told: list[Message] = []
-
-    async def handle(stream: Stream) -> None:
-        await stream.send(CODEC.encode([SessionHello(1)]))
-        while (frame := await stream.receive()) is not None:
-            for message in CODEC.decode(frame):
-                told.append(message)
-                for answer in script(message):
-                    await stream.send(CODEC.encode([answer]))
-
-    node.transport.serve(SESSION_PROTOCOL, handle)
-    node.directory.may = lambda *_: False  # type: ignore[method-assign]
-    return node, told
 
 
 def wrong_commitment(message: Message) -> Sequence[Message]:
@@ -69,6 +43,34 @@ def wrong_commitment(message: Message) -> Sequence[Message]:
         chunk = Chunk(message.job_id, message.fence, 0, piece.body, piece.digest)
         return [chunk, Done(message.job_id, message.fence, cid, 7, cid)]
     return []
+
+
+def wrong_digest(message: Message) -> Sequence[Message]:
+    if isinstance(message, Offer):
+        return [a_lease(message)]
+    if isinstance(message, Input):
+        return [Chunk(message.job_id, message.fence, 0, b"garbage", bytes(32))]
+    return []
+
+
+class WrongSize:
+    """Sends an output whose commitment is right and whose size is not."""
+
+    def __init__(self, by_bytes: int) -> None:
+        self.by_bytes = by_bytes
+        self.salt = b""
+
+    def __call__(self, message: Message) -> Sequence[Message]:
+        if isinstance(message, Offer):
+            self.salt = message.output_salt
+            return [a_lease(message)]
+        if not isinstance(message, Input):
+            return []
+        output = Outgoing.cut(self.salt, b"garbage")
+        (piece,) = output.pieces()
+        chunk = Chunk(message.job_id, message.fence, 0, piece.body, piece.digest)
+        cid, size = bytes(output.cid), len(piece.body) + self.by_bytes
+        return [chunk, Done(message.job_id, message.fence, cid, size, cid)]
 
 
 def result_without_output(message: Message) -> Sequence[Message]:
@@ -85,7 +87,17 @@ def result_without_lease(message: Message) -> Sequence[Message]:
     return [Done(message.job_id, message.fence, cid, 0, cid)] if isinstance(message, Offer) else []
 
 
-@pytest.mark.parametrize("script", [wrong_commitment, result_without_output, result_without_lease])
+@pytest.mark.parametrize(
+    "script",
+    [
+        wrong_commitment,
+        wrong_digest,
+        WrongSize(-1),
+        WrongSize(1_000),
+        result_without_output,
+        result_without_lease,
+    ],
+)
 async def test_a_worker_that_lies_about_its_result_loses_the_job_and_is_reported(
     script: Script, autojump_clock: MockClock
 ) -> None:
@@ -207,32 +219,6 @@ async def test_outcomes_of_jobs_that_are_nobodys_are_acknowledged_and_ignored(
 
 
 # Submitters
-
-
-async def raw_session(submitter: JobNode, worker: JobNode) -> Stream:
-    await submitter.transport.dial(worker.peer_id, worker.transport.addresses)
-    stream = await submitter.transport.open_stream(worker.peer_id, SESSION_PROTOCOL)
-    await stream.send(CODEC.encode([SessionHello(1)]))
-    frame = await stream.receive()
-    assert frame is not None
-    assert CODEC.decode(frame) == [SessionHello(1)]
-    return stream
-
-
-def terms(number: int, content: bytes = b"text") -> Terms:
-    cid = bytes(Outgoing.cut(b"i" * 16, content).cid)
-    job_id = number.to_bytes(16, "big")
-    size = len(content)
-    return Terms(job_id, "embed", "minilm", "auto", 1, size, cid, b"i" * 16, b"o" * 16)
-
-
-async def answers(stream: Stream, count: int) -> list[Message]:
-    got: list[Message] = []
-    while len(got) < count:
-        frame = await stream.receive()
-        assert frame is not None
-        got += CODEC.decode(frame)
-    return got
 
 
 async def test_a_submitter_whose_input_is_not_what_it_committed_to_is_refused(

@@ -512,7 +512,7 @@ def test_an_outcome_that_nobody_wants_is_forgotten_after_an_hour() -> None:
     assert jobs.get(KEY) is None
 
 
-def test_outcomes_over_the_limit_go_oldest_first() -> None:
+def test_outcomes_over_the_limit_of_bytes_go_oldest_first() -> None:
     jobs = WorkerJobs(grant)
     huge = Outgoing(bytes(MAX_OUTCOME_BYTES // 2), RESULT.digests)
     for number in range(3):
