@@ -370,12 +370,12 @@ async def _send(stdin: FdStream, frame: bytes) -> None:
         await stdin.send_all(frame[written:])
 
 
-async def _receive(stdout: FdStream) -> bytes | bytearray:
+async def _receive(stdout: FdStream) -> bytes:
     await trio.lowlevel.wait_readable(stdout.fileno())
     try:
         return os.read(stdout.fileno(), READ_BYTES)
     except BlockingIOError:
-        return await stdout.receive_some(READ_BYTES)
+        return bytes(await stdout.receive_some(READ_BYTES))
 
 
 def _load(spec: RunnerSpec) -> Load:

@@ -97,7 +97,8 @@ class Pending:
         refused.
         """
         if self._outcome is None:
-            self._settled = self._settled or trio.Event()
+            if self._settled is None:
+                self._settled = trio.Event()
             await self._settled.wait()
         if isinstance(self._outcome, int):
             return self._outcome
@@ -371,7 +372,7 @@ async def _in_a_thread(function: Callable[[], None]) -> None:
     """
     task, token = trio.lowlevel.current_task(), trio.lowlevel.current_trio_token()
 
-    def deliver(outcome: Outcome[None]) -> None:
+    def deliver(outcome: Outcome[object]) -> None:
         token.run_sync_soon(trio.lowlevel.reschedule, task, outcome)
 
     trio.lowlevel.start_thread_soon(function, deliver, "journal")

@@ -268,8 +268,9 @@ class WorkerJobs:
         if job.state is not JobState.LEASED or not job.lease.is_accepted:
             return []
         piece = Piece(message.index, message.body, message.digest)
-        started = self._take_input(job, piece, now)
-        return started + self._renew(job, now) if job.state is JobState.RUNNING else started
+        effects = self._take_input(job, piece, now)
+        is_started = Start(job.key) in effects
+        return [*effects, *self._renew(job, now)] if is_started else effects
 
     def _take_input(self, job: WorkerJob, piece: Piece, now: float) -> list[Effect]:
         """Take a piece of the input, and start the job with its last one."""

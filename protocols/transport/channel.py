@@ -181,11 +181,14 @@ class NoiseChannel:
 
     def write_now(self, payload: bytes) -> bytes:
         """Encrypt everything and send what the socket takes at once; return the rest."""
+        return self._raw.write_now(self._encrypt(payload))
+
+    def _encrypt(self, payload: bytes) -> bytes:
         messages: list[bytes] = []
         for offset in range(0, len(payload), MAX_PLAINTEXT_BYTES):
             message = self._noise.encrypt(payload[offset : offset + MAX_PLAINTEXT_BYTES])
             messages += (len(message).to_bytes(2, "big"), message)
-        return self._raw.write_now(b"".join(messages))
+        return b"".join(messages)
 
     async def write_rest(self, rest: bytes) -> None:
         """Send what ``write_now`` returned: it is encrypted."""
