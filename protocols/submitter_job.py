@@ -1,6 +1,6 @@
 """One job as its submitter sees it: offers, the choice of a lease, failover, and the one result.
 
-A *round* puts the job to candidates, two first and twice as many each time all have refused. An
+A *round* puts the job to candidates, three first and twice as many each time all have refused. An
 *attempt* begins when a lease is accepted; it has the fence of its round. When the attempt is lost,
 the next round begins with a higher fence, and the lost worker is asked last: if it still has the
 job, it goes on there. When every candidate has refused but some are merely busy, the round is
