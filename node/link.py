@@ -134,7 +134,8 @@ class SessionLink:
             while batch := self._next_batch():
                 self._is_writing = True
                 for frame in frames_of(batch):
-                    await self._stream.send(frame)
+                    if not self._stream.send_now(frame):
+                        await self._stream.send(frame)
                 self._is_writing = False
                 self._wrote.set()
                 self._wrote = trio.Event()

@@ -40,6 +40,14 @@ class LoopbackStream:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise StreamLostError("the other end of the loopback is closed") from error
 
+    def send_now(self, frame: bytes) -> bool:
+        """Hand over one frame if there is room."""
+        try:
+            self._outbox.send_nowait(frame)
+        except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+            return False  # ``send`` waits, or says why not
+        return True
+
     async def receive(self) -> bytes | None:
         """Return the next frame, or None after the explicit end."""
         try:

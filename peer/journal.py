@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import mmap
 import os
 import secrets
@@ -142,6 +143,9 @@ class Journal:
         self._closed: JournalError | None = None
         self._stirred = trio.Event()
         self._moved = trio.Event()
+        self._passed = trio.Event()
+        self._awaited = math.inf
+        """The lowest offset that somebody waits for in ``wait_past``."""
 
     @classmethod
     def open(
@@ -226,7 +230,9 @@ class Journal:
         """Return when the durable end is past ``offset``."""
         await trio.lowlevel.checkpoint()  # a follower far behind must not starve the others
         while self.size <= offset:
-            await self._moved.wait()
+            # Not ``_moved``: a follower that waits for megabytes need not be woken at each batch.
+            self._awaited = min(self._awaited, offset)
+            await self._passed.wait()
 
     def scan(self, start: int = 0) -> Iterator[tuple[int, int, Entry, bytes]]:
         """Yield (offset, end offset, kind, body) of the durable entries from ``start`` on.
@@ -334,6 +340,10 @@ class Journal:
             waiting.settle(offset)
         self._moved.set()
         self._moved = trio.Event()
+        if self.size > self._awaited:
+            self._awaited = math.inf
+            self._passed.set()
+            self._passed = trio.Event()
 
     def _refuse(self, batch: list[Pending], cause: OSError) -> None:
         refused = batch + self._waiting

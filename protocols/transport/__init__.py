@@ -43,6 +43,13 @@ class Stream(Protocol):
         """
         ...
 
+    def send_now(self, frame: bytes) -> bool:
+        """Send one frame at once if nothing is in its way, without a turn of the loop; False, and
+        nothing done, otherwise: ``send`` it then. For who sends little at a time; a loop over it
+        would let nobody else run.
+        """
+        ...
+
     async def receive(self) -> bytes | None:
         """Return the next frame, or None after the peer's explicit end, whose digest covers every
         frame before it.

@@ -8,6 +8,7 @@ it.
 
 from __future__ import annotations
 
+import os
 from typing import Final, Protocol
 
 import trio
@@ -41,6 +42,16 @@ class SecureChannel(Protocol):
         """Send everything; cancelled on the way, the channel is unusable."""
         ...
 
+    def write_now(self, payload: bytes) -> bytes:
+        """Send what the socket takes at once. What is returned is still to go out, by
+        ``write_rest``, before anything else.
+        """
+        ...
+
+    async def write_rest(self, rest: bytes) -> None:
+        """Send what ``write_now`` returned."""
+        ...
+
     async def aclose(self) -> None:
         """Close the connection at once."""
         ...
@@ -52,6 +63,7 @@ class RawChannel:
     def __init__(self, stream: trio.SocketStream, *, is_initiator: bool) -> None:
         self.is_initiator = is_initiator
         self._stream = stream
+        self._socket = stream.socket
         self._buffer = b""
 
     @property
@@ -64,10 +76,16 @@ class RawChannel:
         if self._buffer:
             buffered, self._buffer = self._buffer, b""
             return buffered
-        try:
-            received = bytes(await self._stream.receive_some(_READ_BYTES))
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise _lost() from error
+        # trio's own receive_some tries before it waits, in vain each time, and yields afterwards.
+        received = None
+        while received is None:
+            try:
+                await trio.lowlevel.wait_readable(self._socket)
+                received = os.read(self._socket.fileno(), _READ_BYTES)
+            except BlockingIOError:
+                continue
+            except (OSError, trio.ClosedResourceError) as error:
+                raise _lost() from error
         if not received:
             raise _lost()
         return received
@@ -81,11 +99,26 @@ class RawChannel:
         return received[:n]
 
     async def write(self, payload: bytes) -> None:
-        """Send everything."""
+        """Send everything; without a checkpoint if the socket takes it at once."""
+        await self.write_rest(self.write_now(payload))
+
+    def write_now(self, payload: bytes) -> bytes:
+        """Send what the socket takes at once; return the rest."""
         try:
-            await self._stream.send_all(payload)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            return payload[os.write(self._socket.fileno(), payload) :]
+        except BlockingIOError:
+            return payload
+        except OSError as error:
             raise _lost() from error
+
+    async def write_rest(self, rest: bytes) -> None:
+        """Send what ``write_now`` returned."""
+        while rest:
+            try:
+                await trio.lowlevel.wait_writable(self._socket)
+            except (OSError, trio.ClosedResourceError) as error:
+                raise _lost() from error
+            rest = self.write_now(rest)
 
     async def close(self) -> None:
         """Close the connection at once."""
@@ -144,11 +177,22 @@ class NoiseChannel:
 
     async def write(self, payload: bytes) -> None:
         """Encrypt and send everything; cancelled on the way, the channel is unusable."""
+        await self.write_rest(self.write_now(payload))
+
+    def write_now(self, payload: bytes) -> bytes:
+        """Encrypt everything and send what the socket takes at once; return the rest."""
+        return self._raw.write_now(self._encrypt(payload))
+
+    def _encrypt(self, payload: bytes) -> bytes:
         messages: list[bytes] = []
         for offset in range(0, len(payload), MAX_PLAINTEXT_BYTES):
             message = self._noise.encrypt(payload[offset : offset + MAX_PLAINTEXT_BYTES])
             messages += (len(message).to_bytes(2, "big"), message)
-        await self._raw.write(b"".join(messages))
+        return b"".join(messages)
+
+    async def write_rest(self, rest: bytes) -> None:
+        """Send what ``write_now`` returned: it is encrypted."""
+        await self._raw.write_rest(rest)
 
     async def aclose(self) -> None:
         """Close the connection at once."""

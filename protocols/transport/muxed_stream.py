@@ -105,6 +105,16 @@ class MuxedStream:
         self._muxer.enqueue(Kind.DATA, Flag.NONE, self.stream_id, payload[:size])
         return payload[size:]
 
+    def is_free_for(self, size: int) -> bool:
+        """Whether so many bytes may go on the wire at once, with nothing in their way."""
+        is_open = not (self.is_lost or self._finished)
+        return is_open and self._muxer.is_idle and size <= min(self._send_credit, MAX_PIECE_BYTES)
+
+    def write_now(self, payload: bytes) -> None:
+        """Put all of this on the wire, before all else; call only when ``is_free_for`` it."""
+        self._send_credit -= len(payload)
+        self._muxer.write_now(self.stream_id, payload)
+
     def finish(self) -> None:
         """Half-close: the peer reads to the end of what was written."""
         if not self._finished and not self.is_lost:

@@ -1,6 +1,6 @@
 """One connection: yamux/1.0.0 over an encrypted channel, with guards that py-libp2p's muxer lacks.
 
-* Only the writer task touches the socket. Callers hand over whole yamux frames, so cancelling one
+* Only the writer task waits for the socket. Callers hand over whole yamux frames, so cancelling one
   of them, at whatever moment, leaves a whole frame or none on the wire. (In py-libp2p 0.8.1 a
   cancelled write leaves half a Noise message and ends the connection.)
 * A sender that ignores the receive window is cut off before its bytes are buffered: memory is
@@ -84,6 +84,8 @@ class Muxer:
         self._control = bytearray()
         self._frames: deque[bytes] = deque()
         self._queued_bytes = 0
+        self._unsent = b""
+        """What ``write_now`` encrypted and the socket did not take: it goes before all else."""
         self._is_writing = False
         self._patience = trio.CancelScope(shield=True)
         self._wake = trio.Event()
@@ -173,6 +175,23 @@ class Muxer:
             self.abort("the peer does not read")
         self._wake.set()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits to be written."""
+        return not (self._is_writing or self._unsent or self._frames or self._control)
+
+    def write_now(self, stream_id: int, body: bytes) -> None:
+        """Write a frame of a stream as far as the socket takes it, in the place of the writer task,
+        which would do so two turns of the loop later; call it only when ``is_idle``.
+        """
+        try:
+            frame = header(Kind.DATA, Flag.NONE, stream_id, len(body)) + body
+            self._unsent = self._channel.write_now(frame)
+        except TransportError as error:
+            self.abort(str(error))
+        if self._unsent:
+            self._wake.set()
+
     def return_credit(self, stream_id: int, size: int) -> None:
         """Let the peer send ``size`` more bytes on a stream."""
         self._queue_control(Kind.WINDOW, Flag.NONE, stream_id, size)
@@ -187,17 +206,23 @@ class Muxer:
         while True:
             await self._wake.wait()
             self._wake = trio.Event()
-            while (self._control or self._frames) and not self.is_closed:
-                batch = self._take_batch()
+            while (self._unsent or self._control or self._frames) and not self.is_closed:
                 self._is_writing = True
                 # Shielded, for after half a message nothing more can be said; ``abort`` hurries it.
                 deadline = trio.current_time() + WRITE_STALL_S
                 self._patience = trio.CancelScope(deadline=deadline, shield=True)
                 with self._patience:
-                    await self._channel.write(batch)
+                    await self._write_next()
                 if self._patience.cancelled_caught:
                     raise TransportError("the peer takes nothing", code="connection-lost")
                 self._is_writing = False
+
+    async def _write_next(self) -> None:
+        if self._unsent:
+            await self._channel.write_rest(self._unsent)
+            self._unsent = b""
+        else:
+            await self._channel.write(self._take_batch())
 
     def _take_batch(self) -> bytes:
         """Take what fits one Noise message, at least one frame: natural batching, no timers."""
@@ -214,7 +239,7 @@ class Muxer:
 
     async def _flush(self) -> None:
         """Send what was handed over and that this is the end, unless it came in mid-message."""
-        if self._is_writing:
+        if self._is_writing or self._unsent:
             return
         self._frames.append(header(Kind.GO_AWAY, Flag.NONE, 0, self._farewell))
         self._queued_bytes += HEADER.size

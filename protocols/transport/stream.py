@@ -8,6 +8,7 @@ from protocols.errors import LocalProtocolError, RemoteProtocolError, StreamLost
 from protocols.keys import PeerId
 from protocols.transport.framing import FrameDecoder, FrameEncoder
 from protocols.transport.muxed_stream import MuxedStream
+from protocols.wire import LENGTH
 
 _READ_BYTES = 64 << 10
 
@@ -38,6 +39,17 @@ class FramedStream:
                 raise LocalProtocolError("a frame was sent after the end of its stream")
             await self._muxed.wait_writable()
             await self._write(self._encoder.encode(frame))
+
+    def send_now(self, frame: bytes) -> bool:
+        """Send one small frame at once if nothing is in its way."""
+        if not self._is_free_for(frame):
+            return False
+        self._muxed.write_now(self._encoder.encode(frame))
+        return True
+
+    def _is_free_for(self, frame: bytes) -> bool:
+        is_ours = not (self._sending.locked() or self._is_finished)
+        return is_ours and self._muxed.is_free_for(LENGTH.size + len(frame))
 
     async def _write(self, encoded: bytes) -> None:
         """Write what is now part of the digest: at once if it fits one piece, else cancelling it

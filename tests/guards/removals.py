@@ -14,7 +14,7 @@ from libp2p.crypto.keys import KeyPair
 from libp2p.security.insecure.transport import PLAINTEXT_PROTOCOL_ID, InsecureTransport
 
 from protocols.transport import upgrade
-from protocols.transport.channel import RawChannel, SecureChannel
+from protocols.transport.channel import NoiseChannel, RawChannel, SecureChannel
 from protocols.transport.connections import Connections
 from protocols.transport.gossip import Gossip, Tasks
 from protocols.transport.host import Libp2pTransport
@@ -50,10 +50,17 @@ def let_callers_write() -> None:
     """Write to the socket in the task that sends, so that cancelling it cuts a message in two."""
     locks: WeakKeyDictionary[Muxer, trio.Lock] = WeakKeyDictionary()
 
+    async def trio_write(channel: SecureChannel, payload: bytes) -> None:
+        """As a stream of trio does it: there are checkpoints between encrypting and sending."""
+        if isinstance(channel, NoiseChannel):
+            await channel._raw._stream.send_all(channel._encrypt(payload))
+        else:
+            await channel.write(payload)
+
     async def write_out(muxer: Muxer) -> None:
         async with locks.setdefault(muxer, trio.Lock()):
             while muxer._control or muxer._frames:
-                await muxer._channel.write(muxer._take_batch())
+                await trio_write(muxer._channel, muxer._take_batch())
 
     async def write_loop(self: Muxer) -> None:
         while True:

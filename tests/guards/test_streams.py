@@ -90,6 +90,12 @@ class HalvedChannel:
         await self.gate.wait()
         await self._send.send(payload[len(payload) // 2 :])
 
+    def write_now(self, payload: bytes) -> bytes:
+        return payload
+
+    async def write_rest(self, rest: bytes) -> None:
+        raise NotImplementedError
+
     async def receive(self) -> bytes:
         return await self._receive.receive()
 
@@ -106,6 +112,8 @@ class Joined:
     def __init__(self, inbound: HalvedChannel, outbound: HalvedChannel) -> None:
         self.receive = inbound.receive
         self.write = outbound.write
+        self.write_now = outbound.write_now
+        self.write_rest = outbound.write_rest
         self.read = inbound.read
         self.aclose = outbound.aclose
 

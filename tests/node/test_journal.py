@@ -43,6 +43,54 @@ async def test_an_append_returns_the_offset_at_which_the_entry_can_be_read(tmp_p
     journal.close()
 
 
+async def test_several_may_wait_for_one_entry_and_also_after_it(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path / "journal")
+    offsets: list[int] = []
+    async with trio.open_nursery() as nursery:
+        pending = journal.append_soon(Entry.SALT, b"one")
+
+        async def wait() -> None:
+            offsets.append(await pending.wait())
+
+        async with trio.open_nursery() as waiting:
+            for _ in range(3):
+                waiting.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            await nursery.start(journal.run)
+        await wait()
+        nursery.cancel_scope.cancel()
+    journal.close()
+
+    assert len(offsets) == 4
+    assert len(set(offsets)) == 1
+
+
+async def test_a_follower_is_woken_when_what_it_waits_for_is_there(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path / "journal")
+    passed: list[int] = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(journal.run)
+        one = await journal.append(Entry.SALT, b"one")
+
+        async def follow(offset: int) -> None:
+            await journal.wait_past(offset)
+            passed.append(offset)
+
+        near, far = journal.size, journal.size + 50
+        for offset in (far, near, one):
+            nursery.start_soon(follow, offset)
+        await trio.testing.wait_all_tasks_blocked()
+        assert passed == [one]
+        await journal.append(Entry.SALT, b"two")
+        await trio.testing.wait_all_tasks_blocked()
+        assert passed == [one, near]
+        await journal.append(Entry.SALT, bytes(100))
+        await trio.testing.wait_all_tasks_blocked()
+        assert passed == [one, near, far]
+        nursery.cancel_scope.cancel()
+    journal.close()
+
+
 async def test_what_was_appended_before_the_end_is_written_and_told_whenever_the_end_comes(
     tmp_path: Path,
 ) -> None:

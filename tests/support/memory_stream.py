@@ -72,6 +72,9 @@ class MemoryStream:
         async with self._sending:
             await self._put(frame)
 
+    def send_now(self, frame: bytes) -> bool:
+        return False
+
     async def finish(self) -> None:
         await trio.lowlevel.checkpoint()
         if self._outbox.is_finished:
