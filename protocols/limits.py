@@ -153,6 +153,7 @@ MAX_FENCE: Final = 1 << 53  # exact in every language's numbers
 MAX_ITEMS: Final = 1 << 31  # counts of sentences or tokens
 MAX_BUDGET_MS: Final = 24 * 3_600_000  # a job that needs more than a day should be several
 OFFER_ANSWER_S: Final = 7.0  # DIAL_TIMEOUT_S to reach the worker, and 2 s for it to decide
+RUN_SILENCE_S: Final = 0.1  # a job that runs at once and is done by then says so by its result
 LEASE_CHOICE_S: Final = 0.25  # after the first lease, what a better one may cost in waiting
 LEASE_ACCEPT_S: Final = 2.0  # an unaccepted lease holds room that other submitters could use
 LEASE_TTL_S: Final = 15.0  # three missed renewals

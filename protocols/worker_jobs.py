@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
+from protocols.cid import DIGEST_BYTES
 from protocols.errors import RemoteProtocolError
 from protocols.job import (
     EXPIRED,
@@ -42,6 +43,7 @@ from protocols.limits import (
     ORPHAN_S,
     OUTCOME_KEEP_S,
     PROGRESS_S,
+    RUN_SILENCE_S,
 )
 from protocols.pieces import Incoming, Piece
 from protocols.session import (
@@ -188,7 +190,18 @@ class WorkerJobs:
         self._jobs[job.key] = job
         self._unfinished[submitter] += 1
         self._leased[job.key] = Leased(job.submitter, job.terms, job.estimate_s)
+        if offer.input is not None:
+            return self._run_at_once(job, offer.input, now)
         return [Send(submitter, Lease(offer.job_id, offer.fence, decision.eta_ms, LEASE_TTL_MS))]
+
+    def _run_at_once(self, job: WorkerJob, content: bytes, now: float) -> list[Effect]:
+        """The offer came with its input: it is accepted with it. The first sign of life can wait,
+        for most of such jobs end before it is due.
+        """
+        job.lease.accept(now)
+        effects = self._take_input(job, Piece(0, content, job.terms.input_cid[-DIGEST_BYTES:]), now)
+        job.lease.renew_at = now + RUN_SILENCE_S
+        return effects
 
     def _reattach(self, job: WorkerJob, offer: Offer, now: float) -> None:
         """A later attempt takes over what is here; until it is accepted, it gets nothing."""
@@ -240,8 +253,15 @@ class WorkerJobs:
     def _on_input(self, job: WorkerJob, message: Input, now: float) -> list[Effect]:
         if job.state is not JobState.LEASED or not job.lease.is_accepted:
             return []
+        piece = Piece(message.index, message.body, message.digest)
+        effects = self._take_input(job, piece, now)
+        has_started = any(isinstance(effect, Start) for effect in effects)
+        return effects + self._renew(job, now) if has_started else effects
+
+    def _take_input(self, job: WorkerJob, piece: Piece, now: float) -> list[Effect]:
+        """Take a piece of the input, and start the job with its last one."""
         try:
-            job.input.add(Piece(message.index, message.body, message.digest))
+            job.input.add(piece)
         except RemoteProtocolError as error:
             return self._reject_input(job, str(error))
         job.lease.ends_at = now + LEASE_TTL_S
@@ -251,7 +271,7 @@ class WorkerJobs:
             return self._reject_input(job, "the input is not the one that was committed to")
         job.life.step(JobEvent.START)
         del self._leased[job.key]
-        return [Start(job.key), *self._renew(job, now)]
+        return [Start(job.key)]
 
     def _reject_input(self, job: WorkerJob, reason: str) -> list[Effect]:
         refuse = Refuse(job.terms.job_id, job.fence, WRONG_COMMITMENT, reason[:200])

@@ -74,6 +74,21 @@ async def test_progress_is_told_in_order(autojump_clock: MockClock) -> None:
     assert told[-1].worker == worker.peer_id
 
 
+async def test_on_an_open_session_a_small_input_goes_along_with_its_offer(
+    autojump_clock: MockClock,
+) -> None:
+    mesh, submitter, _ = a_pair(FakeRunnerPool(pace_s=2.0))
+    told: list[Progress] = []
+
+    async with mesh.running():
+        await submitter.submitter.run(spec())
+        result = await submitter.submitter.run(spec(2, items=5), told.append)
+
+    states = list(dict.fromkeys(progress.state for progress in told))
+    assert states == [JobState.OFFERED, JobState.RUNNING], "nothing was leased before"
+    assert result.attempts == 1
+
+
 async def test_large_inputs_and_outputs_arrive_whole(autojump_clock: MockClock) -> None:
     mesh, submitter, _ = a_pair(FakeRunnerPool(output_of=lambda content: content * 2))
     content = bytes(range(256)) * 2_000

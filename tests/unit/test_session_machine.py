@@ -104,9 +104,12 @@ class JobsMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: any(self.may_submit(job_id) for job_id in JOBS))
     @rule(
-        job_id=jobs, first=st.permutations(WORKERS), is_named=st.sampled_from([False, False, True])
+        job_id=jobs,
+        first=st.permutations(WORKERS),
+        is_named=st.sampled_from([False, False, True]),
+        goes_along=st.booleans(),
     )
-    def submit(self, job_id: bytes, first: list[str], is_named: bool) -> None:
+    def submit(self, job_id: bytes, first: list[str], is_named: bool, goes_along: bool) -> None:
         if not self.may_submit(job_id):
             return
         candidates = first[:1] if is_named else first
@@ -120,7 +123,8 @@ class JobsMachine(RuleBasedStateMachine):
         )
         self.machines[job_id] = machine
         self.fences[job_id] = last
-        self.by_submitter(machine.start(self.now))
+        small_input = content_of(job_id) if goes_along else None
+        self.by_submitter(machine.start(self.now, small_input))
 
     @precondition(lambda self: any(s.to_worker for s in self.sessions.values()))
     @rule(worker=workers, is_doubled=st.booleans())
@@ -386,7 +390,7 @@ def a_step(world: JobsMachine, rng: random.Random) -> None:  # noqa: C901 - a li
     is_named, is_doubled = rng.random() < 0.2, rng.random() < 0.2
     match rng.choices(range(11), (6, 16, 16, 8, 3, 1, 1, 1, 1, 6, 2))[0]:
         case 0:
-            world.submit(job_id, rng.sample(WORKERS, len(WORKERS)), is_named)
+            world.submit(job_id, rng.sample(WORKERS, len(WORKERS)), is_named, rng.random() < 0.5)
         case 1:
             world.deliver_to_worker(worker, is_doubled)
         case 2:
