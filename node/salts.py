@@ -70,7 +70,7 @@ class Salts:
 
     def _remember(self, digest: bytes, salt: bytes) -> None:
         # two byte strings have one encoding: the plain encoder takes a tenth of the time
-        self._journal.append_soon(Entry.SALT, cbor2.dumps([digest, salt]))
+        self._journal.append_soon(Entry.SALT, cbor2.dumps([digest, salt]), can_wait=True)
         self._put(digest, salt)
 
     def _put(self, digest: bytes, salt: bytes) -> None:

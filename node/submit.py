@@ -26,6 +26,7 @@ from node.salts import Salts
 from node.sessions import Sessions
 from node.submissions import other_specification
 from node.submitted_job import ROLE, Means, OnProgress, SubmittedJob
+from peer.journal import JournalError
 from protocols.cid import CID
 from protocols.errors import CoveyError, Refused
 from protocols.job import (
@@ -122,7 +123,9 @@ class Submitter:
                 raise nobody(spec, considered, {})
             terms, outgoing = await self._commit(spec)
             past = self._acceptance_of(terms)
-            submitted = await self._ledger.submitted(terms, watch)
+            spoilt: list[JournalError] = []
+            refused = partial(self._spoil, spec.job_id, spoilt)
+            submitted = await self._ledger.submitted(terms, watch, refused)
             deadline = trio.current_time() + spec.budget_ms / 1_000
             machine = SubmitterJob(
                 terms,
@@ -142,7 +145,7 @@ class Submitter:
                 if machine.state is not JobState.DONE:
                     await self._write_end(machine, submitted, watch)
             if machine.state is not JobState.DONE:
-                raise failure_of(spec, machine, considered)
+                raise spoilt[0] if spoilt else failure_of(spec, machine, considered)
             result = self._result_of(machine, submitted, watch)
             if on_taken is not None:
                 await on_taken(result)
@@ -199,6 +202,11 @@ class Submitter:
         if (past.kind, past.model, past.input_cid) != wanted:
             raise other_specification()
         return past
+
+    def _spoil(self, job_id: bytes, spoilt: list[JournalError], error: JournalError) -> None:
+        """The disk takes nothing: end a job whose acceptance could not be kept either."""
+        spoilt.append(error)
+        self.cancel(job_id)
 
     async def _commit(self, spec: JobSpec) -> tuple[Terms, Outgoing]:
         """Choose the salts and commit to the input."""

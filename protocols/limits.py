@@ -224,6 +224,7 @@ TIP_EVERY_S: Final = 30.0  # a silent server says that it lives
 REFRESH_S: Final = 3.0  # a person waits for it; a peer on the LAN answers in milliseconds
 PULL_SILENCE_S: Final = 90.0  # three missed tips: the stream is dead although the connection is not
 SEND_WITHIN_S: Final = 30.0  # one frame of 1 MiB over a slow uplink
+JOURNAL_COMPANY_S: Final = 0.05  # what need not be on the disk at once waits for what must
 MAX_JOURNAL_BATCH_BYTES: Final = 4 << 20  # one fsync's worth; more only makes the first waiter wait
 CUT_START_S: Final = 5.0  # after a restart neighbours get this long to say how far they saw us
 CUT_RETRY_S: Final = 5.0  # after a full disk: often enough to recover unasked, rare enough to log

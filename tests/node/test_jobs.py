@@ -4,6 +4,7 @@ from trio.testing import MockClock
 
 from node.errors import InputError, NoWorkerError
 from node.job import Progress
+from peer.journal import JournalFullError
 from protocols.cid import CID
 from protocols.errors import JobFailed, Refused
 from protocols.limits import DRAIN_S, MAX_JOB_INPUT_BYTES
@@ -242,6 +243,23 @@ async def test_a_job_whose_time_runs_out_is_stopped_on_its_worker(
     assert failed.value.code == "expired"
     assert worker.recorder.of_kind("job.run")[0].status in ("expired", "cancelled")
     assert not worker.recorder.reports
+
+
+async def test_a_job_that_the_disk_takes_no_record_of_is_stopped_and_says_so(
+    autojump_clock: MockClock,
+) -> None:
+    mesh, submitter, worker = a_pair(FakeRunnerPool(hold=True))
+
+    async with mesh.running(), trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            with pytest.raises(JournalFullError):
+                await submitter.submitter.run(spec())
+
+        nursery.start_soon(run)
+        await until(lambda: worker.runners.running == 1)
+        submitter.recorder.refusing[0](JournalFullError("the disk is full"))
+        await until(lambda: worker.runners.cancelled == 1)
 
 
 async def test_cancelling_a_job_stops_its_run(autojump_clock: MockClock) -> None:
