@@ -23,6 +23,7 @@ from node.explanation import Explanation, moment
 from node.job import JobResult, JobSpec, Progress, summary_of
 from node.kept_jobs import JobEnd, KeptJob, KeptJobs
 from node.submit import Submitter
+from node.submitted_job import Listener
 from peer.control import error_body
 from peer.durable import NotWrittenError
 from peer.effects import Effects
@@ -217,7 +218,7 @@ class Carrier:
 
         self._reasons.pop(job_id, None)
         try:
-            result = await self._submitter.run(spec, on_progress, take)
+            result = await self._submitter.run(spec, Listener(on_progress), take)
         finally:
             await self._write_log(job_id)
         summary = summary_of(spec, result)

@@ -32,6 +32,8 @@ class JobRequest:
     job_id: str | None = None
     """32 hexadecimal digits: with the same ones, a job may be submitted again when its answer was
     lost."""
+    stream: bool = False
+    """Whether ``run`` is to tell of the output while it comes into being."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ def query_of(job: JobRequest) -> dict[str, Any]:
         "min_speed": job.min_speed,
         "peer": job.peer,
         "job_id": job.job_id,
+        "stream": True if job.stream else None,
     }
     return {name: value for name, value in query.items() if value is not None}
 
@@ -96,6 +99,8 @@ class Collected:
         match event:
             case {"output": chunk}:
                 self._output += base64.b64decode(chunk)
+            case {"restart": True}:  # another worker goes on, and computes in another way
+                self._output.clear()
             case {"result": summary}:
                 self._summary = summary
             case _:

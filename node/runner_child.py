@@ -27,6 +27,7 @@ from node.runner.messages import (
     TO_RUNNER,
     Cancel,
     Done,
+    Emitted,
     Facts,
     Failed,
     FrameBuffer,
@@ -55,6 +56,7 @@ READ_BYTES: Final = 1 << 18
 SHOWN_STDERR_CHARS: Final = 600  # of the last words, in the message of a crash
 
 OnProgress = Callable[[int, int], None]
+OnPiece = Callable[[bytes], None]
 
 _reaping = trio.CapacityLimiter(8)
 
@@ -86,6 +88,7 @@ class RunOutcome:
 
 @dataclass(slots=True)
 class _Job:
+    on_piece: OnPiece
     pieces: list[bytes] = field(default_factory=list[bytes])
     progress: tuple[int, int] | None = None
     changed: trio.Event = field(default_factory=trio.Event)
@@ -169,14 +172,15 @@ class RunnerChild:
             self._end = Failed(LOAD_JOB, code, why)
         self._scope.cancel()
 
-    async def call(self, content: bytes, on_progress: OnProgress) -> RunOutcome:
-        """Run one job and return its outcome; raises ``JobFailed``.
+    async def call(self, content: bytes, on_progress: OnProgress, on_piece: OnPiece) -> RunOutcome:
+        """Run one job and return its outcome; raises ``JobFailed``. ``on_piece`` is called in the
+        reader's task and must neither block nor raise.
 
         When cancelled, returns once the runner gave the job up, or was killed because it did not
         within ``CANCEL_GRACE_S``.
         """
         self._last_job += 1
-        number, job = self._last_job, _Job(ended=self._end if self._is_over else None)
+        number, job = self._last_job, _Job(on_piece, ended=self._end if self._is_over else None)
         self._jobs[number] = job
         load_since = None if self._loaded.is_set() else trio.current_time()
         try:
@@ -303,7 +307,7 @@ class RunnerChild:
             case Failed(job=0):
                 self._end = message
                 self.is_open = False
-            case Progress() | Output() | Done() | Failed():
+            case Progress() | Output() | Done() | Failed() | Emitted():
                 job = self._jobs.get(message.job)
                 if job is not None:
                     _advance(job, message)
@@ -358,8 +362,12 @@ def _load(spec: RunnerSpec) -> Load:
     )
 
 
-def _advance(job: _Job, message: Progress | Output | Done | Failed) -> None:
+def _advance(job: _Job, message: Progress | Output | Done | Failed | Emitted) -> None:
     match message:
+        case Emitted():
+            job.pieces.append(message.piece)
+            job.on_piece(message.piece)
+            return
         case Progress():
             job.progress = (message.done, message.total)
         case Output():

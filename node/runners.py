@@ -17,7 +17,7 @@ from node.lanes import UNKNOWN_BENCHMARK_S, Lanes, runs_alone
 from node.models import InstalledModel, ModelStore
 from node.runner.batcher import BATCH_TOKENS
 from node.runner.host import compute_threads
-from node.runner_child import STOPPED, OnProgress, RunnerChild, RunnerSpec, RunOutcome
+from node.runner_child import STOPPED, OnPiece, OnProgress, RunnerChild, RunnerSpec, RunOutcome
 from node.throughput import Throughput
 from peer.effects import Effects
 from protocols.errors import JobFailed, LocalProtocolError
@@ -66,7 +66,31 @@ class RunnerStatus(TypedDict):
 class _Active:
     key: Key
     request: RunRequest
+    on_progress: OnProgress
+    on_piece: OnPiece
     share_done: float = 0.0
+    emitted_bytes: int = 0
+
+    def follow(self, done: int, total: int) -> None:
+        """Tell how far the job is."""
+        self.share_done = done / total
+        self.on_progress(done, total)
+
+    def passing_on(self) -> OnPiece:
+        """Return what a run is to be followed with: one that begins again repeats what was emitted
+        before.
+        """
+        came_bytes = 0
+
+        def pass_on(piece: bytes) -> None:
+            nonlocal came_bytes
+            new = piece[max(0, self.emitted_bytes - came_bytes) :]
+            came_bytes += len(piece)
+            if new:
+                self.emitted_bytes = came_bytes
+                self.on_piece(new)
+
+        return pass_on
 
 
 class RunnerPool:
@@ -116,9 +140,13 @@ class RunnerPool:
             await self._stopped.wait()
 
     async def run(
-        self, request: RunRequest, on_progress: OnProgress = lambda _done, _total: None
+        self,
+        request: RunRequest,
+        on_progress: OnProgress = lambda _done, _total: None,
+        on_piece: OnPiece = lambda _piece: None,
     ) -> RunOutcome:
         """Run one job and return its outcome; ``on_progress(done, total)`` is called in this task.
+        ``on_piece`` gets what comes of an output while it comes into being, of kinds that emit.
 
         Raises ``JobFailed``, ``ModelMissingError`` and ``ModelDamagedError``. Cancelling ends the
         job within two seconds, if need be by killing its runner; other jobs in it start again in a
@@ -126,21 +154,20 @@ class RunnerPool:
         """
         model = self._store.get(request.model)
         _check(request, model)
-        active = _Active(self._spec(model, request.precision).key, request)
+        key = self._spec(model, request.precision).key
+        active = _Active(key, request, on_progress, on_piece)
         self._active.append(active)
         try:
             async with self._lanes.lane(request.kind):
-                return await self._run_somewhere(model, active, on_progress)
+                return await self._run_somewhere(model, active)
         finally:
             self._active.remove(active)
 
-    async def _run_somewhere(
-        self, model: InstalledModel, active: _Active, on_progress: OnProgress
-    ) -> RunOutcome:
+    async def _run_somewhere(self, model: InstalledModel, active: _Active) -> RunOutcome:
         for _ in range(MAX_STARTS):
             child = self._child(model, active.request.precision)
             try:
-                return await self._run_in(child, active, on_progress)
+                return await self._run_in(child, active)
             except JobFailed as failed:
                 if failed.code != STOPPED or self._nursery is None:
                     raise
@@ -191,18 +218,12 @@ class RunnerPool:
             active.key, items=request.items, size_bytes=len(request.input), is_warm=True
         )
 
-    async def _run_in(
-        self, child: RunnerChild, active: _Active, on_progress: OnProgress
-    ) -> RunOutcome:
-        def follow(done: int, total: int) -> None:
-            active.share_done = done / total
-            on_progress(done, total)
-
+    async def _run_in(self, child: RunnerChild, active: _Active) -> RunOutcome:
         request, active.share_done = active.request, 0.0
         child.users += 1
         try:
             async with child.turns.turn(request.submitter, self._cost_s(active)):
-                outcome = await child.call(request.input, follow)
+                outcome = await child.call(request.input, active.follow, active.passing_on())
         finally:
             child.users -= 1
             child.last_used_at = trio.current_time()

@@ -14,18 +14,19 @@ from typing import Protocol
 import trio
 
 from node.job import JobResult, JobSpec, Progress
+from node.submitted_job import Listener
 from protocols.errors import CoveyError, JobFailed, Refused
+from protocols.session import Grown
 
 log = logging.getLogger(__name__)
 
-OnProgress = Callable[[Progress], None]
 Reports = Callable[[Exception], Awaitable[object]]
 
 
 class Submits(Protocol):
     """What runs the jobs: the submitter."""
 
-    async def run(self, spec: JobSpec, on_progress: OnProgress) -> JobResult:
+    async def run(self, spec: JobSpec, listener: Listener) -> JobResult:
         """Have a job done."""
         ...
 
@@ -34,13 +35,28 @@ class Submits(Protocol):
 class _Submission:
     spec: JobSpec
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    listeners: list[OnProgress] = field(default_factory=list[OnProgress])
+    listeners: list[Listener] = field(default_factory=list[Listener])
+    grown: bytearray = field(default_factory=bytearray)
+    """What came of the output, for those who attach later."""
     ended: trio.Event = field(default_factory=trio.Event)
     outcome: JobResult | CoveyError | None = None
 
     def tell(self, progress: Progress) -> None:
         for listener in self.listeners:
-            listener(progress)
+            listener.on_progress(progress)
+
+    def tell_grown(self, grown: Grown) -> None:
+        if grown.is_anew:
+            self.grown.clear()
+        self.grown += grown.body
+        for listener in self.listeners:
+            if listener.on_grown is not None:
+                listener.on_grown(grown)
+
+    def attach(self, listener: Listener) -> None:
+        self.listeners.append(listener)
+        if self.grown and listener.on_grown is not None:
+            listener.on_grown(Grown(bytes(self.grown)))
 
 
 class Submissions:
@@ -54,33 +70,35 @@ class Submissions:
         self._nursery = nursery
         self._running: dict[bytes, _Submission] = {}
 
-    async def run(self, spec: JobSpec, on_progress: OnProgress) -> JobResult:
+    async def run(self, spec: JobSpec, listener: Listener) -> JobResult:
         """Submit a job, or attach to it if it is submitted already, and return its result.
 
         Raises what ``Submitter.run`` raises, and ``Refused`` when another job has that id. The last
-        client that is cancelled cancels the job.
+        client that is cancelled cancels the job. An output is seen growing only if the first client
+        wants to see it.
         """
         submission = self._running.get(spec.job_id)
         if submission is None:
             submission = self._running[spec.job_id] = _Submission(spec)
-            self._nursery.start_soon(self._carry, submission)
+            on_grown = submission.tell_grown if listener.on_grown is not None else None
+            self._nursery.start_soon(self._carry, submission, Listener(submission.tell, on_grown))
         elif submission.spec != spec:
             raise other_specification()
-        submission.listeners.append(on_progress)
+        submission.attach(listener)
         try:
             await submission.ended.wait()
         finally:
-            submission.listeners.remove(on_progress)
+            submission.listeners.remove(listener)
             if not submission.listeners:
                 submission.scope.cancel()
         if isinstance(submission.outcome, JobResult):
             return submission.outcome
         raise submission.outcome or JobFailed("the job was cancelled", code="cancelled")
 
-    async def _carry(self, submission: _Submission) -> None:
+    async def _carry(self, submission: _Submission, listener: Listener) -> None:
         try:
             with submission.scope:
-                submission.outcome = await self._submitter.run(submission.spec, submission.tell)
+                submission.outcome = await self._submitter.run(submission.spec, listener)
         except CoveyError as error:
             submission.outcome = error
         except Exception as error:  # the boundary of a job: nothing it does ends the node

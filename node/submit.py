@@ -18,14 +18,14 @@ import trio
 
 from node.accepted import Acceptance, AcceptedJobs
 from node.explanation import Explanation
-from node.job import JobResult, JobSpec, Progress, check, failure_of, nobody
+from node.job import JobResult, JobSpec, check, failure_of, nobody
 from node.ledger import Ended, JobLedger, Stopwatch
 from node.link import SessionLink
 from node.placement import Placement
 from node.salts import Salts
 from node.sessions import Sessions
 from node.submissions import other_specification
-from node.submitted_job import ROLE, Means, OnProgress, SubmittedJob
+from node.submitted_job import ROLE, Listener, Means, SubmittedJob
 from peer.journal import JournalError
 from protocols.cid import CID
 from protocols.errors import CoveyError, Refused
@@ -59,8 +59,8 @@ _hashing = trio.CapacityLimiter(2)
 OnTaken = Callable[[JobResult], Awaitable[None]]
 
 
-def _ignore(_: Progress) -> None:
-    """For clients that do not care."""
+NOBODY: Final = Listener(lambda _: None)
+"""For clients that only wait."""
 
 
 class Submitter:
@@ -95,14 +95,12 @@ class Submitter:
         )
 
     async def run(
-        self, spec: JobSpec, on_progress: OnProgress = _ignore, on_taken: OnTaken | None = None
+        self, spec: JobSpec, listener: Listener = NOBODY, on_taken: OnTaken | None = None
     ) -> JobResult:
         """Have a worker do this job and return its result, whose acceptance is durable then.
 
-        ``on_progress`` is called for the latest state only, in whichever task learns of it, so it
-        must neither block nor raise. ``on_taken`` is awaited
-        with the result before its acceptance: what it raises leaves the job without one, and its
-        outcome with the worker. Cancelling cancels the job.
+        ``on_taken`` is awaited with the result before its acceptance: what it raises leaves the job
+        without one, and its outcome with the worker. Cancelling cancels the job.
 
         Raises ``InputError`` for a job that can't be, ``NoWorkerError`` when nobody takes it,
         ``Refused`` when the named peer does not or this node is busy, and ``JobFailed`` with the
@@ -139,7 +137,7 @@ class Submitter:
             explain = partial(Explanation.of, needs, considered, machine, began)
             self._explainers[spec.job_id] = explain
             try:
-                await self._carry(machine, outgoing, on_progress)
+                await self._carry(machine, outgoing, listener)
             finally:
                 self._explained(spec.job_id, self._explainers.pop(spec.job_id)())
                 if machine.state is not JobState.DONE:
@@ -226,12 +224,10 @@ class Submitter:
         )
         return terms, outgoing
 
-    async def _carry(
-        self, machine: SubmitterJob, outgoing: Outgoing, on_progress: OnProgress
-    ) -> None:
+    async def _carry(self, machine: SubmitterJob, outgoing: Outgoing, listener: Listener) -> None:
         """Carry the job to its end."""
         job_id = machine.terms.job_id
-        job = self._jobs[job_id] = SubmittedJob(machine, outgoing, on_progress, self._means)
+        job = self._jobs[job_id] = SubmittedJob(machine, outgoing, listener, self._means)
         try:
             await job.carry()
         finally:

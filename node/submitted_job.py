@@ -26,7 +26,7 @@ from protocols.job import BUSY, FromWorker, Input, Offer, Refuse
 from protocols.keys import PeerId
 from protocols.limits import PROGRESS_S
 from protocols.pieces import Outgoing
-from protocols.session import Effect, JobState, Late, Lost, Send, SendInput, Violation
+from protocols.session import Effect, Grown, JobState, Late, Lost, Send, SendInput, Violation
 from protocols.signs import Sign
 from protocols.submitter_job import SubmitterJob
 
@@ -36,6 +36,7 @@ SESSIONS_FULL_RETRY_MS: Final = 250  # a session is idle again once its job has 
 log = logging.getLogger(__name__)
 
 OnProgress = Callable[[Progress], None]
+OnGrown = Callable[[Grown], None]
 Note = Violation | Late | Lost
 """What a machine wants written down."""
 
@@ -62,15 +63,27 @@ class Means:
             log.warning("note not recorded", extra={"error": str(error)})
 
 
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """What a client wants to hear while its job is under way; called in whichever task learns of
+    it, so neither may block or raise.
+    """
+
+    on_progress: OnProgress
+    """Told the latest state only."""
+    on_grown: OnGrown | None = None
+    """Told what comes of an output while it comes into being."""
+
+
 class SubmittedJob:
     """Made for one call of ``carry``; the others tell it what happens meanwhile."""
 
     def __init__(
-        self, machine: SubmitterJob, content: Outgoing, on_progress: OnProgress, means: Means
+        self, machine: SubmitterJob, content: Outgoing, listener: Listener, means: Means
     ) -> None:
         self.machine = machine
         self._input = content
-        self._on_progress = on_progress
+        self._listener = listener
         self._means = means
         self._nursery: trio.Nursery | None = None
         """Where ``_beside`` runs; most jobs need none, and opening one is an eighth of their
@@ -88,6 +101,8 @@ class SubmittedJob:
         """Carry the job to its end. Cancelling cancels the job."""
         machine = self.machine
         try:
+            if self._listener.on_grown is not None:
+                machine.stream()
             self._perform(machine.start(trio.current_time(), self._small_input()))
             while not machine.state.is_final and not self._beside:
                 await self._next_step()
@@ -145,7 +160,7 @@ class SubmittedJob:
         progress = Progress(machine.state, machine.worker, *machine.progress, machine.attempts)
         if self._told != progress:
             self._told = progress
-            self._on_progress(progress)
+            self._listener.on_progress(progress)
 
     def _wake(self) -> None:
         """Tell of a new state at once, for that is no reason to wake the job's own task; wake it if
@@ -179,6 +194,8 @@ class SubmittedJob:
                     self._send(effect)
                 case SendInput():
                     self._send_input(effect)
+                case Grown() if self._listener.on_grown is not None:
+                    self._listener.on_grown(effect)
                 case Violation() | Late() | Lost():
                     self._notes.append(effect)
                 case _:

@@ -40,12 +40,16 @@ class Attempt:
         self.progress = (renew.items_done, renew.items_total)
         self._budget.items_are_done(renew.items_done, now)
 
-    def add(self, chunk: Chunk, now: float) -> None:
-        """Take a piece of the output; raises ``RemoteProtocolError`` if it can't be the next."""
+    def add(self, chunk: Chunk, now: float) -> bool:
+        """Take a piece of the output and tell whether it is new; raises ``RemoteProtocolError`` if
+        it can't be the next.
+        """
         had_bytes = self._output.size_bytes
         self._output.add(Piece(chunk.index, chunk.body, chunk.digest))
-        if self._output.size_bytes > had_bytes:  # the same piece again is no progress
+        is_new = self._output.size_bytes > had_bytes
+        if is_new:  # the same piece again is no progress
             self._budget.moved(now)
+        return is_new
 
     def check(self, done: Done) -> None:
         """Raise ``RemoteProtocolError`` unless the output is whole and the one committed to."""

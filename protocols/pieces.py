@@ -28,10 +28,13 @@ class Piece(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """Content ready to be sent, as often as needed, with its commitment. Make it with ``cut``."""
+    """Content ready to be sent, as often as needed, with its commitment. Make it with ``cut``, or
+    with ``Growing``, whose pieces end where they happened to end: at ``ends``.
+    """
 
     content: bytes
     digests: tuple[bytes, ...]
+    ends: tuple[int, ...] = ()
 
     @classmethod
     def cut(cls, salt: bytes, content: bytes) -> Outgoing:
@@ -55,11 +58,56 @@ class Outgoing:
         """Whether it is small enough to travel among ordinary messages."""
         return len(self.content) <= MAX_INLINE_PIECE_BYTES
 
-    def pieces(self) -> Iterator[Piece]:
-        """Yield the pieces in order."""
-        for index, digest in enumerate(self.digests):
-            start = index * BULK_CHUNK_BYTES
-            yield Piece(index, self.content[start : start + BULK_CHUNK_BYTES], digest)
+    def pieces(self, first: int = 0) -> Iterator[Piece]:
+        """Yield the pieces in order, from number ``first`` on."""
+        for index in range(first, len(self.digests)):
+            start, end = index * BULK_CHUNK_BYTES, (index + 1) * BULK_CHUNK_BYTES
+            if self.ends:
+                start, end = self.ends[index - 1] if index else 0, self.ends[index]
+            yield Piece(index, self.content[start:end], self.digests[index])
+
+
+class Growing:
+    """An output that is sent while it comes into being: each piece as it is added, and all of them
+    again to whoever comes later.
+    """
+
+    def __init__(self, salt: bytes) -> None:
+        self._running = hashlib.sha256(salt)
+        self._content = bytearray()
+        self._digests: list[bytes] = []
+        self._ends: list[int] = []
+
+    def __len__(self) -> int:
+        """How many pieces there are."""
+        return len(self._digests)
+
+    def complete(self, content: bytes) -> Outgoing | None:
+        """Add the rest of ``content`` and return it, ready to be sent; None if it does not begin
+        with what is here.
+        """
+        if not content.startswith(self._content):
+            return None
+        if rest := content[len(self._content) :]:
+            self.add(rest)
+        return Outgoing(content, tuple(self._digests), tuple(self._ends))
+
+    def add(self, body: bytes) -> None:
+        """Append what came into being since the last piece: something, if it is not the first."""
+        for start in range(0, max(len(body), 1), BULK_CHUNK_BYTES):
+            part = body[start : start + BULK_CHUNK_BYTES]
+            self._running.update(part)
+            self._content += part
+            self._digests.append(self._running.digest())
+            self._ends.append(len(self._content))
+
+    def pieces(self, first: int) -> Iterator[Piece]:
+        """Yield the pieces that there are, from number ``first`` on."""
+        for index in range(first, len(self)):
+            start = self._ends[index - 1] if index else 0
+            yield Piece(
+                index, bytes(self._content[start : self._ends[index]]), self._digests[index]
+            )
 
 
 class Incoming:

@@ -38,9 +38,11 @@ from protocols.job import (
     Terms,
 )
 from protocols.limits import MAX_ATTEMPTS, MAX_FENCE, MAX_FENCE_JUMPS
+from protocols.output_stream import OutputStream
 from protocols.round import Candidates, Round
 from protocols.session import (
     Effect,
+    Grown,
     JobEvent,
     JobState,
     Late,
@@ -95,9 +97,14 @@ class SubmitterJob:
         """Who got the input with its offer, and has not answered yet."""
         self._violators: set[str] = set()
         self._attempt: Attempt | None = None
+        self._stream: OutputStream | None = None
         self._held: dict[tuple[str, int], bool] = {}
         self._seen_fence = 0
         self._fence_jumps = 0
+
+    def stream(self) -> None:
+        """Tell by ``Grown`` how the output comes into being; called before ``start``."""
+        self._stream = OutputStream()
 
     @property
     def state(self) -> JobState:
@@ -318,6 +325,8 @@ class SubmitterJob:
         """
         self._life.step(JobEvent.LEASE)
         self._attempt = Attempt(peer, self.terms, now, lease)
+        if self._stream is not None:
+            self._stream.begin()
         self.signs.append((peer, Sign.ACCEPTED))
         self.attempts += 1
         self.history.add(now, history.ACCEPTED, peer, self.fence)
@@ -345,9 +354,11 @@ class SubmitterJob:
         return []
 
     def _on_chunk(self, peer: str, chunk: Chunk, now: float) -> list[Effect]:
-        if attempt := self._heard(peer, chunk.fence, now):
-            attempt.add(chunk, now)
-        return []
+        attempt = self._heard(peer, chunk.fence, now)
+        if attempt is None or not attempt.add(chunk, now) or self._stream is None:
+            return []
+        is_anew, new = self._stream.add(chunk.body)
+        return [Grown(new, is_anew)] if new else []
 
     def _on_done(self, peer: str, done: Done, now: float) -> list[Effect]:
         attempt = self._heard(peer, done.fence, now)

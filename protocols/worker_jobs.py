@@ -24,6 +24,7 @@ from protocols.job import (
     Accept,
     Ack,
     Cancel,
+    Chunk,
     Done,
     Failed,
     FromSubmitter,
@@ -45,7 +46,7 @@ from protocols.limits import (
     PROGRESS_S,
     RUN_SILENCE_S,
 )
-from protocols.pieces import Incoming, Piece
+from protocols.pieces import Growing, Incoming, Piece
 from protocols.session import (
     Deliver,
     Effect,
@@ -123,6 +124,7 @@ class WorkerJobs:
         if job.state is JobState.LEASED:
             return self._forget(job, JobEvent.EXPIRE)
         job.lease.is_accepted = False
+        job.pieces_sent = 0
         if job.state is JobState.RUNNING:
             self._orphan(job, now)
         return []
@@ -139,7 +141,7 @@ class WorkerJobs:
         self._kept.add(job.key, outcome.size_bytes)
         for key in self._kept.overflow():
             self._forget(self._jobs[key], JobEvent.CANCEL)
-        return [Deliver(job.key, job.fence)] if job.lease.is_accepted else []
+        return [self._deliver(job)] if job.lease.is_accepted else []
 
     def progressed(self, job: WorkerJob, done: int, total: int, now: float) -> list[Effect]:
         """The run of ``job`` came this far; its submitter is told every ``PROGRESS_S`` at most."""
@@ -148,6 +150,17 @@ class WorkerJobs:
         if is_told or job.state is not JobState.RUNNING or not job.lease.is_accepted:
             return []
         return self._renew(job, now)
+
+    def emitted(self, job: WorkerJob, body: bytes, now: float) -> list[Effect]:
+        """The run of ``job`` has come this much further with an output that its submitter wants to
+        see grow; it is sent at once, and to whoever attaches to the job later.
+        """
+        if job.state is not JobState.RUNNING:
+            return []
+        if job.grown is None:
+            job.grown = Growing(job.terms.output_salt)
+        job.grown.add(body)
+        return self._send_grown(job, now) if job.lease.is_accepted else []
 
     def tick(self, now: float) -> list[Effect]:
         """Act on what is due at ``now``: renewals, ended leases, orphans, old outcomes."""
@@ -206,6 +219,7 @@ class WorkerJobs:
     def _reattach(self, job: WorkerJob, offer: Offer, now: float) -> None:
         """A later attempt takes over what is here; until it is accepted, it gets nothing."""
         job.fence = offer.fence
+        job.pieces_sent = 0
         job.lease = LeaseClock(now)
         job.deadline = now + offer.budget_ms / 1000
         if job.state is JobState.LEASED:
@@ -248,7 +262,25 @@ class WorkerJobs:
             return []
         job.lease.accept(now)
         job.orphan_at = NEVER
-        return [Deliver(job.key, job.fence)] if job.state.is_final else []
+        if job.state.is_final:
+            return [self._deliver(job)]
+        return self._send_grown(job, now)
+
+    def _send_grown(self, job: WorkerJob, now: float) -> list[Effect]:
+        """Send what has come of the output and was not sent under this fence."""
+        if job.grown is None or len(job.grown) == job.pieces_sent:
+            return []
+        pieces = list(job.grown.pieces(job.pieces_sent))
+        job.pieces_sent = len(job.grown)
+        job.lease.renew(now)  # a piece is a sign of life
+        job_id, fence = job.terms.job_id, job.fence
+        return [
+            Send(job.submitter, Chunk(job_id, fence, each.index, each.body, each.digest))
+            for each in pieces
+        ]
+
+    def _deliver(self, job: WorkerJob) -> Deliver:
+        return Deliver(job.key, job.fence, job.pieces_sent)
 
     def _on_input(self, job: WorkerJob, message: Input, now: float) -> list[Effect]:
         if job.state is not JobState.LEASED or not job.lease.is_accepted:

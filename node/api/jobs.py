@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +11,7 @@ import trio
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
+from node.api.following import output_lines
 from node.api.requests import job_of, parse_job_id
 from node.errors import InputError, UnknownError
 from node.explanation import moment
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from node.daemon import Node
     from node.kept_jobs import JobEnd, KeptJob, KeptJobs
 
-OUTPUT_LINE_BYTES: Final = (
-    192 << 10
-)  # a multiple of three, so that every line's base64 stands alone
 MAX_LISTED: Final = 10_000
 
 
@@ -160,14 +157,6 @@ class JobsApi:
 def _newest(kept: KeptJobs, limit: int) -> list[tuple[KeptJob, JobEnd | None]]:
     newest = sorted(kept.jobs(), key=lambda job: -job.submitted_us)[:limit]
     return [(job, kept.ended(job.spec.job_id)) for job in newest]
-
-
-def output_lines(output: bytes) -> list[dict[str, str]]:
-    """Return an output as the lines of an answer."""
-    return [
-        {"output": base64.b64encode(output[start : start + OUTPUT_LINE_BYTES]).decode()}
-        for start in range(0, len(output), OUTPUT_LINE_BYTES)
-    ]
 
 
 def _worker(end: JobEnd) -> str | None:

@@ -83,7 +83,9 @@ class Output(msgspec.Struct, frozen=True, array_like=True, tag=13):
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag=14):
-    """Runner: a job is done; ``piece`` is the end of its ``size_bytes`` of output."""
+    """Runner: a job is done; ``piece`` is the end of the ``size_bytes`` of output that were not
+    emitted.
+    """
 
     job: int
     size_bytes: int
@@ -101,8 +103,15 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag=15):
     exceptions: tuple[ExceptionInfo, ...] = ()
 
 
+class Emitted(msgspec.Struct, frozen=True, array_like=True, tag=16):
+    """Runner: the next piece of a job's output, told while it comes into being."""
+
+    job: int
+    piece: bytes
+
+
 ToRunner = Load | Run | Input | Cancel
-FromRunner = Loaded | Progress | Output | Done | Failed
+FromRunner = Loaded | Progress | Output | Done | Failed | Emitted
 
 TO_RUNNER: Final[MessageCodec[ToRunner]] = MessageCodec(ToRunner)
 FROM_RUNNER: Final[MessageCodec[FromRunner]] = MessageCodec(FromRunner)
@@ -163,7 +172,7 @@ def _frame(payload: bytes) -> bytes:
 
 def _weight(message: object) -> int:
     match message:
-        case Run() | Input() | Output() | Done():
+        case Run() | Input() | Output() | Done() | Emitted():
             return len(message.piece) + _OVERHEAD_BYTES
         case Failed():
             return _FAILURE_BYTES

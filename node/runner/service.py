@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from node.manifest import ModelDamagedError
+from node.runner import kinds
 from node.runner.channel import Channel
 from node.runner.files import ModelFiles, read_manifest
 from node.runner.kinds import (
@@ -28,6 +29,7 @@ from node.runner.messages import (
     LOAD_JOB,
     Cancel,
     Done,
+    Emitted,
     Failed,
     FromRunner,
     Input,
@@ -139,6 +141,8 @@ def _answers(event: Event) -> list[FromRunner]:
     match event:
         case Advanced():
             return [Progress(event.job, event.done, event.total)]
+        case kinds.Emitted():
+            return [Emitted(event.job, event.piece)]
         case Broken():
             return [_failure(event.job, event.error, "job-failed")]
         case Finished():

@@ -15,8 +15,9 @@ import trio
 
 from node.config import NodeConfig
 from node.daemon import Node, started
-from node.job import JobSpec, Progress
+from node.job import JobSpec
 from node.runner.kinds import kind_named
+from node.submit import NOBODY
 from peer import logs
 from peer.config import load
 from peer.effects import system_effects
@@ -69,7 +70,7 @@ async def jobs(
         for texts in waiting:
             spec = _spec(node, kind, model, texts, precision=precision)
             since = trio.current_time()
-            await node.submissions.run(spec, _ignore)
+            await node.submissions.run(spec, NOBODY)
             latencies_s.append(trio.current_time() - since)
 
     since = trio.current_time()
@@ -77,10 +78,6 @@ async def jobs(
         for _ in range(concurrency):
             nursery.start_soon(client)
     return {"wall_s": trio.current_time() - since, "latencies_s": latencies_s}
-
-
-def _ignore(_: Progress) -> None:
-    """The bench does not watch jobs run."""
 
 
 def _new_texts(node: Node, seconds: float) -> Iterator[list[str]]:
@@ -93,7 +90,7 @@ async def try_one(node: Node, kind: str, model: str, every_s: float) -> dict[str
     """Submit one job again and again until somebody does it."""
     while True:
         try:
-            result = await node.submissions.run(_spec(node, kind, model, ["one text"]), _ignore)
+            result = await node.submissions.run(_spec(node, kind, model, ["one text"]), NOBODY)
         except CoveyError:
             await trio.sleep(every_s)
         else:

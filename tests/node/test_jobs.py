@@ -4,6 +4,7 @@ from trio.testing import MockClock
 
 from node.errors import InputError, NoWorkerError
 from node.job import Progress
+from node.submitted_job import Listener
 from peer.journal import JournalFullError
 from protocols.cid import CID
 from protocols.errors import JobFailed, Refused
@@ -66,7 +67,7 @@ async def test_progress_is_told_in_order(autojump_clock: MockClock) -> None:
     told: list[Progress] = []
 
     async with mesh.running():
-        await submitter.submitter.run(spec(items=5), told.append)
+        await submitter.submitter.run(spec(items=5), Listener(told.append))
 
     states = list(dict.fromkeys(progress.state for progress in told))
     assert states == [JobState.OFFERED, JobState.LEASED, JobState.RUNNING]
@@ -83,7 +84,7 @@ async def test_on_an_open_session_a_small_input_goes_along_with_its_offer(
 
     async with mesh.running():
         await submitter.submitter.run(spec())
-        result = await submitter.submitter.run(spec(2, items=5), told.append)
+        result = await submitter.submitter.run(spec(2, items=5), Listener(told.append))
 
     states = list(dict.fromkeys(progress.state for progress in told))
     assert states == [JobState.OFFERED, JobState.RUNNING], "nothing was leased before"

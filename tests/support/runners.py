@@ -56,6 +56,8 @@ class FakeRunnerPool:
     hold: bool = False
     """Whether jobs go on until they are cancelled."""
     output_of: Callable[[bytes], bytes] = bytes.upper
+    emits: bool = False
+    """Whether a piece of the output is told with each item."""
     estimate: float | None = None
     requests: list[RunRequest] = field(default_factory=list)
     finished: int = 0
@@ -63,12 +65,15 @@ class FakeRunnerPool:
     running: int = 0
 
     async def run(
-        self, request: RunRequest, on_progress: Callable[[int, int], None] = lambda _d, _t: None
+        self,
+        request: RunRequest,
+        on_progress: Callable[[int, int], None] = lambda _d, _t: None,
+        on_piece: Callable[[bytes], None] = lambda _piece: None,
     ) -> RunOutcome:
         self.requests.append(request)
         self.running += 1
         try:
-            await self._work(request, on_progress)
+            await self._work(request, on_progress, on_piece)
         except trio.Cancelled:
             self.cancelled += 1
             raise
@@ -81,14 +86,25 @@ class FakeRunnerPool:
             {"busy_ms": 1.5, "load_ms": 0.0},
         )
 
-    async def _work(self, request: RunRequest, on_progress: Callable[[int, int], None]) -> None:
+    async def _work(
+        self,
+        request: RunRequest,
+        on_progress: Callable[[int, int], None],
+        on_piece: Callable[[bytes], None],
+    ) -> None:
         if self.hold:
             await trio.sleep_forever()
         for done in range(1, request.items + 1):
             await trio.sleep(self.pace_s)
             on_progress(done, request.items)
+            if self.emits:
+                on_piece(self._piece(request, done))
         if self.error is not None:
             raise self.error
+
+    def _piece(self, request: RunRequest, done: int) -> bytes:
+        output, items = self.output_of(request.input), request.items
+        return output[len(output) * (done - 1) // items : len(output) * done // items]
 
     def estimate_s(
         self, model: InstalledModel, precision: str, items: int, size_bytes: int

@@ -59,8 +59,16 @@ class Advanced:
 
 
 @dataclass(frozen=True, slots=True)
+class Emitted:
+    """A job's output has come this much further, for those who want to see it grow; never empty."""
+
+    job: int
+    piece: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
-    """A job's output, how it was computed, and what that took."""
+    """A job's output, or what was not emitted of it, how it was computed, and what that took."""
 
     job: int
     output: bytes
@@ -76,7 +84,7 @@ class Broken:
     error: Exception
 
 
-Event = Advanced | Finished | Broken
+Event = Advanced | Emitted | Finished | Broken
 
 
 class Engine(Protocol):
