@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -18,6 +18,38 @@ if TYPE_CHECKING:
 MAX_INPUT_BYTES: Final = 64 << 20  # as much as a worker takes in one job
 
 JSON_LINES: Final = (".jsonl", ".ndjson")
+
+
+def read_input(
+    item_type: type[str] | type[bytes], files: Sequence[str], source: str, *, is_whole: bool
+) -> list[str] | list[bytes]:
+    """Return the items of a job: texts from ``source``, or bytes, one item a file of ``files``.
+
+    Raises ``InputError`` for what cannot be read, and for files where a kind takes text.
+    """
+    if item_type is bytes:
+        return read_files(files, source)
+    if files:
+        raise InputError(
+            "this kind takes text, not files",
+            hint=f"give it one text a line: --input {files[0]}",
+        )
+    return read_items(source, is_whole=is_whole)
+
+
+def read_files(files: Sequence[str], source: str) -> list[bytes]:
+    """Return the bytes of each of ``files``, or else of ``source`` as the only item.
+
+    Raises ``InputError`` when one cannot be read, or all together are too large.
+    """
+    if files and source != "-":
+        raise InputError("there are files and an --input", hint="give all of them as files")
+    items: list[bytes] = []
+    for path in files or (source,):
+        items.append(_read(path, "stdin" if path == "-" else path))
+        if sum(map(len, items)) > MAX_INPUT_BYTES:
+            raise _too_large(f"the input up to {path}")
+    return items
 
 
 def read_items(source: str, *, is_whole: bool) -> list[str]:
@@ -53,10 +85,14 @@ def _read(source: str, name: str) -> bytes:
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror}") from error
     if len(content) > MAX_INPUT_BYTES:
-        raise InputError(
-            f"{name} is larger than {MAX_INPUT_BYTES >> 20} MiB", hint="split it into several jobs"
-        )
+        raise _too_large(name)
     return content
+
+
+def _too_large(name: str) -> InputError:
+    return InputError(
+        f"{name} is larger than {MAX_INPUT_BYTES >> 20} MiB", hint="split it into several jobs"
+    )
 
 
 def _decode(content: bytes, name: str) -> str:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from node.cli.kind_options import KindCommand, given
 from peer.cli import json_option, note
 
 if TYPE_CHECKING:
-    from node.requests import JobOutcome
+    from node.requests import JobOutcome, JobRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,9 +23,12 @@ DEVICES: Final = ("cpu", "cuda", "mps", "xpu")
 
 
 def input_options(command: F) -> F:
-    """Add what a job is and where its input comes from: kind, model, input, precision, peer, id."""
+    """Add what a job is and where its input comes from: kind, files, model, input, precision, peer,
+    id.
+    """
     options = (
         click.argument("kind"),
+        click.argument("files", nargs=-1, type=click.Path()),
         click.option("--model", required=True, help="The model's name, as `covey peers` shows it."),
         click.option(
             "--input", "source", default="-", show_default=True, help="A file, or - for stdin."
@@ -60,23 +64,23 @@ def _file_or_none(_context: object, _option: object, value: str | None) -> str |
     return None if value == "-" else value
 
 
-@click.command("run")
+@click.command("run", cls=KindCommand)
 @input_options
 @output_option
 @click.option("--timeout", "timeout_s", default=600.0, show_default=True, help="Seconds in all.")
 @json_option
 def run_job(
     kind: str,
-    source: str,
     target: str | None,
-    whole: bool,
     as_json: bool,
     **wanted: Any,
 ) -> None:
-    """Run one job on the mesh, wait for it and print its result.
+    """Run one job of KIND on the mesh, wait for it and print its result.
 
     The input is UTF-8 text with one item a line, or JSON lines (a file ending in .jsonl): strings,
-    or objects with "text". The result is JSON lines. Exit status 1 means that the job failed.
+    or objects with "text". Kinds that take files have FILES, one item each, or one file as --input.
+    The result is JSON lines. Exit status 1 means that the job failed. `covey run KIND --help` shows
+    what else a kind can be told.
 
     \b
     Example:  covey run embed --model all-minilm-l6-v2 --input sentences.txt --output vectors.npy
@@ -88,13 +92,21 @@ def run_job(
     codec = kind_named(kind)
     if target is not None:
         results.check_target(Path(target))  # before the work, not after it
-    items = results.read_items(source, is_whole=whole)
-    job = requests.JobRequest(
-        kind=kind, items=len(items), input=codec.encode_input(items), **wanted
-    )
-    with connect() as control, showing_progress(len(items)) as on_progress:
+    job = request_of(kind, **wanted)
+    with connect() as control, showing_progress(job.items) as on_progress:
         outcome = requests.run(control, job, on_progress)
     write_outcome(outcome, codec, target, as_json)
+
+
+def request_of(
+    kind: str, files: tuple[str, ...], source: str, whole: bool, **wanted: Any
+) -> JobRequest:
+    """Read a job's input and return the request for it; ``wanted`` are the other options."""
+    from node import requests, results
+    from node.runner.kinds import kind_named
+
+    items = results.read_input(kind_named(kind).ITEM_TYPE, files, source, is_whole=whole)
+    return requests.prepare(kind, items, given(wanted))
 
 
 def write_outcome(outcome: JobOutcome, codec: Any, target: str | None, as_json: bool) -> None:

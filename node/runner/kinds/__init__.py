@@ -1,15 +1,16 @@
 """What can be run: a file and a line in ``KINDS`` for each kind.
 
-A kind's module has two sides. The submitter's (``encode_input``, ``rows``, ``array``) is plain
-Python. The runner's (``load``) returns an ``Engine``; only there, and only when called, may it
-import torch.
+A kind's module has two sides. The submitter's (``ITEM_TYPE``, ``PARAMETERS``, ``encode_input``,
+``rows``, ``array``) is plain Python. The runner's (``load``) returns an ``Engine``; only there, and
+only when called, may it import torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from protocols.errors import CoveyError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from node.runner.files import ModelFiles
+    from node.runner.parameters import Parameter
 
 KINDS: Final = {
     "bench.noop": "node.runner.kinds.noop",
@@ -26,6 +28,8 @@ KINDS: Final = {
 }
 
 Facts = dict[str, int | float | str]
+Items = Sequence[str] | Sequence[bytes]
+NO_PARAMETERS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class BadInputError(CoveyError):
@@ -116,8 +120,20 @@ class Engine(Protocol):
 class Kind(Protocol):
     """What a kind's module offers, to submitters and to runners."""
 
-    def encode_input(self, items: Sequence[str]) -> bytes:
-        """Return a job's input; raises ``BadInputError``."""
+    @property
+    def ITEM_TYPE(self) -> type[str] | type[bytes]:  # noqa: N802 - a constant of the module
+        """Whether items are texts, one a line, or bytes, one a file."""
+        ...
+
+    @property
+    def PARAMETERS(self) -> tuple[Parameter, ...]:  # noqa: N802 - a constant of the module
+        """What a job may be told besides its items; see ``node.runner.parameters``."""
+        ...
+
+    def encode_input(self, items: Items, parameters: Mapping[str, Any] = NO_PARAMETERS) -> bytes:
+        """Return a job's input: items of ``ITEM_TYPE`` and the parameters that were given; raises
+        ``BadInputError``.
+        """
         ...
 
     def rows(self, output: bytes) -> Iterator[dict[str, Any]]:

@@ -7,12 +7,14 @@ batch that it was computed in: compare with a tolerance.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import cbor2
 
-from node.runner.kinds import BadInputError, Engine, EngineSettings
+from node.runner.items import InputCodec
+from node.runner.kinds import NO_PARAMETERS, Engine, EngineSettings, Items
+from node.runner.parameters import Parameter
 from protocols.errors import RemoteProtocolError
 from protocols.limits import MAX_EMBED_INPUT_BYTES, MAX_EMBED_ITEMS, MAX_EMBED_TEXT_BYTES
 
@@ -22,40 +24,28 @@ if TYPE_CHECKING:
 
     from node.runner.files import ModelFiles
 
+ITEM_TYPE: Final = str
+PARAMETERS: Final[tuple[Parameter, ...]] = ()
+
+CODEC: Final = InputCodec(
+    ITEM_TYPE, PARAMETERS, MAX_EMBED_ITEMS, MAX_EMBED_TEXT_BYTES, MAX_EMBED_INPUT_BYTES
+)
 DTYPE: Final = "f32"
 
 
 # The submitter's side
 
 
-def encode_input(items: Sequence[str]) -> bytes:
+def encode_input(items: Items, parameters: Mapping[str, Any] = NO_PARAMETERS) -> bytes:
     """Return a job's input; raises ``BadInputError`` for what no worker would take."""
-    try:
-        content = cbor2.dumps(_checked(list(items)))
-    except UnicodeEncodeError as error:
-        raise BadInputError("an item holds a lone surrogate, which is not text") from error
-    if len(content) > MAX_EMBED_INPUT_BYTES:
-        raise _too_large(len(content))
-    return content
+    return CODEC.encode(items, parameters)
 
 
 def decode_input(content: bytes) -> list[str]:
     """Return the items of an input; raises ``BadInputError`` unless ``encode_input`` could have
     made it.
     """
-    if len(content) > MAX_EMBED_INPUT_BYTES:
-        raise _too_large(len(content))
-    if _list_length(content) > MAX_EMBED_ITEMS:
-        raise _too_many()
-    try:
-        # a flat list whose length was looked at first: nothing can grow beyond the size of its
-        # bytes
-        items = _checked(cbor2.loads(content, max_depth=1, allow_indefinite=False))
-    except (cbor2.CBORError, ValueError, TypeError, OverflowError) as error:
-        raise BadInputError("the input is not a DAG-CBOR list of texts") from error
-    if cbor2.dumps(items) != content:
-        raise BadInputError("the input is not in the one form that DAG-CBOR allows")
-    return items
+    return CODEC.decode(content)[0]
 
 
 def decode_output(output: bytes) -> tuple[int, int, NDArray[np.float32]]:
@@ -95,46 +85,8 @@ def rows(output: bytes) -> Iterator[dict[str, Any]]:
         yield {"index": index, "embedding": vector.tolist()}
 
 
-def _checked(items: Any) -> list[str]:
-    if not isinstance(items, list) or not items:
-        raise BadInputError("the input holds no texts", hint="give at least one item")
-    if len(cast("list[Any]", items)) > MAX_EMBED_ITEMS:
-        raise _too_many()
-    for index, item in enumerate(cast("list[Any]", items)):
-        if not isinstance(item, str):
-            raise BadInputError(f"item {index} is not a text", item=index)
-        if len(item) * 4 > MAX_EMBED_TEXT_BYTES and len(item.encode()) > MAX_EMBED_TEXT_BYTES:
-            raise BadInputError(
-                f"item {index} is larger than {MAX_EMBED_TEXT_BYTES} bytes",
-                item=index,
-                hint="cut it into several items",
-            )
-    return cast("list[str]", items)
-
-
-def _list_length(content: bytes) -> int:
-    """Return the length that the list at the beginning of ``content`` claims."""
-    if not content or content[0] >> 5 != 4 or content[0] & 31 > 27:
-        raise BadInputError("the input is not a DAG-CBOR list of texts")
-    short = content[0] & 31
-    return short if short < 24 else int.from_bytes(content[1 : 1 + (1 << (short - 24))], "big")
-
-
 def _is_size(value: Any) -> bool:
     return type(value) is int and value > 0
-
-
-def _too_many() -> BadInputError:
-    return BadInputError(
-        f"the input holds more than {MAX_EMBED_ITEMS} items", hint="submit it as several jobs"
-    )
-
-
-def _too_large(size_bytes: int) -> BadInputError:
-    return BadInputError(
-        f"the input of {size_bytes} bytes is over the limit of {MAX_EMBED_INPUT_BYTES}",
-        hint="submit it as several jobs",
-    )
 
 
 # The runner's side

@@ -8,12 +8,22 @@ output are both the input encoding of ``embed``: a DAG-CBOR list of text strings
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
-from node.runner.kinds import BadInputError, Engine, EngineSettings, Event, Facts, Finished
+from node.runner.kinds import (
+    NO_PARAMETERS,
+    BadInputError,
+    Engine,
+    EngineSettings,
+    Event,
+    Facts,
+    Finished,
+    Items,
+)
 from node.runner.kinds.embed import decode_input
 from node.runner.kinds.embed import encode_input as encode_texts
+from node.runner.parameters import Parameter
 from protocols.errors import RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -22,13 +32,16 @@ if TYPE_CHECKING:
 
     from node.runner.files import ModelFiles
 
+ITEM_TYPE: Final = str
+PARAMETERS: Final[tuple[Parameter, ...]] = ()
+
 
 # The submitter's side
 
 
-def encode_input(items: Sequence[str]) -> bytes:
+def encode_input(items: Items, parameters: Mapping[str, Any] = NO_PARAMETERS) -> bytes:
     """Return a job's input; raises ``BadInputError`` for what no worker would take."""
-    return encode_texts(items)
+    return encode_texts(items, parameters)
 
 
 def rows(output: bytes) -> Iterator[dict[str, Any]]:
