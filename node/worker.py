@@ -9,8 +9,9 @@ failed run.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import chain, takewhile
 from typing import Final, Protocol
 
 import trio
@@ -232,22 +233,29 @@ class Worker:
             return
         outcome = job.outcome
         pieces = outcome.output.pieces() if outcome.output else ()
-        messages = [Chunk(effect.key[1], effect.fence, p.index, p.body, p.digest) for p in pieces]
-        final = outcome.final_message(effect.fence)
+        chunks = (Chunk(effect.key[1], effect.fence, p.index, p.body, p.digest) for p in pieces)
+        messages = chain(chunks, (outcome.final_message(effect.fence),))
         if outcome.output is None or outcome.output.is_inline:
-            for message in (*messages, final):
+            for message in messages:
                 link.send(message)
-        else:
-            assert self._nursery is not None, "a worker runs before it has jobs"
-            self._nursery.start_soon(self._stream, link, (*messages, final))
+            return
+        # Pieces are cut as they are sent, so that an output is in memory once, and only while it is
+        # kept and wanted under this fence: who does not read holds no more than kept outcomes may.
+        wanted = takewhile(
+            lambda _: self._jobs.get(effect.key) is job and job.fence == effect.fence, messages
+        )
+        assert self._nursery is not None, "a worker runs before it has jobs"
+        self._nursery.start_soon(self._stream, job, link, wanted)
 
-    async def _stream(self, link: SessionLink, messages: tuple[Chunk | Done | Failed, ...]) -> None:
+    async def _stream(
+        self, job: WorkerJob, link: SessionLink, messages: Iterable[Chunk | Done | Failed]
+    ) -> None:
         self._deliveries += 1
         try:
             await link.send_content(messages)
         finally:
             self._deliveries -= 1
-            self._tidy((link.peer_id, messages[0].job_id))
+            self._tidy(job.key)
 
     # Runs
 
