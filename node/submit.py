@@ -19,6 +19,7 @@ import trio
 
 from node.accepted import Acceptance, AcceptedJobs
 from node.explanation import Explanation
+from node.hashing import cut, digest_of
 from node.job import JobResult, JobSpec, Progress, check, failure_of, nobody
 from node.ledger import Ended, JobLedger, Stopwatch
 from node.link import SessionLink
@@ -54,12 +55,8 @@ from protocols.submitter_job import SubmitterJob
 ROLE: Final = "submitter"
 MAX_EXPLANATIONS: Final = 256  # people ask about the job that they have just seen
 SESSIONS_FULL_RETRY_MS: Final = 250  # a session is idle again once its job has its result
-HASH_ASIDE_BYTES: Final = 1 << 20  # a megabyte takes a millisecond to hash: more leaves the loop
 
 log = logging.getLogger(__name__)
-
-_hashing = trio.CapacityLimiter(2)
-
 
 OnProgress = Callable[[Progress], None]
 OnTaken = Callable[[JobResult], Awaitable[None]]
@@ -261,7 +258,7 @@ class Submitter:
 
     async def _commit(self, spec: JobSpec) -> tuple[Terms, Outgoing]:
         """Choose the salts and commit to the input."""
-        salt = self._salts.of_content(spec.input)
+        salt = self._salts.of_content(await digest_of(spec.input))
         outgoing = await cut(salt, spec.input)
         terms = Terms(
             job_id=spec.job_id,
@@ -383,7 +380,7 @@ class Submitter:
         """
         done, terms = machine.done, machine.terms
         assert done is not None, "a job that is DONE has a result"
-        self._salts.keep(result.output, terms.output_salt)
+        self._salts.keep(await digest_of(result.output), terms.output_salt)
         if past is not None:
             await self._ledger.repeated(terms, past.cid, result.worker, done, watch)
             accepted = past.cid
@@ -541,10 +538,3 @@ class Submitter:
                 del run.links[link.peer_id]
                 now = trio.current_time()
                 self._perform(run, run.machine.lost(link.peer_id, link.why_ended, now))
-
-
-async def cut(salt: bytes, content: bytes) -> Outgoing:
-    """Hash content for sending, away from the loop if it is large."""
-    if len(content) <= HASH_ASIDE_BYTES:
-        return Outgoing.cut(salt, content)
-    return await trio.to_thread.run_sync(Outgoing.cut, salt, content, limiter=_hashing)
