@@ -7,6 +7,7 @@ once, and ``is_open`` is false before any of them hears of it.
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -51,7 +52,7 @@ CRASHED: Final = "runner-crashed"
 STOPPED: Final = "runner-stopped"
 LOAD_WITHIN_S: Final = 120.0  # a cold disk and a busy machine; MiniLM takes 3 s on a quiet one
 CANCEL_GRACE_S: Final = 2.0  # a batch takes a fraction of a second
-OUTBOX_MESSAGES: Final = 16  # 8 MiB of input pieces on their way
+OUTBOX_MESSAGES: Final = 16  # 2 MiB of input pieces on their way
 READ_BYTES: Final = 1 << 18
 SHOWN_STDERR_CHARS: Final = 600  # of the last words, in the message of a crash
 
@@ -89,7 +90,7 @@ class RunOutcome:
 @dataclass(slots=True)
 class _Job:
     on_piece: OnPiece
-    pieces: list[bytes] = field(default_factory=list[bytes])
+    output: io.BytesIO = field(default_factory=io.BytesIO)
     progress: tuple[int, int] | None = None
     changed: trio.Event = field(default_factory=trio.Event)
     ended: Done | Failed | None = None
@@ -227,9 +228,9 @@ class RunnerChild:
         return streams
 
     async def _submit(self, number: int, content: bytes) -> None:
-        first, *rest = pieces(content)
-        await self._put(Run(number, len(content), first))
-        for piece in rest:
+        waiting = pieces(content)
+        await self._put(Run(number, len(content), next(waiting)))
+        for piece in waiting:
             await self._put(Input(number, piece))
 
     async def _put(self, message: ToRunner) -> None:
@@ -264,8 +265,8 @@ class RunnerChild:
     def _outcome(self, job: _Job, load_s: float) -> RunOutcome:
         match job.ended:
             case Done() as done:
-                job.pieces.append(done.piece)
-                output = b"".join(job.pieces)
+                job.output.write(done.piece)
+                output = job.output.getvalue()
                 self.jobs_done += 1
                 return RunOutcome(
                     output, done.execution, {"load_ms": round(load_s * 1_000, 3), **done.timings}
@@ -365,13 +366,13 @@ def _load(spec: RunnerSpec) -> Load:
 def _advance(job: _Job, message: Progress | Output | Done | Failed | Emitted) -> None:
     match message:
         case Emitted():
-            job.pieces.append(message.piece)
+            job.output.write(message.piece)
             job.on_piece(message.piece)
             return
         case Progress():
             job.progress = (message.done, message.total)
         case Output():
-            job.pieces.append(message.piece)
+            job.output.write(message.piece)
             return
         case Done() | Failed():
             job.ended = message

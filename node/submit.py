@@ -18,6 +18,7 @@ import trio
 
 from node.accepted import Acceptance, AcceptedJobs
 from node.explanation import Explanation
+from node.hashing import cut, digest_of
 from node.job import JobResult, JobSpec, check, failure_of, nobody
 from node.ledger import Ended, JobLedger, Stopwatch
 from node.link import SessionLink
@@ -49,12 +50,8 @@ from protocols.session import JobState, Late, Send
 from protocols.submitter_job import SubmitterJob
 
 MAX_EXPLANATIONS: Final = 256  # people ask about the job that they have just seen
-HASH_ASIDE_BYTES: Final = 1 << 20  # a megabyte takes a millisecond to hash: more leaves the loop
 
 log = logging.getLogger(__name__)
-
-_hashing = trio.CapacityLimiter(2)
-
 
 OnTaken = Callable[[JobResult], Awaitable[None]]
 
@@ -208,7 +205,7 @@ class Submitter:
 
     async def _commit(self, spec: JobSpec) -> tuple[Terms, Outgoing]:
         """Choose the salts and commit to the input."""
-        salt = self._salts.of_content(spec.input)
+        salt = self._salts.of_content(await digest_of(spec.input))
         outgoing = await cut(salt, spec.input)
         terms = Terms(
             job_id=spec.job_id,
@@ -285,7 +282,7 @@ class Submitter:
         """
         done, terms = machine.done, machine.terms
         assert done is not None, "a job that is DONE has a result"
-        self._salts.keep(result.output, terms.output_salt)
+        self._salts.keep(await digest_of(result.output), terms.output_salt)
         if past is not None:
             await self._ledger.repeated(terms, past.cid, result.worker, done, watch)
             accepted = past.cid
@@ -347,10 +344,3 @@ class Submitter:
         for role, job_id in list(link.jobs):
             if role == ROLE and (job := self._jobs.get(job_id)) is not None:
                 job.lost(link)
-
-
-async def cut(salt: bytes, content: bytes) -> Outgoing:
-    """Hash content for sending, away from the loop if it is large."""
-    if len(content) <= HASH_ASIDE_BYTES:
-        return Outgoing.cut(salt, content)
-    return await trio.to_thread.run_sync(Outgoing.cut, salt, content, limiter=_hashing)

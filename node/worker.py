@@ -17,12 +17,12 @@ from typing import Final, Protocol
 import trio
 
 from node.admission import Admission, Models, resolve_precision
+from node.hashing import cut
 from node.ledger import Attempt, JobLedger
 from node.link import SessionLink
 from node.runner_child import RunOutcome
 from node.runners import RunRequest
 from node.sessions import Sessions
-from node.submit import cut
 from protocols.cid import CID
 from protocols.errors import CoveyError, JobFailed
 from protocols.job import (

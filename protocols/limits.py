@@ -236,8 +236,8 @@ RECENT_SOURCES: Final = 4_096  # 0.5 MB a peer; older bundles are not on their w
 
 # Runners and kinds
 RUNNER_PIECE_BYTES: Final = (
-    512 << 10
-)  # inputs and outputs cross the runner's pipe in pieces, so that two messages fit a frame
+    128 << 10
+)  # inputs and outputs cross the runner's pipe in pieces, which others wait for: 0.1 ms each
 MAX_RUNNER_JOBS: Final = 64  # jobs inside one runner; more wait outside, where they can be refused
 QUANTUM_S: Final = 0.5  # of a submitter's turn at a runner; a dozen batches, half of MAX_QUEUE_S
 MAX_RUNNERS: Final = 4  # warm runners of one node: each holds 250 MB and more

@@ -8,6 +8,7 @@ each side, and what arrived whole is what was committed to.
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -117,40 +118,45 @@ class Incoming:
     """
 
     def __init__(self, salt: bytes, limit_bytes: int) -> None:
-        self._running = hashlib.sha256(salt)
-        self._bodies: list[bytes] = []
-        self._limit_bytes = limit_bytes
+        self.count = 0
         self.size_bytes = 0
+        self._running = hashlib.sha256(salt)
+        # Not a list to be joined in the end, which copies all of it while everyone else waits.
+        self._content = io.BytesIO()
+        self._limit_bytes = limit_bytes
 
     def add(self, piece: Piece) -> None:
         """Take the next piece; raise ``RemoteProtocolError`` for a gap, too much content or a wrong
         digest.
         """
-        if piece.index < len(self._bodies):
+        if piece.index < self.count:
             return
-        if piece.index > len(self._bodies):
+        if piece.index > self.count:
             raise RemoteProtocolError(
-                f"piece {piece.index} came where {len(self._bodies)} was due", code="piece-missing"
+                f"piece {piece.index} came where {self.count} was due", code="piece-missing"
             )
-        if self._bodies and not piece.body:
+        if self.count and not piece.body:
             raise RemoteProtocolError("an empty piece came behind others", code="piece-empty")
         if self.size_bytes + len(piece.body) > self._limit_bytes:
             raise RemoteProtocolError(
                 f"more than the agreed {self._limit_bytes} bytes came", code="too-big"
             )
-        self._running.update(piece.body)
-        if self._running.digest() != piece.digest:
+        running = self._running.copy()
+        running.update(piece.body)
+        if running.digest() != piece.digest:
             raise RemoteProtocolError(
                 f"the digest of piece {piece.index} is wrong", code="piece-damaged"
             )
-        self._bodies.append(piece.body)
+        self._running = running
+        self._content.write(piece.body)
+        self.count += 1
         self.size_bytes += len(piece.body)
 
     def holds(self, size_bytes: int) -> bool:
         """Whether content of exactly that size is here; an empty content's one piece must have come
         too.
         """
-        return bool(self._bodies) and self.size_bytes == size_bytes
+        return self.count > 0 and self.size_bytes == size_bytes
 
     @property
     def cid(self) -> CID:
@@ -158,5 +164,5 @@ class Incoming:
         return CID.of_digest(self._running.digest(), RAW)
 
     def content(self) -> bytes:
-        """Return what came so far, joined."""
-        return b"".join(self._bodies)
+        """Return what came so far; without a copy of it, as long as no more comes."""
+        return self._content.getvalue()

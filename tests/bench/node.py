@@ -27,6 +27,7 @@ from protocols.errors import CoveyError
 TICK_S = 0.005
 BUDGET_MS = 120_000
 TEXT_CHARS = 250  # 256 bytes with its encoding
+LARGE_TEXT_CHARS = 50_000  # under the kind's limit for one text
 
 
 async def main() -> None:
@@ -35,7 +36,7 @@ async def main() -> None:
     logs.configure("warning")
     async with started(home, config, system_effects()) as node:
         print(json.dumps({"peer": node.identity.peer_id}), flush=True)
-        actions = {"jobs": jobs, "stall": stall, "try": try_one}
+        actions = {"jobs": jobs, "stall": stall, "transfer": transfer, "try": try_one}
         async for command in _commands():
             action = actions[command.pop("do")]
             print(json.dumps(await action(node, **command)), flush=True)
@@ -78,6 +79,33 @@ async def jobs(
         for _ in range(concurrency):
             nursery.start_soon(client)
     return {"wall_s": trio.current_time() - since, "latencies_s": latencies_s}
+
+
+async def transfer(
+    node: Node, kind: str, model: str, size_bytes: int, count: int
+) -> dict[str, Any]:
+    """Run so many large jobs one after another, and small ones one after another beside them;
+    return how long the large ones took, and each of the small.
+    """
+    letters = node.effects.token(LARGE_TEXT_CHARS // 2).hex()
+    texts = [letters[at:] + letters[:at] for at in range(size_bytes // LARGE_TEXT_CHARS)]
+    specs = [_spec(node, kind, model, texts) for _ in range(count)]
+    latencies_s: list[float] = []
+
+    async def small() -> None:
+        for texts in _new_texts(node, float("inf")):
+            since = trio.current_time()
+            await node.submissions.run(_spec(node, kind, model, texts), NOBODY)
+            latencies_s.append(trio.current_time() - since)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(small)
+        since = trio.current_time()
+        for spec in specs:
+            await node.submissions.run(spec, NOBODY)
+        wall_s = trio.current_time() - since
+        nursery.cancel_scope.cancel()
+    return {"wall_s": wall_s, "latencies_s": latencies_s}
 
 
 def _new_texts(node: Node, seconds: float) -> Iterator[list[str]]:
