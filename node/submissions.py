@@ -13,10 +13,10 @@ from typing import Protocol
 
 import trio
 
-from node.job import JobResult, JobSpec, Progress
+from node.audience import Audience
+from node.job import JobResult, JobSpec
 from node.submitted_job import Listener
 from protocols.errors import CoveyError, JobFailed, Refused
-from protocols.session import Grown
 
 log = logging.getLogger(__name__)
 
@@ -34,29 +34,10 @@ class Submits(Protocol):
 @dataclass(slots=True, eq=False)
 class _Submission:
     spec: JobSpec
+    audience: Audience
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    listeners: list[Listener] = field(default_factory=list[Listener])
-    grown: bytearray = field(default_factory=bytearray)
-    """What came of the output, for those who attach later."""
     ended: trio.Event = field(default_factory=trio.Event)
     outcome: JobResult | CoveyError | None = None
-
-    def tell(self, progress: Progress) -> None:
-        for listener in self.listeners:
-            listener.on_progress(progress)
-
-    def tell_grown(self, grown: Grown) -> None:
-        if grown.is_anew:
-            self.grown.clear()
-        self.grown += grown.body
-        for listener in self.listeners:
-            if listener.on_grown is not None:
-                listener.on_grown(grown)
-
-    def attach(self, listener: Listener) -> None:
-        self.listeners.append(listener)
-        if self.grown and listener.on_grown is not None:
-            listener.on_grown(Grown(bytes(self.grown)))
 
 
 class Submissions:
@@ -79,25 +60,26 @@ class Submissions:
         """
         submission = self._running.get(spec.job_id)
         if submission is None:
-            submission = self._running[spec.job_id] = _Submission(spec)
-            on_grown = submission.tell_grown if listener.on_grown is not None else None
-            self._nursery.start_soon(self._carry, submission, Listener(submission.tell, on_grown))
+            audience = Audience(streams=listener.on_grown is not None)
+            submission = self._running[spec.job_id] = _Submission(spec, audience)
+            self._nursery.start_soon(self._carry, submission)
         elif submission.spec != spec:
             raise other_specification()
-        submission.attach(listener)
+        submission.audience.join(listener)
         try:
             await submission.ended.wait()
         finally:
-            submission.listeners.remove(listener)
-            if not submission.listeners:
+            submission.audience.leave(listener)
+            if not submission.audience:
                 submission.scope.cancel()
         if isinstance(submission.outcome, JobResult):
             return submission.outcome
         raise submission.outcome or JobFailed("the job was cancelled", code="cancelled")
 
-    async def _carry(self, submission: _Submission, listener: Listener) -> None:
+    async def _carry(self, submission: _Submission) -> None:
         try:
             with submission.scope:
+                listener = submission.audience.listener
                 submission.outcome = await self._submitter.run(submission.spec, listener)
         except CoveyError as error:
             submission.outcome = error

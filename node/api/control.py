@@ -18,7 +18,7 @@ from node.api.following import Following
 from node.api.jobs import JobsApi
 from node.api.requests import job_of, parse, wants_stream
 from node.explanation import moment
-from node.job import JobSpec
+from node.job import JobSpec, summary_of
 from node.reading import READERS, plain
 from peer.addresses import announced
 from peer.control import HANDLERS, json_lines
@@ -162,7 +162,7 @@ class ControlApi:
         lines.
         """
         spec, streams = await job_of(request, self._node), wants_stream(request)
-        following = Following(spec, streams=streams)
+        following = Following(streams=streams)
         return StreamingResponse(
             json_lines(self._job(spec, following)), media_type="application/x-ndjson"
         )
@@ -181,9 +181,11 @@ class ControlApi:
     async def _submit(self, spec: JobSpec, following: Following, scope: trio.CancelScope) -> None:
         with scope:
             try:
-                following.ended(await self._node.submissions.run(spec, following.listener))
+                result = await self._node.submissions.run(spec, following.listener)
             except CoveyError as error:
-                following.ended(error)
+                following.failed(error)
+            else:
+                following.succeeded(result.output, summary_of(spec, result))
 
 
 def _peer_row(entry: Entry) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 import trio
 
-from node.job import JobResult, JobSpec, Progress, summary_of
+from node.job import Progress
 from node.submitted_job import Listener
 from protocols.errors import CoveyError
 from protocols.session import Grown
@@ -23,21 +23,25 @@ OUTPUT_LINE_BYTES: Final = 192 << 10  # of content, a third more in base64
 class Following:
     """One client. With ``streams`` it sees an output grow, without it gets it in the end."""
 
-    def __init__(self, spec: JobSpec, *, streams: bool) -> None:
+    def __init__(self, *, streams: bool) -> None:
         self.listener = Listener(self._on_progress, self._on_grown if streams else None)
         self.is_over = False
         """Whether everything was told."""
-        self._spec = spec
         self._progress: Progress | None = None
         self._grown = bytearray()
         self._is_anew = False
         self._told_bytes = 0
-        self._end: JobResult | CoveyError | None = None
+        self._end: tuple[bytes, dict[str, Any]] | CoveyError | None = None
         self._stirred = trio.Event()
 
-    def ended(self, end: JobResult | CoveyError) -> None:
-        """The job has its result, or none."""
-        self._end = end
+    def succeeded(self, output: bytes, summary: dict[str, Any]) -> None:
+        """The job has its result."""
+        self._end = (output, summary)
+        self._stirred.set()
+
+    def failed(self, error: CoveyError) -> None:
+        """The job has none."""
+        self._end = error
         self._stirred.set()
 
     async def next_lines(self) -> list[dict[str, Any]]:
@@ -74,15 +78,16 @@ class Following:
         return lines
 
     def _last_lines(self) -> list[dict[str, Any]]:
-        if not isinstance(self._end, JobResult):
+        if self._end is None or isinstance(self._end, CoveyError):
             return []
+        output, summary = self._end
         self.is_over = True
         lines: list[dict[str, Any]] = []
-        if self._told_bytes > len(self._end.output):  # it ended where a lost attempt went on
+        if self._told_bytes > len(output):  # it ended where a lost attempt went on
             lines.append({"restart": True})
             self._told_bytes = 0
-        lines += output_lines(self._end.output[self._told_bytes :])
-        return [*lines, {"result": summary_of(self._spec, self._end)}]
+        lines += output_lines(output[self._told_bytes :])
+        return [*lines, {"result": summary}]
 
 
 def output_lines(output: bytes) -> list[dict[str, Any]]:
