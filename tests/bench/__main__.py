@@ -19,6 +19,7 @@ from tests.bench.processes import ROOT
 SUBJECTS = (
     "connecting",
     "jobs",
+    "failover",
     "embedding",
     "emitting",
     "merging",
