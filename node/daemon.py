@@ -121,7 +121,7 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
         presence = Presence(identity, _network(config), feeds, effects, offerer.offering)
         directory, transport = presence.directory, presence.transport
         ledger = JobLedger(recorder, origin("node", offerer.software), effects)
-        sessions = Sessions(transport, directory, ledger)
+        sessions = Sessions(transport, presence.greeter.connect, directory, ledger)
         salts = Salts(journal, effects)
         accepted, placement = AcceptedJobs(journal), Placement(directory, effects.rng)
         submitter = Submitter(placement, sessions, ledger, salts, accepted)

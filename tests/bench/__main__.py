@@ -20,6 +20,7 @@ SUBJECTS = (
     "connecting",
     "jobs",
     "transfer",
+    "failover",
     "embedding",
     "emitting",
     "merging",

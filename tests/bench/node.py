@@ -62,23 +62,27 @@ async def jobs(
     node: Node, kind: str, model: str, concurrency: int, precision: str = "auto", **inputs: Any
 ) -> dict[str, Any]:
     """Run a job for each of ``texts``, or for each new text within ``seconds``, so many at once;
-    return how long each took and all together.
+    return how long each took, all together, and in how many attempts.
     """
     waiting = iter(inputs["texts"]) if "texts" in inputs else _new_texts(node, **inputs)
     latencies_s: list[float] = []
+    attempts = 0
 
     async def client() -> None:
+        nonlocal attempts
         for texts in waiting:
             spec = _spec(node, kind, model, texts, precision=precision)
             since = trio.current_time()
-            await node.submissions.run(spec, NOBODY)
+            result = await node.submissions.run(spec, NOBODY)
             latencies_s.append(trio.current_time() - since)
+            attempts += result.attempts
 
     since = trio.current_time()
     async with trio.open_nursery() as nursery:
         for _ in range(concurrency):
             nursery.start_soon(client)
-    return {"wall_s": trio.current_time() - since, "latencies_s": latencies_s}
+    wall_s = trio.current_time() - since
+    return {"wall_s": wall_s, "latencies_s": latencies_s, "attempts": attempts}
 
 
 async def transfer(
@@ -114,11 +118,14 @@ def _new_texts(node: Node, seconds: float) -> Iterator[list[str]]:
         yield [node.effects.token(TEXT_CHARS // 2).hex()]
 
 
-async def try_one(node: Node, kind: str, model: str, every_s: float) -> dict[str, Any]:
-    """Submit one job again and again until somebody does it."""
+async def try_one(
+    node: Node, kind: str, model: str, every_s: float, peer: str | None = None
+) -> dict[str, Any]:
+    """Submit one job again and again until somebody does it, or that peer if one is named."""
     while True:
+        spec = _spec(node, kind, model, ["one text"], peer=peer)
         try:
-            result = await node.submissions.run(_spec(node, kind, model, ["one text"]), NOBODY)
+            result = await node.submissions.run(spec, NOBODY)
         except CoveyError:
             await trio.sleep(every_s)
         else:

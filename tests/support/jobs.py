@@ -102,7 +102,7 @@ class JobMesh:
         directory = Directory(self.mesh.root.public, key.peer_id, effects)
         recorder = MemoryRecorder(key, effects)
         ledger = JobLedger(recorder, Origin("covey-node", "0"), effects)
-        sessions = Sessions(transport, directory, ledger)
+        sessions = Sessions(transport, transport.dial, directory, ledger)
         runners = runners or FakeRunnerPool()
         models = models or FakeModels({MODEL: model_of(MODEL)})
         admission = Admission(directory, models, runners)
