@@ -41,6 +41,7 @@ from node.runner.messages import (
     frames,
     pieces,
 )
+from node.told_pieces import OnPiece, ignore_piece
 from node.turns import Turns
 from peer.scrub import scrub
 from protocols.errors import JobFailed, RemoteProtocolError
@@ -169,8 +170,11 @@ class RunnerChild:
             self._end = Failed(LOAD_JOB, code, why)
         self._scope.cancel()
 
-    async def call(self, content: bytes, on_progress: OnProgress) -> RunOutcome:
-        """Run one job and return its outcome; raises ``JobFailed``.
+    async def call(
+        self, content: bytes, on_progress: OnProgress, on_piece: OnPiece = ignore_piece
+    ) -> RunOutcome:
+        """Run one job and return its outcome; raises ``JobFailed``. ``on_piece`` gets the beginning
+        of the output, piece by piece, as far as it is known before the end.
 
         When cancelled, returns once the runner gave the job up, or was killed because it did not
         within ``CANCEL_GRACE_S``.
@@ -185,7 +189,7 @@ class RunnerChild:
             if load_since is not None:
                 await self._loaded.wait()
             load_s = 0.0 if load_since is None else trio.current_time() - load_since
-            await self._follow(job, on_progress)
+            await _follow(job, on_progress, on_piece)
         finally:
             if job.ended is None:
                 with trio.CancelScope(shield=True):
@@ -236,14 +240,6 @@ class RunnerChild:
             self._outbox.send_nowait(message)
         except trio.WouldBlock:
             await self._outbox.send(message)
-
-    async def _follow(self, job: _Job, on_progress: OnProgress) -> None:
-        told = None
-        while job.ended is None:
-            await job.changed.wait()
-            if job.progress is not None and job.progress != told:
-                told = job.progress
-                on_progress(*told)
 
     async def _give_up(self, number: int, job: _Job) -> None:
         """Have the runner drop a job. While it loads it cannot answer, and need not: it drops the
@@ -358,13 +354,25 @@ def _load(spec: RunnerSpec) -> Load:
     )
 
 
+async def _follow(job: _Job, on_progress: OnProgress, on_piece: OnPiece) -> None:
+    """Pass on what the runner says of a job until it has ended."""
+    told, pieces_told = None, 0
+    while job.ended is None:
+        await job.changed.wait()
+        while pieces_told < len(job.pieces):
+            pieces_told += 1
+            on_piece(job.pieces[pieces_told - 1])
+        if job.progress is not None and job.progress != told:
+            told = job.progress
+            on_progress(*told)
+
+
 def _advance(job: _Job, message: Progress | Output | Done | Failed) -> None:
     match message:
         case Progress():
             job.progress = (message.done, message.total)
         case Output():
             job.pieces.append(message.piece)
-            return
         case Done() | Failed():
             job.ended = message
     job.wake()

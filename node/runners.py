@@ -17,8 +17,15 @@ from node.lanes import UNKNOWN_BENCHMARK_S, Lanes, runs_alone
 from node.models import InstalledModel, ModelStore
 from node.runner.batcher import BATCH_TOKENS
 from node.runner.host import compute_threads
-from node.runner_child import STOPPED, OnProgress, RunnerChild, RunnerSpec, RunOutcome
+from node.runner_child import (
+    STOPPED,
+    OnProgress,
+    RunnerChild,
+    RunnerSpec,
+    RunOutcome,
+)
 from node.throughput import Throughput
+from node.told_pieces import OnPiece, ToldPieces, ignore_piece
 from peer.effects import Effects
 from protocols.errors import JobFailed, LocalProtocolError
 from protocols.limits import MAX_RUNNERS
@@ -116,9 +123,13 @@ class RunnerPool:
             await self._stopped.wait()
 
     async def run(
-        self, request: RunRequest, on_progress: OnProgress = lambda _done, _total: None
+        self,
+        request: RunRequest,
+        on_progress: OnProgress = lambda _done, _total: None,
+        on_piece: OnPiece = ignore_piece,
     ) -> RunOutcome:
-        """Run one job and return its outcome; ``on_progress(done, total)`` is called in this task.
+        """Run one job and return its outcome. ``on_progress(done, total)``, and ``on_piece(bytes)``
+        with each next piece of the output that is known before the end, are called in this task.
 
         Raises ``JobFailed``, ``ModelMissingError`` and ``ModelDamagedError``. Cancelling ends the
         job within two seconds, if need be by killing its runner; other jobs in it start again in a
@@ -130,17 +141,23 @@ class RunnerPool:
         self._active.append(active)
         try:
             async with self._lanes.lane(request.kind):
-                return await self._run_somewhere(model, active, on_progress)
+                return await self._run_somewhere(model, active, on_progress, on_piece)
         finally:
             self._active.remove(active)
 
     async def _run_somewhere(
-        self, model: InstalledModel, active: _Active, on_progress: OnProgress
+        self,
+        model: InstalledModel,
+        active: _Active,
+        on_progress: OnProgress,
+        on_piece: OnPiece,
     ) -> RunOutcome:
+        told = ToldPieces(on_piece)
         for _ in range(MAX_STARTS):
             child = self._child(model, active.request.precision)
+            told.begin()
             try:
-                return await self._run_in(child, active, on_progress)
+                return await self._run_in(child, active, on_progress, told)
             except JobFailed as failed:
                 if failed.code != STOPPED or self._nursery is None:
                     raise
@@ -192,7 +209,7 @@ class RunnerPool:
         )
 
     async def _run_in(
-        self, child: RunnerChild, active: _Active, on_progress: OnProgress
+        self, child: RunnerChild, active: _Active, on_progress: OnProgress, told: ToldPieces
     ) -> RunOutcome:
         def follow(done: int, total: int) -> None:
             active.share_done = done / total
@@ -202,10 +219,11 @@ class RunnerPool:
         child.users += 1
         try:
             async with child.turns.turn(request.submitter, self._cost_s(active)):
-                outcome = await child.call(request.input, follow)
+                outcome = await child.call(request.input, follow, told.add)
         finally:
             child.users -= 1
             child.last_used_at = trio.current_time()
+        told.check(outcome.output)
         self._observe(child, request, outcome)
         return outcome
 

@@ -18,6 +18,7 @@ from node.runner.kinds import (
     Advanced,
     BadInputError,
     Broken,
+    Emitted,
     Engine,
     EngineSettings,
     Event,
@@ -139,11 +140,13 @@ def _answers(event: Event) -> list[FromRunner]:
     match event:
         case Advanced():
             return [Progress(event.job, event.done, event.total)]
+        case Emitted():
+            return [Output(event.job, piece) for piece in pieces(event.piece)]
         case Broken():
             return [_failure(event.job, event.error, "job-failed")]
         case Finished():
             *before, last = pieces(event.output)
-            done = Done(event.job, len(event.output), last, event.execution, event.timings)
+            done = Done(event.job, last, event.execution, event.timings)
             return [*(Output(event.job, piece) for piece in before), done]
 
 

@@ -1,15 +1,16 @@
 """What can be run: a file and a line in ``KINDS`` for each kind.
 
-A kind's module has two sides. The submitter's (``encode_input``, ``rows``, ``array``) is plain
-Python. The runner's (``load``) returns an ``Engine``; only there, and only when called, may it
-import torch.
+A kind's module has two sides. The submitter's (``encode_input``, ``count``, ``rows``, ``array``)
+is plain Python. The runner's (``load``) returns an ``Engine``; only there, and only when called,
+may it import torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from protocols.errors import CoveyError
@@ -23,9 +24,13 @@ if TYPE_CHECKING:
 KINDS: Final = {
     "bench.noop": "node.runner.kinds.noop",
     "embed": "node.runner.kinds.embed",
+    "generate": "node.runner.kinds.generate",
 }
 
 Facts = dict[str, int | float | str]
+Item = str | Sequence[Mapping[str, str]]
+"""What a kind takes several of: a text, or the messages of a chat."""
+NO_PARAMETERS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class BadInputError(CoveyError):
@@ -59,8 +64,20 @@ class Advanced:
 
 
 @dataclass(frozen=True, slots=True)
+class Emitted:
+    """The next bytes of a job's output, known before the job is done: they are the output's
+    beginning, come in order, and are never taken back.
+    """
+
+    job: int
+    piece: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
-    """A job's output, how it was computed, and what that took."""
+    """The end of a job: the output, or what is left of it after the pieces that were emitted, how
+    it was computed, and what that took.
+    """
 
     job: int
     output: bytes
@@ -76,7 +93,7 @@ class Broken:
     error: Exception
 
 
-Event = Advanced | Finished | Broken
+Event = Advanced | Emitted | Finished | Broken
 
 
 class Engine(Protocol):
@@ -108,8 +125,18 @@ class Engine(Protocol):
 class Kind(Protocol):
     """What a kind's module offers, to submitters and to runners."""
 
-    def encode_input(self, items: Sequence[str]) -> bytes:
-        """Return a job's input; raises ``BadInputError``."""
+    def encode_input(
+        self, items: Sequence[Item], parameters: Mapping[str, Any] = NO_PARAMETERS
+    ) -> bytes:
+        """Return a job's input; raises ``BadInputError`` for what no worker would take, unknown
+        parameters among it.
+        """
+        ...
+
+    def count(self, content: bytes) -> int:
+        """Return how many items an input has, for estimates: what the work grows with besides the
+        input's size.
+        """
         ...
 
     def rows(self, output: bytes) -> Iterator[dict[str, Any]]:
@@ -123,6 +150,13 @@ class Kind(Protocol):
     def load(self, files: ModelFiles, settings: EngineSettings) -> Engine:
         """Return an engine that holds the model of ``files``; raises ``ModelError``."""
         ...
+
+
+def refuse_parameters(kind: str, parameters: Mapping[str, Any]) -> None:
+    """Raise ``BadInputError`` if there are any: for kinds that take none."""
+    if parameters:
+        named = ", ".join(sorted(parameters))
+        raise BadInputError(f"{kind} takes no parameters, and was given {named}")
 
 
 def kind_named(name: str) -> Kind:

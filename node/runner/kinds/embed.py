@@ -7,12 +7,19 @@ batch that it was computed in: compare with a tolerance.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import cbor2
 
-from node.runner.kinds import BadInputError, Engine, EngineSettings
+from node.runner.kinds import (
+    NO_PARAMETERS,
+    BadInputError,
+    Engine,
+    EngineSettings,
+    Item,
+    refuse_parameters,
+)
 from protocols.errors import RemoteProtocolError
 from protocols.limits import MAX_EMBED_INPUT_BYTES, MAX_EMBED_ITEMS, MAX_EMBED_TEXT_BYTES
 
@@ -28,8 +35,9 @@ DTYPE: Final = "f32"
 # The submitter's side
 
 
-def encode_input(items: Sequence[str]) -> bytes:
+def encode_input(items: Sequence[Item], parameters: Mapping[str, Any] = NO_PARAMETERS) -> bytes:
     """Return a job's input; raises ``BadInputError`` for what no worker would take."""
+    refuse_parameters("embed", parameters)
     try:
         content = cbor2.dumps(_checked(list(items)))
     except UnicodeEncodeError as error:
@@ -37,6 +45,11 @@ def encode_input(items: Sequence[str]) -> bytes:
     if len(content) > MAX_EMBED_INPUT_BYTES:
         raise _too_large(len(content))
     return content
+
+
+def count(content: bytes) -> int:
+    """Return how many texts an input has."""
+    return _list_length(content)
 
 
 def decode_input(content: bytes) -> list[str]:

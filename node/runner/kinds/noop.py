@@ -8,10 +8,21 @@ output are both the input encoding of ``embed``: a DAG-CBOR list of text strings
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from node.runner.kinds import BadInputError, Engine, EngineSettings, Event, Facts, Finished
+from node.runner.kinds import (
+    NO_PARAMETERS,
+    BadInputError,
+    Engine,
+    EngineSettings,
+    Event,
+    Facts,
+    Finished,
+    Item,
+    refuse_parameters,
+)
+from node.runner.kinds.embed import count as count_texts
 from node.runner.kinds.embed import decode_input
 from node.runner.kinds.embed import encode_input as encode_texts
 from protocols.errors import RemoteProtocolError
@@ -26,9 +37,15 @@ if TYPE_CHECKING:
 # The submitter's side
 
 
-def encode_input(items: Sequence[str]) -> bytes:
+def encode_input(items: Sequence[Item], parameters: Mapping[str, Any] = NO_PARAMETERS) -> bytes:
     """Return a job's input; raises ``BadInputError`` for what no worker would take."""
+    refuse_parameters("bench.noop", parameters)
     return encode_texts(items)
+
+
+def count(content: bytes) -> int:
+    """Return how many texts an input has."""
+    return count_texts(content)
 
 
 def rows(output: bytes) -> Iterator[dict[str, Any]]:
