@@ -27,7 +27,7 @@ import httpx
 
 from node import requests
 from node.requests import JobRequest
-from node.runner.kinds import Kind, kind_named
+from node.runner.kinds import NO_PARAMETERS, Item, Kind, kind_named
 from peer.control import CONNECT_TIMEOUT_S, ControlClient, DaemonDownError, raise_error
 from peer.home import Home
 
@@ -73,11 +73,13 @@ class Covey:
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
 
-    async def submit(self, kind: str, *, model: str, input: Sequence[str], **options: Any) -> Job:
+    async def submit(self, kind: str, *, model: str, input: Sequence[Item], **options: Any) -> Job:
         """Have the node promise a job; job and input are on its disk when this returns.
 
         ``options`` are those of ``covey job submit``: ``precision``, ``peer``, ``timeout_s``,
-        ``job_id``. The same ``job_id`` with the same job is the same job.
+        ``job_id``; and ``parameters``, which ``generate`` takes: ``max_tokens``, ``temperature``,
+        ``top_p``, ``seed``, ``stop``. The same ``job_id`` with the same job is the same job. An
+        item is a text, or for ``generate`` also a chat's messages.
         """
         request = _request(kind, model, input, options)
         answer = await self.call(
@@ -162,7 +164,7 @@ class SyncCovey:
     def __init__(self, control: ControlClient) -> None:
         self._control = control
 
-    def submit(self, kind: str, *, model: str, input: Sequence[str], **options: Any) -> SyncJob:
+    def submit(self, kind: str, *, model: str, input: Sequence[Item], **options: Any) -> SyncJob:
         """As ``Covey.submit``."""
         answer = requests.submit(self._control, _request(kind, model, input, options))
         return SyncJob(self._control, answer["job_id"], kind_named(kind))
@@ -207,10 +209,11 @@ class SyncJob:
         return self.result().rows()
 
 
-def _request(kind: str, model: str, items: Sequence[str], options: Mapping[str, Any]) -> JobRequest:
-    content = kind_named(kind).encode_input(items)
+def _request(kind: str, model: str, items: Sequence[Item], options: dict[str, Any]) -> JobRequest:
     wanted: dict[str, Any] = {"timeout_s": DAY_S, **options}
-    return JobRequest(kind, model, content, len(items), **wanted)
+    codec = kind_named(kind)
+    content = codec.encode_input(items, wanted.pop("parameters", NO_PARAMETERS))
+    return JobRequest(kind, model, content, codec.count(content), **wanted)
 
 
 def _socket(home: Path | None) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from node.errors import InputError
+from node.runner.kinds import Item
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,25 +21,31 @@ MAX_INPUT_BYTES: Final = 64 << 20  # as much as a worker takes in one job
 JSON_LINES: Final = (".jsonl", ".ndjson")
 
 
-def read_items(source: str, *, is_whole: bool) -> list[str]:
+def read_items(source: str, *, is_whole: bool, is_chat: bool = False) -> list[Item]:
     """Return the items of ``source`` (a path, or ``-`` for stdin): lines, JSON lines, or one whole.
+    With ``is_chat`` a text is what a user says in a chat.
 
     Raises ``InputError`` when it cannot be read, is empty, too large or not UTF-8 text.
     """
     name = "stdin" if source == "-" else source
     text = _decode(_read(source, name), name)
+    items: list[Item]
     if is_whole:
         items = [text]
     elif source.endswith(JSON_LINES):
-        items = [_text_of(line, number, name) for number, line in enumerate(text.splitlines(), 1)]
+        items = [_item_of(line, number, name) for number, line in enumerate(text.splitlines(), 1)]
     else:
-        items = text.split("\n")
-        if items[-1] == "":
-            items.pop()
-        items = [item.removesuffix("\r") for item in items]
+        lines = text.split("\n")
+        if lines[-1] == "":
+            lines.pop()
+        items = [line.removesuffix("\r") for line in lines]
     if not items or not any(items):
         raise InputError(f"{name} is empty", hint="give at least one line of text")
-    return items
+    return [_question(item) if is_chat and isinstance(item, str) else item for item in items]
+
+
+def _question(text: str) -> Item:
+    return [{"role": "user", "content": text}]
 
 
 def _read(source: str, name: str) -> bytes:
@@ -71,16 +78,21 @@ def _decode(content: bytes, name: str) -> str:
     return text
 
 
-def _text_of(line: str, number: int, name: str) -> str:
+def _item_of(line: str, number: int, name: str) -> Item:
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
         raise InputError(f"{name}:{number} is not JSON: {error.msg}") from error
+    is_item = isinstance(value, str)
     if isinstance(value, dict):
-        value = cast("dict[str, Any]", value).get("text")
-    if not isinstance(value, str):
-        raise InputError(f'{name}:{number} is neither a string nor an object with a "text"')
-    return value
+        fields = cast("dict[str, Any]", value)
+        value = fields.get("messages", fields.get("text"))
+        is_item = isinstance(value, (str, list))
+    if not is_item:
+        raise InputError(
+            f'{name}:{number} is neither a string nor an object with a "text" or "messages"'
+        )
+    return cast("Item", value)
 
 
 def check_target(path: Path) -> None:

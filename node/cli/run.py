@@ -13,11 +13,12 @@ import click
 from peer.cli import json_option, note
 
 if TYPE_CHECKING:
-    from node.requests import JobOutcome
+    from node.requests import JobOutcome, JobRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PRECISIONS: Final = ("auto", "fp32", "bf16")
+PRECISIONS: Final = ("auto", "fp32", "bf16", "int8", "int4")
+PARAMETERS: Final = ("max_tokens", "temperature", "top_p", "seed", "stop")
 DEVICES: Final = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -50,6 +51,36 @@ def input_options(command: F) -> F:
     return command
 
 
+def generate_options(command: F) -> F:
+    """Add what only ``generate`` takes: how to continue, and that items are turns of a chat."""
+    options = (
+        click.option("--chat", is_flag=True, help="generate: each item is a question in a chat."),
+        click.option(
+            "--max-tokens", type=int, help="generate: of each item's text; 256 if left out."
+        ),
+        click.option("--temperature", type=float, help="generate: 0, the default, is no chance."),
+        click.option("--top-p", type=float, help="generate: choose among the likeliest; 1 is all."),
+        click.option("--seed", type=int, help="generate: the same seed gives the same text."),
+        click.option("--stop", multiple=True, help="generate: end before this text; repeatable."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def job_request(kind: str, source: str, *, whole: bool, wanted: dict[str, Any]) -> JobRequest:
+    """Return the request that a command's options make; raises ``CoveyError`` for a bad one."""
+    from node import requests, results
+    from node.runner.kinds import kind_named
+
+    codec = kind_named(kind)
+    chosen = {name: wanted.pop(name) for name in PARAMETERS}
+    parameters = {name: value for name, value in chosen.items() if value not in (None, ())}
+    items = results.read_items(source, is_whole=whole, is_chat=wanted.pop("chat"))
+    content = codec.encode_input(items, parameters)
+    return requests.JobRequest(kind=kind, items=codec.count(content), input=content, **wanted)
+
+
 def output_option(command: F) -> F:
     """Add where a result goes."""
     told = "Write the result here, NumPy when it ends in .npy; - or nothing: print it."
@@ -62,6 +93,7 @@ def _file_or_none(_context: object, _option: object, value: str | None) -> str |
 
 @click.command("run")
 @input_options
+@generate_options
 @output_option
 @click.option("--timeout", "timeout_s", default=600.0, show_default=True, help="Seconds in all.")
 @json_option
@@ -76,10 +108,12 @@ def run_job(
     """Run one job on the mesh, wait for it and print its result.
 
     The input is UTF-8 text with one item a line, or JSON lines (a file ending in .jsonl): strings,
-    or objects with "text". The result is JSON lines. Exit status 1 means that the job failed.
+    or objects with "text" or, for generate, with a chat's "messages". The result is JSON lines.
+    Exit status 1 means that the job failed.
 
     \b
     Example:  covey run embed --model all-minilm-l6-v2 --input sentences.txt --output vectors.npy
+              echo "What is the capital of France?" | covey run generate --model smollm2 --chat
     """
     from node import requests, results
     from node.cli.connection import connect
@@ -88,11 +122,8 @@ def run_job(
     codec = kind_named(kind)
     if target is not None:
         results.check_target(Path(target))  # before the work, not after it
-    items = results.read_items(source, is_whole=whole)
-    job = requests.JobRequest(
-        kind=kind, items=len(items), input=codec.encode_input(items), **wanted
-    )
-    with connect() as control, showing_progress(len(items)) as on_progress:
+    job = job_request(kind, source, whole=whole, wanted=wanted)
+    with connect() as control, showing_progress(job.items) as on_progress:
         outcome = requests.run(control, job, on_progress)
     write_outcome(outcome, codec, target, as_json)
 
@@ -110,7 +141,7 @@ def write_outcome(outcome: JobOutcome, codec: Any, target: str | None, as_json: 
     elif target is None:
         results.print_lines(rows)
     else:
-        note(f"{summary['items']} items by {summary['worker']} to {target}")
+        note(f"computed by {summary['worker']}, written to {target}")
 
 
 @contextmanager
@@ -131,6 +162,7 @@ def showing_progress(total: int) -> Generator[Callable[[dict[str, Any]], None]]:
         def update(event: dict[str, Any]) -> None:
             worker = event["worker"]
             text = f"{event['state']} at …{worker[-8:]}" if worker else event["state"]
-            bar.update(shown, description=text, completed=event["items_done"])
+            done, of = event["items_done"], event["items_total"]
+            bar.update(shown, description=text, completed=done, total=of or total)
 
         yield update

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from node.cli.run import input_options
+from node.cli.run import generate_options, input_options, job_request
 from peer.cli import emit, json_option
 
 DAY_S = 86_400.0
@@ -14,6 +14,7 @@ DAY_S = 86_400.0
 
 @click.command()
 @input_options
+@generate_options
 @click.option(
     "--timeout", "timeout_s", default=DAY_S, show_default=True, help="Seconds until it is given up."
 )
@@ -27,12 +28,9 @@ def submit(kind: str, source: str, whole: bool, as_json: bool, **wanted: Any) ->
     \b
     Example:  covey job submit embed --model all-minilm-l6-v2 --input sentences.txt
     """
-    from node import requests, results
+    from node import requests
     from node.cli.connection import connect
-    from node.runner.kinds import kind_named
 
-    items = results.read_items(source, is_whole=whole)
-    content = kind_named(kind).encode_input(items)
-    job = requests.JobRequest(kind=kind, items=len(items), input=content, **wanted)
+    job = job_request(kind, source, whole=whole, wanted=wanted)
     with connect() as control:
         emit(requests.submit(control, job), as_json, lambda answer: answer["job_id"])
