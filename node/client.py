@@ -76,9 +76,10 @@ class Covey:
     async def submit(self, kind: str, *, model: str, input: Items, **options: Any) -> Job:
         """Have the node promise a job; job and input are on its disk when this returns.
 
-        ``input`` is a list of texts, or of bytes for kinds that take files. ``options`` are those
-        of ``covey job submit``: ``precision``, ``peer``, ``timeout_s``, ``job_id``, and the kind's
-        parameters. The same ``job_id`` with the same job is the same job.
+        ``input`` is a list of texts, of bytes for kinds that take files, or for ``generate`` also
+        of chats. ``options`` are those of ``covey job submit``: ``precision``, ``peer``,
+        ``timeout_s``, ``job_id``, and the kind's parameters. The same ``job_id`` with the same job
+        is the same job.
         """
         request = _request(kind, model, input, options)
         answer = await self.call(

@@ -1,44 +1,38 @@
 """The models installed at this node: a folder each, checked against its manifest.
 
-A model appears and disappears whole: it is copied beside its place, flushed to disk, and renamed.
-Only the files that the architecture needs are copied, links are not followed, and pickles are never
-taken. The methods block: the daemon calls those that write from a worker thread.
+A model appears and disappears whole: it is copied or converted beside its place, flushed to disk,
+and renamed. The methods block: the daemon calls those that write from a worker thread.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from node.catalogue import CATALOGUE, locate
+from node.gguf.convert import SUFFIX as GGUF_SUFFIX
+from node.intake import convert_model, copy_model, describe, flush_path
 from node.manifest import (
     MANIFEST_NAME,
     MODEL_NAME,
-    FileEntry,
     Manifest,
     ModelDamagedError,
     ModelError,
     ModelMissingError,
-    check_file_name,
     check_name,
-    is_pickle,
 )
-from node.runner.backends.bert import BertConfig, max_tokens_of
-from node.runner.files import CHUNK_BYTES, ModelFiles, open_inside, read_manifest
+from node.runner.backends.llama import PRECISIONS as LLAMA_PRECISIONS
+from node.runner.files import ModelFiles, read_manifest
 from node.runner.host import cpu_flags
 from protocols.cid import CID
 
-MAX_CONFIG_BYTES: Final = 1 << 20  # config.json of the largest models is 10 kB
-REQUIRED_FILES: Final = ("config.json", "tokenizer.json")
-OPTIONAL_FILES: Final = ("modules.json", "1_Pooling/config.json", "sentence_bert_config.json")
 BF16_FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # x86, x86 with tiles, ARM
 
 
@@ -72,19 +66,25 @@ class ModelStore:
                 code="model-unknown",
                 hint=f"it has {', '.join(sorted(CATALOGUE))}; add others with --path FOLDER",
             )
-        return self._install(locate(packaged), packaged.manifest)
+        place, promised = locate(packaged), packaged.manifest
+        if packaged.gguf is None:
+            return self._install(name, lambda to: copy_model(place, to, promised), promised)
+        file = place / packaged.gguf
+        return self._install(name, lambda to: convert_model(file, to, name, promised), promised)
 
     def add_path(
         self, folder: Path, *, name: str, kind: str = "embed", license_name: str = "unknown"
     ) -> InstalledModel:
-        """Install the model in a local folder under ``name``.
+        """Install the model in a local folder, or in a GGUF file, under ``name``.
 
         Installing what is there already does nothing, or replaces its files when they are damaged.
         Raises ``ModelError``, with code ``model-exists`` when another model has that name.
         """
-        if not folder.is_dir():
-            raise ModelError(f"{folder} is not a folder", code="model-incomplete")
-        return self._install(folder, _describe(folder, check_name(name), kind, license_name))
+        check_name(name)
+        if folder.suffix == GGUF_SUFFIX and not folder.is_dir():
+            return self._install(name, lambda to: convert_model(folder, to, name))
+        manifest = describe(folder, name, kind, license_name)
+        return self._install(name, lambda to: copy_model(folder, to, manifest), manifest)
 
     def list(self) -> list[InstalledModel]:
         """Return the usable models, by name."""
@@ -130,7 +130,7 @@ class ModelStore:
             if not (self._root / check_name(name)).is_dir():
                 raise ModelMissingError(f"model {name} is not installed here")
             self._discard(name)
-            _flush_folder(self._root)
+            flush_path(self._root)
 
     def _names(self) -> Iterable[str]:
         if not self._root.is_dir():
@@ -139,22 +139,30 @@ class ModelStore:
             p.name for p in self._root.iterdir() if MODEL_NAME.fullmatch(p.name) and p.is_dir()
         )
 
-    def _install(self, source: Path, manifest: Manifest) -> InstalledModel:
-        final = self._root / manifest.name
+    def _install(
+        self, name: str, fill: Callable[[Path], Manifest], known: Manifest | None = None
+    ) -> InstalledModel:
+        """Put a model in its place, whole: ``fill`` writes its files into a folder and returns
+        their manifest, which is also ``known`` where it was before.
+        """
+        final = self._root / name
         with self._locked():
-            if self._is_intact(final, manifest):
-                return self.get(manifest.name)
+            if known is not None and self._is_intact(final, known):
+                return self.get(name)
             incoming = self._root / f".incoming-{secrets.token_hex(8)}"
+            incoming.mkdir(mode=0o700)
             try:
-                _copy_model(source, incoming, manifest)
+                manifest = fill(incoming)
+                if known is None and self._is_intact(final, manifest):
+                    return self.get(name)
+                _write_manifest(incoming, manifest)
                 if final.exists():
-                    self._discard(manifest.name)
+                    self._discard(name)
                 incoming.rename(final)
-            except BaseException:
+            finally:
                 shutil.rmtree(incoming, ignore_errors=True)
-                raise
-            _flush_folder(self._root)
-        return self.get(manifest.name)
+            flush_path(self._root)
+        return self.get(name)
 
     def _is_intact(self, folder: Path, manifest: Manifest) -> bool:
         """Say whether exactly this model is there, whole; raises when it is another model."""
@@ -205,116 +213,20 @@ def _installed(folder: Path, manifest: Manifest) -> InstalledModel:
 
 def precisions_of(manifest: Manifest, flags: frozenset[str]) -> tuple[str, ...]:
     """Return the precisions offered for a model, its declared one first: bf16 only where the CPU
-    multiplies in it.
+    multiplies in it, int8 and int4 for weights that are read again for every token.
     """
-    faster = ("bf16",) if manifest.precision == "fp32" and flags & BF16_FLAGS else ()
-    return (manifest.precision, *faster)
+    if manifest.kind == "generate":
+        offered = LLAMA_PRECISIONS
+    else:
+        offered = ("bf16",) if manifest.precision == "fp32" else ()
+    has_bf16 = bool(flags & BF16_FLAGS)
+    others = (p for p in offered if p != manifest.precision and (p != "bf16" or has_bf16))
+    return (manifest.precision, *others)
 
 
-def _describe(folder: Path, name: str, kind: str, license_name: str) -> Manifest:
-    """Return the manifest of the model in a local folder, with the digests of the files as they are
-    now.
-    """
-    config = BertConfig.parse(_read_small(folder, "config.json"))
-    files = {file_name: _digest(folder, file_name) for file_name in _files_of(folder)}
-    limits = (
-        _read_small(folder, "sentence_bert_config.json")
-        if "sentence_bert_config.json" in files
-        else None
-    )
-    return Manifest(
-        name=name,
-        kind=kind,
-        architecture=config.model_type,
-        precision="fp32",
-        dimension=config.hidden_size,
-        max_tokens=max_tokens_of(config, limits),
-        license=license_name,
-        source="local",
-        files=files,
-    )
-
-
-def _files_of(folder: Path) -> list[str]:
-    weights = sorted(p.name for p in folder.glob("*.safetensors"))
-    if not weights:
-        pickled = any(is_pickle(p.name) for p in folder.iterdir())
-        raise ModelError(
-            f"{folder} has {'only pickled weights' if pickled else 'no weights'}",
-            code="model-pickle" if pickled else "model-incomplete",
-            hint="a model needs its weights as .safetensors",
-        )
-    optional = [name for name in OPTIONAL_FILES if os.path.lexists(folder / name)]
-    return [check_file_name(name) for name in (*REQUIRED_FILES, *weights, *optional)]
-
-
-def _read_small(folder: Path, name: str) -> bytes:
-    with _open_source(folder, name) as descriptor:
-        return os.read(descriptor, MAX_CONFIG_BYTES)
-
-
-def _digest(folder: Path, name: str) -> FileEntry:
-    digest = hashlib.sha256()
-    size = 0
-    with _open_source(folder, name) as descriptor:
-        while chunk := os.read(descriptor, CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
-    return FileEntry(digest.hexdigest(), size)
-
-
-def _copy_model(source: Path, target: Path, manifest: Manifest) -> None:
-    target.mkdir(mode=0o700)
-    for name, entry in manifest.files.items():
-        (target / name).parent.mkdir(exist_ok=True, parents=True)
-        _copy_file(source, target, name, entry)
-    with (target / MANIFEST_NAME).open("xb") as file:
-        file.write(manifest.to_json())
-        _flush(file)
-    for folder in {(target / name).parent for name in manifest.files} | {target}:
-        _flush_folder(folder)
-
-
-def _copy_file(source: Path, target: Path, name: str, entry: FileEntry) -> None:
-    digest = hashlib.sha256()
-    size = 0
-    with _open_source(source, name) as descriptor, (target / name).open("xb") as file:
-        while chunk := os.read(descriptor, CHUNK_BYTES):
-            digest.update(chunk)
-            size += file.write(chunk)
-        _flush(file)
-    if size != entry.size or digest.hexdigest() != entry.sha256:
-        raise ModelError(
-            f"{source / name} is not the file that this model's manifest names",
-            code="model-digest",
-            hint="reinstall the package that brings it, or get the model anew",
-        )
-
-
-@contextmanager
-def _open_source(folder: Path, name: str) -> Generator[int]:
-    try:
-        descriptor = open_inside(folder, name)
-    except OSError as error:
-        raise ModelError(
-            f"{folder / name} cannot be read as a plain file: {error.strerror}",
-            code="model-incomplete",
-            hint="links are not followed; copy the folder with: cp -rL",
-        ) from error
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _flush(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Make the folder whole: what says what its other files are comes last."""
+    (folder / MANIFEST_NAME).write_bytes(manifest.to_json())
+    flush_path(folder / MANIFEST_NAME)
+    for each in {(folder / name).parent for name in manifest.files} | {folder}:
+        flush_path(each)

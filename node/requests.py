@@ -65,7 +65,7 @@ def prepare(kind: str, items: Items, options: Mapping[str, Any]) -> JobRequest:
             raise BadInputError(f"{kind} takes no {name}", hint=f"parameters of {kind}: {known}")
     content = codec.encode_input(items, {n: v for n, v in options.items() if n in named})
     wanted = {name: value for name, value in options.items() if name in own}
-    return JobRequest(kind=kind, input=content, items=len(items), **wanted)
+    return JobRequest(kind=kind, input=content, items=codec.count(content), **wanted)
 
 
 def run(control: ControlClient, job: JobRequest, on_progress: OnProgress) -> JobOutcome:

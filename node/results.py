@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from node.errors import InputError
+from node.runner.kinds import Item, Items
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +23,7 @@ JSON_LINES: Final = (".jsonl", ".ndjson")
 
 def read_input(
     item_type: type[str] | type[bytes], files: Sequence[str], source: str, *, is_whole: bool
-) -> list[str] | list[bytes]:
+) -> Items:
     """Return the items of a job: texts from ``source``, or bytes, one item a file of ``files``.
 
     Raises ``InputError`` for what cannot be read, and for files where a kind takes text.
@@ -52,22 +53,23 @@ def read_files(files: Sequence[str], source: str) -> list[bytes]:
     return items
 
 
-def read_items(source: str, *, is_whole: bool) -> list[str]:
+def read_items(source: str, *, is_whole: bool) -> list[Item]:
     """Return the items of ``source`` (a path, or ``-`` for stdin): lines, JSON lines, or one whole.
 
     Raises ``InputError`` when it cannot be read, is empty, too large or not UTF-8 text.
     """
     name = "stdin" if source == "-" else source
     text = _decode(_read(source, name), name)
+    items: list[Item]
     if is_whole:
         items = [text]
     elif source.endswith(JSON_LINES):
-        items = [_text_of(line, number, name) for number, line in enumerate(text.splitlines(), 1)]
+        items = [_item_of(line, number, name) for number, line in enumerate(text.splitlines(), 1)]
     else:
-        items = text.split("\n")
-        if items[-1] == "":
-            items.pop()
-        items = [item.removesuffix("\r") for item in items]
+        lines = text.split("\n")
+        if lines[-1] == "":
+            lines.pop()
+        items = [line.removesuffix("\r") for line in lines]
     if not items or not any(items):
         raise InputError(f"{name} is empty", hint="give at least one line of text")
     return items
@@ -107,16 +109,21 @@ def _decode(content: bytes, name: str) -> str:
     return text
 
 
-def _text_of(line: str, number: int, name: str) -> str:
+def _item_of(line: str, number: int, name: str) -> Item:
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
         raise InputError(f"{name}:{number} is not JSON: {error.msg}") from error
+    is_item = isinstance(value, str)
     if isinstance(value, dict):
-        value = cast("dict[str, Any]", value).get("text")
-    if not isinstance(value, str):
-        raise InputError(f'{name}:{number} is neither a string nor an object with a "text"')
-    return value
+        fields = cast("dict[str, Any]", value)
+        value = fields.get("messages", fields.get("text"))
+        is_item = isinstance(value, (str, list))
+    if not is_item:
+        raise InputError(
+            f'{name}:{number} is neither a string nor an object with a "text" or "messages"'
+        )
+    return cast("Item", value)
 
 
 def check_target(path: Path) -> None:

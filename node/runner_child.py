@@ -190,7 +190,7 @@ class RunnerChild:
             if load_since is not None:
                 await self._loaded.wait()
             load_s = 0.0 if load_since is None else trio.current_time() - load_since
-            await self._follow(job, on_progress)
+            await _follow(job, on_progress)
         finally:
             if job.ended is None:
                 with trio.CancelScope(shield=True):
@@ -241,14 +241,6 @@ class RunnerChild:
             self._outbox.send_nowait(message)
         except trio.WouldBlock:
             await self._outbox.send(message)
-
-    async def _follow(self, job: _Job, on_progress: OnProgress) -> None:
-        told = None
-        while job.ended is None:
-            await job.changed.wait()
-            if job.progress is not None and job.progress != told:
-                told = job.progress
-                on_progress(*told)
 
     async def _give_up(self, number: int, job: _Job) -> None:
         """Have the runner drop a job. While it loads it cannot answer, and need not: it drops the
@@ -361,6 +353,16 @@ def _load(spec: RunnerSpec) -> Load:
         threads=spec.threads,
         batch_tokens=spec.batch_tokens,
     )
+
+
+async def _follow(job: _Job, on_progress: OnProgress) -> None:
+    """Pass on how far a job is until it has ended."""
+    told = None
+    while job.ended is None:
+        await job.changed.wait()
+        if job.progress is not None and job.progress != told:
+            told = job.progress
+            on_progress(*told)
 
 
 def _advance(job: _Job, message: Progress | Output | Done | Failed | Emitted) -> None:

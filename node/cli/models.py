@@ -47,11 +47,13 @@ def list_models(as_json: bool) -> None:
 @models.command()
 @click.argument("name")
 @click.option(
-    "--path", type=click.Path(path_type=Path), help="A model's folder; default: NAME is packaged."
+    "--path",
+    type=click.Path(path_type=Path),
+    help="A model's folder, or a .gguf file; default: NAME is packaged.",
 )
 @click.option(
     "--kind",
-    type=click.Choice(["embed"]),
+    type=click.Choice(["embed", "generate"]),
     default="embed",
     show_default=True,
     help="What the model of a folder is for.",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PRECISIONS: Final = ("auto", "fp32", "bf16")
+PRECISIONS: Final = ("auto", "fp32", "bf16", "int8", "int4")
 DEVICES: Final = ("cpu", "cuda", "mps", "xpu")
 
 
@@ -78,12 +78,13 @@ def run_job(
     """Run one job of KIND on the mesh, wait for it and print its result.
 
     The input is UTF-8 text with one item a line, or JSON lines (a file ending in .jsonl): strings,
-    or objects with "text". Kinds that take files have FILES, one item each, or one file as --input.
-    The result is JSON lines. Exit status 1 means that the job failed. `covey run KIND --help` shows
-    what else a kind can be told.
+    or objects with "text" or, for generate, with a chat's "messages". Kinds that take files have
+    FILES, one item each, or one file as --input. The result is JSON lines. Exit status 1 means that
+    the job failed. `covey run KIND --help` shows what else a kind can be told.
 
     \b
     Example:  covey run embed --model all-minilm-l6-v2 --input sentences.txt --output vectors.npy
+              echo "What is the capital of France?" | covey run generate --model smollm2 --chat
     """
     from node import requests, results
     from node.cli.connection import connect
@@ -122,7 +123,7 @@ def write_outcome(outcome: JobOutcome, codec: Any, target: str | None, as_json: 
     elif target is None:
         results.print_lines(rows)
     else:
-        note(f"{summary['items']} items by {summary['worker']} to {target}")
+        note(f"computed by {summary['worker']}, written to {target}")
 
 
 @contextmanager
@@ -143,6 +144,7 @@ def showing_progress(total: int) -> Generator[Callable[[dict[str, Any]], None]]:
         def update(event: dict[str, Any]) -> None:
             worker = event["worker"]
             text = f"{event['state']} at …{worker[-8:]}" if worker else event["state"]
-            bar.update(shown, description=text, completed=event["items_done"])
+            done, of = event["items_done"], event["items_total"]
+            bar.update(shown, description=text, completed=done, total=of or total)
 
         yield update

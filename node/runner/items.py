@@ -57,6 +57,10 @@ class InputCodec:
             raise BadInputError("the input is not in the one form that DAG-CBOR allows")
         return items, parameters
 
+    def count(self, content: bytes) -> int:
+        """Return how many items an input has; it is one that ``encode`` made."""
+        return self._list_length(content) - bool(self.parameters)
+
     def _head(self, parameters: Mapping[str, Any]) -> list[bytes]:
         if self.parameters:
             return [pack(self.parameters, parameters)]

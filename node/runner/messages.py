@@ -76,19 +76,16 @@ class Progress(msgspec.Struct, frozen=True, array_like=True, tag=12):
 
 
 class Output(msgspec.Struct, frozen=True, array_like=True, tag=13):
-    """Runner: the next piece of a job's output."""
+    """Runner: the next piece of a job's output, which may come while the job still runs."""
 
     job: int
     piece: bytes
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag=14):
-    """Runner: a job is done; ``piece`` is the end of the ``size_bytes`` of output that were not
-    emitted.
-    """
+    """Runner: a job is done; ``piece`` is the end of its output."""
 
     job: int
-    size_bytes: int
     piece: bytes
     execution: Facts
     timings: Facts

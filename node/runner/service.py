@@ -173,7 +173,7 @@ def _output_of(event: Finished) -> Iterator[FromRunner]:
         if sent_bytes < size_bytes:
             yield Output(event.job, piece)
         else:
-            yield Done(event.job, size_bytes, piece, event.execution, event.timings)
+            yield Done(event.job, piece, event.execution, event.timings)
 
 
 def _failure(job: int, error: Exception, code: str) -> Failed:

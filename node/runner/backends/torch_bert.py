@@ -8,7 +8,6 @@ multiplication. Rows of one length need no mask.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
@@ -16,12 +15,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
-from safetensors.torch import load as load_safetensors
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from node.manifest import ModelError
 from node.runner.backends.bert import BertConfig, Pooling, pooling_of
+from node.runner.backends.torch_weights import Weights
 from node.runner.files import ModelFiles
 from node.runner.kinds import EngineSettings, Facts
 
@@ -45,7 +44,8 @@ def load_encoder(files: ModelFiles, settings: EngineSettings) -> TorchBert:
         files.read_if_there("modules.json"), files.read_if_there("1_Pooling/config.json")
     )
     tokenizer = _tokenizer(files.read("tokenizer.json"), config, files.manifest.max_tokens)
-    weights = _Weights(_read_weights(files), DTYPES[settings.precision])
+    # a model saved with a head on top keeps its encoder under this prefix
+    weights = _Weights(Weights.read(files, prefix="bert."), DTYPES[settings.precision])
     return TorchBert(tokenizer, _Encoder(config, weights), pooling, settings.threads)
 
 
@@ -122,29 +122,15 @@ def _tokenizer(text: bytes, config: BertConfig, max_tokens: int) -> Tokenizer:
     return tokenizer
 
 
-def _read_weights(files: ModelFiles) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    for name in files.weights():
-        tensors |= load_safetensors(files.read(name))
-    # a model saved with a head on top keeps its encoder under this prefix
-    return {name.removeprefix("bert."): tensor for name, tensor in tensors.items()}
-
-
 @dataclass(frozen=True, slots=True)
 class _Weights:
-    """Weights by name, each checked for its shape and converted to the type computed in."""
+    """Weights by name, converted to the type computed in."""
 
-    tensors: Mapping[str, Tensor]
+    weights: Weights
     dtype: torch.dtype
 
     def get(self, name: str, *shape: int) -> Tensor:
-        tensor = self.tensors.get(name)
-        if tensor is None or tuple(tensor.shape) != shape or not tensor.is_floating_point():
-            found = "missing" if tensor is None else f"{tensor.dtype} {tuple(tensor.shape)}"
-            raise ModelError(
-                f"weight {name} is {found}, not floating point {shape}", code="model-weights"
-            )
-        return tensor.to(self.dtype)
+        return self.weights.get(name, *shape).to(self.dtype)
 
     def linear(self, name: str, out_size: int, in_size: int) -> tuple[Tensor, Tensor]:
         return self.get(f"{name}.weight", out_size, in_size), self.get(f"{name}.bias", out_size)

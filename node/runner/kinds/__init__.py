@@ -1,8 +1,8 @@
 """What can be run: a file and a line in ``KINDS`` for each kind.
 
 A kind's module has two sides. The submitter's (``ITEM_TYPE``, ``PARAMETERS``, ``encode_input``,
-``rows``, ``array``) is plain Python. The runner's (``load``) returns an ``Engine``; only there, and
-only when called, may it import torch.
+``count``, ``rows``, ``array``) is plain Python. The runner's (``load``) returns an ``Engine``; only
+there, and only when called, may it import torch.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ if TYPE_CHECKING:
 KINDS: Final = {
     "bench.noop": "node.runner.kinds.noop",
     "embed": "node.runner.kinds.embed",
+    "generate": "node.runner.kinds.generate",
 }
 
 Facts = dict[str, int | float | str]
-Items = Sequence[str] | Sequence[bytes]
+Item = str | bytes | Sequence[Mapping[str, str]]
+"""What a kind takes several of: a text, the content of a file, or the messages of a chat."""
+Items = Sequence[Item]
 NO_PARAMETERS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -64,7 +67,9 @@ class Advanced:
 
 @dataclass(frozen=True, slots=True)
 class Emitted:
-    """A job's output has come this much further, for those who want to see it grow; never empty."""
+    """The next bytes of a job's output, known before the job is done: they are the output's
+    beginning, come in order, and are never taken back.
+    """
 
     job: int
     piece: bytes
@@ -72,7 +77,9 @@ class Emitted:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A job's output, or what was not emitted of it, how it was computed, and what that took."""
+    """The end of a job: the output, or what is left of it after the pieces that were emitted, how
+    it was computed, and what that took.
+    """
 
     job: int
     output: bytes
@@ -133,6 +140,12 @@ class Kind(Protocol):
     def encode_input(self, items: Items, parameters: Mapping[str, Any] = NO_PARAMETERS) -> bytes:
         """Return a job's input: items of ``ITEM_TYPE`` and the parameters that were given; raises
         ``BadInputError``.
+        """
+        ...
+
+    def count(self, content: bytes) -> int:
+        """Return how many items an input has, for estimates: what the work grows with besides the
+        input's size.
         """
         ...
 

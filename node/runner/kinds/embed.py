@@ -41,6 +41,11 @@ def encode_input(items: Items, parameters: Mapping[str, Any] = NO_PARAMETERS) ->
     return CODEC.encode(items, parameters)
 
 
+def count(content: bytes) -> int:
+    """Return how many texts an input has."""
+    return CODEC.count(content)
+
+
 def decode_input(content: bytes) -> list[str]:
     """Return the items of an input; raises ``BadInputError`` unless ``encode_input`` could have
     made it.

@@ -21,6 +21,7 @@ from node.runner.kinds import (
     Finished,
     Items,
 )
+from node.runner.kinds.embed import count as count_texts
 from node.runner.kinds.embed import decode_input
 from node.runner.kinds.embed import encode_input as encode_texts
 from node.runner.parameters import Parameter
@@ -42,6 +43,11 @@ PARAMETERS: Final[tuple[Parameter, ...]] = ()
 def encode_input(items: Items, parameters: Mapping[str, Any] = NO_PARAMETERS) -> bytes:
     """Return a job's input; raises ``BadInputError`` for what no worker would take."""
     return encode_texts(items, parameters)
+
+
+def count(content: bytes) -> int:
+    """Return how many texts an input has."""
+    return count_texts(content)
 
 
 def rows(output: bytes) -> Iterator[dict[str, Any]]:

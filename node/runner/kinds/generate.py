@@ -1,0 +1,226 @@
+"""The kind ``generate``: prompts or chats in, their continuations out.
+
+Input is DAG-CBOR: ``{"items": [item, ...], "parameters": {...}}``. An item is a text that the model
+continues as it is, or a chat, a list of ``{"role", "content"}`` that the model's own template makes
+a text of. Parameters are those of ``Parameters``, for all items.
+
+Output is a sequence of DAG-CBOR lists ``[index, text, finish_reason, tokens]``, one after the
+other. Each continues the text of item ``index`` by ``text``, whole characters that took ``tokens``
+tokens; the last of an item has a ``finish_reason``, the others null. Items come in their order, and
+one begins when the one before it has ended. So what a runner emits on the way is exactly the
+beginning of the output, and where sampling is the same the output is, byte for byte.
+
+``finish_reason`` is ``stop`` after a stop text or when the model has nothing more to say, and
+``length`` when ``max_tokens`` or the model's context are used up. ``tokens`` counts every token
+that was computed, also the one that ended it.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import cbor2
+import msgspec
+
+from node.runner.kinds import (
+    NO_PARAMETERS,
+    BadInputError,
+    Engine,
+    EngineSettings,
+    Item,
+    Items,
+)
+from node.runner.parameters import Parameter, checked
+from protocols import dagcbor
+from protocols.errors import CoveyError, RemoteProtocolError
+from protocols.limits import (
+    MAX_CHAT_MESSAGES,
+    MAX_GENERATE_INPUT_BYTES,
+    MAX_GENERATE_ITEMS,
+    MAX_NEW_TOKENS,
+    MAX_STOP_CHARS,
+    MAX_STOP_TEXTS,
+    MAX_TEMPERATURE,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from node.runner.files import ModelFiles
+
+MAX_SEED: Final = (1 << 53) - 1  # exact in every language's numbers
+STOP: Final = "stop"
+LENGTH: Final = "length"
+
+StopWord = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_STOP_CHARS)]
+
+
+ITEM_TYPE: Final = str
+PARAMETERS: Final = (
+    Parameter(
+        "max_tokens", int, "Tokens to write for each item.", 256, least=1, most=MAX_NEW_TOKENS
+    ),
+    Parameter(
+        "temperature", float, "0 takes the likeliest token.", 0.0, least=0, most=MAX_TEMPERATURE
+    ),
+    Parameter("top_p", float, "Choose among the likeliest; 1 is all.", 1.0, least=1e-6, most=1),
+    Parameter("seed", int, "The same seed gives the same text.", 0, least=0, most=MAX_SEED),
+    Parameter("stop", tuple, "End before this text; repeatable.", (), least=0, most=MAX_STOP_TEXTS),
+    Parameter("chat", bool, "Each item is a question in a chat."),
+)
+
+
+class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How to continue. With ``temperature`` 0 the likeliest token is taken and ``seed`` does not
+    matter; otherwise the same seed gives the same text in the same execution profile.
+    """
+
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=MAX_NEW_TOKENS)] = 256
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=MAX_TEMPERATURE)] = 0.0
+    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    seed: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEED)] = 0
+    stop: Annotated[tuple[StopWord, ...], msgspec.Meta(max_length=MAX_STOP_TEXTS)] = ()
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One turn of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+Text = Annotated[str, msgspec.Meta(min_length=1)]
+Chat = Annotated[list[Message], msgspec.Meta(min_length=1, max_length=MAX_CHAT_MESSAGES)]
+Prompt = Text | Chat
+
+
+class GenerateInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A job's input."""
+
+    items: Annotated[list[Prompt], msgspec.Meta(min_length=1, max_length=MAX_GENERATE_ITEMS)]
+    parameters: Parameters = Parameters()
+
+
+# The submitter's side
+
+
+def encode_input(items: Items, parameters: Mapping[str, Any] = NO_PARAMETERS) -> bytes:
+    """Return a job's input, every parameter in it; raises ``BadInputError`` for what no worker
+    would take. With the parameter ``chat``, a text is what a user says in a chat.
+    """
+    values = checked(PARAMETERS, parameters)
+    is_chat = values.pop("chat", False)
+    prompts = [_question(item) if is_chat and isinstance(item, str) else item for item in items]
+    wanted = _checked({"items": prompts, "parameters": values})
+    try:
+        return dagcbor.encode(msgspec.to_builtins(wanted), max_bytes=MAX_GENERATE_INPUT_BYTES)
+    except CoveyError as error:
+        raise _bad(error) from error
+
+
+def _question(text: str) -> Item:
+    return [{"role": "user", "content": text}]
+
+
+def decode_input(content: bytes) -> GenerateInput:
+    """Return an input; raises ``BadInputError`` unless it is a strict encoding of one."""
+    try:
+        value = dagcbor.decode(content, max_bytes=MAX_GENERATE_INPUT_BYTES)
+    except RemoteProtocolError as error:
+        raise _bad(error) from error
+    return _checked(value)
+
+
+def count(content: bytes) -> int:
+    """Return how many tokens the job may write."""
+    wanted = decode_input(content)
+    return len(wanted.items) * wanted.parameters.max_tokens
+
+
+def piece(index: int, text: str, reason: str | None, tokens: int) -> bytes:
+    """Return the next part of an output."""
+    return cbor2.dumps([index, text, reason, tokens])
+
+
+class Piece(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One part of an output, decoded."""
+
+    index: Annotated[int, msgspec.Meta(ge=0, lt=MAX_GENERATE_ITEMS)]
+    text: str
+    finish_reason: Literal["stop", "length"] | None
+    tokens: Annotated[int, msgspec.Meta(ge=0, le=MAX_NEW_TOKENS)]
+
+
+def pieces(output: bytes) -> Iterator[Piece]:
+    """Yield the parts of an output, or of its beginning if that ends with a whole part; raises
+    ``RemoteProtocolError``.
+    """
+    stream = io.BytesIO(output)
+    decoder = cbor2.CBORDecoder(stream, max_depth=1, allow_indefinite=False, read_size=1)
+    while stream.tell() < len(output):
+        try:
+            yield msgspec.convert(decoder.decode(), Piece)
+        except (cbor2.CBORError, msgspec.ValidationError, ValueError, TypeError) as error:
+            raise RemoteProtocolError(
+                f"an output of generate has a part that is none: {str(error)[:200]}"
+            ) from error
+
+
+def rows(output: bytes) -> Iterator[dict[str, Any]]:
+    """Yield one JSON object an item: ``{"index", "text", "finish_reason", "tokens"}``."""
+    parts: list[str] = []
+    index, tokens = 0, 0
+    for each in pieces(output):
+        if each.index != index:
+            raise RemoteProtocolError(f"an output of generate has item {each.index} out of turn")
+        parts.append(each.text)
+        tokens += each.tokens
+        if each.finish_reason is not None:
+            yield {
+                "index": index,
+                "text": "".join(parts),
+                "finish_reason": each.finish_reason,
+                "tokens": tokens,
+            }
+            parts, tokens, index = [], 0, index + 1
+    if parts:
+        raise RemoteProtocolError(f"an output of generate ends in the middle of item {index}")
+
+
+def array(output: bytes) -> NDArray[np.float32]:
+    """Raise ``BadInputError``: texts are not numbers."""
+    raise BadInputError("the output of generate is text", hint="write it to a .jsonl file")
+
+
+def _checked(value: Any) -> GenerateInput:
+    try:
+        wanted = msgspec.convert(value, GenerateInput)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise _bad(error) from error
+    parameters = wanted.parameters
+    if not math.isfinite(parameters.temperature + parameters.top_p):
+        raise BadInputError("temperature and top_p must be finite numbers")
+    # -0.0 has no place in DAG-CBOR, and adding zero makes it 0.0
+    plain = msgspec.structs.replace(parameters, temperature=parameters.temperature + 0.0)
+    return msgspec.structs.replace(wanted, parameters=plain)
+
+
+def _bad(error: Exception) -> BadInputError:
+    return BadInputError(f"the input is not what generate takes: {str(error)[:300]}")
+
+
+# The runner's side
+
+
+def load(files: ModelFiles, settings: EngineSettings) -> Engine:
+    """Return an engine that holds the model of ``files``; raises ``ModelError``."""
+    from node.runner.backends.torch_llama import load_model
+    from node.runner.generator import GenerateEngine
+
+    engine = GenerateEngine(*load_model(files, settings))
+    engine.warm_up()
+    return engine
