@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from functools import partial
 
@@ -207,3 +209,12 @@ async def answer_to_a_large_body(app: ASGIApp, token: str, path: str) -> bytes:
                 answer = b"".join([piece async for piece in stream])
         nursery.cancel_scope.cancel()
     return answer
+
+
+def test_a_node_whose_api_is_off_does_not_even_import_it() -> None:
+    check = (
+        "import sys, node.daemon; off = ('node.api.openai', 'node.api.access'); "
+        "sys.exit(any(name.startswith(off) for name in sys.modules))"
+    )
+
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
