@@ -12,6 +12,7 @@ import numpy as np
 import openai
 import pytest
 
+from node.client import connect_sync
 from tests.support.machines import Machine, free_port, stopping
 
 pytestmark = pytest.mark.e2e
@@ -38,7 +39,8 @@ def mesh() -> Iterator[tuple[Machine, Machine]]:
 
 
 def offers(machine: Machine) -> bool:
-    return any(MODEL in peer["models"] for peer in machine.json("peers"))
+    with connect_sync(machine.home) as covey:
+        return any(MODEL in peer["models"] for peer in covey.peers())
 
 
 @pytest.fixture
