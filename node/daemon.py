@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import trio
@@ -13,6 +14,7 @@ import trio
 from node.accepted import AcceptedJobs
 from node.admission import Admission
 from node.api.control import ControlApi
+from node.api.token import load_or_create
 from node.carrier import Carrier
 from node.config import NodeConfig
 from node.index import open_index
@@ -25,7 +27,7 @@ from node.runners import RunnerPool
 from node.salts import Salts
 from node.sessions import Sessions
 from node.store import Store
-from node.submissions import Submissions
+from node.submissions import Reports, Submissions
 from node.submit import Submitter
 from node.worker import Worker
 from peer import control, logs
@@ -45,6 +47,7 @@ from peer.recorder import Recorder
 from peer.revocations import Revocations
 from peer.service import running, settle_memory, wait_for_stop
 from protocols.errors import Refused
+from protocols.job import JOB_ID_BYTES
 from protocols.limits import DRAIN_S
 from protocols.membership import ADMITTER, SUBMITTER
 
@@ -58,6 +61,7 @@ class Node:
     """The parts of a running node, for its API."""
 
     config: NodeConfig
+    home: Home
     effects: Effects
     identity: Identity
     feeds: Feeds
@@ -142,6 +146,7 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
             async with trio.open_nursery() as clients:
                 node = Node(
                     config=config,
+                    home=home,
                     effects=effects,
                     identity=identity,
                     feeds=feeds,
@@ -158,6 +163,7 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
                 )
                 await clients.start(carrier.run)
                 await clients.start(control.serve, ControlApi(node).app(), home.control_socket)
+                await clients.start(_serve_api, node, ledger.report)
                 log.info(
                     "node up", extra={"peer": identity.peer_id, "listening": transport.addresses}
                 )
@@ -176,6 +182,32 @@ async def _drain(worker: Worker, submitter: Submitter) -> None:
             draining.start_soon(worker.drain)
             draining.start_soon(submitter.drain)
         await trio.sleep(LAST_LINES_S)
+
+
+async def _serve_api(
+    node: Node, report: Reports, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve the HTTP API over TCP until cancelled, if it is on; only then is it imported."""
+    options = node.config.api
+    if not options.enabled:
+        task_status.started()
+        return
+    from node.api.access import Access
+    from node.api.openai.app import openai_app
+    from node.api.openai.front import Front
+
+    token = load_or_create(node.home.api_token, node.effects)
+    front = Front(
+        directory=node.presence.directory,
+        submissions=node.submissions,
+        new_job_id=partial(node.effects.token, JOB_ID_BYTES),
+        check_may_submit=node.check_may_submit,
+        report=report,
+        timeout_s=options.timeout_s,
+    )
+    access = Access.of(token, options.host, options.hosts, options.origins)
+    app = openai_app(front, access)
+    await control.serve_http(app, options.address, task_status=task_status)
 
 
 def _network(config: NodeConfig) -> Network:

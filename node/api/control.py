@@ -93,12 +93,21 @@ class ControlApi:
                 "models": [model.name for model in node.models.list()],
                 "runners": [msgspec.to_builtins(runner) for runner in node.runners.running()],
                 "jobs": node.worker.unfinished,
+                "api": self._api_told(),
                 "shares_records": node.config.share,
                 "epoch": node.feeds.epoch,
                 "next_sequence": node.feeds.next_sequence,
                 "acknowledged": node.feeds.acknowledged_sequence(),
             }
         )
+
+    def _api_told(self) -> dict[str, str] | None:
+        """Where the HTTP API listens, and which file has its token."""
+        options = self._node.config.api
+        if not options.enabled:
+            return None
+        token_file = str(self._node.home.api_token)
+        return {"url": f"http://{options.address}/v1", "token_file": token_file}
 
     async def peers(self, _request: Request) -> JSONResponse:
         """Everyone this node knows, itself first."""

@@ -58,6 +58,8 @@ class FakeRunnerPool:
     output_of: Callable[[bytes], bytes] = bytes.upper
     emits: bool = False
     """Whether a piece of the output is told with each item."""
+    facts: dict[str, int | float | str] = field(default_factory=dict)
+    """What it says of every run besides what is usual."""
     estimate: float | None = None
     requests: list[RunRequest] = field(default_factory=list)
     finished: int = 0
@@ -82,7 +84,7 @@ class FakeRunnerPool:
         self.finished += 1
         return RunOutcome(
             self.output_of(request.input),
-            {"engine": "fake", "threads": 1, "precision": request.precision},
+            {"engine": "fake", "threads": 1, "precision": request.precision, **self.facts},
             {"busy_ms": 1.5, "load_ms": 0.0},
         )
 

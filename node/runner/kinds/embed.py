@@ -7,6 +7,8 @@ batch that it was computed in: compare with a tolerance.
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,6 +33,7 @@ CODEC: Final = InputCodec(
     ITEM_TYPE, PARAMETERS, MAX_EMBED_ITEMS, MAX_EMBED_TEXT_BYTES, MAX_EMBED_INPUT_BYTES
 )
 DTYPE: Final = "f32"
+CHECKED_BYTES: Final = 64 << 10
 
 
 # The submitter's side
@@ -53,12 +56,45 @@ def decode_input(content: bytes) -> list[str]:
     return CODEC.decode(content)[0]
 
 
+def unpack(output: bytes) -> tuple[int, int, bytes]:
+    """Return rows, dimension and the vectors of an output as little-endian float32; raises
+    ``RemoteProtocolError`` unless it is a whole, finite one. Unlike ``decode_output`` it does not
+    load numpy, which a daemon can do without.
+    """
+    count, dimension, content = _taken_apart(output)
+    for start in range(0, len(content), CHECKED_BYTES):
+        floats = memoryview(content)[start : start + CHECKED_BYTES]
+        # so few float32 cannot overflow a float: their sum is finite if and only if all are
+        if not math.isfinite(sum(struct.unpack(f"<{len(floats) // 4}f", floats))):
+            raise _not_finite()
+    return count, dimension, content
+
+
 def decode_output(output: bytes) -> tuple[int, int, NDArray[np.float32]]:
     """Return rows, dimension and the vectors of an output; raises ``RemoteProtocolError`` unless it
     is a whole, finite one.
     """
     import numpy as np
 
+    count, dimension, content = _taken_apart(output)
+    vectors = np.frombuffer(content, dtype="<f4").reshape(count, dimension)
+    if not np.isfinite(vectors).all():
+        raise _not_finite()
+    return count, dimension, vectors.astype(np.float32, copy=False)
+
+
+def array(output: bytes) -> NDArray[np.float32]:
+    """Return the vectors of an output, a row a text; raises ``RemoteProtocolError``."""
+    return decode_output(output)[2]
+
+
+def rows(output: bytes) -> Iterator[dict[str, Any]]:
+    """Yield one JSON object a row of an output: ``{"index", "embedding"}``."""
+    for index, vector in enumerate(array(output)):
+        yield {"index": index, "embedding": vector.tolist()}
+
+
+def _taken_apart(output: bytes) -> tuple[int, int, bytes]:
     try:
         dtype, count, dimension, content = cbor2.loads(output, max_depth=1, allow_indefinite=False)
     except (cbor2.CBORError, ValueError, TypeError, OverflowError) as error:
@@ -73,21 +109,11 @@ def decode_output(output: bytes) -> tuple[int, int, NDArray[np.float32]]:
         raise RemoteProtocolError(
             f"an output of embed has {len(content)} bytes for {count} rows of {dimension}"
         )
-    vectors = np.frombuffer(content, dtype="<f4").reshape(count, dimension)
-    if not np.isfinite(vectors).all():
-        raise RemoteProtocolError("an output of embed holds numbers that are not finite")
-    return count, dimension, vectors.astype(np.float32, copy=False)
+    return count, dimension, content
 
 
-def array(output: bytes) -> NDArray[np.float32]:
-    """Return the vectors of an output, a row a text; raises ``RemoteProtocolError``."""
-    return decode_output(output)[2]
-
-
-def rows(output: bytes) -> Iterator[dict[str, Any]]:
-    """Yield one JSON object a row of an output: ``{"index", "embedding"}``."""
-    for index, vector in enumerate(array(output)):
-        yield {"index": index, "embedding": vector.tolist()}
+def _not_finite() -> RemoteProtocolError:
+    return RemoteProtocolError("an output of embed holds numbers that are not finite")
 
 
 def _is_size(value: Any) -> bool:
