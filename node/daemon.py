@@ -110,14 +110,14 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
     async with home.locked():
         identity = Identity.load(home.path)
         check_membership(identity, effects)
+        models = ModelStore(home.models)
+        runners = _runners(models, effects, config)
         identity.next_boot()
         journal = Journal.open(home.journal)
         feeds = Feeds(journal, identity.key, effects)
         index = open_index(journal, home, identity, config)
         recorder = Recorder(feeds, effects)
-        models = ModelStore(home.models)
-        runners = RunnerPool(models, effects, idle_unload_s=config.runners.idle_unload_s)
-        offerer = Offerer(home.path, identity.member, models, recorder)
+        offerer = Offerer(home.path, identity.member, models, recorder, runners.sandbox.level)
         presence = Presence(identity, _network(config), feeds, effects, offerer.offering)
         directory, transport = presence.directory, presence.transport
         ledger = JobLedger(recorder, origin("node", offerer.software), effects)
@@ -176,6 +176,22 @@ async def _drain(worker: Worker, submitter: Submitter) -> None:
             draining.start_soon(worker.drain)
             draining.start_soon(submitter.drain)
         await trio.sleep(LAST_LINES_S)
+
+
+def _runners(models: ModelStore, effects: Effects, config: NodeConfig) -> RunnerPool:
+    """Return the runner pool and say how its runners are confined; raises
+    ``SandboxUnavailableError``.
+    """
+    options = config.runners
+    pool = RunnerPool(models, effects, idle_unload_s=options.idle_unload_s, sandbox=options.sandbox)
+    sandbox = pool.sandbox
+    level = logging.WARNING if sandbox.reason else logging.INFO
+    log.log(level, "sandbox", extra={"level": sandbox.level, **_because(sandbox.reason)})
+    return pool
+
+
+def _because(reason: str) -> dict[str, str]:
+    return {"reason": reason} if reason else {}
 
 
 def _network(config: NodeConfig) -> Network:

@@ -54,6 +54,8 @@ class InstalledModel:
     path: Path
     manifest: Manifest
     precisions: tuple[str, ...]
+    inode: int = 0
+    """Of its folder: another one when the model is removed and installed again."""
 
 
 class ModelStore:
@@ -200,6 +202,7 @@ def _installed(folder: Path, manifest: Manifest) -> InstalledModel:
         path=folder,
         manifest=manifest,
         precisions=precisions_of(manifest, cpu_flags()),
+        inode=folder.stat().st_ino,
     )
 
 

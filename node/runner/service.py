@@ -28,6 +28,7 @@ from node.runner.messages import (
     LOAD_JOB,
     Cancel,
     Done,
+    Facts,
     Failed,
     FromRunner,
     Input,
@@ -66,20 +67,20 @@ class Service:
         self._channel = channel
         self._incoming: dict[int, _Incoming] = {}
 
-    def run(self) -> None:
+    def run(self, order: Load) -> None:
         """Serve until the process ends; returns only when the model could not be loaded."""
-        first, *rest = self._channel.receive(wait=True)
-        assert isinstance(first, Load)
-        loaded = self._load(first)
+        loaded = self._load(order)
         if loaded is None:
             return
         self._files, self._engine = loaded
+        self._sandbox: Facts = {"sandbox": order.sandbox}
         while True:
-            answers = [answer for message in rest for answer in self._handle(message)]
+            messages = self._channel.receive(wait=not self._engine.is_busy)
+            answers = [answer for message in messages for answer in self._handle(message)]
             if self._engine.is_busy:
-                answers += [answer for event in self._engine.step() for answer in _answers(event)]
+                for event in self._engine.step():
+                    answers += self._answers(event)
             self._channel.send(answers)
-            rest = self._channel.receive(wait=not self._engine.is_busy)
 
     def _load(self, order: Load) -> tuple[ModelFiles, Engine] | None:
         began = time.monotonic()
@@ -92,7 +93,7 @@ class Service:
             self._channel.send([_failure(LOAD_JOB, error, "model-unusable")])
             return None
         load_ms = round((time.monotonic() - began) * 1_000, 3)
-        self._channel.send([Loaded(load_ms, engine.execution)])
+        self._channel.send([Loaded(load_ms, {**engine.execution, "sandbox": order.sandbox})])
         return files, engine
 
     def _handle(self, message: ToRunner) -> list[FromRunner]:
@@ -122,6 +123,18 @@ class Service:
             return [_failure(job, error, "job-failed")]
         return []
 
+    def _answers(self, event: Event) -> list[FromRunner]:
+        match event:
+            case Advanced():
+                return [Progress(event.job, event.done, event.total)]
+            case Broken():
+                return [_failure(event.job, event.error, "job-failed")]
+            case Finished():
+                *before, last = pieces(event.output)
+                execution = event.execution | self._sandbox
+                done = Done(event.job, len(event.output), last, execution, event.timings)
+                return [*(Output(event.job, piece) for piece in before), done]
+
 
 def _open_model(order: Load) -> ModelFiles:
     folder = Path(order.folder)
@@ -133,18 +146,6 @@ def _open_model(order: Load) -> ModelFiles:
     if manifest.kind != order.kind:
         raise BadInputError(f"model {order.name} is of kind {manifest.kind}, not {order.kind}")
     return ModelFiles(folder, manifest)
-
-
-def _answers(event: Event) -> list[FromRunner]:
-    match event:
-        case Advanced():
-            return [Progress(event.job, event.done, event.total)]
-        case Broken():
-            return [_failure(event.job, event.error, "job-failed")]
-        case Finished():
-            *before, last = pieces(event.output)
-            done = Done(event.job, len(event.output), last, event.execution, event.timings)
-            return [*(Output(event.job, piece) for piece in before), done]
 
 
 def _failure(job: int, error: Exception, code: str) -> Failed:

@@ -74,3 +74,13 @@ def test_every_option_is_described_with_its_variable(tmp_path: Path) -> None:
         for k, v in row.items()
         if k != "variable"
     } == {"key": "listen.port", "value": 4117, "source": "default"}
+
+
+def test_a_sandbox_is_one_of_the_levels_or_the_strictest_there_is(tmp_path: Path) -> None:
+    file = tmp_path / "none"
+    wished = load(NodeConfig, file, {"COVEY_RUNNERS_SANDBOX": "basic"})
+
+    assert wished.values.runners.sandbox == "basic"
+    assert NodeConfig().runners.sandbox == "auto"
+    with pytest.raises(ConfigError, match="COVEY_RUNNERS_SANDBOX"):
+        load(NodeConfig, file, {"COVEY_RUNNERS_SANDBOX": "none"})
