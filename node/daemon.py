@@ -14,13 +14,14 @@ from node.accepted import AcceptedJobs
 from node.admission import Admission
 from node.api.control import ControlApi
 from node.carrier import Carrier
-from node.config import NodeConfig
+from node.config import NodeConfig, Runners
 from node.index import open_index
 from node.kept_jobs import KeptJobs
 from node.ledger import JobLedger
 from node.models import ModelStore
 from node.offering import Offerer
 from node.placement import Placement
+from node.runner.sandbox import Sandbox
 from node.runners import RunnerPool
 from node.salts import Salts
 from node.sessions import Sessions
@@ -111,7 +112,7 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
         identity = Identity.load(home.path)
         check_membership(identity, effects)
         models = ModelStore(home.models)
-        runners = _runners(models, effects, config)
+        runners = _runners(models, effects, config.runners)
         identity.next_boot()
         journal = Journal.open(home.journal)
         feeds = Feeds(journal, identity.key, effects)
@@ -158,6 +159,7 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
                 )
                 await clients.start(carrier.run)
                 await clients.start(control.serve, ControlApi(node).app(), home.control_socket)
+                _log_sandbox(runners.sandbox)
                 log.info(
                     "node up", extra={"peer": identity.peer_id, "listening": transport.addresses}
                 )
@@ -178,20 +180,16 @@ async def _drain(worker: Worker, submitter: Submitter) -> None:
         await trio.sleep(LAST_LINES_S)
 
 
-def _runners(models: ModelStore, effects: Effects, config: NodeConfig) -> RunnerPool:
-    """Return the runner pool and say how its runners are confined; raises
-    ``SandboxUnavailableError``.
-    """
-    options = config.runners
-    pool = RunnerPool(models, effects, idle_unload_s=options.idle_unload_s, sandbox=options.sandbox)
-    sandbox = pool.sandbox
-    level = logging.WARNING if sandbox.reason else logging.INFO
-    log.log(level, "sandbox", extra={"level": sandbox.level, **_because(sandbox.reason)})
-    return pool
+def _runners(models: ModelStore, effects: Effects, options: Runners) -> RunnerPool:
+    return RunnerPool(models, effects, idle_unload_s=options.idle_unload_s, sandbox=options.sandbox)
 
 
-def _because(reason: str) -> dict[str, str]:
-    return {"reason": reason} if reason else {}
+def _log_sandbox(sandbox: Sandbox) -> None:
+    if sandbox.reason:
+        extra = {"sandbox": sandbox.level, "reason": sandbox.reason}
+        log.warning("runners are not confined strictly", extra=extra)
+    else:
+        log.info("runners confined", extra={"sandbox": sandbox.level})
 
 
 def _network(config: NodeConfig) -> Network:

@@ -14,7 +14,7 @@ import secrets
 import shutil
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -54,8 +54,8 @@ class InstalledModel:
     path: Path
     manifest: Manifest
     precisions: tuple[str, ...]
-    inode: int = 0
-    """Of its folder: another one when the model is removed and installed again."""
+    inode: int = field(default=0, compare=False)
+    """Of its folder: another one, of the same model, when it is installed anew."""
 
 
 class ModelStore:

@@ -20,6 +20,7 @@ SUBJECTS = (
     "connecting",
     "jobs",
     "embedding",
+    "sandboxing",
     "emitting",
     "merging",
     "daemon",

@@ -24,43 +24,23 @@ SYSTEM: Final = (
     "/sys/devices/system/cpu",  # cores and caches, to choose threads and block sizes by
     "/sys/devices/system/node",
 )
-PROCESSOR: Final = ("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/self")
-NULL: Final = "/dev/null"
-
-GPU: Final = "/dev/nvidiactl"
-GPU_DRIVER: Final = ("/sys/bus/pci", "/sys/devices", "/sys/module/nvidia")
-GPU_PROCESSOR: Final = ("/proc/driver/nvidia", "/proc/devices", "/proc/modules")
+MADE_UP: Final = ("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/self")
+"""What the kernel tells of the machine and of this process itself, and of no other."""
 
 
 def readable(folder: Path) -> Iterator[Path]:
     """Yield what may be read, whole folders with everything below them; ``folder`` is the model's.
 
-    A folder of Python's search path that holds the model's would open the node's home with it, such
+    A folder of Python's search path that holds all models would open the node's home with it, such
     as the user's home or ``/``: of that one, only our own packages are readable.
     """
     yield folder
-    model = folder.resolve()
+    models = folder.parent.resolve()
     yield from (PACKAGES / name for name in OURS)
     for entry in (*map(Path, sys.path), *map(Path, _interpreter())):
-        if not model.is_relative_to(entry.resolve()):
+        if not models.is_relative_to(entry.resolve()):
             yield entry
     yield from map(Path, (*LIBRARIES, *SYSTEM))
-    if os.path.exists(GPU):
-        yield from map(Path, GPU_DRIVER)
-
-
-def devices() -> Iterator[Path]:
-    """Yield the devices that may be used: none, but for a GPU's."""
-    yield Path(NULL)
-    if os.path.exists(GPU):
-        yield from Path("/dev").glob("nvidia*")
-
-
-def pinned() -> Iterator[Path]:
-    """Yield what may be read of ``/proc``: the processor, the memory and this process itself."""
-    yield from map(Path, PROCESSOR)
-    if os.path.exists(GPU):
-        yield from map(Path, GPU_PROCESSOR)
 
 
 def _interpreter() -> Iterator[str]:

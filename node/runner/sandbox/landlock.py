@@ -23,10 +23,8 @@ RESTRICT_SELF: Final = 446
 ASK_VERSION: Final = 1
 PATH_BENEATH: Final = 1
 
-WRITE_FILE: Final = 1 << 1
 READ_FILE: Final = 1 << 2
 READ_DIR: Final = 1 << 3
-IOCTL_DEVICE: Final = 1 << 15
 
 RIGHTS: Final = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
 """Every right over files that a version of landlock knows, by the version that brought it."""
@@ -44,23 +42,21 @@ def version() -> int:
         return 0
 
 
-def confine(readable: Iterable[Path], devices: Iterable[Path], pinned: Iterable[Path]) -> None:
+def confine(readable: Iterable[Path], made_up: Iterable[Path]) -> None:
     """Take every right over files from this thread and its later ones, for good, but to read what
-    is ``readable`` or below it, and to use ``devices``. What does not exist is skipped.
+    is ``readable`` or below it. What does not exist is skipped.
 
-    Files that the kernel makes up when somebody looks at them (``/proc``) are other files the next
-    time, unless they are kept open: name them in ``pinned``. Raises ``KernelRefusedError``.
+    Files that the kernel makes up when somebody looks at them (``/proc``) may be other files the
+    next time, unless they are kept open: these are the ``made_up``. Raises ``KernelRefusedError``.
     """
     known = version()
     rights = max(rights for since, rights in RIGHTS.items() if since <= max(known, 1))
     rules = _create(rights, TCP if known >= 4 else 0, SCOPES if known >= 6 else 0)
     try:
         for path in readable:
-            _allow(rules, path, READ_FILE | READ_DIR)
-        for path in pinned:
-            _allow(rules, path, READ_FILE | READ_DIR, is_kept=True)
-        for path in devices:
-            _allow(rules, path, (READ_FILE | WRITE_FILE | IOCTL_DEVICE) & rights)
+            _allow(rules, path)
+        for path in made_up:
+            _allow(rules, path, is_kept=True)
         kernel.syscall(RESTRICT_SELF, rules, 0)
     finally:
         os.close(rules)
@@ -73,14 +69,14 @@ def _create(rights: int, network: int, scopes: int) -> int:
     return kernel.syscall(CREATE_RULESET, ctypes.addressof(buffer), len(attributes), 0)
 
 
-def _allow(rules: int, path: Path, rights: int, *, is_kept: bool = False) -> None:
+def _allow(rules: int, path: Path, *, is_kept: bool = False) -> None:
     try:
         target = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:  # not on this system
         return
     try:
-        if not stat.S_ISDIR(os.fstat(target).st_mode):
-            rights &= ~READ_DIR
+        is_folder = stat.S_ISDIR(os.fstat(target).st_mode)
+        rights = READ_FILE | READ_DIR if is_folder else READ_FILE
         rule = struct.pack("=Qi", rights, target)
         buffer = ctypes.create_string_buffer(rule, len(rule))
         kernel.syscall(ADD_RULE, rules, PATH_BENEATH, ctypes.addressof(buffer), 0)

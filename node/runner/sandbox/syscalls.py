@@ -34,7 +34,7 @@ ALLOWED: Final[dict[str, Numbers]] = {
     "get_mempolicy": (239, 236),
     "set_mempolicy": (238, 237),
     "membarrier": (324, 283),
-    # files and pipes: landlock says which
+    # files and pipes: landlock says which, and leaves no device for ioctl to command
     "openat": (257, 56),
     "open": (2, None),
     "close": (3, 57),
