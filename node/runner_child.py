@@ -70,6 +70,7 @@ class RunnerSpec:
     precision: str
     threads: int
     batch_tokens: int
+    sandbox: str
     backend: str = "torch"
 
     @property
@@ -272,7 +273,9 @@ class RunnerChild:
         with suppress(trio.BrokenResourceError):  # the reader finds out why
             async with self._to_write:
                 async for message in self._to_write:
-                    for frame in frames(TO_RUNNER, [message, *self._waiting()]):
+                    # a load goes alone: the runner is confined before it decodes anything else
+                    more = [] if isinstance(message, Load) else self._waiting()
+                    for frame in frames(TO_RUNNER, [message, *more]):
                         await stdin.send_all(frame)
 
     def _waiting(self) -> list[ToRunner]:
@@ -352,6 +355,7 @@ def _load(spec: RunnerSpec) -> Load:
         precision=spec.precision,
         threads=spec.threads,
         batch_tokens=spec.batch_tokens,
+        sandbox=spec.sandbox,
     )
 
 

@@ -17,6 +17,7 @@ from node.lanes import UNKNOWN_BENCHMARK_S, Lanes, runs_alone
 from node.models import InstalledModel, ModelStore
 from node.runner.batcher import BATCH_TOKENS
 from node.runner.host import compute_threads
+from node.runner.sandbox import AUTO, choose
 from node.runner_child import STOPPED, OnPiece, OnProgress, RunnerChild, RunnerSpec, RunOutcome
 from node.throughput import Throughput
 from peer.effects import Effects
@@ -96,6 +97,8 @@ class _Active:
 class RunnerPool:
     """Starts runners when jobs need them and ends them when they don't. ``serve`` must run while
     ``run`` is called.
+
+    ``sandbox`` is what the configuration says; raises ``SandboxUnavailableError``.
     """
 
     def __init__(
@@ -105,7 +108,9 @@ class RunnerPool:
         *,
         idle_unload_s: float = IDLE_UNLOAD_S,
         max_runners: int = MAX_RUNNERS,
+        sandbox: str = AUTO,
     ) -> None:
+        self.sandbox = choose(sandbox)
         self._store = store
         self._effects = effects
         self._idle_unload_s = idle_unload_s
@@ -244,6 +249,9 @@ class RunnerPool:
             raise LocalProtocolError("the runner pool is not being served")
         spec = self._spec(model, precision)
         child = self._children.get(spec.key)
+        if child is not None and child.spec.model.inode != model.inode:
+            # a confined runner cannot open the folder that took its own folder's name
+            child.stop("its model was installed anew")
         if child is None or not child.is_open:
             self._make_room()
             child = self._children[spec.key] = RunnerChild(
@@ -253,7 +261,13 @@ class RunnerPool:
         return child
 
     def _spec(self, model: InstalledModel, precision: str) -> RunnerSpec:
-        return RunnerSpec(model, precision, threads=self._threads, batch_tokens=BATCH_TOKENS)
+        return RunnerSpec(
+            model,
+            precision,
+            threads=self._threads,
+            batch_tokens=BATCH_TOKENS,
+            sandbox=self.sandbox.level,
+        )
 
     def _make_room(self) -> None:
         """End the runner that was idle longest when there are as many as may be."""

@@ -22,6 +22,7 @@ SUBJECTS = (
     "transfer",
     "failover",
     "embedding",
+    "sandboxing",
     "emitting",
     "merging",
     "daemon",
