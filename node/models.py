@@ -14,7 +14,7 @@ import secrets
 import shutil
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -27,18 +27,14 @@ from node.manifest import (
     ModelDamagedError,
     ModelError,
     ModelMissingError,
-    check_file_name,
     check_name,
-    is_pickle,
 )
-from node.runner.backends.bert import BertConfig, max_tokens_of
-from node.runner.files import CHUNK_BYTES, ModelFiles, open_inside, read_manifest
+from node.model_source import ModelSource, open_source
+from node.runner.files import CHUNK_BYTES, ModelFiles, read_manifest
 from node.runner.host import cpu_flags
+from node.runner.kinds import KINDS, kind_named
 from protocols.cid import CID
 
-MAX_CONFIG_BYTES: Final = 1 << 20  # config.json of the largest models is 10 kB
-REQUIRED_FILES: Final = ("config.json", "tokenizer.json")
-OPTIONAL_FILES: Final = ("modules.json", "1_Pooling/config.json", "sentence_bert_config.json")
 BF16_FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # x86, x86 with tiles, ARM
 
 
@@ -54,6 +50,10 @@ class InstalledModel:
     path: Path
     manifest: Manifest
     precisions: tuple[str, ...]
+
+    def used_for(self, kind: str) -> InstalledModel:
+        """Return this model as runners of ``kind`` use it: some kinds run on models of another."""
+        return self if kind == self.kind else replace(self, kind=kind)
 
 
 class ModelStore:
@@ -204,63 +204,31 @@ def _installed(folder: Path, manifest: Manifest) -> InstalledModel:
 
 
 def precisions_of(manifest: Manifest, flags: frozenset[str]) -> tuple[str, ...]:
-    """Return the precisions offered for a model, its declared one first: bf16 only where the CPU
-    multiplies in it.
+    """Return the precisions offered for a model, its declared one first: bf16 only where its kind
+    can and the CPU multiplies in it.
     """
-    faster = ("bf16",) if manifest.precision == "fp32" and flags & BF16_FLAGS else ()
-    return (manifest.precision, *faster)
+    known = kind_named(manifest.kind).PRECISIONS if manifest.kind in KINDS else ()
+    is_faster = manifest.precision == "fp32" and "bf16" in known and flags & BF16_FLAGS
+    return (manifest.precision, "bf16") if is_faster else (manifest.precision,)
 
 
 def _describe(folder: Path, name: str, kind: str, license_name: str) -> Manifest:
     """Return the manifest of the model in a local folder, with the digests of the files as they are
     now.
     """
-    config = BertConfig.parse(_read_small(folder, "config.json"))
-    files = {file_name: _digest(folder, file_name) for file_name in _files_of(folder)}
-    limits = (
-        _read_small(folder, "sentence_bert_config.json")
-        if "sentence_bert_config.json" in files
-        else None
-    )
+    source = ModelSource(folder)
+    told = kind_named(kind).describe(source)
     return Manifest(
         name=name,
         kind=kind,
-        architecture=config.model_type,
+        architecture=told.architecture,
         precision="fp32",
-        dimension=config.hidden_size,
-        max_tokens=max_tokens_of(config, limits),
+        dimension=told.dimension,
+        max_tokens=told.max_tokens,
         license=license_name,
         source="local",
-        files=files,
+        files={file_name: source.digest(file_name) for file_name in told.files},
     )
-
-
-def _files_of(folder: Path) -> list[str]:
-    weights = sorted(p.name for p in folder.glob("*.safetensors"))
-    if not weights:
-        pickled = any(is_pickle(p.name) for p in folder.iterdir())
-        raise ModelError(
-            f"{folder} has {'only pickled weights' if pickled else 'no weights'}",
-            code="model-pickle" if pickled else "model-incomplete",
-            hint="a model needs its weights as .safetensors",
-        )
-    optional = [name for name in OPTIONAL_FILES if os.path.lexists(folder / name)]
-    return [check_file_name(name) for name in (*REQUIRED_FILES, *weights, *optional)]
-
-
-def _read_small(folder: Path, name: str) -> bytes:
-    with _open_source(folder, name) as descriptor:
-        return os.read(descriptor, MAX_CONFIG_BYTES)
-
-
-def _digest(folder: Path, name: str) -> FileEntry:
-    digest = hashlib.sha256()
-    size = 0
-    with _open_source(folder, name) as descriptor:
-        while chunk := os.read(descriptor, CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
-    return FileEntry(digest.hexdigest(), size)
 
 
 def _copy_model(source: Path, target: Path, manifest: Manifest) -> None:
@@ -278,7 +246,7 @@ def _copy_model(source: Path, target: Path, manifest: Manifest) -> None:
 def _copy_file(source: Path, target: Path, name: str, entry: FileEntry) -> None:
     digest = hashlib.sha256()
     size = 0
-    with _open_source(source, name) as descriptor, (target / name).open("xb") as file:
+    with open_source(source, name) as descriptor, (target / name).open("xb") as file:
         while chunk := os.read(descriptor, CHUNK_BYTES):
             digest.update(chunk)
             size += file.write(chunk)
@@ -289,22 +257,6 @@ def _copy_file(source: Path, target: Path, name: str, entry: FileEntry) -> None:
             code="model-digest",
             hint="reinstall the package that brings it, or get the model anew",
         )
-
-
-@contextmanager
-def _open_source(folder: Path, name: str) -> Generator[int]:
-    try:
-        descriptor = open_inside(folder, name)
-    except OSError as error:
-        raise ModelError(
-            f"{folder / name} cannot be read as a plain file: {error.strerror}",
-            code="model-incomplete",
-            hint="links are not followed; copy the folder with: cp -rL",
-        ) from error
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _flush(file: BinaryIO) -> None:

@@ -14,6 +14,7 @@ import trio
 
 from node import hardware
 from node.models import InstalledModel, ModelStore
+from node.runner.kinds import KINDS, kind_named
 from peer.adverts import Offering
 from peer.durable import NotWrittenError, write_durably
 from peer.journal import JournalFullError
@@ -103,9 +104,10 @@ class Offerer:
 
     async def refresh(self) -> None:
         """Look at the installed models again; register those that are new, and advertise."""
-        self._installed, damaged = self._models.scan()
+        models, damaged = self._models.scan()
         for error in damaged:
             log.warning("model not offered", extra={"reason": error.message})
+        self._installed = [model for model in models if _can_run(model)]
         for model in self._installed:
             if model.cid not in self._registered:
                 await self._register(model)
@@ -139,6 +141,17 @@ class Offerer:
             write_durably(self._file, json.dumps(content).encode())
         except NotWrittenError as error:  # it only spares the next start a measurement
             log.warning("measurement not kept", extra={"reason": error.message})
+
+
+def _can_run(model: InstalledModel) -> bool:
+    """Whether this node has what the model's kind needs; says in the log what is missing."""
+    if model.kind not in KINDS:
+        why = f"this covey does not know the kind {model.kind}"
+    else:
+        why = kind_named(model.kind).NEEDS.unmet()
+    if why is not None:
+        log.warning("model not offered", extra={"model": model.name, "reason": why})
+    return why is None
 
 
 def _offer(model: InstalledModel) -> ModelOffer:

@@ -1,4 +1,4 @@
-"""Computes the texts of many ``embed`` jobs on one sentence embedder.
+"""Computes the texts of many jobs on one encoder: a vector for each, whatever becomes of it then.
 
 Jobs share batches, so a small job neither waits for a big one nor computes alone. Text is tokenised
 a window at a time, which bounds memory and how long a cancelled job goes on.
@@ -12,11 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
-import cbor2
-
 from node.runner.batcher import Batcher, Row
 from node.runner.kinds import Advanced, BadOutputError, Broken, Event, Facts, Finished
-from node.runner.kinds.embed import DTYPE, decode_input
+from node.runner.kinds.embed import decode_input, encode_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,8 +24,19 @@ WINDOW_ITEMS: Final = 2_048  # items tokenised ahead of one job: enough to find 
 WINDOW_BYTES: Final = 512 << 10  # text tokenised in one step, about 0.2 s
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a job asks for: texts to compute, of which the first ``items`` are its own, and how
+    their vectors, in that order, become its output.
+    """
+
+    texts: list[str]
+    items: int
+    answer: Callable[[NDArray[np.float32]], bytes]
+
+
 class Encoder(Protocol):
-    """A loaded sentence embedder."""
+    """A loaded model that makes a vector of a text."""
 
     @property
     def dimension(self) -> int:
@@ -48,9 +57,15 @@ class Encoder(Protocol):
         ...
 
 
+def asked_vectors(content: bytes) -> Asked:
+    """Return what an ``embed`` job asks for; raises ``BadInputError``."""
+    texts = decode_input(content)
+    return Asked(texts, len(texts), encode_output)
+
+
 @dataclass(slots=True)
 class _Job:
-    items: list[str]
+    asked: Asked
     vectors: NDArray[np.float32]
     received: float
     tokens: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
@@ -62,6 +77,10 @@ class _Job:
     started: float = math.nan
     busy_s: float = 0.0
     cpu_s: float = 0.0
+
+    @property
+    def items(self) -> list[str]:
+        return self.asked.texts
 
 
 class EmbedEngine:
@@ -75,8 +94,10 @@ class EmbedEngine:
         batch_tokens: int,
         clock: Callable[[], float] = time.monotonic,
         cpu_clock: Callable[[], float] = time.process_time,
+        read: Callable[[bytes], Asked] = asked_vectors,
     ) -> None:
         self._encoder = encoder
+        self._read = read
         self._batcher = Batcher(batch_tokens)
         self._jobs: dict[int, _Job] = {}
         self._clock = clock
@@ -103,9 +124,9 @@ class EmbedEngine:
         """Take in a job; raises ``BadInputError``."""
         import numpy as np
 
-        items = decode_input(content)
-        vectors = np.empty((len(items), self._encoder.dimension), dtype="<f4")
-        self._jobs[job] = _Job(items, vectors, self._clock())
+        asked = self._read(content)
+        vectors = np.empty((len(asked.texts), self._encoder.dimension), dtype="<f4")
+        self._jobs[job] = _Job(asked, vectors, self._clock())
 
     def cancel(self, job: int) -> None:
         """Drop a job between steps; does nothing when there is no such job."""
@@ -190,21 +211,25 @@ class EmbedEngine:
             ]
         job.vectors[items] = vectors
         job.done += len(items)
-        progress = Advanced(number, job.done, len(job.items))
+        own = job.asked.items
+        progress = Advanced(number, min(job.done, own), own)
         if job.done < len(job.items):
             return [progress]
+        try:
+            output = job.asked.answer(job.vectors)
+        except BadOutputError as error:
+            return [self._broken(number, error)]
         del self._jobs[number]
-        return [progress, self._finished(number, job)]
+        return [progress, self._finished(number, job, output)]
 
     def _broken(self, number: int, error: Exception) -> Broken:
         self.cancel(number)
         return Broken(number, error)
 
-    def _finished(self, number: int, job: _Job) -> Finished:
-        rows, dimension = job.vectors.shape
+    def _finished(self, number: int, job: _Job, output: bytes) -> Finished:
         return Finished(
             job=number,
-            output=cbor2.dumps([DTYPE, rows, dimension, job.vectors.tobytes()]),
+            output=output,
             execution={
                 **self.execution,
                 "batches": job.batches,

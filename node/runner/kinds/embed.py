@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import cbor2
 
 from node.runner.items import InputCodec
-from node.runner.kinds import NO_PARAMETERS, Engine, EngineSettings, Items
+from node.runner.kinds import NO_PARAMETERS, TORCH, Engine, EngineSettings, Items
 from node.runner.parameters import Parameter
 from protocols.errors import RemoteProtocolError
 from protocols.limits import MAX_EMBED_INPUT_BYTES, MAX_EMBED_ITEMS, MAX_EMBED_TEXT_BYTES
@@ -22,10 +22,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from node.model_source import Description, ModelSource
     from node.runner.files import ModelFiles
 
 ITEM_TYPE: Final = str
 PARAMETERS: Final[tuple[Parameter, ...]] = ()
+MODEL_KINDS: Final = ("embed",)
+PRECISIONS: Final = ("fp32", "bf16")
+NEEDS: Final = TORCH
 
 CODEC: Final = InputCodec(
     ITEM_TYPE, PARAMETERS, MAX_EMBED_ITEMS, MAX_EMBED_TEXT_BYTES, MAX_EMBED_INPUT_BYTES
@@ -46,6 +50,12 @@ def decode_input(content: bytes) -> list[str]:
     made it.
     """
     return CODEC.decode(content)[0]
+
+
+def encode_output(vectors: NDArray[np.float32]) -> bytes:
+    """Return the output of vectors in little-endian float32."""
+    rows, dimension = vectors.shape
+    return cbor2.dumps([DTYPE, rows, dimension, vectors.tobytes()])
 
 
 def decode_output(output: bytes) -> tuple[int, int, NDArray[np.float32]]:
@@ -87,6 +97,16 @@ def rows(output: bytes) -> Iterator[dict[str, Any]]:
 
 def _is_size(value: Any) -> bool:
     return type(value) is int and value > 0
+
+
+# The node's side
+
+
+def describe(source: ModelSource) -> Description:
+    """Say what makes the sentence embedder in a folder; raises ``ModelError``."""
+    from node.runner.backends.bert import describe_embedder
+
+    return describe_embedder(source)
 
 
 # The runner's side
