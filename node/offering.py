@@ -107,7 +107,7 @@ class Offerer:
         models, damaged = self._models.scan()
         for error in damaged:
             log.warning("model not offered", extra={"reason": error.message})
-        self._installed = [model for model in models if _can_run(model)]
+        self._installed = runnable(models)
         for model in self._installed:
             if model.cid not in self._registered:
                 await self._register(model)
@@ -143,15 +143,21 @@ class Offerer:
             log.warning("measurement not kept", extra={"reason": error.message})
 
 
-def _can_run(model: InstalledModel) -> bool:
-    """Whether this node has what the model's kind needs; says in the log what is missing."""
+def runnable(models: list[InstalledModel]) -> list[InstalledModel]:
+    """Return the models for whose kinds everything is installed; says in the log what is missing
+    for the others.
+    """
+    reasons = {model.name: _why_not(model) for model in models}
+    for name, why in reasons.items():
+        if why is not None:
+            log.warning("model not offered", extra={"model": name, "reason": why})
+    return [model for model in models if reasons[model.name] is None]
+
+
+def _why_not(model: InstalledModel) -> str | None:
     if model.kind not in KINDS:
-        why = f"this covey does not know the kind {model.kind}"
-    else:
-        why = kind_named(model.kind).NEEDS.unmet()
-    if why is not None:
-        log.warning("model not offered", extra={"model": model.name, "reason": why})
-    return why is None
+        return f"this covey does not know the kind {model.kind}"
+    return kind_named(model.kind).NEEDS.unmet()
 
 
 def _offer(model: InstalledModel) -> ModelOffer:

@@ -54,8 +54,9 @@ def by_head(labels: tuple[str, ...]) -> Callable[[bytes], Asked]:
 def softmax(numbers: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return each row as positive numbers that add up to one; raises ``BadOutputError``."""
     with np.errstate(all="ignore"):
-        powers = np.exp(numbers - numbers.max(axis=1, keepdims=True))
-        scores = powers / powers.sum(axis=1, keepdims=True)
+        scores = numbers - numbers.max(axis=1, keepdims=True)
+        np.exp(scores, out=scores)  # in place: there may be a hundred megabytes of them
+        scores /= scores.sum(axis=1, keepdims=True)
     if not np.isfinite(scores).all():
         item = int(np.argmin(np.isfinite(scores).all(axis=1)))
         raise BadOutputError(f"the scores of item {item} are not finite", item=item)

@@ -10,18 +10,15 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from node.runner.batcher import Batcher, Row
+from node.runner.batcher import WINDOW_BYTES, Batcher, Row, window
 from node.runner.kinds import Advanced, BadOutputError, Broken, Event, Facts, Finished
 from node.runner.kinds.embed import decode_input, encode_output
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-WINDOW_ITEMS: Final = 2_048  # items tokenised ahead of one job: enough to find rows of like length
-WINDOW_BYTES: Final = 512 << 10  # text tokenised in one step, about 0.2 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +158,7 @@ class EmbedEngine:
         if math.isnan(job.started):
             job.started = began
         first = job.tokenised
-        texts, size = _window(job.items, first)
+        texts, size = window(job.items, first)
         rows, truncated = self._encoder.tokenise(texts)
         job.tokens.update(enumerate(rows, first))
         job.tokenised += len(texts)
@@ -243,17 +240,3 @@ class EmbedEngine:
                 "cpu_ms": round(job.cpu_s * 1_000, 3),
             },
         )
-
-
-def _window(items: list[str], first: int) -> tuple[list[str], int]:
-    """Return the texts to tokenise next, and about how many bytes they have: at least one, however
-    long it is.
-    """
-    size = 0
-    texts: list[str] = []
-    for item in items[first : first + WINDOW_ITEMS]:
-        if texts and size + len(item) > WINDOW_BYTES:
-            break
-        texts.append(item)
-        size += len(item)
-    return texts, size

@@ -42,10 +42,10 @@ def vowels(duration_s: float) -> Sound:
 
 def _resonating(pulses: Sound, resonances: tuple[int, ...]) -> Sound:
     times = np.arange(RATE // 20) / RATE
-    ringing = sum(
-        np.exp(-np.pi * BANDWIDTH_HZ * times) * np.sin(2 * np.pi * hertz * times) / (1 + place)
-        for place, hertz in enumerate(resonances)
-    )
+    ringing = np.zeros_like(times)
+    for place, hertz in enumerate(resonances):
+        fading = np.exp(-np.pi * BANDWIDTH_HZ * times) / (1 + place)
+        ringing += fading * np.sin(2 * np.pi * hertz * times)
     return np.convolve(pulses, ringing)[: len(pulses)]
 
 

@@ -13,7 +13,7 @@ from node.runner.backends.bert import BertConfig, Size, parse
 from protocols.limits import MAX_LABELS
 
 WHAT: Final = "a BERT or DistilBERT text classifier"
-UNNAMED: Final = {"0": "LABEL_0", "1": "LABEL_1"}
+UNNAMED: Final = ("LABEL_0", "LABEL_1")
 """What a configuration without names means, by the custom of Transformers."""
 
 
@@ -30,7 +30,7 @@ class _DistilConfig(msgspec.Struct, frozen=True):
 
 class _Head(msgspec.Struct, frozen=True):
     model_type: Literal["bert", "distilbert"]
-    id2label: dict[str, str] = UNNAMED
+    id2label: dict[str, str] | None = None
     problem_type: str | None = None
     architectures: tuple[str, ...] = ()
 
@@ -71,6 +71,8 @@ def describe_classifier(source: ModelSource) -> Description:
 
 
 def _labels(head: _Head) -> tuple[str, ...]:
+    if head.id2label is None:
+        return UNNAMED
     names = [head.id2label.get(str(place)) for place in range(len(head.id2label))]
     labels = tuple(name for name in names if name)
     is_complete = len(labels) == len(head.id2label) == len(set(labels))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import cbor2
 
 from node.runner.backends.pipeline_config import AUTO, TASKS
-from node.runner.batcher import Batcher
+from node.runner.batcher import Batcher, window
 from node.runner.items import InputCodec, listed
 from node.runner.kinds import (
     NO_PARAMETERS,
@@ -30,6 +30,7 @@ from node.runner.parameters import Parameter
 from protocols.errors import RemoteProtocolError
 from protocols.limits import (
     MAX_JOB_INPUT_BYTES,
+    MAX_JOB_OUTPUT_BYTES,
     MAX_LABELS,
     MAX_PIPELINE_ITEM_BYTES,
     MAX_PIPELINE_ITEMS,
@@ -76,7 +77,6 @@ NEEDS: Final = Needs("transformers", ("torch", "safetensors", "tokenizers", "tra
 CODEC: Final = InputCodec(
     ITEM_TYPE, PARAMETERS, MAX_PIPELINE_ITEMS, MAX_PIPELINE_ITEM_BYTES, MAX_JOB_INPUT_BYTES
 )
-STEP_TEXTS: Final = 256  # tokenised at once, to find texts of like length
 
 
 # The submitter's side
@@ -146,20 +146,29 @@ def load(files: ModelFiles, settings: EngineSettings) -> Engine:
 def _steps(
     model: TransformersModel, texts: list[str], told: dict[str, Any], batch_tokens: int
 ) -> Generator[int, None, bytes]:
-    said: list[str] = []
-    for first in range(0, len(texts), STEP_TEXTS):
-        window = texts[first : first + STEP_TEXTS]
+    said: dict[int, str] = {}
+    size_bytes = first = 0
+    while first < len(texts):
+        near, _ = window(texts, first)
         batcher = Batcher(batch_tokens)
-        batcher.add(0, enumerate(model.weigh(window, told)))
-        answers: dict[int, str] = {}
+        batcher.add(0, enumerate(model.weigh(near, told), first))
         while batch := batcher.take():
             places = [row.item for row in batch]
-            results = model.answer([window[place] for place in places], told)
+            results = model.answer([texts[place] for place in places], told)
             for place, result in zip(places, results, strict=True):
-                answers[place] = _json(result, first + place)
-            yield first + len(answers)
-        said += [answers[place] for place in range(len(window))]
-    return cbor2.dumps(said)
+                said[place] = _json(result, place)
+                size_bytes += len(said[place])
+            _check_size(size_bytes)
+            yield len(said)
+        first += len(near)
+    return cbor2.dumps([said[place] for place in range(len(texts))])
+
+
+def _check_size(size_bytes: int) -> None:
+    """JSON here is ASCII, and a text of it needs five bytes more in the output."""
+    limit = MAX_JOB_OUTPUT_BYTES - 5 * MAX_PIPELINE_ITEMS
+    if size_bytes > limit:
+        raise BadInputError(f"the output is over {limit} bytes", hint="submit it as several jobs")
 
 
 def _json(result: Any, index: int) -> str:
