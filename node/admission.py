@@ -17,6 +17,7 @@ from node.lanes import runs_alone
 from node.models import InstalledModel
 from node.needs import AUTO
 from node.requirements import unmet
+from node.runner.kinds import runs_on
 from protocols.errors import CoveyError
 from protocols.job import (
     BUSY,
@@ -123,12 +124,12 @@ class Admission:
             model = self._models.get(offer.model)
         except CoveyError as error:
             return _no(offer, UNKNOWN_MODEL, error.message)
-        if model.kind != offer.kind:
+        if not runs_on(offer.kind, model.kind):
             return _no(offer, UNKNOWN_KIND, f"{model.name} is here for {model.kind}")
         if offer.precision not in (AUTO, *model.precisions):
             offered = ", ".join(model.precisions)
             return _no(offer, UNKNOWN_PRECISION, f"{model.name} is here in {offered}")
-        return model
+        return model.used_for(offer.kind)
 
     def _weigh(
         self, submitter: PeerId, offer: Offer, model: InstalledModel, load: Load
@@ -182,10 +183,11 @@ def _leased_s(asker: PeerId, load: Load, model: InstalledModel, precision: str) 
     benchmark waits for all and all wait for one, to its end: that counts as the asker's own.
     """
     leased_s: dict[str, float] = {}
+    shared = (model.kind, model.name, precision)
     for submitter, terms, estimate_s in load.leased:
         if runs_alone(terms.kind) or runs_alone(model.kind):
             leased_s[asker] = leased_s.get(asker, 0.0) + estimate_s
-        elif terms.model == model.name and (resolve_precision(model, terms.precision) == precision):
+        elif (terms.kind, terms.model, resolve_precision(model, terms.precision)) == shared:
             leased_s[submitter] = leased_s.get(submitter, 0.0) + estimate_s
     return leased_s
 

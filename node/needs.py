@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from node.requirements import NOTHING, SPEED, Requirements, number, why_unmet
+from node.runner.kinds import runs_on
 from protocols.advert import Advert, ModelOffer
 from protocols.keys import PeerId
 
@@ -37,7 +38,7 @@ def why_not(advert: Advert, needs: JobNeeds) -> str | None:
         return "still measures its hardware: it offers its models in a few seconds"
     if not offers:
         return f"has no model {needs.model}"
-    of_kind = [offer for offer in offers if offer.kind == needs.kind]
+    of_kind = [offer for offer in offers if runs_on(needs.kind, offer.kind)]
     if not of_kind:
         return f"runs {needs.model} as {offers[0].kind}, not {needs.kind}"
     if not any(_has_precision(offer, needs.precision) for offer in of_kind):

@@ -14,6 +14,7 @@ import trio
 
 from node import hardware
 from node.models import InstalledModel, ModelStore
+from node.runner.kinds import KINDS, kind_named
 from peer.adverts import Offering
 from peer.durable import NotWrittenError, write_durably
 from peer.journal import JournalFullError
@@ -110,9 +111,10 @@ class Offerer:
 
     async def refresh(self) -> None:
         """Look at the installed models again; register those that are new, and advertise."""
-        self._installed, damaged = self._models.scan()
+        models, damaged = self._models.scan()
         for error in damaged:
             log.warning("model not offered", extra={"reason": error.message})
+        self._installed = runnable(models)
         for model in self._installed:
             if model.cid not in self._registered:
                 await self._register(model)
@@ -146,6 +148,23 @@ class Offerer:
             write_durably(self._file, json.dumps(content).encode())
         except NotWrittenError as error:  # it only spares the next start a measurement
             log.warning("measurement not kept", extra={"reason": error.message})
+
+
+def runnable(models: list[InstalledModel]) -> list[InstalledModel]:
+    """Return the models for whose kinds everything is installed; says in the log what is missing
+    for the others.
+    """
+    reasons = {model.name: _why_not(model) for model in models}
+    for name, why in reasons.items():
+        if why is not None:
+            log.warning("model not offered", extra={"model": name, "reason": why})
+    return [model for model in models if reasons[model.name] is None]
+
+
+def _why_not(model: InstalledModel) -> str | None:
+    if model.kind not in KINDS:
+        return f"this covey does not know the kind {model.kind}"
+    return kind_named(model.kind).NEEDS.unmet()
 
 
 def _offer(model: InstalledModel) -> ModelOffer:

@@ -74,9 +74,9 @@ class RunnerSpec:
     backend: str = "torch"
 
     @property
-    def key(self) -> tuple[str, bytes, str]:
+    def key(self) -> tuple[str, str, bytes, str]:
         """Jobs with the same key can share a runner."""
-        return self.backend, bytes(self.model.cid), self.precision
+        return self.backend, self.model.kind, bytes(self.model.cid), self.precision
 
 
 @dataclass(frozen=True, slots=True)

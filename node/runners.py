@@ -1,8 +1,8 @@
 """The node's runners: which models are in memory, and the way of a job to one of them.
 
-A runner is a warm process for one (backend, model, precision). It starts with the first job that
-needs it and ends when idle, when it must make room, or with the daemon. What happens inside a job
-stays its own: a crash fails the jobs in that runner, and the next job gets a fresh one.
+A runner is a warm process for one (backend, kind, model, precision). It starts with the first job
+that needs it and ends when idle, when it must make room, or with the daemon. What happens inside a
+job stays its own: a crash fails the jobs in that runner, and the next job gets a fresh one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from node.lanes import UNKNOWN_BENCHMARK_S, Lanes, runs_alone
 from node.models import InstalledModel, ModelStore
 from node.runner.batcher import BATCH_TOKENS
 from node.runner.host import compute_threads
+from node.runner.kinds import runs_on
 from node.runner.sandbox import AUTO, choose
 from node.runner_child import STOPPED, OnPiece, OnProgress, RunnerChild, RunnerSpec, RunOutcome
 from node.throughput import Throughput
@@ -29,7 +30,7 @@ MAX_STARTS: Final = (
     3  # runners that one job may see stopped under it, because of other jobs, before it fails
 )
 
-Key = tuple[str, bytes, str]
+Key = tuple[str, str, bytes, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,7 @@ class RunnerPool:
         """
         model = self._store.get(request.model)
         _check(request, model)
+        model = model.used_for(request.kind)
         key = self._spec(model, request.precision).key
         active = _Active(key, request, on_progress, on_piece)
         self._active.append(active)
@@ -299,7 +301,7 @@ class RunnerPool:
 
 
 def _check(request: RunRequest, model: InstalledModel) -> None:
-    if request.kind != model.kind:
+    if not runs_on(request.kind, model.kind):
         raise JobFailed(
             f"model {model.name} is of kind {model.kind}, not {request.kind}", code="kind-mismatch"
         )

@@ -15,7 +15,7 @@ from typing import Any, cast
 import cbor2
 
 from node.runner.kinds import BadInputError, Items
-from node.runner.parameters import Parameter, Value, checked, pack, unpack
+from node.runner.parameters import Parameter, checked, pack, unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class InputCodec:
             raise self._too_large(len(content))
         return content
 
-    def decode(self, content: bytes) -> tuple[list[Any], dict[str, Value]]:
+    def decode(self, content: bytes) -> tuple[list[Any], dict[str, Any]]:
         """Return items and parameters, defaults included; raises ``BadInputError`` unless
         ``encode`` could have made this.
         """
@@ -67,7 +67,7 @@ class InputCodec:
         checked((), parameters)
         return []
 
-    def _parameters(self, head: Any) -> dict[str, Value]:
+    def _parameters(self, head: Any) -> dict[str, Any]:
         if not isinstance(head, bytes):
             raise BadInputError("the input does not begin with its parameters")
         return unpack(self.parameters, head)

@@ -14,7 +14,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
-from node.manifest import ModelDamagedError
+from node.manifest import ModelDamagedError, ModelError
 from node.runner import kinds
 from node.runner.channel import Channel
 from node.runner.files import ModelFiles, read_manifest
@@ -27,6 +27,7 @@ from node.runner.kinds import (
     Event,
     Finished,
     kind_named,
+    runs_on,
 )
 from node.runner.messages import (
     LOAD_JOB,
@@ -91,7 +92,7 @@ class Service:
         try:
             files = _open_model(order)
             settings = EngineSettings(order.precision, order.threads, order.batch_tokens)
-            engine = kind_named(order.kind).load(files, settings)
+            engine = _engine(order.kind, files, settings)
             files.check_all()
         except Exception as error:  # noqa: BLE001 - the job boundary: whatever a model's files provoke is told, not died of
             self._channel.send([_failure(LOAD_JOB, error, "model-unusable")])
@@ -170,9 +171,16 @@ def _open_model(order: Load) -> ModelFiles:
         raise ModelDamagedError(
             f"the manifest of model {order.name} is not the one that was to be loaded"
         )
-    if manifest.kind != order.kind:
+    if not runs_on(order.kind, manifest.kind):
         raise BadInputError(f"model {order.name} is of kind {manifest.kind}, not {order.kind}")
     return ModelFiles(folder, manifest)
+
+
+def _engine(kind: str, files: ModelFiles, settings: EngineSettings) -> Engine:
+    codec = kind_named(kind)
+    if (why := codec.NEEDS.unmet()) is not None:
+        raise ModelError(f"kind {kind} cannot run here: {why}", code="extra-missing")
+    return codec.load(files, settings)
 
 
 def _failure(job: int, error: Exception, code: str) -> Failed:

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from node.runner.embedder import WINDOW_ITEMS, EmbedEngine
+from node.runner.batcher import WINDOW_ITEMS
+from node.runner.embedder import EmbedEngine
 from node.runner.kinds import (
     Advanced,
     BadInputError,

@@ -21,12 +21,13 @@ from torch import Tensor
 
 from node.manifest import ModelError
 from node.runner.backends.kv_cache import ROUND_TO, Cache, CacheRanges
-from node.runner.backends.llama import PRECISIONS, LlamaConfig
+from node.runner.backends.llama import LlamaConfig
 from node.runner.backends.llama_text import LlamaText
 from node.runner.backends.torch_linear import Linear, has_kernels, make_linear
-from node.runner.backends.torch_weights import Weights
+from node.runner.backends.weights import Weights, read_weights
 from node.runner.files import ModelFiles
 from node.runner.kinds import EngineSettings, Facts
+from node.runner.kinds.generate import PRECISIONS
 from protocols.limits import MAX_KV_CACHE_BYTES
 
 if TYPE_CHECKING:
@@ -187,14 +188,14 @@ class _Network:
         self._width = (size,)
         self._heads = config.num_attention_heads
         self._all_heads = config.num_attention_heads + 2 * config.key_value_heads
-        embedding = weights.get("model.embed_tokens.weight", vocabulary, size)
+        embedding = weights.stored("model.embed_tokens.weight", vocabulary, size)
         tied = config.tie_word_embeddings
-        head = embedding if tied else weights.get("lm_head.weight", vocabulary, size)
+        head = embedding if tied else weights.stored("lm_head.weight", vocabulary, size)
         # in four bits the last matrix costs thirty times more of the answer's meaning than all
         # others together
         self._head = self._linear(head, "int8" if precision == "int4" else precision, device)
         self._embedding = embedding.to(device)
-        self._norm = weights.get("model.norm.weight", size).float().to(device)
+        self._norm = weights.stored("model.norm.weight", size).float().to(device)
         self._rotations = _rotations(config).to(device)
         self._layers = [
             self._layer(weights, f"model.layers.{n}.", precision, device)
@@ -240,17 +241,17 @@ class _Network:
         pairs = config.key_value_heads * config.head_size
         attention, forward = f"{prefix}self_attn.", f"{prefix}mlp."
         parts = [
-            _side_by_side(weights.get(f"{attention}q_proj.weight", queries, size), config),
-            _side_by_side(weights.get(f"{attention}k_proj.weight", pairs, size), config),
-            weights.get(f"{attention}v_proj.weight", pairs, size),
+            _side_by_side(weights.stored(f"{attention}q_proj.weight", queries, size), config),
+            _side_by_side(weights.stored(f"{attention}k_proj.weight", pairs, size), config),
+            weights.stored(f"{attention}v_proj.weight", pairs, size),
         ]
         gates = [
-            weights.get(f"{forward}{part}_proj.weight", inner, size) for part in ("gate", "up")
+            weights.stored(f"{forward}{part}_proj.weight", inner, size) for part in ("gate", "up")
         ]
-        out = weights.get(f"{attention}o_proj.weight", size, queries)
-        down = weights.get(f"{forward}down_proj.weight", size, inner)
+        out = weights.stored(f"{attention}o_proj.weight", size, queries)
+        down = weights.stored(f"{forward}down_proj.weight", size, inner)
         norms = [
-            weights.get(f"{prefix}{name}_layernorm.weight", size).float().to(device)
+            weights.stored(f"{prefix}{name}_layernorm.weight", size).float().to(device)
             for name in ("input", "post_attention")
         ]
         return _Layer(
@@ -297,4 +298,4 @@ def load_model(files: ModelFiles, settings: EngineSettings) -> tuple[TorchLlama,
     """Return the model in ``files`` and its text side; raises ``ModelError``."""
     config = LlamaConfig.parse(files.read("config.json"))
     text = LlamaText.read(files, config)
-    return TorchLlama(config, Weights.read(files), settings), text
+    return TorchLlama(config, Weights(read_weights(files), torch.float32), settings), text

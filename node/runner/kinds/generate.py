@@ -27,6 +27,7 @@ import msgspec
 
 from node.runner.kinds import (
     NO_PARAMETERS,
+    TORCH,
     BadInputError,
     Engine,
     EngineSettings,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from node.model_source import Description, ModelSource
     from node.runner.files import ModelFiles
 
 MAX_SEED: Final = (1 << 53) - 1  # exact in every language's numbers
@@ -60,6 +62,9 @@ StopWord = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_STOP_CHARS)]
 
 
 ITEM_TYPE: Final = str
+MODEL_KINDS: Final = ("generate",)
+PRECISIONS: Final = ("int4", "int8", "bf16", "fp32")
+NEEDS: Final = TORCH
 PARAMETERS: Final = (
     Parameter(
         "max_tokens", int, "Tokens to write for each item.", 256, least=1, most=MAX_NEW_TOKENS
@@ -211,6 +216,16 @@ def _checked(value: Any) -> GenerateInput:
 
 def _bad(error: Exception) -> BadInputError:
     return BadInputError(f"the input is not what generate takes: {str(error)[:300]}")
+
+
+# The node's side
+
+
+def describe(source: ModelSource) -> Description:
+    """Say what makes the language model in a folder; raises ``ModelError``."""
+    from node.runner.backends.llama import describe_llama
+
+    return describe_llama(source)
 
 
 # The runner's side
