@@ -20,6 +20,7 @@ SUBJECTS = (
     "connecting",
     "jobs",
     "embedding",
+    "generation",
     "emitting",
     "merging",
     "daemon",
