@@ -47,13 +47,13 @@ def sees_worker(machine: Machine) -> bool:
 
 def test_another_peer_answers_a_question(mesh: Mesh) -> None:
     printed = mesh.submitter.run(*RUN, "--chat", "--max-tokens", "32", stdin=QUESTION).stdout
-    told = mesh.submitter.json(*RUN, "--max-tokens", "8", "--precision", "int8", stdin="One two")
+    told = mesh.submitter.json(*RUN, "--max-tokens", "8", "--precision", "int4", stdin="One two")
 
     (answer,) = [json.loads(line) for line in printed.splitlines()]
     assert "Paris" in answer.pop("text")
     assert answer == {"index": 0, "finish_reason": "stop", "tokens": 8}
     assert told["worker"] == mesh.worker.json("id")["peer"]
-    assert told["execution"]["precision"] == "int8"
+    assert told["execution"]["precision"] == "int4"
     assert told["execution"]["new_tokens"] == told["output"][0]["tokens"] == 8
 
 

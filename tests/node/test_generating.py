@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from node.fair_queue import Asker
 from node.models import ModelStore
@@ -112,7 +113,7 @@ def computed(store: ModelStore) -> Computed:
             for _ in range(MAX_GENERATE_INSIDE):
                 done.waits_s.append(pool.backlog_s(model, "int4", asker))
                 nursery.start_soon(pool.run, request(STORY, max_tokens=200))
-                await trio.lowlevel.checkpoint()
+                await trio.testing.wait_all_tasks_blocked()
             done.waits_s += [pool.backlog_s(model, "int4", who) for who in (another, asker)]
             nursery.cancel_scope.cancel()
 

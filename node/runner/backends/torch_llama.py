@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
@@ -54,9 +54,8 @@ class TorchLlama:
         self._device = _device_for(settings.precision)
         self._config = config
         self._network = _Network(config, weights, settings.precision, self._device)
-        self.vocabulary = config.vocab_size
         self.capacity = _capacity(config)
-        self.context = min(config.max_position_embeddings, self.capacity)
+        self.context = _context(config)
         self._ranges = CacheRanges(self.capacity)
         self._memory = torch.empty(
             config.num_hidden_layers,
@@ -232,8 +231,8 @@ class _Network:
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
         # F.rms_norm says the same in twice the time for the few rows of a step
-        lengths = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-        mean = lengths.square_().mul_(1 / self._config.hidden_size)
+        length = cast("Tensor", torch.linalg.vector_norm(x, dim=1, keepdim=True))
+        mean = length.square_().mul_(1 / self._config.hidden_size)
         return x * mean.add_(self._config.rms_norm_eps).rsqrt_() * weight
 
     def _linear(self, weight: Tensor, precision: str, device: torch.device) -> Linear:
@@ -278,10 +277,12 @@ def _side_by_side(weight: Tensor, config: LlamaConfig) -> Tensor:
 
 
 def _rotations(config: LlamaConfig) -> Tensor:
-    """Return the turn of each position and pair of numbers, ``[positions, head size / 2]``."""
+    """Return the turn of each position and pair of numbers, ``[positions, head size / 2]``, as far
+    as there is room for a sequence.
+    """
     exponents = torch.arange(0, config.head_size, 2, dtype=torch.float64) / config.head_size
     speeds = config.rope_base**-exponents
-    angles = torch.outer(torch.arange(config.max_position_embeddings).double(), speeds)
+    angles = torch.outer(torch.arange(_context(config)).double(), speeds)
     return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
 
 
@@ -292,6 +293,11 @@ def _capacity(config: LlamaConfig) -> int:
     if tokens < ROUND_TO:
         raise ModelError("the model's keys and values do not fit the memory", code="out-of-memory")
     return tokens
+
+
+def _context(config: LlamaConfig) -> int:
+    """Return the most tokens of one sequence."""
+    return min(config.max_position_embeddings, _capacity(config))
 
 
 def _device_for(precision: str) -> torch.device:
