@@ -33,9 +33,10 @@ demo: $(READY)         ## the main job, from an empty mesh to a filed issue (KEE
 bench: $(READY)        ## every figure beside its baseline (ONLY=jobs for one subject)
 	$(BIN)/python -m tests.bench $(ONLY)
 
-soak: $(READY)         ## kill every process while jobs run, then workers of a thousand jobs (JOBS, ROUNDS, SEED)
+soak: $(READY)         ## kill every process while jobs run, take workers from a thousand jobs, weigh unequal ones (JOBS, ROUNDS, SEED)
 	$(BIN)/python -m tests.soak.kills
 	$(BIN)/python -m tests.soak.failover
+	$(BIN)/python -m tests.soak.shares
 
 guards: $(READY)       ## take each transport guard out in turn and see its test fail
 	$(BIN)/python -m tests.guards.run

@@ -10,7 +10,8 @@ from __future__ import annotations
 import heapq
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
@@ -18,11 +19,13 @@ from typing import Any, Final, Protocol, TypeVar
 import trio
 
 from node.accepted import AcceptedJobs
+from node.audience import Audience
 from node.errors import NoWorkerError
 from node.explanation import Explanation, moment
 from node.job import JobResult, JobSpec, Progress, summary_of
 from node.kept_jobs import JobEnd, KeptJob, KeptJobs
 from node.submit import Submitter
+from node.submitted_job import Listener
 from peer.control import error_body
 from peer.durable import NotWrittenError
 from peer.effects import Effects
@@ -88,7 +91,7 @@ class Carrier:
         self._ending = trio.Lock()
         self._due: list[tuple[float, bytes]] = []
         self._stirred = trio.Event()
-        self._progress: dict[bytes, Progress] = {}
+        self._audiences: dict[bytes, Audience] = {}
         self._waits_s: dict[bytes, float] = {}
         self._reasons: dict[bytes, CoveyError] = {}
         """Why jobs that are not over are waiting."""
@@ -140,7 +143,22 @@ class Carrier:
 
     def progress(self, job_id: bytes) -> Progress | None:
         """Return how far a job is, if it is under way."""
-        return self._progress.get(job_id)
+        audience = self._audiences.get(job_id)
+        return audience.progress if audience else None
+
+    @contextmanager
+    def following(self, job_id: bytes, listener: Listener) -> Generator[None]:
+        """Have ``listener`` told what becomes of a job that is not over, while the block runs; its
+        result is waited for with ``wait``.
+        """
+        audience = self._audience(job_id)
+        audience.join(listener)
+        try:
+            yield
+        finally:
+            audience.leave(listener)
+            if job_id not in self._running:
+                self._let_go(job_id)
 
     def reason(self, job_id: bytes) -> CoveyError | None:
         """Return what a job that is not over waits for, if it does."""
@@ -151,6 +169,17 @@ class Carrier:
         return self._submitter.explanation(job_id)
 
     # Carrying
+
+    def _audience(self, job_id: bytes) -> Audience:
+        return self._audiences.setdefault(job_id, Audience(streams=True))
+
+    def _let_go(self, job_id: bytes) -> None:
+        """The job is not under way: keep only those who wait for it to be again."""
+        audience = self._audiences.get(job_id)
+        if audience is not None:
+            audience.pause()
+            if not audience:
+                del self._audiences[job_id]
 
     def _has_room(self) -> bool:
         return bool(self._due) and len(self._running) < MAX_CARRIED
@@ -180,7 +209,7 @@ class Carrier:
             wait_s = WAIT_S_MAX
         finally:
             del self._running[job_id]
-            self._progress.pop(job_id, None)
+            self._let_go(job_id)
             self._stirred.set()
         if wait_s is not None:
             self._push(job_id, wait_s)
@@ -212,12 +241,9 @@ class Carrier:
             summary = summary_of(spec, result)
             await self.on_disk(lambda: self.kept.take(job_id, result.output, summary))
 
-        def on_progress(progress: Progress) -> None:
-            self._progress[job_id] = progress
-
         self._reasons.pop(job_id, None)
         try:
-            result = await self._submitter.run(spec, on_progress, take)
+            result = await self._submitter.run(spec, self._audience(job_id).listener, take)
         finally:
             await self._write_log(job_id)
         summary = summary_of(spec, result)

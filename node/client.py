@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ import httpx
 
 from node import requests
 from node.requests import JobRequest
-from node.runner.kinds import NO_PARAMETERS, Item, Kind, kind_named
+from node.runner.kinds import Items, Kind, kind_named
 from peer.control import CONNECT_TIMEOUT_S, ControlClient, DaemonDownError, raise_error
 from peer.home import Home
 
@@ -73,13 +73,13 @@ class Covey:
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
 
-    async def submit(self, kind: str, *, model: str, input: Sequence[Item], **options: Any) -> Job:
+    async def submit(self, kind: str, *, model: str, input: Items, **options: Any) -> Job:
         """Have the node promise a job; job and input are on its disk when this returns.
 
-        ``options`` are those of ``covey job submit``: ``precision``, ``peer``, ``timeout_s``,
-        ``job_id``; and ``parameters``, which ``generate`` takes: ``max_tokens``, ``temperature``,
-        ``top_p``, ``seed``, ``stop``. The same ``job_id`` with the same job is the same job. An
-        item is a text, or for ``generate`` also a chat's messages.
+        ``input`` is a list of texts, of bytes for kinds that take files, or for ``generate`` also
+        of chats. ``options`` are those of ``covey job submit``: ``precision``, ``peer``,
+        ``timeout_s``, ``job_id``, and the kind's parameters. The same ``job_id`` with the same job
+        is the same job.
         """
         request = _request(kind, model, input, options)
         answer = await self.call(
@@ -164,7 +164,7 @@ class SyncCovey:
     def __init__(self, control: ControlClient) -> None:
         self._control = control
 
-    def submit(self, kind: str, *, model: str, input: Sequence[Item], **options: Any) -> SyncJob:
+    def submit(self, kind: str, *, model: str, input: Items, **options: Any) -> SyncJob:
         """As ``Covey.submit``."""
         answer = requests.submit(self._control, _request(kind, model, input, options))
         return SyncJob(self._control, answer["job_id"], kind_named(kind))
@@ -209,11 +209,8 @@ class SyncJob:
         return self.result().rows()
 
 
-def _request(kind: str, model: str, items: Sequence[Item], options: dict[str, Any]) -> JobRequest:
-    wanted: dict[str, Any] = {"timeout_s": DAY_S, **options}
-    codec = kind_named(kind)
-    content = codec.encode_input(items, wanted.pop("parameters", NO_PARAMETERS))
-    return JobRequest(kind, model, content, codec.count(content), **wanted)
+def _request(kind: str, model: str, items: Items, options: Mapping[str, Any]) -> JobRequest:
+    return requests.prepare(kind, items, {"timeout_s": DAY_S, **options, "model": model})
 
 
 def _socket(home: Path | None) -> Path:

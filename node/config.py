@@ -9,6 +9,7 @@ import msgspec
 Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 
 DEFAULT_PORT: Final = 4117
+DEFAULT_API_PORT: Final = 4118
 
 
 class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,15 +27,35 @@ class Discovery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Runners(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What running jobs may cost this machine."""
+    """What running jobs may cost this machine, and what they may do to it."""
 
     idle_unload_s: Annotated[float, msgspec.Meta(gt=0)] = 300.0
+    sandbox: Annotated[str, msgspec.Meta(pattern="^(auto|strict|basic|off)$")] = "auto"
 
 
 class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The index over this node's records."""
 
     memory_mb: Annotated[int, msgspec.Meta(ge=64)] = 128
+
+
+class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The HTTP API for clients over TCP, always behind a token: see ``node.api.access``."""
+
+    enabled: bool = False
+    host: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9.:-]+$")] = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=1, le=65_535)] = DEFAULT_API_PORT
+    hosts: tuple[str, ...] = ()
+    """Other names by which clients know this machine."""
+    origins: tuple[str, ...] = ()
+    """Web pages that may ask, such as ``https://chat.example``."""
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 600.0
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
 
 
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,4 +74,5 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     discovery: Discovery = Discovery()
     runners: Runners = Runners()
     store: Store = Store()
+    api: Api = Api()
     log: Log = Log()

@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import trio
@@ -13,19 +14,21 @@ import trio
 from node.accepted import AcceptedJobs
 from node.admission import Admission
 from node.api.control import ControlApi
+from node.api.token import load_or_create
 from node.carrier import Carrier
-from node.config import NodeConfig
+from node.config import NodeConfig, Runners
 from node.index import open_index
 from node.kept_jobs import KeptJobs
 from node.ledger import JobLedger
 from node.models import ModelStore
 from node.offering import Offerer
 from node.placement import Placement
+from node.runner.sandbox import Sandbox
 from node.runners import RunnerPool
 from node.salts import Salts
 from node.sessions import Sessions
 from node.store import Store
-from node.submissions import Submissions
+from node.submissions import Reports, Submissions
 from node.submit import Submitter
 from node.worker import Worker
 from peer import control, logs
@@ -45,6 +48,7 @@ from peer.recorder import Recorder
 from peer.revocations import Revocations
 from peer.service import running, settle_memory, wait_for_stop
 from protocols.errors import Refused
+from protocols.job import JOB_ID_BYTES
 from protocols.limits import DRAIN_S
 from protocols.membership import ADMITTER, SUBMITTER
 
@@ -58,6 +62,7 @@ class Node:
     """The parts of a running node, for its API."""
 
     config: NodeConfig
+    home: Home
     effects: Effects
     identity: Identity
     feeds: Feeds
@@ -110,18 +115,18 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
     async with home.locked():
         identity = Identity.load(home.path)
         check_membership(identity, effects)
+        models = ModelStore(home.models)
+        runners = _runners(models, effects, config.runners)
         identity.next_boot()
         journal = Journal.open(home.journal)
         feeds = Feeds(journal, identity.key, effects)
         index = open_index(journal, home, identity, config)
         recorder = Recorder(feeds, effects)
-        models = ModelStore(home.models)
-        runners = RunnerPool(models, effects, idle_unload_s=config.runners.idle_unload_s)
-        offerer = Offerer(home.path, identity.member, models, recorder)
+        offerer = Offerer(home.path, identity.member, models, recorder, runners.sandbox.level)
         presence = Presence(identity, _network(config), feeds, effects, offerer.offering)
         directory, transport = presence.directory, presence.transport
         ledger = JobLedger(recorder, origin("node", offerer.software), effects)
-        sessions = Sessions(transport, directory, ledger)
+        sessions = Sessions(transport, presence.greeter.connect, directory, ledger)
         salts = Salts(journal, effects)
         accepted, placement = AcceptedJobs(journal), Placement(directory, effects.rng)
         submitter = Submitter(placement, sessions, ledger, salts, accepted)
@@ -142,6 +147,7 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
             async with trio.open_nursery() as clients:
                 node = Node(
                     config=config,
+                    home=home,
                     effects=effects,
                     identity=identity,
                     feeds=feeds,
@@ -156,17 +162,23 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
                     admitter=admitter,
                     nursery=clients,
                 )
-                await clients.start(carrier.run)
-                await clients.start(control.serve, ControlApi(node).app(), home.control_socket)
-                log.info(
-                    "node up", extra={"peer": identity.peer_id, "listening": transport.addresses}
-                )
-                settle_memory()
+                await _open_doors(node, ledger.report)
                 yield node
                 log.info("node stopping", extra={"jobs": worker.unfinished})
                 await _drain(worker, submitter)
                 clients.cancel_scope.cancel()
             await feeds.cut_all()
+
+
+async def _open_doors(node: Node, report: Reports) -> None:
+    """Go on with kept jobs, and let clients in."""
+    await node.nursery.start(node.carrier.run)
+    await node.nursery.start(control.serve, ControlApi(node).app(), node.home.control_socket)
+    await node.nursery.start(_serve_api, node, report)
+    _log_sandbox(node.runners.sandbox)
+    listening = node.presence.transport.addresses
+    log.info("node up", extra={"peer": node.identity.peer_id, "listening": listening})
+    settle_memory()
 
 
 async def _drain(worker: Worker, submitter: Submitter) -> None:
@@ -176,6 +188,44 @@ async def _drain(worker: Worker, submitter: Submitter) -> None:
             draining.start_soon(worker.drain)
             draining.start_soon(submitter.drain)
         await trio.sleep(LAST_LINES_S)
+
+
+async def _serve_api(
+    node: Node, report: Reports, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve the HTTP API over TCP until cancelled, if it is on; only then is it imported."""
+    options = node.config.api
+    if not options.enabled:
+        task_status.started()
+        return
+    from node.api.access import Access
+    from node.api.openai.app import openai_app
+    from node.api.openai.front import Front
+
+    token = load_or_create(node.home.api_token, node.effects)
+    front = Front(
+        directory=node.presence.directory,
+        submissions=node.submissions,
+        new_job_id=partial(node.effects.token, JOB_ID_BYTES),
+        check_may_submit=node.check_may_submit,
+        report=report,
+        timeout_s=options.timeout_s,
+    )
+    access = Access.of(token, options.host, options.hosts, options.origins)
+    app = openai_app(front, access)
+    await control.serve_http(app, options.address, task_status=task_status)
+
+
+def _runners(models: ModelStore, effects: Effects, options: Runners) -> RunnerPool:
+    return RunnerPool(models, effects, idle_unload_s=options.idle_unload_s, sandbox=options.sandbox)
+
+
+def _log_sandbox(sandbox: Sandbox) -> None:
+    if sandbox.reason:
+        extra = {"sandbox": sandbox.level, "reason": sandbox.reason}
+        log.warning("runners are not confined strictly", extra=extra)
+    else:
+        log.info("runners confined", extra={"sandbox": sandbox.level})
 
 
 def _network(config: NodeConfig) -> Network:

@@ -15,6 +15,7 @@ import trio
 
 from peer.capture import About, Origin, report_of
 from peer.effects import Effects
+from peer.own_feed import OnRefused
 from peer.recorder import Recorder
 from protocols.cid import CID
 from protocols.job import Done, Terms
@@ -76,14 +77,17 @@ class JobLedger:
         """Return a watch that starts now."""
         return Stopwatch(self.effects.now_us(), trio.current_time())
 
-    async def submitted(self, terms: Terms, watch: Stopwatch) -> CID:
-        """The submitter is about to offer this job."""
+    async def submitted(self, terms: Terms, watch: Stopwatch, refused: OnRefused) -> CID:
+        """The submitter is about to offer this job. Returns at once: what matters is that this is
+        on the disk when the job's acceptance is; ``refused`` is told if it can't be.
+        """
         return await self._recorder.activity(
             "job.submitted",
             generated=[(CID(terms.input_cid), "input")],
             start_us=watch.start_us,
             duration_us=0,
             attributes={"job_id": terms.job_id, "kind": terms.kind, "model": terms.model},
+            refused=refused,
         )
 
     async def accepted(

@@ -64,6 +64,11 @@ class SessionLink:
         theirs = self._theirs.version if self._theirs else SESSION_VERSION
         return min(SESSION_VERSION, theirs)
 
+    @property
+    def is_met(self) -> bool:
+        """Whether the peer has spoken on this session."""
+        return self._theirs is not None
+
     def send(self, message: Message) -> None:
         """Queue one message."""
         if not self.is_open:

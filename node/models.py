@@ -12,7 +12,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -48,6 +48,8 @@ class InstalledModel:
     path: Path
     manifest: Manifest
     precisions: tuple[str, ...]
+    inode: int = field(default=0, compare=False)
+    """Of its folder: another one, of the same model, when it is installed anew."""
 
 
 class ModelStore:
@@ -208,6 +210,7 @@ def _installed(folder: Path, manifest: Manifest) -> InstalledModel:
         path=folder,
         manifest=manifest,
         precisions=precisions_of(manifest, cpu_flags()),
+        inode=folder.stat().st_ino,
     )
 
 

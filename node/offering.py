@@ -37,12 +37,18 @@ class Offerer:
     """
 
     def __init__(
-        self, home: Path, membership: Membership, models: ModelStore, recorder: Recorder
+        self,
+        home: Path,
+        membership: Membership,
+        models: ModelStore,
+        recorder: Recorder,
+        sandbox: str,
     ) -> None:
         self._file = home / MEASURED_FILE
         self._roles = membership.certificate.roles
         self._models = models
         self._recorder = recorder
+        self._sandbox = sandbox
         self._environment = hardware.environment()
         self._capabilities: dict[str, Any] = {}
         self._hardware: CID | None = None
@@ -71,6 +77,7 @@ class Offerer:
             hardware=self._hardware,
             capabilities=self._capabilities,
             models=tuple(map(_offer, self._installed)) if is_ready else (),
+            sandbox=self._sandbox if WORKER in self._roles else "",
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -22,8 +22,8 @@ from peer.directory import Directory
 from protocols.job import Refuse, Terms
 from protocols.keys import PeerId
 from protocols.limits import MAX_CONSIDERED
+from protocols.round import FIRST_OFFERS
 from protocols.signs import Sign
-from protocols.submitter_job import FIRST_OFFERS
 
 EXPLORED: Final = 0.05  # of first places: a peer that was never asked may be the best of all
 DRAWN: Final = (

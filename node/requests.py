@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from node.runner.kinds import BadInputError, Items, kind_named
 from peer.control import DaemonDownError
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class JobRequest:
     job_id: str | None = None
     """32 hexadecimal digits: with the same ones, a job may be submitted again when its answer was
     lost."""
+    stream: bool = False
+    """Whether ``run`` is to tell of the output while it comes into being."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,27 @@ class JobOutcome:
 
     output: bytes
     summary: dict[str, Any]
+
+
+def prepare(kind: str, items: Items, options: Mapping[str, Any]) -> JobRequest:
+    """Return the request for a job of ``kind``.
+
+    Of ``options``, those that the kind has as parameters become part of its input, and the others
+    are fields of ``JobRequest``. Raises ``BadInputError`` for items, parameters or options that the
+    kind does not take.
+    """
+    if isinstance(items, (str, bytes)):
+        raise BadInputError("the input is one item, not a list of them", hint="put it in a list")
+    codec = kind_named(kind)
+    named = {parameter.name for parameter in codec.PARAMETERS}
+    own = {field.name for field in fields(JobRequest)} - {"kind", "items", "input"}
+    for name in options:
+        if name not in named | own:
+            known = ", ".join(sorted(named)) or "none"
+            raise BadInputError(f"{kind} takes no {name}", hint=f"parameters of {kind}: {known}")
+    content = codec.encode_input(items, {n: v for n, v in options.items() if n in named})
+    wanted = {name: value for name, value in options.items() if name in own}
+    return JobRequest(kind=kind, input=content, items=codec.count(content), **wanted)
 
 
 def run(control: ControlClient, job: JobRequest, on_progress: OnProgress) -> JobOutcome:
@@ -80,6 +104,7 @@ def query_of(job: JobRequest) -> dict[str, Any]:
         "min_speed": job.min_speed,
         "peer": job.peer,
         "job_id": job.job_id,
+        "stream": True if job.stream else None,
     }
     return {name: value for name, value in query.items() if value is not None}
 
@@ -96,6 +121,8 @@ class Collected:
         match event:
             case {"output": chunk}:
                 self._output += base64.b64decode(chunk)
+            case {"restart": True}:  # another worker goes on, and computes in another way
+                self._output.clear()
             case {"result": summary}:
                 self._summary = summary
             case _:

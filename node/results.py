@@ -6,12 +6,12 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from node.errors import InputError
-from node.runner.kinds import Item
+from node.runner.kinds import Item, Items
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,9 +21,40 @@ MAX_INPUT_BYTES: Final = 64 << 20  # as much as a worker takes in one job
 JSON_LINES: Final = (".jsonl", ".ndjson")
 
 
-def read_items(source: str, *, is_whole: bool, is_chat: bool = False) -> list[Item]:
+def read_input(
+    item_type: type[str] | type[bytes], files: Sequence[str], source: str, *, is_whole: bool
+) -> Items:
+    """Return the items of a job: texts from ``source``, or bytes, one item a file of ``files``.
+
+    Raises ``InputError`` for what cannot be read, and for files where a kind takes text.
+    """
+    if item_type is bytes:
+        return read_files(files, source)
+    if files:
+        raise InputError(
+            "this kind takes text, not files",
+            hint=f"give it one text a line: --input {files[0]}",
+        )
+    return read_items(source, is_whole=is_whole)
+
+
+def read_files(files: Sequence[str], source: str) -> list[bytes]:
+    """Return the bytes of each of ``files``, or else of ``source`` as the only item.
+
+    Raises ``InputError`` when one cannot be read, or all together are too large.
+    """
+    if files and source != "-":
+        raise InputError("there are files and an --input", hint="give all of them as files")
+    items: list[bytes] = []
+    for path in files or (source,):
+        items.append(_read(path, "stdin" if path == "-" else path))
+        if sum(map(len, items)) > MAX_INPUT_BYTES:
+            raise _too_large(f"the input up to {path}")
+    return items
+
+
+def read_items(source: str, *, is_whole: bool) -> list[Item]:
     """Return the items of ``source`` (a path, or ``-`` for stdin): lines, JSON lines, or one whole.
-    With ``is_chat`` a text is what a user says in a chat.
 
     Raises ``InputError`` when it cannot be read, is empty, too large or not UTF-8 text.
     """
@@ -41,11 +72,7 @@ def read_items(source: str, *, is_whole: bool, is_chat: bool = False) -> list[It
         items = [line.removesuffix("\r") for line in lines]
     if not items or not any(items):
         raise InputError(f"{name} is empty", hint="give at least one line of text")
-    return [_question(item) if is_chat and isinstance(item, str) else item for item in items]
-
-
-def _question(text: str) -> Item:
-    return [{"role": "user", "content": text}]
+    return items
 
 
 def _read(source: str, name: str) -> bytes:
@@ -60,10 +87,14 @@ def _read(source: str, name: str) -> bytes:
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror}") from error
     if len(content) > MAX_INPUT_BYTES:
-        raise InputError(
-            f"{name} is larger than {MAX_INPUT_BYTES >> 20} MiB", hint="split it into several jobs"
-        )
+        raise _too_large(name)
     return content
+
+
+def _too_large(name: str) -> InputError:
+    return InputError(
+        f"{name} is larger than {MAX_INPUT_BYTES >> 20} MiB", hint="split it into several jobs"
+    )
 
 
 def _decode(content: bytes, name: str) -> str:

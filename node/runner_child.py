@@ -7,6 +7,7 @@ once, and ``is_open`` is false before any of them hears of it.
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from node.runner.messages import (
     TO_RUNNER,
     Cancel,
     Done,
+    Emitted,
     Facts,
     Failed,
     FrameBuffer,
@@ -42,7 +44,6 @@ from node.runner.messages import (
     frames,
     pieces,
 )
-from node.told_pieces import OnPiece, ignore_piece
 from node.turns import Turns
 from peer.scrub import scrub
 from protocols.errors import JobFailed, RemoteProtocolError
@@ -52,11 +53,12 @@ CRASHED: Final = "runner-crashed"
 STOPPED: Final = "runner-stopped"
 LOAD_WITHIN_S: Final = 120.0  # a cold disk and a busy machine; MiniLM takes 3 s on a quiet one
 CANCEL_GRACE_S: Final = 2.0  # a batch takes a fraction of a second
-OUTBOX_MESSAGES: Final = 16  # 8 MiB of input pieces on their way
+OUTBOX_MESSAGES: Final = 16  # 2 MiB of input pieces on their way
 READ_BYTES: Final = 1 << 18
 SHOWN_STDERR_CHARS: Final = 600  # of the last words, in the message of a crash
 
 OnProgress = Callable[[int, int], None]
+OnPiece = Callable[[bytes], None]
 
 _reaping = trio.CapacityLimiter(8)
 
@@ -69,6 +71,7 @@ class RunnerSpec:
     precision: str
     threads: int
     batch_tokens: int
+    sandbox: str
     backend: str = "torch"
 
     @property
@@ -88,7 +91,8 @@ class RunOutcome:
 
 @dataclass(slots=True)
 class _Job:
-    pieces: list[bytes] = field(default_factory=list[bytes])
+    on_piece: OnPiece
+    output: io.BytesIO = field(default_factory=io.BytesIO)
     progress: tuple[int, int] | None = None
     changed: trio.Event = field(default_factory=trio.Event)
     ended: Done | Failed | None = None
@@ -171,17 +175,15 @@ class RunnerChild:
             self._end = Failed(LOAD_JOB, code, why)
         self._scope.cancel()
 
-    async def call(
-        self, content: bytes, on_progress: OnProgress, on_piece: OnPiece = ignore_piece
-    ) -> RunOutcome:
-        """Run one job and return its outcome; raises ``JobFailed``. ``on_piece`` gets the beginning
-        of the output, piece by piece, as far as it is known before the end.
+    async def call(self, content: bytes, on_progress: OnProgress, on_piece: OnPiece) -> RunOutcome:
+        """Run one job and return its outcome; raises ``JobFailed``. ``on_piece`` is called in the
+        reader's task and must neither block nor raise.
 
         When cancelled, returns once the runner gave the job up, or was killed because it did not
         within ``CANCEL_GRACE_S``.
         """
         self._last_job += 1
-        number, job = self._last_job, _Job(ended=self._end if self._is_over else None)
+        number, job = self._last_job, _Job(on_piece, ended=self._end if self._is_over else None)
         self._jobs[number] = job
         load_since = None if self._loaded.is_set() else trio.current_time()
         try:
@@ -190,7 +192,7 @@ class RunnerChild:
             if load_since is not None:
                 await self._loaded.wait()
             load_s = 0.0 if load_since is None else trio.current_time() - load_since
-            await _follow(job, on_progress, on_piece)
+            await _follow(job, on_progress)
         finally:
             if job.ended is None:
                 with trio.CancelScope(shield=True):
@@ -228,9 +230,9 @@ class RunnerChild:
         return streams
 
     async def _submit(self, number: int, content: bytes) -> None:
-        first, *rest = pieces(content)
-        await self._put(Run(number, len(content), first))
-        for piece in rest:
+        waiting = pieces(content)
+        await self._put(Run(number, len(content), next(waiting)))
+        for piece in waiting:
             await self._put(Input(number, piece))
 
     async def _put(self, message: ToRunner) -> None:
@@ -257,8 +259,8 @@ class RunnerChild:
     def _outcome(self, job: _Job, load_s: float) -> RunOutcome:
         match job.ended:
             case Done() as done:
-                job.pieces.append(done.piece)
-                output = b"".join(job.pieces)
+                job.output.write(done.piece)
+                output = job.output.getvalue()
                 self.jobs_done += 1
                 return RunOutcome(
                     output, done.execution, {"load_ms": round(load_s * 1_000, 3), **done.timings}
@@ -272,7 +274,9 @@ class RunnerChild:
         with suppress(trio.BrokenResourceError):  # the reader finds out why
             async with self._to_write:
                 async for message in self._to_write:
-                    for frame in frames(TO_RUNNER, [message, *self._waiting()]):
+                    # a load goes alone: the runner is confined before it decodes anything else
+                    more = [] if isinstance(message, Load) else self._waiting()
+                    for frame in frames(TO_RUNNER, [message, *more]):
                         await stdin.send_all(frame)
 
     def _waiting(self) -> list[ToRunner]:
@@ -300,7 +304,7 @@ class RunnerChild:
             case Failed(job=0):
                 self._end = message
                 self.is_open = False
-            case Progress() | Output() | Done() | Failed():
+            case Progress() | Output() | Done() | Failed() | Emitted():
                 job = self._jobs.get(message.job)
                 if job is not None:
                     _advance(job, message)
@@ -352,28 +356,31 @@ def _load(spec: RunnerSpec) -> Load:
         precision=spec.precision,
         threads=spec.threads,
         batch_tokens=spec.batch_tokens,
+        sandbox=spec.sandbox,
     )
 
 
-async def _follow(job: _Job, on_progress: OnProgress, on_piece: OnPiece) -> None:
-    """Pass on what the runner says of a job until it has ended."""
-    told, pieces_told = None, 0
+async def _follow(job: _Job, on_progress: OnProgress) -> None:
+    """Pass on how far a job is until it has ended."""
+    told = None
     while job.ended is None:
         await job.changed.wait()
-        while pieces_told < len(job.pieces):
-            pieces_told += 1
-            on_piece(job.pieces[pieces_told - 1])
         if job.progress is not None and job.progress != told:
             told = job.progress
             on_progress(*told)
 
 
-def _advance(job: _Job, message: Progress | Output | Done | Failed) -> None:
+def _advance(job: _Job, message: Progress | Output | Done | Failed | Emitted) -> None:
     match message:
+        case Emitted():
+            job.output.write(message.piece)
+            job.on_piece(message.piece)
+            return
         case Progress():
             job.progress = (message.done, message.total)
         case Output():
-            job.pieces.append(message.piece)
+            job.output.write(message.piece)
+            return
         case Done() | Failed():
             job.ended = message
     job.wake()

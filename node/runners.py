@@ -18,15 +18,9 @@ from node.models import InstalledModel, ModelStore
 from node.places import joins_at_once
 from node.runner.batcher import BATCH_TOKENS
 from node.runner.host import compute_threads
-from node.runner_child import (
-    STOPPED,
-    OnProgress,
-    RunnerChild,
-    RunnerSpec,
-    RunOutcome,
-)
+from node.runner.sandbox import AUTO, choose
+from node.runner_child import STOPPED, OnPiece, OnProgress, RunnerChild, RunnerSpec, RunOutcome
 from node.throughput import Throughput
-from node.told_pieces import OnPiece, ToldPieces, ignore_piece
 from peer.effects import Effects
 from protocols.errors import JobFailed, LocalProtocolError
 from protocols.limits import MAX_RUNNERS
@@ -74,12 +68,38 @@ class RunnerStatus(TypedDict):
 class _Active:
     key: Key
     request: RunRequest
+    on_progress: OnProgress
+    on_piece: OnPiece
     share_done: float = 0.0
+    emitted_bytes: int = 0
+
+    def follow(self, done: int, total: int) -> None:
+        """Tell how far the job is."""
+        self.share_done = done / total
+        self.on_progress(done, total)
+
+    def passing_on(self) -> OnPiece:
+        """Return what a run is to be followed with: one that begins again repeats what was emitted
+        before.
+        """
+        came_bytes = 0
+
+        def pass_on(piece: bytes) -> None:
+            nonlocal came_bytes
+            new = piece[max(0, self.emitted_bytes - came_bytes) :]
+            came_bytes += len(piece)
+            if new:
+                self.emitted_bytes = came_bytes
+                self.on_piece(new)
+
+        return pass_on
 
 
 class RunnerPool:
     """Starts runners when jobs need them and ends them when they don't. ``serve`` must run while
     ``run`` is called.
+
+    ``sandbox`` is what the configuration says; raises ``SandboxUnavailableError``.
     """
 
     def __init__(
@@ -89,7 +109,9 @@ class RunnerPool:
         *,
         idle_unload_s: float = IDLE_UNLOAD_S,
         max_runners: int = MAX_RUNNERS,
+        sandbox: str = AUTO,
     ) -> None:
+        self.sandbox = choose(sandbox)
         self._store = store
         self._effects = effects
         self._idle_unload_s = idle_unload_s
@@ -127,10 +149,10 @@ class RunnerPool:
         self,
         request: RunRequest,
         on_progress: OnProgress = lambda _done, _total: None,
-        on_piece: OnPiece = ignore_piece,
+        on_piece: OnPiece = lambda _piece: None,
     ) -> RunOutcome:
-        """Run one job and return its outcome. ``on_progress(done, total)``, and ``on_piece(bytes)``
-        with each next piece of the output that is known before the end, are called in this task.
+        """Run one job and return its outcome; ``on_progress(done, total)`` is called in this task.
+        ``on_piece`` gets what comes of an output while it comes into being, of kinds that emit.
 
         Raises ``JobFailed``, ``ModelMissingError`` and ``ModelDamagedError``. Cancelling ends the
         job within two seconds, if need be by killing its runner; other jobs in it start again in a
@@ -138,27 +160,20 @@ class RunnerPool:
         """
         model = self._store.get(request.model)
         _check(request, model)
-        active = _Active(self._spec(model, request.precision).key, request)
+        key = self._spec(model, request.precision).key
+        active = _Active(key, request, on_progress, on_piece)
         self._active.append(active)
         try:
             async with self._lanes.lane(request.kind):
-                return await self._run_somewhere(model, active, on_progress, on_piece)
+                return await self._run_somewhere(model, active)
         finally:
             self._active.remove(active)
 
-    async def _run_somewhere(
-        self,
-        model: InstalledModel,
-        active: _Active,
-        on_progress: OnProgress,
-        on_piece: OnPiece,
-    ) -> RunOutcome:
-        told = ToldPieces(on_piece)
+    async def _run_somewhere(self, model: InstalledModel, active: _Active) -> RunOutcome:
         for _ in range(MAX_STARTS):
             child = self._child(model, active.request.precision)
-            told.begin()
             try:
-                return await self._run_in(child, active, on_progress, told)
+                return await self._run_in(child, active)
             except JobFailed as failed:
                 if failed.code != STOPPED or self._nursery is None:
                     raise
@@ -213,22 +228,15 @@ class RunnerPool:
             active.key, items=request.items, size_bytes=len(request.input), is_warm=True
         )
 
-    async def _run_in(
-        self, child: RunnerChild, active: _Active, on_progress: OnProgress, told: ToldPieces
-    ) -> RunOutcome:
-        def follow(done: int, total: int) -> None:
-            active.share_done = done / total
-            on_progress(done, total)
-
+    async def _run_in(self, child: RunnerChild, active: _Active) -> RunOutcome:
         request, active.share_done = active.request, 0.0
         child.users += 1
         try:
             async with child.turns.turn(request.submitter, self._cost_s(active)):
-                outcome = await child.call(request.input, follow, told.add)
+                outcome = await child.call(request.input, active.follow, active.passing_on())
         finally:
             child.users -= 1
             child.last_used_at = trio.current_time()
-        told.check(outcome.output)
         self._observe(child, request, outcome)
         return outcome
 
@@ -246,6 +254,9 @@ class RunnerPool:
             raise LocalProtocolError("the runner pool is not being served")
         spec = self._spec(model, precision)
         child = self._children.get(spec.key)
+        if child is not None and child.spec.model.inode != model.inode:
+            # a confined runner cannot open the folder that took its own folder's name
+            child.stop("its model was installed anew")
         if child is None or not child.is_open:
             self._make_room()
             child = self._children[spec.key] = RunnerChild(
@@ -255,7 +266,13 @@ class RunnerPool:
         return child
 
     def _spec(self, model: InstalledModel, precision: str) -> RunnerSpec:
-        return RunnerSpec(model, precision, threads=self._threads, batch_tokens=BATCH_TOKENS)
+        return RunnerSpec(
+            model,
+            precision,
+            threads=self._threads,
+            batch_tokens=BATCH_TOKENS,
+            sandbox=self.sandbox.level,
+        )
 
     def _make_room(self) -> None:
         """End the runner that was idle longest when there are as many as may be."""

@@ -8,7 +8,6 @@ go nowhere but to the worker of a job.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
@@ -43,11 +42,11 @@ class Salts:
                 self._restore(body)
         self._secret = self._secret or self._new_secret()
 
-    def of_content(self, content: bytes) -> bytes:
-        """Return the salt of this content: the one that it came with, as an output, or one of ours,
-        which is the same each time: a job that is submitted again must have the same commitment.
+    def of_content(self, digest: bytes) -> bytes:
+        """Return the salt of the content with this digest: the one that it came with, as an output,
+        or one of ours, which is the same each time: a job that is submitted again must have the
+        same commitment.
         """
-        digest = hashlib.sha256(content).digest()
         salt = self._salts.get(digest)
         if salt is None:
             salt = hmac.digest(self._secret, digest, "sha256")[:SALT_BYTES]
@@ -62,15 +61,16 @@ class Salts:
         """
         return hmac.digest(self._secret, job_id, "sha256")[:SALT_BYTES]
 
-    def keep(self, content: bytes, salt: bytes) -> None:
-        """Remember under which salt this content is known, unless it has one already."""
-        digest = hashlib.sha256(content).digest()
+    def keep(self, digest: bytes, salt: bytes) -> None:
+        """Remember under which salt the content with this digest is known, unless it has one
+        already.
+        """
         if digest not in self._salts:
             self._remember(digest, salt)
 
     def _remember(self, digest: bytes, salt: bytes) -> None:
         # two byte strings have one encoding: the plain encoder takes a tenth of the time
-        self._journal.append_soon(Entry.SALT, cbor2.dumps([digest, salt]))
+        self._journal.append_soon(Entry.SALT, cbor2.dumps([digest, salt]), can_wait=True)
         self._put(digest, salt)
 
     def _put(self, digest: bytes, salt: bytes) -> None:

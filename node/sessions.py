@@ -1,5 +1,6 @@
 """The open sessions of this node: at most one that is used with each peer, opened on demand and
-used both ways.
+used both ways. A peer that is not connected is dialled and greeted at once, whatever discovery has
+planned for it.
 
 Whoever needs a peer first opens the session. When two nodes open one to each other at the same
 moment, both live, and each side starts new jobs on the one that it had first. Idle sessions make
@@ -18,10 +19,16 @@ from node.ledger import JobLedger
 from node.link import SessionLink
 from node.loopback import loopback_pair
 from peer.directory import Directory
-from protocols.errors import CoveyError, PeerUnreachableError, TransportError
+from protocols.errors import (
+    CoveyError,
+    PeerUnreachableError,
+    Refused,
+    RemoteProtocolError,
+    TransportError,
+)
 from protocols.job import JobMessage
 from protocols.keys import PeerId
-from protocols.limits import MAX_SESSIONS, SESSION_OPEN_S
+from protocols.limits import MAX_NEIGHBOURS, MAX_SESSIONS, SESSION_OPEN_S
 from protocols.membership import SESSION_PROTOCOL
 from protocols.transport import Stream, Transport
 
@@ -29,8 +36,14 @@ Ts = TypeVarTuple("Ts")
 
 MessageHandler = Callable[[SessionLink, Any], None]
 LostHandler = Callable[[SessionLink], None]
+Connect = Callable[[PeerId, list[str]], Awaitable[None]]
+"""Dials a peer and says hello: what ``Greeter.connect`` does, and raises."""
 
 CROWDED_SESSIONS: Final = MAX_SESSIONS * 3 // 4  # with jobs: the rest is for offers under way
+CONNECTIONS_KEPT: Final = MAX_NEIGHBOURS + MAX_SESSIONS
+"""From so many on, a connection goes with the session that makes room: a thousand workers that are
+used one after the other would each leave one open.
+"""
 SESSIONS_FULL: Final = "sessions-full"
 
 log = logging.getLogger(__name__)
@@ -39,8 +52,11 @@ log = logging.getLogger(__name__)
 class Sessions:
     """Opens, serves and ends sessions, and hands their messages to whom they concern."""
 
-    def __init__(self, transport: Transport, directory: Directory, ledger: JobLedger) -> None:
+    def __init__(
+        self, transport: Transport, connect: Connect, directory: Directory, ledger: JobLedger
+    ) -> None:
         self._transport = transport
+        self._connect = connect
         self._directory = directory
         self._ledger = ledger
         self._links: dict[PeerId, list[SessionLink]] = {}
@@ -127,10 +143,19 @@ class Sessions:
             link = self._adopt(near)
             self._adopt(far)
             return link
-        if peer not in self._transport.connected():
-            entry = self._directory.get(peer)
-            await self._transport.dial(peer, list(entry.addresses) if entry else [])
+        if not self._transport.is_admitted(peer):
+            await self._reach(peer)
         return self._adopt(await self._transport.open_stream(peer, SESSION_PROTOCOL))
+
+    async def _reach(self, peer: PeerId) -> None:
+        """Connect to a peer that serves us nothing yet."""
+        entry = self._directory.get(peer)
+        try:
+            await self._connect(peer, list(entry.addresses) if entry else [])
+        except (Refused, RemoteProtocolError) as error:
+            raise PeerUnreachableError(
+                f"no hello with {peer}: {error.message}", peer=peer
+            ) from error
 
     def _adopt(self, stream: Stream) -> SessionLink:
         link = self._register(stream)
@@ -192,7 +217,11 @@ class Sessions:
             raise TransportError(
                 f"all {MAX_SESSIONS} sessions have jobs", code=SESSIONS_FULL, limit=MAX_SESSIONS
             )
-        min(idle, key=lambda link: link.used_at).close("another session needs the room")
+        idlest = min(idle, key=lambda link: link.used_at)
+        idlest.close("another session needs the room")
+        is_needed = any(link.jobs for link in self._links[idlest.peer_id])
+        if len(self._transport.connected()) >= CONNECTIONS_KEPT and not is_needed:
+            self.start_soon(self._transport.disconnect, idlest.peer_id)
 
 
 def why(error: CoveyError) -> str:

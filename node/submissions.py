@@ -13,19 +13,20 @@ from typing import Protocol
 
 import trio
 
-from node.job import JobResult, JobSpec, Progress
+from node.audience import Audience
+from node.job import JobResult, JobSpec
+from node.submitted_job import Listener
 from protocols.errors import CoveyError, JobFailed, Refused
 
 log = logging.getLogger(__name__)
 
-OnProgress = Callable[[Progress], None]
 Reports = Callable[[Exception], Awaitable[object]]
 
 
 class Submits(Protocol):
     """What runs the jobs: the submitter."""
 
-    async def run(self, spec: JobSpec, on_progress: OnProgress) -> JobResult:
+    async def run(self, spec: JobSpec, listener: Listener) -> JobResult:
         """Have a job done."""
         ...
 
@@ -33,14 +34,10 @@ class Submits(Protocol):
 @dataclass(slots=True, eq=False)
 class _Submission:
     spec: JobSpec
+    audience: Audience
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    listeners: list[OnProgress] = field(default_factory=list[OnProgress])
     ended: trio.Event = field(default_factory=trio.Event)
     outcome: JobResult | CoveyError | None = None
-
-    def tell(self, progress: Progress) -> None:
-        for listener in self.listeners:
-            listener(progress)
 
 
 class Submissions:
@@ -54,24 +51,26 @@ class Submissions:
         self._nursery = nursery
         self._running: dict[bytes, _Submission] = {}
 
-    async def run(self, spec: JobSpec, on_progress: OnProgress) -> JobResult:
+    async def run(self, spec: JobSpec, listener: Listener) -> JobResult:
         """Submit a job, or attach to it if it is submitted already, and return its result.
 
         Raises what ``Submitter.run`` raises, and ``Refused`` when another job has that id. The last
-        client that is cancelled cancels the job.
+        client that is cancelled cancels the job. An output is seen growing only if the first client
+        wants to see it.
         """
         submission = self._running.get(spec.job_id)
         if submission is None:
-            submission = self._running[spec.job_id] = _Submission(spec)
+            audience = Audience(streams=listener.on_grown is not None)
+            submission = self._running[spec.job_id] = _Submission(spec, audience)
             self._nursery.start_soon(self._carry, submission)
         elif submission.spec != spec:
             raise other_specification()
-        submission.listeners.append(on_progress)
+        submission.audience.join(listener)
         try:
             await submission.ended.wait()
         finally:
-            submission.listeners.remove(on_progress)
-            if not submission.listeners:
+            submission.audience.leave(listener)
+            if not submission.audience:
                 submission.scope.cancel()
         if isinstance(submission.outcome, JobResult):
             return submission.outcome
@@ -80,7 +79,8 @@ class Submissions:
     async def _carry(self, submission: _Submission) -> None:
         try:
             with submission.scope:
-                submission.outcome = await self._submitter.run(submission.spec, submission.tell)
+                listener = submission.audience.listener
+                submission.outcome = await self._submitter.run(submission.spec, listener)
         except CoveyError as error:
             submission.outcome = error
         except Exception as error:  # the boundary of a job: nothing it does ends the node

@@ -9,19 +9,20 @@ failed run.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import chain, takewhile
 from typing import Final, Protocol
 
 import trio
 
 from node.admission import Admission, Models, resolve_precision
+from node.hashing import cut
 from node.ledger import Attempt, JobLedger
 from node.link import SessionLink
 from node.runner_child import RunOutcome
 from node.runners import RunRequest
 from node.sessions import Sessions
-from node.submit import cut
 from protocols.cid import CID
 from protocols.errors import CoveyError, JobFailed
 from protocols.job import (
@@ -45,6 +46,7 @@ from protocols.limits import (
     MAX_JOB_OUTPUT_BYTES,
     MAX_REASON_CHARS,
 )
+from protocols.pieces import Outgoing
 from protocols.report import ExceptionInfo
 from protocols.session import Deliver, Effect, JobKey, Send, Start, Stop
 from protocols.worker_job import Outcome, WorkerJob
@@ -66,9 +68,15 @@ WORKER_FAULT_PREFIXES: Final = ("journal", "model-", "runner-", "runners-")
 class Runners(Protocol):
     """What a worker asks of the runner pool."""
 
-    async def run(self, request: RunRequest, on_progress: Callable[[int, int], None]) -> RunOutcome:
+    async def run(
+        self,
+        request: RunRequest,
+        on_progress: Callable[[int, int], None],
+        on_piece: Callable[[bytes], None],
+    ) -> RunOutcome:
         """Run one job; raise ``JobFailed`` or another ``CoveyError`` when it fails. Cancelling
-        stops it.
+        stops it. ``on_piece`` is told what comes of an output while it comes into being, if the
+        kind has such; the output begins with all of that.
         """
         ...
 
@@ -231,23 +239,30 @@ class Worker:
         if job is None or job.outcome is None or link is None:
             return
         outcome = job.outcome
-        pieces = outcome.output.pieces() if outcome.output else ()
-        messages = [Chunk(effect.key[1], effect.fence, p.index, p.body, p.digest) for p in pieces]
-        final = outcome.final_message(effect.fence)
+        pieces = outcome.output.pieces(effect.first_piece) if outcome.output else ()
+        chunks = (Chunk(effect.key[1], effect.fence, p.index, p.body, p.digest) for p in pieces)
+        messages = chain(chunks, (outcome.final_message(effect.fence),))
         if outcome.output is None or outcome.output.is_inline:
-            for message in (*messages, final):
+            for message in messages:
                 link.send(message)
-        else:
-            assert self._nursery is not None, "a worker runs before it has jobs"
-            self._nursery.start_soon(self._stream, link, (*messages, final))
+            return
+        # Pieces are cut as they are sent, so that an output is in memory once, and only while it is
+        # kept and wanted under this fence: who does not read holds no more than kept outcomes may.
+        wanted = takewhile(
+            lambda _: self._jobs.get(effect.key) is job and job.fence == effect.fence, messages
+        )
+        assert self._nursery is not None, "a worker runs before it has jobs"
+        self._nursery.start_soon(self._stream, job, link, wanted)
 
-    async def _stream(self, link: SessionLink, messages: tuple[Chunk | Done | Failed, ...]) -> None:
+    async def _stream(
+        self, job: WorkerJob, link: SessionLink, messages: Iterable[Chunk | Done | Failed]
+    ) -> None:
         self._deliveries += 1
         try:
             await link.send_content(messages)
         finally:
             self._deliveries -= 1
-            self._tidy((link.peer_id, messages[0].job_id))
+            self._tidy(job.key)
 
     # Runs
 
@@ -273,14 +288,15 @@ class Worker:
             model = self._models.get(job.terms.model)
             precision = resolve_precision(model, job.terms.precision)
             attempt = replace(attempt, model_cid=model.cid, precision=precision)
-            run = await self._runners.run(_request(job, precision), self._follow(job))
-            return await self._succeed(attempt, run)
+            request = _request(job, precision)
+            run = await self._runners.run(request, self._follow(job), self._pass_on(job))
+            return await self._succeed(job, attempt, run)
         except JobFailed as failed:
             return await self._fail(attempt, failed, failed.exceptions or failed)
         except Exception as error:  # noqa: BLE001 - the job boundary
             return await self._fail(attempt, error, error)
 
-    async def _succeed(self, attempt: Attempt, run: RunOutcome) -> Outcome:
+    async def _succeed(self, job: WorkerJob, attempt: Attempt, run: RunOutcome) -> Outcome:
         """Commit to the output and record the run; only then may anybody hear of it."""
         if len(run.output) > MAX_JOB_OUTPUT_BYTES:
             raise JobFailed(
@@ -288,7 +304,7 @@ class Worker:
                 code="output-too-big",
             )
         terms = attempt.terms
-        output = await cut(terms.output_salt, run.output)
+        output = await _output_of(job, run.output)
         record = await self._ledger.ran(attempt, output.cid, run.execution)
         done = Done(
             job_id=terms.job_id,
@@ -330,6 +346,12 @@ class Worker:
             log.warning("run not recorded", extra={"error": str(error), "status": status})
             return None
 
+    def _pass_on(self, job: WorkerJob) -> Callable[[bytes], None]:
+        def on_piece(body: bytes) -> None:
+            self._perform(self._jobs.emitted(job, body, trio.current_time()))
+
+        return on_piece
+
     def _follow(self, job: WorkerJob) -> Callable[[int, int], None]:
         def on_progress(done: int, total: int) -> None:
             now = trio.current_time()
@@ -342,6 +364,16 @@ def code_of(error: Exception) -> str:
     """Return the code that a failure goes by on the wire."""
     code = error.code if isinstance(error, CoveyError) else UNEXPECTED
     return code if len(code) <= MAX_CODE_CHARS and CODE.fullmatch(code) else UNEXPECTED
+
+
+async def _output_of(job: WorkerJob, content: bytes) -> Outgoing:
+    """Return an output ready to be sent, behind what was sent of it already."""
+    if job.grown is None:
+        return await cut(job.terms.output_salt, content)
+    whole = job.grown.complete(content)
+    if whole is None:
+        raise JobFailed("the output does not begin as what came of it", code="runner-inconsistent")
+    return whole
 
 
 def _request(job: WorkerJob, precision: str) -> RunRequest:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
+    from starlette.types import ASGIApp
 
 MAX_SOCKET_PATH_BYTES: Final = 107  # sun_path on Linux, less its terminator
 STOP_GRACE_S: Final = 2.0  # an open stream may not hold the daemon's stop longer than this
@@ -54,7 +55,7 @@ async def serve(
 
 
 async def serve_http(
-    app: Starlette, bind: str, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    app: ASGIApp, bind: str, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Serve ``app`` at hypercorn's ``bind`` address until cancelled."""
     import hypercorn.trio

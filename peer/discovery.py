@@ -1,8 +1,8 @@
 """Finding peers and staying connected: a dial loop over every address that anybody told us.
 
-Addresses come from configuration, the ticket, adverts and mDNS. A peer that does not answer is
-tried again later and later, with jitter, for as long as somebody names it. How each peer was found
-and why the last dial failed is kept for ``covey doctor``.
+Addresses come from configuration, the ticket, adverts, mDNS and the memory of an earlier run. A
+peer that does not answer is tried again later and later, with jitter, for as long as somebody names
+it. How each peer was found and why the last dial failed is kept for ``covey doctor``.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ from protocols.transport import Transport
 
 log = logging.getLogger(__name__)
 
-Source = Literal["configuration", "ticket", "mdns", "advert"]
+Source = Literal["configuration", "ticket", "mdns", "advert", "memory"]
 LASTING: Final[frozenset[Source]] = frozenset({"configuration", "ticket"})
 """Sources that a person chose: dialled first, and never given up."""
+MUTUAL: Final[frozenset[Source]] = frozenset({"mdns", "advert"})
+"""Sources from which both sides hear of each other at the same moment."""
 
 MAX_FAILURES: Final = 20  # about a quarter of an hour; who comes back after that finds us
 STABLE_S: Final = 30.0  # a connection that lasted so long is no failure when it ends
@@ -179,8 +181,8 @@ class Discovery:
         if len(self._candidates) >= MAX_DIAL_CANDIDATES and source not in LASTING:
             return None
         candidate = self._candidates[peer_id] = Candidate(peer_id)
-        if source not in LASTING and peer_id < self._directory.own:
-            # Both sides have just heard of each other: the smaller id dials now, we soon after.
+        if source in MUTUAL and peer_id < self._directory.own:
+            # The smaller id dials now, we soon after.
             candidate.next_dial = trio.current_time() + self._backoff(1)
         return candidate
 

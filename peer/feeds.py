@@ -25,7 +25,7 @@ from peer.journal import (
     JournalFullError,
     Pending,
 )
-from peer.own_feed import OwnBundle, OwnFeed
+from peer.own_feed import OnRefused, OwnBundle, OwnFeed
 from protocols.ack import AckEntry, SignedAck
 from protocols.chain import Chain, Link, Range, state_root
 from protocols.cid import CID
@@ -133,9 +133,11 @@ class Feeds:
         """
         return await self._own.append(record)
 
-    def append_soon(self, record: Record) -> CID:
-        """Add a record of ours without waiting; a crash or a full disk may lose it."""
-        return self._own.append_soon(record)
+    async def append_soon(self, record: Record, refused: OnRefused) -> CID:
+        """Add a record of ours without waiting for the disk, in front of all that follow; a crash
+        may lose it, and ``refused`` is told if the disk did not take it.
+        """
+        return await self._own.append_soon(record, refused)
 
     async def cut(self) -> Bundle | None:
         """Sign and journal our next bundle now; none when no record is waiting for one."""

@@ -129,19 +129,26 @@ class Greeter:
 
         Raises ``PeerUnreachableError``, ``Refused`` with the other side's code and hint,
         ``RemoteProtocolError`` when the other side is no member, or another ``TransportError``. The
-        connection is closed then.
+        connection is closed then, and when this is cancelled.
         """
         await self._transport.dial(peer_id, addresses)
         if peer_id in self._met:
             return
         try:
             await self._greet(peer_id)
-        except CoveyError as error:
-            if isinstance(error, TransportError) and peer_id in self._met:
-                # Both dialled at once: ours went down with its connection, theirs got through.
-                log.debug("hello lost beside another", extra={"peer": peer_id})
-                return
+        except TransportError as error:
+            if peer_id not in self._met:
+                await self._transport.disconnect(peer_id)
+                raise
+            # Both dialled at once: ours went down with its connection, theirs got through.
+            log.debug("hello lost beside another", extra={"peer": peer_id, "why": error.message})
+        except CoveyError:
             await self._transport.disconnect(peer_id)
+            raise
+        except trio.Cancelled:
+            if peer_id not in self._met:  # without a hello it would keep others from dialling
+                with trio.move_on_after(CLOSE_WAIT_S, shield=True):
+                    await self._transport.disconnect(peer_id)
             raise
 
     async def _greet(self, peer_id: PeerId) -> None:

@@ -74,6 +74,11 @@ class Home:
         return self.path / "control.sock"
 
     @property
+    def api_token(self) -> Path:
+        """The token of the HTTP API."""
+        return self.path / "api.token"
+
+    @property
     def models(self) -> Path:
         """Installed models, a folder each."""
         return self.path / "models"

@@ -42,7 +42,7 @@ from protocols.journal import (
     entry_at,
     scan,
 )
-from protocols.limits import MAX_JOURNAL_BACKLOG_BYTES, MAX_JOURNAL_BATCH_BYTES
+from protocols.limits import JOURNAL_COMPANY_S, MAX_JOURNAL_BACKLOG_BYTES, MAX_JOURNAL_BATCH_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +142,8 @@ class Journal:
         self._backlog_bytes = 0
         self._closed: JournalError | None = None
         self._stirred = trio.Event()
+        self._patience = trio.CancelScope()
+        """Ends when an entry that could wait for company has waited long enough."""
         self._moved = trio.Event()
         self._passed = trio.Event()
         self._awaited = math.inf
@@ -183,8 +185,9 @@ class Journal:
         task_status.started()
         try:
             while True:
-                await self._stirred.wait()
-                self._stirred = trio.Event()
+                with self._patience:
+                    await self._stirred.wait()
+                self._stirred, self._patience = trio.Event(), trio.CancelScope()
                 await self._write_all()
         finally:
             with trio.CancelScope(shield=True):
@@ -200,8 +203,11 @@ class Journal:
         await self.wait_room()
         return await self.append_soon(kind, body).wait()
 
-    def append_soon(self, kind: Entry, body: bytes, done: Done | None = None) -> Pending:
+    def append_soon(
+        self, kind: Entry, body: bytes, done: Done | None = None, *, can_wait: bool = False
+    ) -> Pending:
         """Queue an entry and return what can be waited for; ``done`` is called with its outcome.
+        One that ``can_wait`` goes with the next that can't, or after ``JOURNAL_COMPANY_S``.
 
         Entries reach the file in the order of these calls. When one is refused, so is every entry
         queued behind it, and every ``done`` is called before any other task runs: numbers given out
@@ -218,7 +224,11 @@ class Journal:
         pending = Pending(encoded, done)
         self._waiting.append(pending)
         self._backlog_bytes += len(encoded)
-        self._stirred.set()
+        if can_wait:
+            due_at = trio.current_time() + JOURNAL_COMPANY_S
+            self._patience.deadline = min(self._patience.deadline, due_at)
+        else:
+            self._stirred.set()
         return pending
 
     async def wait_room(self) -> None:

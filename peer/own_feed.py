@@ -46,6 +46,9 @@ log = logging.getLogger(__name__)
 
 REPORT_KIND = "error.report"
 
+OnRefused = Callable[[JournalError], None]
+"""Told that the disk did not take a record; must not block or raise."""
+
 
 @dataclass(slots=True, eq=False)
 class _Uncut:
@@ -194,11 +197,14 @@ class OwnFeed:
         await pending.wait()
         return cid
 
-    def append_soon(self, record: Record) -> CID:
-        """Queue a record of ours and return its CID; a crash or a full disk may lose it."""
-        return self._append(record)[0]
+    async def append_soon(self, record: Record, refused: OnRefused) -> CID:
+        """Queue a record of ours and return its CID; a crash may lose it, and ``refused`` is told
+        if the disk did not take it. What is appended later is behind it on the disk.
+        """
+        await self._journal.wait_room()
+        return self._append(record, refused)[0]
 
-    def _append(self, record: Record) -> tuple[CID, Pending]:
+    def _append(self, record: Record, refused: OnRefused | None = None) -> tuple[CID, Pending]:
         if record.author != self._key.public:
             raise LocalProtocolError("a record of another author does not belong in our feed")
         encoded = record.encode()
@@ -210,13 +216,16 @@ class OwnFeed:
         def settle(outcome: int | JournalError) -> None:
             if isinstance(outcome, JournalError):
                 self._take_back(uncut, cid)
+                if refused is not None:
+                    refused(outcome)
             else:
                 uncut.offset = outcome
                 self._ready.add(uncut)
                 self._stirred.set()
 
         body = RecordBody(uncut.epoch, uncut.sequence, encoded).encode()
-        pending = self._journal.append_soon(Entry.RECORD, body, settle)
+        can_wait = refused is not None
+        pending = self._journal.append_soon(Entry.RECORD, body, settle, can_wait=can_wait)
         self._uncut.append(uncut)
         self.next_sequence += 1
         if is_block(encoded):

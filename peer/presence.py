@@ -21,6 +21,7 @@ from peer.hello import Greeter, Own
 from peer.identity import Identity
 from peer.instance import Instance
 from peer.mdns import Mdns
+from peer.neighbours import Neighbours
 from peer.renewal import Renewer
 from peer.revocations import Revocations
 from peer.service import running
@@ -78,10 +79,12 @@ class Presence:
         self.instance.on_duplicate(feeds.stop_signing)
         self.instance.on_rival(self.advertiser.name_rival)
         self.discovery = Discovery(self.transport, self.greeter, self.directory, effects)
+        self.neighbours = Neighbours(identity.home, self.directory)
         self.renewer = Renewer(
             identity, self.transport, self.directory, effects, self.advertiser.refresh
         )
         self.greeter.on_met(self.advertiser.met)
+        self.greeter.on_met(self.neighbours.met)
         self.greeter.on_behind(self._rise_above)
         self.greeter.on_met(lambda _peer: feeds.allow_cutting())
 
@@ -92,12 +95,15 @@ class Presence:
             self.discovery.add(PeerAddress.parse(text), "configuration")
         for text in self.identity.member.bootstrap:
             self.discovery.add(PeerAddress.parse(text), "ticket")
+        for found in self.neighbours:
+            self.discovery.add(found, "memory")
         services = (
             self.transport,
             self.greeter,
             self.gatekeeper,
             self.advertiser,
             self.discovery,
+            self.neighbours,
             self.renewer,
         )
         async with running(*(service.run for service in services)) as nursery:
@@ -113,6 +119,7 @@ class Presence:
                 f"{len(self.identity.member.bootstrap)} from the ticket",
                 "mdns": f"on {self._network.host}" if self._network.uses_mdns else "off",
                 "adverts": f"{len(self.directory)} peers known",
+                "memory": f"{len(self.neighbours)} peers met, now or before",
                 "identity": "ANOTHER INSTANCE of this key is running: nothing is signed, stop one"
                 if self.instance.is_duplicate
                 else "one instance of this key",

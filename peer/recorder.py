@@ -19,7 +19,7 @@ import trio
 from peer.effects import Effects
 from peer.feeds import Feeds
 from peer.journal import JournalError
-from peer.own_feed import REPORT_KIND
+from peer.own_feed import REPORT_KIND, OnRefused
 from peer.storm import StormGate
 from protocols.cid import CID
 from protocols.limits import STORM_COUNT_INTERVAL_S
@@ -68,10 +68,13 @@ class Recorder:
         duration_us: int = 0,
         status: str = "ok",
         attributes: Mapping[str, Any] | None = None,
+        refused: OnRefused | None = None,
     ) -> CID:
         """Record something that ran; return its CID once it is on the disk.
 
-        Raises ``JournalError`` when the disk does not take it, and nothing else.
+        With ``refused`` it returns at once, and the record is on the disk before any that follows;
+        ``refused`` is told if it never will be. Raises ``JournalError`` when the disk does not take
+        it, and nothing else.
         """
         record = Record(
             author=self.feeds.key.public,
@@ -87,7 +90,7 @@ class Recorder:
             status=status,
             attributes=dict(attributes or {}),
         )
-        return await self._append(record)
+        return await self._append(record, refused)
 
     async def event(self, kind: str, **attributes: Any) -> CID:
         """Record that something happened now; return its CID once it is on the disk."""
@@ -133,8 +136,10 @@ class Recorder:
                 await self.feeds.append(record)
         return cid
 
-    async def _append(self, record: Record) -> CID:
+    async def _append(self, record: Record, refused: OnRefused | None = None) -> CID:
         try:
+            if refused is not None:
+                return await self.feeds.append_soon(record, refused)
             return await self.feeds.append(record)
         except JournalError:
             raise

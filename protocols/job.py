@@ -21,6 +21,7 @@ from protocols.limits import (
     MAX_FACT_CHARS,
     MAX_FACTS,
     MAX_FENCE,
+    MAX_INLINE_PIECE_BYTES,
     MAX_ITEMS,
     MAX_JOB_OUTPUT_BYTES,
     MAX_NAME_CHARS,
@@ -111,6 +112,9 @@ class JobMessage(msgspec.Struct, frozen=True, array_like=True):
 class Offer(JobMessage, frozen=True, array_like=True, tag=2):
     """Would you run this? Says everything about the job but its input; ``budget_ms`` is what
     remains of its time.
+
+    With ``input``, all of a small one, it is offer, acceptance and input in one: run this, unless
+    you refuse.
     """
 
     kind: str
@@ -123,6 +127,7 @@ class Offer(JobMessage, frozen=True, array_like=True, tag=2):
     input_salt: bytes
     output_salt: bytes
     requirements: dict[str, Fact] = {}
+    input: bytes | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -137,6 +142,9 @@ class Offer(JobMessage, frozen=True, array_like=True, tag=2):
         for salt in (self.input_salt, self.output_salt):
             _check(len(salt) == SALT_BYTES, f"a salt is not {SALT_BYTES} bytes")
         _check_facts(self.requirements, "requirements")
+        if self.input is not None:
+            _check(len(self.input) == self.size_bytes, "input is not of size_bytes")
+            _check(self.size_bytes <= MAX_INLINE_PIECE_BYTES, "input is too big for an offer")
 
 
 class Lease(JobMessage, frozen=True, array_like=True, tag=3):
@@ -290,8 +298,8 @@ class Terms(msgspec.Struct, frozen=True):
     output_salt: bytes
     requirements: dict[str, Fact] = {}
 
-    def offer(self, fence: int, budget_ms: int) -> Offer:
-        """Return the offer of one attempt at this job."""
+    def offer(self, fence: int, budget_ms: int, content: bytes | None = None) -> Offer:
+        """Return the offer of one attempt at this job, with its input if that shall go along."""
         return Offer(
             job_id=self.job_id,
             fence=fence,
@@ -305,6 +313,7 @@ class Terms(msgspec.Struct, frozen=True):
             input_salt=self.input_salt,
             output_salt=self.output_salt,
             requirements=self.requirements,
+            input=content,
         )
 
     @classmethod

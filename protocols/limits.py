@@ -153,6 +153,7 @@ MAX_FENCE: Final = 1 << 53  # exact in every language's numbers
 MAX_ITEMS: Final = 1 << 31  # counts of sentences or tokens
 MAX_BUDGET_MS: Final = 24 * 3_600_000  # a job that needs more than a day should be several
 OFFER_ANSWER_S: Final = 7.0  # DIAL_TIMEOUT_S to reach the worker, and 2 s for it to decide
+RUN_SILENCE_S: Final = 0.1  # a job that runs at once and is done by then says so by its result
 LEASE_CHOICE_S: Final = 0.25  # after the first lease, what a better one may cost in waiting
 LEASE_ACCEPT_S: Final = 2.0  # an unaccepted lease holds room that other submitters could use
 LEASE_TTL_S: Final = 15.0  # three missed renewals
@@ -223,6 +224,7 @@ TIP_EVERY_S: Final = 30.0  # a silent server says that it lives
 REFRESH_S: Final = 3.0  # a person waits for it; a peer on the LAN answers in milliseconds
 PULL_SILENCE_S: Final = 90.0  # three missed tips: the stream is dead although the connection is not
 SEND_WITHIN_S: Final = 30.0  # one frame of 1 MiB over a slow uplink
+JOURNAL_COMPANY_S: Final = 0.05  # what need not be on the disk at once waits for what must
 MAX_JOURNAL_BATCH_BYTES: Final = 4 << 20  # one fsync's worth; more only makes the first waiter wait
 CUT_START_S: Final = 5.0  # after a restart neighbours get this long to say how far they saw us
 CUT_RETRY_S: Final = 5.0  # after a full disk: often enough to recover unasked, rare enough to log
@@ -234,12 +236,14 @@ RECENT_SOURCES: Final = 4_096  # 0.5 MB a peer; older bundles are not on their w
 
 # Runners and kinds
 RUNNER_PIECE_BYTES: Final = (
-    512 << 10
-)  # inputs and outputs cross the runner's pipe in pieces, so that two messages fit a frame
+    128 << 10
+)  # inputs and outputs cross the runner's pipe in pieces, which others wait for: 0.1 ms each
 MAX_RUNNER_JOBS: Final = 64  # jobs inside one runner; more wait outside, where they can be refused
 QUANTUM_S: Final = 0.5  # of a submitter's turn at a runner; a dozen batches, half of MAX_QUEUE_S
 MAX_RUNNERS: Final = 4  # warm runners of one node: each holds 250 MB and more
 MAX_RUNNER_STDERR_BYTES: Final = 4 << 10  # the last words of a crashed runner that are kept
+MAX_PARAMETERS_BYTES: Final = 16 << 10  # of one job: 256 labels of a few words each
+MAX_PARAMETER_CHARS: Final = 1_024  # a label, a stop sequence or a grammar's name; not a document
 MAX_EMBED_ITEMS: Final = 100_000  # 153 MB of output at 384 dimensions
 MAX_EMBED_TEXT_BYTES: Final = 64 << 10  # models read 256 to 8,192 tokens; the rest would be cut off
 MAX_EMBED_INPUT_BYTES: Final = 64 << 20  # what a submitter may make a worker hold for one job

@@ -8,6 +8,7 @@ each side, and what arrived whole is what was committed to.
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -28,10 +29,13 @@ class Piece(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """Content ready to be sent, as often as needed, with its commitment. Make it with ``cut``."""
+    """Content ready to be sent, as often as needed, with its commitment. Make it with ``cut``, or
+    with ``Growing``, whose pieces end where they happened to end: at ``ends``.
+    """
 
     content: bytes
     digests: tuple[bytes, ...]
+    ends: tuple[int, ...] = ()
 
     @classmethod
     def cut(cls, salt: bytes, content: bytes) -> Outgoing:
@@ -55,11 +59,56 @@ class Outgoing:
         """Whether it is small enough to travel among ordinary messages."""
         return len(self.content) <= MAX_INLINE_PIECE_BYTES
 
-    def pieces(self) -> Iterator[Piece]:
-        """Yield the pieces in order."""
-        for index, digest in enumerate(self.digests):
-            start = index * BULK_CHUNK_BYTES
-            yield Piece(index, self.content[start : start + BULK_CHUNK_BYTES], digest)
+    def pieces(self, first: int = 0) -> Iterator[Piece]:
+        """Yield the pieces in order, from number ``first`` on."""
+        for index in range(first, len(self.digests)):
+            start, end = index * BULK_CHUNK_BYTES, (index + 1) * BULK_CHUNK_BYTES
+            if self.ends:
+                start, end = self.ends[index - 1] if index else 0, self.ends[index]
+            yield Piece(index, self.content[start:end], self.digests[index])
+
+
+class Growing:
+    """An output that is sent while it comes into being: each piece as it is added, and all of them
+    again to whoever comes later.
+    """
+
+    def __init__(self, salt: bytes) -> None:
+        self._running = hashlib.sha256(salt)
+        self._content = bytearray()
+        self._digests: list[bytes] = []
+        self._ends: list[int] = []
+
+    def __len__(self) -> int:
+        """How many pieces there are."""
+        return len(self._digests)
+
+    def complete(self, content: bytes) -> Outgoing | None:
+        """Add the rest of ``content`` and return it, ready to be sent; None if it does not begin
+        with what is here.
+        """
+        if not content.startswith(self._content):
+            return None
+        if rest := content[len(self._content) :]:
+            self.add(rest)
+        return Outgoing(content, tuple(self._digests), tuple(self._ends))
+
+    def add(self, body: bytes) -> None:
+        """Append what came into being since the last piece: something, if it is not the first."""
+        for start in range(0, max(len(body), 1), BULK_CHUNK_BYTES):
+            part = body[start : start + BULK_CHUNK_BYTES]
+            self._running.update(part)
+            self._content += part
+            self._digests.append(self._running.digest())
+            self._ends.append(len(self._content))
+
+    def pieces(self, first: int) -> Iterator[Piece]:
+        """Yield the pieces that there are, from number ``first`` on."""
+        for index in range(first, len(self)):
+            start = self._ends[index - 1] if index else 0
+            yield Piece(
+                index, bytes(self._content[start : self._ends[index]]), self._digests[index]
+            )
 
 
 class Incoming:
@@ -69,40 +118,45 @@ class Incoming:
     """
 
     def __init__(self, salt: bytes, limit_bytes: int) -> None:
-        self._running = hashlib.sha256(salt)
-        self._bodies: list[bytes] = []
-        self._limit_bytes = limit_bytes
+        self.count = 0
         self.size_bytes = 0
+        self._running = hashlib.sha256(salt)
+        # Not a list to be joined in the end, which copies all of it while everyone else waits.
+        self._content = io.BytesIO()
+        self._limit_bytes = limit_bytes
 
     def add(self, piece: Piece) -> None:
         """Take the next piece; raise ``RemoteProtocolError`` for a gap, too much content or a wrong
         digest.
         """
-        if piece.index < len(self._bodies):
+        if piece.index < self.count:
             return
-        if piece.index > len(self._bodies):
+        if piece.index > self.count:
             raise RemoteProtocolError(
-                f"piece {piece.index} came where {len(self._bodies)} was due", code="piece-missing"
+                f"piece {piece.index} came where {self.count} was due", code="piece-missing"
             )
-        if self._bodies and not piece.body:
+        if self.count and not piece.body:
             raise RemoteProtocolError("an empty piece came behind others", code="piece-empty")
         if self.size_bytes + len(piece.body) > self._limit_bytes:
             raise RemoteProtocolError(
                 f"more than the agreed {self._limit_bytes} bytes came", code="too-big"
             )
-        self._running.update(piece.body)
-        if self._running.digest() != piece.digest:
+        running = self._running.copy()
+        running.update(piece.body)
+        if running.digest() != piece.digest:
             raise RemoteProtocolError(
                 f"the digest of piece {piece.index} is wrong", code="piece-damaged"
             )
-        self._bodies.append(piece.body)
+        self._running = running
+        self._content.write(piece.body)
+        self.count += 1
         self.size_bytes += len(piece.body)
 
     def holds(self, size_bytes: int) -> bool:
         """Whether content of exactly that size is here; an empty content's one piece must have come
         too.
         """
-        return bool(self._bodies) and self.size_bytes == size_bytes
+        return self.count > 0 and self.size_bytes == size_bytes
 
     @property
     def cid(self) -> CID:
@@ -110,5 +164,5 @@ class Incoming:
         return CID.of_digest(self._running.digest(), RAW)
 
     def content(self) -> bytes:
-        """Return what came so far, joined."""
-        return b"".join(self._bodies)
+        """Return what came so far; without a copy of it, as long as no more comes."""
+        return self._content.getvalue()

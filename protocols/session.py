@@ -150,6 +150,15 @@ class SendInput(msgspec.Struct, frozen=True):
     fence: int
 
 
+class Grown(msgspec.Struct, frozen=True):
+    """Effect of the submitter: the output has come this much further; with ``is_anew``, everything
+    that was said of it before is void, for another worker computes it in another way.
+    """
+
+    body: bytes
+    is_anew: bool = False
+
+
 class Violation(msgspec.Struct, frozen=True):
     """Effect of the submitter: a worker broke the protocol; report it. The job moves on."""
 
@@ -189,10 +198,13 @@ class Stop(msgspec.Struct, frozen=True):
 
 
 class Deliver(msgspec.Struct, frozen=True):
-    """Effect of the worker: send this job's kept outcome under this fence."""
+    """Effect of the worker: send this job's kept outcome under this fence, from this piece of its
+    output on.
+    """
 
     key: JobKey
     fence: int
+    first_piece: int = 0
 
 
-Effect = Send | SendInput | Violation | Late | Lost | Start | Stop | Deliver
+Effect = Send | SendInput | Grown | Violation | Late | Lost | Start | Stop | Deliver

@@ -1,10 +1,13 @@
-"""One job as its submitter sees it: offers, the choice of a lease, failover, and the one result.
+"""One job as its submitter sees it: rounds of offers, attempts, failover, and the one result.
 
-A *round* puts the job to candidates, three first and twice as many each time all have refused. An
-*attempt* begins when a lease is accepted; it has the fence of its round. When the attempt is lost,
-the next round begins with a higher fence, and the lost worker is asked last: if it still has the
-job, it goes on there. When every candidate has refused but some are merely busy, the round is
-repeated within the job's budget.
+An *attempt* begins when a lease of a round is accepted; it has the fence of its round. When the
+attempt is lost, the next round begins with a higher fence, and the lost worker is asked last: if it
+still has the job, it goes on there. A round that everyone has refused is repeated within the job's
+budget as long as some are merely busy.
+
+To an only candidate a small input may go along with the first offer, and the worker runs the job
+unless it refuses: a round trip less. From then on it may be at work, heard or not, so that its loss
+is that of an attempt.
 """
 
 from __future__ import annotations
@@ -14,9 +17,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from protocols import job_history as history
+from protocols.attempt import Attempt
 from protocols.errors import RemoteProtocolError
 from protocols.job import (
-    BUSY,
     EXPIRED,
     NO_ANSWER,
     STALE_FENCE,
@@ -34,21 +37,12 @@ from protocols.job import (
     Renew,
     Terms,
 )
-from protocols.lease import LeaseClock
-from protocols.limits import (
-    BUSY_RETRY_S_MAX,
-    BUSY_RETRY_S_MIN,
-    LEASE_CHOICE_S,
-    MAX_ATTEMPTS,
-    MAX_FENCE,
-    MAX_FENCE_JUMPS,
-    MAX_JOB_OUTPUT_BYTES,
-    OFFER_ANSWER_S,
-)
-from protocols.pieces import Incoming, Piece
-from protocols.progress import ProgressBudget
+from protocols.limits import MAX_ATTEMPTS, MAX_FENCE, MAX_FENCE_JUMPS
+from protocols.output_stream import OutputStream
+from protocols.round import Candidates, Round
 from protocols.session import (
     Effect,
+    Grown,
     JobEvent,
     JobState,
     Late,
@@ -59,9 +53,6 @@ from protocols.session import (
     Violation,
 )
 from protocols.signs import Sign
-
-NEVER: Final = float("inf")
-FIRST_OFFERS: Final = 3  # p99 1.4x an oracle's at 1,000 workers, two offers 1.7x (decision 0004)
 
 
 class SubmitterJob:
@@ -86,10 +77,6 @@ class SubmitterJob:
         self.terms = terms
         self.fence = last_fence
         self.attempts = 0
-        self.worker: str | None = None
-        self.progress = (0, terms.items)
-        self.refusals: dict[str, Refuse] = {}
-        """Why each candidate said no, by its last word."""
         self.losses: list[tuple[str, str]] = []
         """(worker, why) of each attempt that was lost."""
         self.history = history.JobHistory()
@@ -104,29 +91,20 @@ class SubmitterJob:
         self._last_fence = last_fence
         self._life = Lifecycle()
         self._deadline = deadline
-        self._order = list(candidates)
-        self._unasked: deque[str] = deque()
-        self._suspects: set[str] = set()
-        self._stalled: set[str] = set()
+        self._candidates = Candidates(candidates)
+        self._round = Round(self._candidates)
+        self._entrusted: str | None = None
+        """Who got the input with its offer, and has not answered yet."""
         self._violators: set[str] = set()
-        self._width = FIRST_OFFERS
-        self._offers: dict[str, Lease | None] = {}
-        self._choose_at = NEVER
-        self._ask_again_at = NEVER
-        self._lease = LeaseClock(0.0)
-        self._budget = ProgressBudget(0.0)
-        self._output = Incoming(terms.output_salt, MAX_JOB_OUTPUT_BYTES)
+        self._attempt: Attempt | None = None
+        self._stream: OutputStream | None = None
         self._held: dict[tuple[str, int], bool] = {}
         self._seen_fence = 0
         self._fence_jumps = 0
-        self._handlers: dict[type[Any], Callable[[str, Any, float], list[Effect]]] = {
-            Lease: self._on_lease,
-            Refuse: self._on_refuse,
-            Renew: self._on_renew,
-            Chunk: self._on_chunk,
-            Done: self._on_done,
-            Failed: self._on_failed,
-        }
+
+    def stream(self) -> None:
+        """Tell by ``Grown`` how the output comes into being; called before ``start``."""
+        self._stream = OutputStream()
 
     @property
     def state(self) -> JobState:
@@ -138,25 +116,59 @@ class SubmitterJob:
         """When ``tick`` must be called if nothing else happens."""
         match self.state:
             case JobState.OFFERED:
-                return min(self._deadline, self._choose_at, self._ask_again_at)
-            case JobState.LEASED | JobState.RUNNING:
-                return min(self._deadline, self._lease.ends_at, self._budget.ends_at)
+                return min(self._deadline, self._round.next_deadline)
+            case JobState.LEASED | JobState.RUNNING if self._attempt is not None:
+                return min(self._deadline, self._attempt.ends_at)
             case _:
                 return self._deadline
 
+    @property
+    def worker(self) -> str | None:
+        """Who has the job, or had it when it ended."""
+        return self._attempt.worker if self._attempt is not None else None
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Items done in this attempt, and of how many."""
+        return self._attempt.progress if self._attempt is not None else (0, self.terms.items)
+
+    @property
+    def refusals(self) -> dict[str, Refuse]:
+        """Why each candidate of the last round said no, by its last word."""
+        return self._round.refusals
+
+    @property
+    def only_candidate(self) -> str | None:
+        """The one who may be asked, if it is only one."""
+        order = self._candidates.order
+        return order[0] if len(order) == 1 else None
+
     def output(self) -> bytes:
         """Return the output of a job that is DONE."""
-        return self._output.content()
+        assert self._attempt is not None, "a job that is DONE has a worker"
+        return self._attempt.output()
 
-    def start(self, now: float) -> list[Effect]:
-        """Put the job to the first candidates."""
+    def start(self, now: float, small_input: bytes | None = None) -> list[Effect]:
+        """Put the job to the first candidates; where there is only one, ``small_input``, the whole
+        input, goes along, and it runs the job at once.
+        """
         self._life.step(JobEvent.OFFER)
-        return self._new_round(now)
+        if small_input is not None and (only := self.only_candidate) is not None:
+            return self._entrust(only, small_input, now)
+        return self._new_attempt(now)
+
+    def _entrust(self, only: str, small_input: bytes, now: float) -> list[Effect]:
+        effects = self._new_attempt(now, small_input)
+        self._entrusted = only
+        self._held[only, self.fence] = True
+        return effects
 
     def receive(self, peer: str, message: FromWorker, now: float) -> list[Effect]:
         """Take a message from a worker; what breaks the protocol costs that worker the job."""
+        if peer == self._entrusted and message.fence == self.fence:
+            self._on_first_word(peer, message, now)
         try:
-            return self._handlers[type(message)](peer, message, now)
+            return _HANDLERS[type(message)](self, peer, message, now)
         except RemoteProtocolError as error:
             # Reported once: who has no part in the job may go on and on.
             violation = [] if peer in self._violators else [Violation(peer, error)]
@@ -169,8 +181,11 @@ class SubmitterJob:
             return []
         if peer == self.worker:
             return self._move_on(why, now, Sign.LOST)
-        if self.state is JobState.OFFERED and peer in self._offers:
-            instead = self._ask_instead(now)
+        if peer == self._entrusted:
+            self._begin(peer, now)
+            return self._move_on(why, now, Sign.LOST)
+        if self.state is JobState.OFFERED and self._round.is_asking(peer):
+            instead = self._offer_to(self._round.replace(now), now)
             return [*instead, *self._refused(peer, self._note(UNREACHABLE, why), now)]
         return []
 
@@ -181,8 +196,8 @@ class SubmitterJob:
         if now >= self._deadline:
             return self._end(JobEvent.EXPIRE)
         if self.state is JobState.OFFERED:
-            is_time = now >= self._ask_again_at
-            return self._ask_everyone(now) if is_time else self._choose_if_due(now)
+            is_rested = self._round.is_rested(now)
+            return self._ask_everyone(now) if is_rested else self._choose_if_due(now)
         return self._give_up_if_due(now)
 
     def cancel(self) -> list[Effect]:
@@ -196,56 +211,32 @@ class SubmitterJob:
 
     # Rounds: offers out, leases and refusals in
 
-    def _new_round(self, now: float) -> list[Effect]:
+    def _new_attempt(self, now: float, small_input: bytes | None = None) -> list[Effect]:
         self.fence = max(self.fence, self._seen_fence) + 1
-        self._output = Incoming(self.terms.output_salt, MAX_JOB_OUTPUT_BYTES)
-        return self._ask_everyone(now)
+        return self._ask_everyone(now, small_input)
 
-    def _ask_everyone(self, now: float) -> list[Effect]:
-        self.refusals.clear()
-        self._unasked = deque(self._order)
-        self._width = FIRST_OFFERS
-        self._ask_again_at = NEVER
-        return self._ask_more(now)
+    def _ask_everyone(self, now: float, small_input: bytes | None = None) -> list[Effect]:
+        self._round = Round(self._candidates)
+        return self._ask_more(now, small_input)
 
-    def _ask_more(self, now: float) -> list[Effect]:
+    def _ask_more(self, now: float, small_input: bytes | None = None) -> list[Effect]:
         """Widen the round by the next candidates, or end it."""
-        asked: list[str] = []
-        if self._unasked and self._unasked[0] in self._stalled and self._busy_waits():
-            self._unasked.clear()  # it would only stall again: wait for those who are busy
-        while self._unasked and len(asked) < self._width:
-            if asked and self._unasked[0] in self._suspects:
-                break  # who lost the job gets it only when nobody else takes it
-            asked.append(self._unasked.popleft())
-        if not asked:
-            return self._exhausted(now)
-        self._width *= 2
-        self._choose_at = now + OFFER_ANSWER_S
-        self._offers = dict.fromkeys(asked)
-        return self._offer_to(asked, now)
+        asked = self._round.widen(now)
+        return self._offer_to(asked, now, small_input) if asked else self._exhausted(now)
 
-    def _ask_instead(self, now: float) -> list[Effect]:
-        """Ask the next candidate in the place of one that is not there."""
-        if not self._unasked or self._unasked[0] in self._suspects:
-            return []
-        peer = self._unasked.popleft()
-        self._offers[peer] = None
-        if not any(self._offers.values()):
-            self._choose_at = now + OFFER_ANSWER_S
-        return self._offer_to([peer], now)
-
-    def _offer_to(self, peers: list[str], now: float) -> list[Effect]:
+    def _offer_to(
+        self, peers: list[str], now: float, small_input: bytes | None = None
+    ) -> list[Effect]:
         for peer in peers:
             self.history.add(now, history.OFFERED, peer, self.fence)
-        offer = self.terms.offer(self.fence, max(0, int((self._deadline - now) * 1000)))
+        budget_ms = max(0, int((self._deadline - now) * 1000))
+        offer = self.terms.offer(self.fence, budget_ms, small_input)
         return [Send(peer, offer) for peer in peers]
 
     def _on_lease(self, peer: str, lease: Lease, now: float) -> list[Effect]:
         is_chosen = peer == self.worker and lease.fence == self.fence
-        if self.state is JobState.OFFERED and lease.fence == self.fence and peer in self._offers:
-            if not any(self._offers.values()):
-                self._choose_at = min(self._choose_at, now + LEASE_CHOICE_S)
-            self._offers[peer] = lease
+        if lease.fence == self.fence and self._is_asking(peer):
+            self._round.leased(peer, lease, now)
             self.history.add(now, history.LEASED, peer, self.fence, lease.eta_ms)
             return self._choose_if_due(now)
         return [] if is_chosen else [Send(peer, Release(self.terms.job_id, lease.fence))]
@@ -253,83 +244,74 @@ class SubmitterJob:
     def _on_refuse(self, peer: str, refuse: Refuse, now: float) -> list[Effect]:
         if refuse.fence != self.fence:
             return []
-        if self.state is JobState.OFFERED and peer in self._offers:
+        if self._is_asking(peer):
             return self._refused(peer, refuse, now)
         if self._is_from_worker(peer, refuse.fence):
             return self._move_on(f"refused after its lease: {refuse.reason}", now, Sign.ENDED)
         return []
 
+    def _is_asking(self, peer: str) -> bool:
+        return self.state is JobState.OFFERED and self._round.is_asking(peer)
+
+    def _on_first_word(self, peer: str, message: FromWorker, now: float) -> None:
+        """Whoever was entrusted with the job has it, unless it answers as to any other offer: it
+        refuses, or it knows the job already, or not what an input in an offer means.
+        """
+        if isinstance(message, Lease | Refuse):
+            self._entrusted = None
+            if isinstance(message, Refuse):
+                del self._held[peer, self.fence]
+        else:
+            self._begin(peer, now)
+
     def _refused(self, peer: str, refuse: Refuse, now: float) -> list[Effect]:
-        self.refusals[peer] = refuse
+        self._round.refused(peer, refuse)
         said = f"{refuse.code} ({refuse.reason})"
         self.history.add(now, history.REFUSED, peer, self.fence, said)
         if (
             refuse.code == STALE_FENCE and refuse.seen_fence < MAX_FENCE // 2
         ):  # nobody gets that far
             self._seen_fence = max(self._seen_fence, refuse.seen_fence)
-        del self._offers[peer]
         return self._choose_if_due(now)
 
     def _choose_if_due(self, now: float) -> list[Effect]:
         """Accept the best lease, once nobody else may still answer or waiting for them would cost
-        too much.
+        too much; without one, ask others.
         """
-        waiting = [peer for peer, lease in self._offers.items() if lease is None]
-        if waiting and now < self._choose_at:
+        if self._round.is_open(now) or self._round.is_resting:
             return []
-        leases = {peer: lease for peer, lease in self._offers.items() if lease is not None}
-        if leases:
-            return self._accept(min(leases, key=lambda peer: leases[peer].eta_ms), now)
-        for peer in waiting:
+        best = self._round.best()
+        return self._accept(*best, now) if best is not None else self._ask_others(now)
+
+    def _ask_others(self, now: float) -> list[Effect]:
+        """Go on without those that did not answer."""
+        for peer in self._round.waiting():
             self.refusals[peer] = self._note(NO_ANSWER, "it did not answer in time")
             self.history.add(now, history.REFUSED, peer, self.fence, NO_ANSWER)
             self.signs.append((peer, Sign.UNANSWERED))
-        self._offers.clear()
-        released: list[Effect] = [
-            Send(peer, Release(self.terms.job_id, self.fence)) for peer in waiting
-        ]
-        return released if self._ask_again_at != NEVER else [*released, *self._ask_more(now)]
+        released = self._withdraw()
+        return [*released, *self._ask_more(now)]
 
-    def _accept(self, peer: str, now: float) -> list[Effect]:
-        lease = self._offers[peer]
-        assert lease is not None, "only a lease is accepted"
-        self._life.step(JobEvent.LEASE)
-        self.worker = peer
-        self.signs.append((peer, Sign.ACCEPTED))
-        self.attempts += 1
-        self.history.add(now, history.ACCEPTED, peer, self.fence)
-        self.progress = (0, self.terms.items)
-        self._held[peer, self.fence] = True
-        self._lease = LeaseClock(now)
-        self._lease.accept(now)
-        input_bytes = self.terms.size_bytes if lease.needs_input else 0
-        self._budget = ProgressBudget(now, lease.eta_ms / 1_000, input_bytes)
-        others = [other for other in self._offers if other != peer]
-        self._offers.clear()
+    def _withdraw(self) -> list[Effect]:
+        """Take back the offers that are out; whoever was entrusted with the job may be at work."""
+        stop = Release if self._entrusted is None else Cancel
+        self._entrusted = None
+        return [Send(peer, stop(self.terms.job_id, self.fence)) for peer in self._round.withdraw()]
+
+    def _accept(self, peer: str, lease: Lease, now: float) -> list[Effect]:
         effects: list[Effect] = [Send(peer, Accept(self.terms.job_id, self.fence))]
         if lease.needs_input:
             effects.append(SendInput(peer, self.fence))
-        return effects + [Send(o, Release(self.terms.job_id, self.fence)) for o in others]
+        released = [other for other in self._round.withdraw() if other != peer]
+        self._begin(peer, now, lease)
+        return effects + [Send(o, Release(self.terms.job_id, self.fence)) for o in released]
 
     def _exhausted(self, now: float) -> list[Effect]:
         """Everyone refused."""
         if self._seen_fence >= self.fence and self._fence_jumps < MAX_FENCE_JUMPS:
             self._fence_jumps += 1
-            return self._new_round(now)
-        waits = self._busy_waits()
-        if not waits:
-            return self._end(JobEvent.FAIL)
-        self._choose_at = NEVER
-        self._ask_again_at = now + min(max(min(waits), BUSY_RETRY_S_MIN), BUSY_RETRY_S_MAX)
-        return []
-
-    def _busy_waits(self) -> list[float]:
-        """When those who are merely busy want to be asked again."""
-        return [
-            refuse.retry_after_ms / 1000
-            for refuse in self.refusals.values()
-            if refuse.code == BUSY and refuse.retry_after_ms
-        ]
+            return self._new_attempt(now)
+        return [] if self._round.rest(now) else self._end(JobEvent.FAIL)
 
     def _note(self, code: str, reason: str) -> Refuse:
         """What a candidate would have said, had it answered."""
@@ -337,42 +319,52 @@ class SubmitterJob:
 
     # Attempts: one worker, one fence
 
+    def _begin(self, peer: str, now: float, lease: Lease | None = None) -> None:
+        """An attempt begins: by a lease, or by the word of a worker that had the input with its
+        offer.
+        """
+        self._life.step(JobEvent.LEASE)
+        self._attempt = Attempt(peer, self.terms, now, lease)
+        if self._stream is not None:
+            self._stream.begin()
+        self.signs.append((peer, Sign.ACCEPTED))
+        self.attempts += 1
+        self.history.add(now, history.ACCEPTED, peer, self.fence)
+        self._held[peer, self.fence] = True
+        self._round.withdraw()
+        self._entrusted = None
+
     def _is_from_worker(self, peer: str, fence: int) -> bool:
         return peer == self.worker and fence == self.fence and not self.state.is_final
 
-    def _heard(self, now: float) -> None:
-        self._lease.renew(now)
+    def _heard(self, peer: str, fence: int, now: float) -> Attempt | None:
+        """Return the attempt that a message belongs to, if it is under way."""
+        attempt = self._attempt
+        if attempt is None or not self._is_from_worker(peer, fence):
+            return None
+        attempt.heard(now)
         if self.state is JobState.LEASED:
             self._life.step(JobEvent.START)
-            self.history.add(now, history.RUNNING, self.worker or "", self.fence)
+            self.history.add(now, history.RUNNING, peer, self.fence)
+        return attempt
 
     def _on_renew(self, peer: str, renew: Renew, now: float) -> list[Effect]:
-        if self._is_from_worker(peer, renew.fence):
-            self._heard(now)
-            self.progress = (renew.items_done, renew.items_total)
-            self._budget.items_are_done(renew.items_done, now)
+        if attempt := self._heard(peer, renew.fence, now):
+            attempt.renewed(renew, now)
         return []
 
     def _on_chunk(self, peer: str, chunk: Chunk, now: float) -> list[Effect]:
-        if self._is_from_worker(peer, chunk.fence):
-            self._heard(now)
-            had_bytes = self._output.size_bytes
-            self._output.add(Piece(chunk.index, chunk.body, chunk.digest))
-            if self._output.size_bytes > had_bytes:  # the same piece again is no progress
-                self._budget.moved(now)
-        return []
+        attempt = self._heard(peer, chunk.fence, now)
+        if attempt is None or not attempt.add(chunk, now) or self._stream is None:
+            return []
+        is_anew, new = self._stream.add(chunk.body)
+        return [Grown(new, is_anew)] if new else []
 
     def _on_done(self, peer: str, done: Done, now: float) -> list[Effect]:
-        if not self._is_from_worker(peer, done.fence):
+        attempt = self._heard(peer, done.fence, now)
+        if attempt is None:
             return self._on_stray_result(peer, done)
-        if not self._output.holds(done.size_bytes) or self._output.cid != done.output_cid:
-            raise RemoteProtocolError(
-                "the output that came is not the one that was committed to",
-                code="output-mismatch",
-                got=self._output.size_bytes,
-                size_bytes=done.size_bytes,
-            )
-        self._heard(now)
+        attempt.check(done)
         self._life.step(JobEvent.FINISH)
         self.history.add(now, history.DONE, peer, self.fence)
         self.signs.append((peer, Sign.DONE))
@@ -412,16 +404,17 @@ class SubmitterJob:
 
     def _give_up_if_due(self, now: float) -> list[Effect]:
         """Take the job from a worker that is silent, or that says it lives and does nothing."""
-        if self.worker is None:
+        attempt = self._attempt
+        if attempt is None:
             return []
-        if self._lease.is_over(now):
+        if attempt.is_silent(now):
             why = "its lease ended in silence"
-        elif self._budget.is_over(now):
-            self._stalled.add(self.worker)
-            why = f"it made no progress for {self._budget.stall_s:.0f} s"
+        elif attempt.is_stalled(now):
+            self._candidates.stalled.add(attempt.worker)
+            why = f"it made no progress for {attempt.stall_s:.0f} s"
         else:
             return []
-        stop = Send(self.worker, Cancel(self.terms.job_id, self.fence))
+        stop = Send(attempt.worker, Cancel(self.terms.job_id, self.fence))
         return [stop, *self._move_on(why, now, Sign.SILENT)]
 
     def _move_on(self, why: str, now: float, sign: Sign) -> list[Effect]:
@@ -432,29 +425,25 @@ class SubmitterJob:
         self.history.add(now, history.LOST, worker, self.fence, why)
         lost = Lost(worker, self.fence, why)
         self.signs.append((worker, sign))
-        self.worker = None
-        is_retry = self.attempts < MAX_ATTEMPTS and sign is Sign.FAULT and bool(self._order)
+        self._attempt = None
+        is_retry = self.attempts < MAX_ATTEMPTS and sign is Sign.FAULT and bool(self._candidates)
         self.is_out_of_retries = is_retry and not self.may_retry(now)
         if self.attempts >= MAX_ATTEMPTS or self.is_out_of_retries:
             self._life.step(JobEvent.FAIL)
             return [lost]
-        if worker in self._order:
-            self._order.remove(worker)
-            self._order.append(worker)
-        self._suspects.add(worker)
+        self._candidates.ask_last(worker)
         self._life.step(JobEvent.LOSE)
-        return [lost, *self._new_round(now)]
+        return [lost, *self._new_attempt(now)]
 
     def _drop(self, peer: str, why: str, now: float) -> list[Effect]:
         """Never ask this peer about this job again."""
-        if peer in self._order:
-            self._order.remove(peer)
+        self._candidates.drop(peer)
         if self.state.is_final:
             return []
         if peer == self.worker:
             stop = Send(peer, Cancel(self.terms.job_id, self.fence))
             return [stop, *self._move_on(why, now, Sign.FAULT)]
-        if peer in self._offers:
+        if self._round.is_asking(peer):
             return self._refused(peer, self._note(UNREACHABLE, why), now)
         return []
 
@@ -462,9 +451,18 @@ class SubmitterJob:
         """End the job here, and free whoever holds something of it."""
         self._life.step(event)
         job_id, fence = self.terms.job_id, self.fence
-        effects: list[Effect] = [Send(peer, Release(job_id, fence)) for peer in self._offers]
+        effects = self._withdraw()
         if self.worker is not None:
             self.signs.append((self.worker, Sign.ENDED))
             effects.append(Send(self.worker, Cancel(job_id, fence)))
-        self._offers.clear()
         return effects
+
+
+_HANDLERS: Final[dict[type[Any], Callable[[SubmitterJob, str, Any, float], list[Effect]]]] = {
+    Lease: SubmitterJob._on_lease,
+    Refuse: SubmitterJob._on_refuse,
+    Renew: SubmitterJob._on_renew,
+    Chunk: SubmitterJob._on_chunk,
+    Done: SubmitterJob._on_done,
+    Failed: SubmitterJob._on_failed,
+}

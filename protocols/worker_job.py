@@ -11,7 +11,7 @@ import msgspec
 
 from protocols.job import Done, Failed, Terms
 from protocols.lease import LeaseClock
-from protocols.pieces import Incoming, Outgoing
+from protocols.pieces import Growing, Incoming, Outgoing
 from protocols.session import JobKey, JobState, Lifecycle
 
 NEVER: Final = float("inf")
@@ -78,6 +78,10 @@ class WorkerJob:
     input: Incoming
     life: Lifecycle = field(default_factory=Lifecycle)
     progress: tuple[int, int] = (0, 0)
+    grown: Growing | None = None
+    """What has come of an output that is sent while it comes into being."""
+    pieces_sent: int = 0
+    """Of it, under this fence."""
     outcome: Outcome | None = None
     orphan_at: float = NEVER
     forget_at: float = NEVER

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
+from protocols.cid import DIGEST_BYTES
 from protocols.errors import RemoteProtocolError
 from protocols.job import (
     EXPIRED,
@@ -23,6 +24,7 @@ from protocols.job import (
     Accept,
     Ack,
     Cancel,
+    Chunk,
     Done,
     Failed,
     FromSubmitter,
@@ -42,8 +44,9 @@ from protocols.limits import (
     ORPHAN_S,
     OUTCOME_KEEP_S,
     PROGRESS_S,
+    RUN_SILENCE_S,
 )
-from protocols.pieces import Incoming, Piece
+from protocols.pieces import Growing, Incoming, Piece
 from protocols.session import (
     Deliver,
     Effect,
@@ -121,6 +124,7 @@ class WorkerJobs:
         if job.state is JobState.LEASED:
             return self._forget(job, JobEvent.EXPIRE)
         job.lease.is_accepted = False
+        job.pieces_sent = 0
         if job.state is JobState.RUNNING:
             self._orphan(job, now)
         return []
@@ -137,7 +141,7 @@ class WorkerJobs:
         self._kept.add(job.key, outcome.size_bytes)
         for key in self._kept.overflow():
             self._forget(self._jobs[key], JobEvent.CANCEL)
-        return [Deliver(job.key, job.fence)] if job.lease.is_accepted else []
+        return [self._deliver(job)] if job.lease.is_accepted else []
 
     def progressed(self, job: WorkerJob, done: int, total: int, now: float) -> list[Effect]:
         """The run of ``job`` came this far; its submitter is told every ``PROGRESS_S`` at most."""
@@ -146,6 +150,17 @@ class WorkerJobs:
         if is_told or job.state is not JobState.RUNNING or not job.lease.is_accepted:
             return []
         return self._renew(job, now)
+
+    def emitted(self, job: WorkerJob, body: bytes, now: float) -> list[Effect]:
+        """The run of ``job`` has come this much further with an output that its submitter wants to
+        see grow; it is sent at once, and to whoever attaches to the job later.
+        """
+        if job.state is not JobState.RUNNING:
+            return []
+        if job.grown is None:
+            job.grown = Growing(job.terms.output_salt)
+        job.grown.add(body)
+        return self._send_grown(job, now) if job.lease.is_accepted else []
 
     def tick(self, now: float) -> list[Effect]:
         """Act on what is due at ``now``: renewals, ended leases, orphans, old outcomes."""
@@ -188,11 +203,23 @@ class WorkerJobs:
         self._jobs[job.key] = job
         self._unfinished[submitter] += 1
         self._leased[job.key] = Leased(job.submitter, job.terms, job.estimate_s)
+        if offer.input is not None:
+            return self._run_at_once(job, offer.input, now)
         return [Send(submitter, Lease(offer.job_id, offer.fence, decision.eta_ms, LEASE_TTL_MS))]
+
+    def _run_at_once(self, job: WorkerJob, content: bytes, now: float) -> list[Effect]:
+        """The offer came with its input: it is accepted with it. The first sign of life can wait,
+        for most of such jobs end before it is due.
+        """
+        job.lease.accept(now)
+        effects = self._take_input(job, Piece(0, content, job.terms.input_cid[-DIGEST_BYTES:]), now)
+        job.lease.renew_at = now + RUN_SILENCE_S
+        return effects
 
     def _reattach(self, job: WorkerJob, offer: Offer, now: float) -> None:
         """A later attempt takes over what is here; until it is accepted, it gets nothing."""
         job.fence = offer.fence
+        job.pieces_sent = 0
         job.lease = LeaseClock(now)
         job.deadline = now + offer.budget_ms / 1000
         if job.state is JobState.LEASED:
@@ -235,13 +262,38 @@ class WorkerJobs:
             return []
         job.lease.accept(now)
         job.orphan_at = NEVER
-        return [Deliver(job.key, job.fence)] if job.state.is_final else []
+        if job.state.is_final:
+            return [self._deliver(job)]
+        return self._send_grown(job, now)
+
+    def _send_grown(self, job: WorkerJob, now: float) -> list[Effect]:
+        """Send what has come of the output and was not sent under this fence."""
+        if job.grown is None or len(job.grown) == job.pieces_sent:
+            return []
+        pieces = list(job.grown.pieces(job.pieces_sent))
+        job.pieces_sent = len(job.grown)
+        job.lease.renew(now)  # a piece is a sign of life
+        job_id, fence = job.terms.job_id, job.fence
+        return [
+            Send(job.submitter, Chunk(job_id, fence, each.index, each.body, each.digest))
+            for each in pieces
+        ]
+
+    def _deliver(self, job: WorkerJob) -> Deliver:
+        return Deliver(job.key, job.fence, job.pieces_sent)
 
     def _on_input(self, job: WorkerJob, message: Input, now: float) -> list[Effect]:
         if job.state is not JobState.LEASED or not job.lease.is_accepted:
             return []
+        piece = Piece(message.index, message.body, message.digest)
+        effects = self._take_input(job, piece, now)
+        has_started = any(isinstance(effect, Start) for effect in effects)
+        return effects + self._renew(job, now) if has_started else effects
+
+    def _take_input(self, job: WorkerJob, piece: Piece, now: float) -> list[Effect]:
+        """Take a piece of the input, and start the job with its last one."""
         try:
-            job.input.add(Piece(message.index, message.body, message.digest))
+            job.input.add(piece)
         except RemoteProtocolError as error:
             return self._reject_input(job, str(error))
         job.lease.ends_at = now + LEASE_TTL_S
@@ -251,7 +303,7 @@ class WorkerJobs:
             return self._reject_input(job, "the input is not the one that was committed to")
         job.life.step(JobEvent.START)
         del self._leased[job.key]
-        return [Start(job.key), *self._renew(job, now)]
+        return [Start(job.key)]
 
     def _reject_input(self, job: WorkerJob, reason: str) -> list[Effect]:
         refuse = Refuse(job.terms.job_id, job.fence, WRONG_COMMITMENT, reason[:200])

@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import trio
@@ -15,8 +14,9 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
-from node.api.jobs import JobsApi, output_lines
-from node.api.requests import job_of, parse
+from node.api.following import Following
+from node.api.jobs import JobsApi
+from node.api.requests import job_of, parse, wants_stream
 from node.explanation import moment
 from node.job import JobSpec, summary_of
 from node.reading import READERS, plain
@@ -32,12 +32,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from node.daemon import Node
-    from node.job import Progress
     from peer.directory import Entry
 
 T = TypeVar("T", bound=msgspec.Struct)
-
-MAX_PENDING_EVENTS: Final = 64  # progress may be dropped when the client reads slowly
 
 
 class TicketBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,14 +91,25 @@ class ControlApi:
                 "revocations": presence.revocations.version,
                 "known_peers": len(presence.directory),
                 "models": [model.name for model in node.models.list()],
+                "sandbox": node.runners.sandbox.level,
+                "sandbox_reason": node.runners.sandbox.reason or None,
                 "runners": [msgspec.to_builtins(runner) for runner in node.runners.running()],
                 "jobs": node.worker.unfinished,
+                "api": self._api_told(),
                 "shares_records": node.config.share,
                 "epoch": node.feeds.epoch,
                 "next_sequence": node.feeds.next_sequence,
                 "acknowledged": node.feeds.acknowledged_sequence(),
             }
         )
+
+    def _api_told(self) -> dict[str, str] | None:
+        """Where the HTTP API listens, and which file has its token."""
+        options = self._node.config.api
+        if not options.enabled:
+            return None
+        token_file = str(self._node.home.api_token)
+        return {"url": f"http://{options.address}/v1", "token_file": token_file}
 
     async def peers(self, _request: Request) -> JSONResponse:
         """Everyone this node knows, itself first."""
@@ -164,41 +172,31 @@ class ControlApi:
         """Submit a job; answer its progress, its output in pieces, then its result, as JSON
         lines.
         """
-        spec = await job_of(request, self._node)
-        return StreamingResponse(json_lines(self._job(spec)), media_type="application/x-ndjson")
+        spec, streams = await job_of(request, self._node), wants_stream(request)
+        following = Following(streams=streams)
+        return StreamingResponse(
+            json_lines(self._job(spec, following)), media_type="application/x-ndjson"
+        )
 
-    async def _job(self, spec: JobSpec) -> AsyncIterator[Any]:
+    async def _job(self, spec: JobSpec, following: Following) -> AsyncIterator[Any]:
         """Yield the lines of one job; a client that goes away cancels it."""
-        send, receive = trio.open_memory_channel[Any](MAX_PENDING_EVENTS)
         scope = trio.CancelScope()
-        self._node.nursery.start_soon(self._submit, spec, send, scope)
+        self._node.nursery.start_soon(self._submit, spec, following, scope)
         try:
-            async with receive:
-                async for event in receive:
-                    if isinstance(event, CoveyError):
-                        raise event
-                    yield event
+            while not following.is_over:
+                for line in await following.next_lines():
+                    yield line
         finally:
             scope.cancel()
 
-    async def _submit(
-        self, spec: JobSpec, send: trio.MemorySendChannel[Any], scope: trio.CancelScope
-    ) -> None:
-        def on_progress(progress: Progress) -> None:
-            # full: the next one tells more; broken: the client went away
-            with suppress(trio.WouldBlock, trio.BrokenResourceError):
-                send.send_nowait({"progress": msgspec.to_builtins(progress)})
-
-        with suppress(trio.BrokenResourceError), scope:  # broken: the client went away
-            async with send:
-                try:
-                    result = await self._node.submissions.run(spec, on_progress)
-                except CoveyError as error:
-                    await send.send(error)
-                    return
-                for line in output_lines(result.output):
-                    await send.send(line)
-                await send.send({"result": summary_of(spec, result)})
+    async def _submit(self, spec: JobSpec, following: Following, scope: trio.CancelScope) -> None:
+        with scope:
+            try:
+                result = await self._node.submissions.run(spec, following.listener)
+            except CoveyError as error:
+                following.failed(error)
+            else:
+                following.succeeded(result.output, summary_of(spec, result))
 
 
 def _peer_row(entry: Entry) -> dict[str, Any]:
@@ -212,4 +210,5 @@ def _peer_row(entry: Entry) -> dict[str, Any]:
         "capabilities": plain(advert.capabilities) if advert else None,
         "models": [model.name for model in advert.models] if advert else [],
         "software": advert.software if advert else None,
+        "sandbox": (advert.sandbox or None) if advert else None,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -12,12 +11,13 @@ import trio
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
+from node.api.following import Following
 from node.api.requests import job_of, parse_job_id
 from node.errors import InputError, UnknownError
 from node.explanation import moment
 from node.job import check
 from peer.control import json_lines, raise_error
-from protocols.limits import PROGRESS_S
+from protocols.errors import CoveyError
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from node.daemon import Node
     from node.kept_jobs import JobEnd, KeptJob, KeptJobs
 
-OUTPUT_LINE_BYTES: Final = (
-    192 << 10
-)  # a multiple of three, so that every line's base64 stands alone
 MAX_LISTED: Final = 10_000
 
 
@@ -87,11 +84,11 @@ class JobsApi:
         lines.
         """
         job_id = _job_id(request)
-        await self._carrier.on_disk(
-            partial(self._carrier.kept.get, job_id)
-        )  # unknown: an error, no line
+        # unknown: an error, no line
+        await self._carrier.on_disk(partial(self._carrier.kept.get, job_id))
+        following = Following(streams=request.query_params.get("stream") == "true")
         return StreamingResponse(
-            json_lines(self._followed(job_id)), media_type="application/x-ndjson"
+            json_lines(self._followed(job_id, following)), media_type="application/x-ndjson"
         )
 
     async def log(self, request: Request) -> JSONResponse:
@@ -139,35 +136,34 @@ class JobsApi:
             "submitted_at": moment(job.submitted_us),
         }
 
-    async def _followed(self, job_id: bytes) -> AsyncIterator[Any]:
-        told = None
-        while True:
-            with trio.move_on_after(PROGRESS_S):
-                end = await self._carrier.wait(job_id)
-                break
-            progress = self._carrier.progress(job_id)
-            if progress is not None and progress != told:
-                told = progress
-                yield {"progress": msgspec.to_builtins(progress)}
-        if end.error is not None:
-            raise_error({"error": end.error})
-        output = await self._carrier.on_disk(partial(self._carrier.kept.output, job_id))
-        for line in output_lines(output):
-            yield line
-        yield {"result": end.result}
+    async def _followed(self, job_id: bytes, following: Following) -> AsyncIterator[Any]:
+        scope = trio.CancelScope()
+        self._node.nursery.start_soon(self._wait, job_id, following, scope)
+        try:
+            with self._carrier.following(job_id, following.listener):
+                while not following.is_over:
+                    for line in await following.next_lines():
+                        yield line
+        finally:
+            scope.cancel()
+
+    async def _wait(self, job_id: bytes, following: Following, scope: trio.CancelScope) -> None:
+        """Tell a client how the job ended, whenever it does."""
+        with scope:
+            end = await self._carrier.wait(job_id)
+            try:
+                if end.error is not None:
+                    raise_error({"error": end.error})
+                output = await self._carrier.on_disk(partial(self._carrier.kept.output, job_id))
+            except CoveyError as error:
+                following.failed(error)
+            else:
+                following.succeeded(output, end.result or {})
 
 
 def _newest(kept: KeptJobs, limit: int) -> list[tuple[KeptJob, JobEnd | None]]:
     newest = sorted(kept.jobs(), key=lambda job: -job.submitted_us)[:limit]
     return [(job, kept.ended(job.spec.job_id)) for job in newest]
-
-
-def output_lines(output: bytes) -> list[dict[str, str]]:
-    """Return an output as the lines of an answer."""
-    return [
-        {"output": base64.b64encode(output[start : start + OUTPUT_LINE_BYTES]).decode()}
-        for start in range(0, len(output), OUTPUT_LINE_BYTES)
-    ]
 
 
 def _worker(end: JobEnd) -> str | None:

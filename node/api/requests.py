@@ -35,6 +35,8 @@ class JobQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout_s: float = 600.0
     job_id: str | None = None
     """Chosen by the client: submitted again with it, a job is attached to and not done twice."""
+    stream: bool = False
+    """Whether the client of ``POST /run`` wants to see the output grow."""
 
 
 async def job_of(request: Request, node: Node) -> JobSpec:
@@ -60,6 +62,11 @@ async def job_of(request: Request, node: Node) -> JobSpec:
             min_speed=query.min_speed,
         ),
     )
+
+
+def wants_stream(request: Request) -> bool:
+    """Whether the client wants to see the output grow; raises ``InputError``."""
+    return parse(dict(request.query_params), JobQuery).stream
 
 
 def parse(values: dict[str, Any], schema: type[T]) -> T:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from node.cli.kind_options import KindCommand, given
 from peer.cli import json_option, note
 
 if TYPE_CHECKING:
@@ -18,14 +19,16 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 PRECISIONS: Final = ("auto", "fp32", "bf16", "int8", "int4")
-PARAMETERS: Final = ("max_tokens", "temperature", "top_p", "seed", "stop")
 DEVICES: Final = ("cpu", "cuda", "mps", "xpu")
 
 
 def input_options(command: F) -> F:
-    """Add what a job is and where its input comes from: kind, model, input, precision, peer, id."""
+    """Add what a job is and where its input comes from: kind, files, model, input, precision, peer,
+    id.
+    """
     options = (
         click.argument("kind"),
+        click.argument("files", nargs=-1, type=click.Path()),
         click.option("--model", required=True, help="The model's name, as `covey peers` shows it."),
         click.option(
             "--input", "source", default="-", show_default=True, help="A file, or - for stdin."
@@ -51,36 +54,6 @@ def input_options(command: F) -> F:
     return command
 
 
-def generate_options(command: F) -> F:
-    """Add what only ``generate`` takes: how to continue, and that items are turns of a chat."""
-    options = (
-        click.option("--chat", is_flag=True, help="generate: each item is a question in a chat."),
-        click.option(
-            "--max-tokens", type=int, help="generate: of each item's text; 256 if left out."
-        ),
-        click.option("--temperature", type=float, help="generate: 0, the default, is no chance."),
-        click.option("--top-p", type=float, help="generate: choose among the likeliest; 1 is all."),
-        click.option("--seed", type=int, help="generate: the same seed gives the same text."),
-        click.option("--stop", multiple=True, help="generate: end before this text; repeatable."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def job_request(kind: str, source: str, *, whole: bool, wanted: dict[str, Any]) -> JobRequest:
-    """Return the request that a command's options make; raises ``CoveyError`` for a bad one."""
-    from node import requests, results
-    from node.runner.kinds import kind_named
-
-    codec = kind_named(kind)
-    chosen = {name: wanted.pop(name) for name in PARAMETERS}
-    parameters = {name: value for name, value in chosen.items() if value not in (None, ())}
-    items = results.read_items(source, is_whole=whole, is_chat=wanted.pop("chat"))
-    content = codec.encode_input(items, parameters)
-    return requests.JobRequest(kind=kind, items=codec.count(content), input=content, **wanted)
-
-
 def output_option(command: F) -> F:
     """Add where a result goes."""
     told = "Write the result here, NumPy when it ends in .npy; - or nothing: print it."
@@ -91,25 +64,23 @@ def _file_or_none(_context: object, _option: object, value: str | None) -> str |
     return None if value == "-" else value
 
 
-@click.command("run")
+@click.command("run", cls=KindCommand)
 @input_options
-@generate_options
 @output_option
 @click.option("--timeout", "timeout_s", default=600.0, show_default=True, help="Seconds in all.")
 @json_option
 def run_job(
     kind: str,
-    source: str,
     target: str | None,
-    whole: bool,
     as_json: bool,
     **wanted: Any,
 ) -> None:
-    """Run one job on the mesh, wait for it and print its result.
+    """Run one job of KIND on the mesh, wait for it and print its result.
 
     The input is UTF-8 text with one item a line, or JSON lines (a file ending in .jsonl): strings,
-    or objects with "text" or, for generate, with a chat's "messages". The result is JSON lines.
-    Exit status 1 means that the job failed.
+    or objects with "text" or, for generate, with a chat's "messages". Kinds that take files have
+    FILES, one item each, or one file as --input. The result is JSON lines. Exit status 1 means that
+    the job failed. `covey run KIND --help` shows what else a kind can be told.
 
     \b
     Example:  covey run embed --model all-minilm-l6-v2 --input sentences.txt --output vectors.npy
@@ -122,10 +93,21 @@ def run_job(
     codec = kind_named(kind)
     if target is not None:
         results.check_target(Path(target))  # before the work, not after it
-    job = job_request(kind, source, whole=whole, wanted=wanted)
+    job = request_of(kind, **wanted)
     with connect() as control, showing_progress(job.items) as on_progress:
         outcome = requests.run(control, job, on_progress)
     write_outcome(outcome, codec, target, as_json)
+
+
+def request_of(
+    kind: str, files: tuple[str, ...], source: str, whole: bool, **wanted: Any
+) -> JobRequest:
+    """Read a job's input and return the request for it; ``wanted`` are the other options."""
+    from node import requests, results
+    from node.runner.kinds import kind_named
+
+    items = results.read_input(kind_named(kind).ITEM_TYPE, files, source, is_whole=whole)
+    return requests.prepare(kind, items, given(wanted))
 
 
 def write_outcome(outcome: JobOutcome, codec: Any, target: str | None, as_json: bool) -> None:

@@ -55,6 +55,8 @@ class _Job:
     received: float
     tokens: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
     tokenised: int = 0
+    counted: int = 0
+    """Tokens, those that the model adds included and those cut off not."""
     done: int = 0
     batches: int = 0
     max_rows: int = 0
@@ -145,6 +147,7 @@ class EmbedEngine:
         job.tokens.update(enumerate(rows, first))
         job.tokenised += len(texts)
         job.truncated += truncated
+        job.counted += sum(map(len, rows))
         self._batcher.add(number, ((first + place, len(row)) for place, row in enumerate(rows)))
         job.busy_s += self._clock() - began
         job.cpu_s += self._cpu_clock() - cpu_began
@@ -210,6 +213,7 @@ class EmbedEngine:
                 "batches": job.batches,
                 "max_rows": job.max_rows,
                 "truncated": job.truncated,
+                "tokens": job.counted,
             },
             timings={
                 "queue_ms": round((job.started - job.received) * 1_000, 3),

@@ -26,7 +26,9 @@ Facts = dict[str, int | float | str]
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Daemon: hold this model. The first message, sent once."""
+    """Daemon: confine yourself to ``sandbox`` and hold this model. The first message, sent once and
+    in a frame of its own.
+    """
 
     folder: str
     name: str
@@ -35,6 +37,7 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag=1):
     precision: str
     threads: int
     batch_tokens: int
+    sandbox: str
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -100,23 +103,33 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag=15):
     exceptions: tuple[ExceptionInfo, ...] = ()
 
 
+class Emitted(msgspec.Struct, frozen=True, array_like=True, tag=16):
+    """Runner: the next piece of a job's output, told while it comes into being."""
+
+    job: int
+    piece: bytes
+
+
 ToRunner = Load | Run | Input | Cancel
-FromRunner = Loaded | Progress | Output | Done | Failed
+FromRunner = Loaded | Progress | Output | Done | Failed | Emitted
 
 TO_RUNNER: Final[MessageCodec[ToRunner]] = MessageCodec(ToRunner)
 FROM_RUNNER: Final[MessageCodec[FromRunner]] = MessageCodec(FromRunner)
 
 _OVERHEAD_BYTES: Final = 2 << 10  # more than any message but a failure needs besides its piece
+_FULL_BYTES: Final = RUNNER_PIECE_BYTES + 32 * _OVERHEAD_BYTES
 _FAILURE_BYTES: Final = 640 << 10  # the longest chain of exceptions that a report may hold
 
 
 def frames(codec: MessageCodec[M], messages: Iterable[M]) -> Iterator[bytes]:
-    """Yield frames, length included, that carry ``messages`` in order: as many in one as fit."""
+    """Yield frames, length included, that carry ``messages`` in order: many small ones in one, and
+    one large piece, for whoever decodes a frame does nothing else meanwhile.
+    """
     waiting: list[M] = []
     size = 0
     for message in messages:
         weight = _weight(message)
-        if waiting and (size + weight > MAX_FRAME_BYTES or len(waiting) == MAX_MESSAGES_PER_FRAME):
+        if waiting and (size + weight > _FULL_BYTES or len(waiting) == MAX_MESSAGES_PER_FRAME):
             yield _frame(codec.encode(waiting))
             waiting, size = [], 0
         waiting.append(message)
@@ -125,10 +138,10 @@ def frames(codec: MessageCodec[M], messages: Iterable[M]) -> Iterator[bytes]:
         yield _frame(codec.encode(waiting))
 
 
-def pieces(content: bytes) -> list[bytes]:
-    """Cut ``content`` into pieces; one empty piece when there is nothing."""
-    starts = range(0, max(1, len(content)), RUNNER_PIECE_BYTES)
-    return [content[start : start + RUNNER_PIECE_BYTES] for start in starts]
+def pieces(content: bytes) -> Iterator[bytes]:
+    """Cut ``content`` into pieces as they are needed; one empty piece when there is nothing."""
+    for start in range(0, max(1, len(content)), RUNNER_PIECE_BYTES):
+        yield content[start : start + RUNNER_PIECE_BYTES]
 
 
 class FrameBuffer:
@@ -162,7 +175,7 @@ def _frame(payload: bytes) -> bytes:
 
 def _weight(message: object) -> int:
     match message:
-        case Run() | Input() | Output() | Done():
+        case Run() | Input() | Output() | Done() | Emitted():
             return len(message.piece) + _OVERHEAD_BYTES
         case Failed():
             return _FAILURE_BYTES

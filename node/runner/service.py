@@ -6,19 +6,22 @@ handled, so jobs join and leave while others compute.
 
 from __future__ import annotations
 
+import io
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
 from node.manifest import ModelDamagedError
+from node.runner import kinds
 from node.runner.channel import Channel
 from node.runner.files import ModelFiles, read_manifest
 from node.runner.kinds import (
     Advanced,
     BadInputError,
     Broken,
-    Emitted,
     Engine,
     EngineSettings,
     Event,
@@ -29,6 +32,8 @@ from node.runner.messages import (
     LOAD_JOB,
     Cancel,
     Done,
+    Emitted,
+    Facts,
     Failed,
     FromRunner,
     Input,
@@ -42,22 +47,21 @@ from node.runner.messages import (
 )
 from peer.capture import exceptions_of
 from protocols.errors import CoveyError
-from protocols.limits import MAX_REASON_CHARS
+from protocols.limits import MAX_REASON_CHARS, RUNNER_PIECE_BYTES
 
 CANCELLED: Final = "cancelled"
+PIECES_A_TURN: Final = 16  # 2 MiB: some milliseconds, and little beside a step of a model
 
 
 @dataclass(slots=True)
 class _Incoming:
     size_bytes: int
-    pieces: list[bytes] = field(default_factory=list[bytes])
-    got_bytes: int = 0
+    content: io.BytesIO = field(default_factory=io.BytesIO)
 
     def take(self, piece: bytes) -> bool:
         """Take in a piece; True when the input is whole."""
-        self.pieces.append(piece)
-        self.got_bytes += len(piece)
-        return self.got_bytes >= self.size_bytes
+        self.content.write(piece)
+        return self.content.tell() >= self.size_bytes
 
 
 class Service:
@@ -66,21 +70,21 @@ class Service:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._incoming: dict[int, _Incoming] = {}
+        self._outgoing: dict[int, Iterator[FromRunner]] = {}
 
-    def run(self) -> None:
+    def run(self, order: Load) -> None:
         """Serve until the process ends; returns only when the model could not be loaded."""
-        first, *rest = self._channel.receive(wait=True)
-        assert isinstance(first, Load)
-        loaded = self._load(first)
+        loaded = self._load(order)
         if loaded is None:
             return
         self._files, self._engine = loaded
+        self._sandbox: Facts = {"sandbox": order.sandbox}
         while True:
-            answers = [answer for message in rest for answer in self._handle(message)]
+            messages = self._channel.receive(wait=not (self._engine.is_busy or self._outgoing))
+            answers = [answer for message in messages for answer in self._handle(message)]
             if self._engine.is_busy:
-                answers += [answer for event in self._engine.step() for answer in _answers(event)]
-            self._channel.send(answers)
-            rest = self._channel.receive(wait=not self._engine.is_busy)
+                answers += [answer for event in self._engine.step() for answer in self._told(event)]
+            self._channel.send(chain(answers, self._next_pieces()))
 
     def _load(self, order: Load) -> tuple[ModelFiles, Engine] | None:
         began = time.monotonic()
@@ -93,7 +97,7 @@ class Service:
             self._channel.send([_failure(LOAD_JOB, error, "model-unusable")])
             return None
         load_ms = round((time.monotonic() - began) * 1_000, 3)
-        self._channel.send([Loaded(load_ms, engine.execution)])
+        self._channel.send([Loaded(load_ms, {**engine.execution, "sandbox": order.sandbox})])
         return files, engine
 
     def _handle(self, message: ToRunner) -> list[FromRunner]:
@@ -106,6 +110,7 @@ class Service:
             case Cancel():
                 # answered even when unknown: the daemon may give up a job that it never got to send
                 self._incoming.pop(message.job, None)
+                self._outgoing.pop(message.job, None)
                 self._engine.cancel(message.job)
                 return [Failed(message.job, CANCELLED, "the job was cancelled")]
             case Load():
@@ -118,10 +123,44 @@ class Service:
         del self._incoming[job]
         try:
             self._files.check_changed()
-            self._engine.start(job, b"".join(incoming.pieces))
+            self._engine.start(job, incoming.content.getvalue())
         except Exception as error:  # noqa: BLE001 - the job boundary
             return [_failure(job, error, "job-failed")]
         return []
+
+    def _told(self, event: Event) -> Iterator[FromRunner]:
+        """Yield what is said of an event at once; an output follows in pieces."""
+        match event:
+            case Advanced():
+                yield Progress(event.job, event.done, event.total)
+            case kinds.Emitted():
+                yield Emitted(event.job, event.piece)
+            case Broken():
+                yield _failure(event.job, event.error, "job-failed")
+            case Finished() if len(event.output) <= RUNNER_PIECE_BYTES:
+                yield from self._output_of(event)
+            case Finished():
+                self._outgoing[event.job] = self._output_of(event)
+
+    def _next_pieces(self) -> Iterator[FromRunner]:
+        """Yield some pieces of each large output, so that other jobs are not kept waiting for all
+        of it.
+        """
+        for job, waiting in list(self._outgoing.items()):
+            some = list(islice(waiting, PIECES_A_TURN))
+            yield from some
+            if isinstance(some[-1], Done):
+                del self._outgoing[job]
+
+    def _output_of(self, event: Finished) -> Iterator[FromRunner]:
+        """Yield an output in pieces, the last one with how it was computed."""
+        size_bytes, sent_bytes = len(event.output), 0
+        for piece in pieces(event.output):
+            sent_bytes += len(piece)
+            if sent_bytes < size_bytes:
+                yield Output(event.job, piece)
+            else:
+                yield Done(event.job, piece, event.execution | self._sandbox, event.timings)
 
 
 def _open_model(order: Load) -> ModelFiles:
@@ -134,20 +173,6 @@ def _open_model(order: Load) -> ModelFiles:
     if manifest.kind != order.kind:
         raise BadInputError(f"model {order.name} is of kind {manifest.kind}, not {order.kind}")
     return ModelFiles(folder, manifest)
-
-
-def _answers(event: Event) -> list[FromRunner]:
-    match event:
-        case Advanced():
-            return [Progress(event.job, event.done, event.total)]
-        case Emitted():
-            return [Output(event.job, piece) for piece in pieces(event.piece)]
-        case Broken():
-            return [_failure(event.job, event.error, "job-failed")]
-        case Finished():
-            *before, last = pieces(event.output)
-            done = Done(event.job, last, event.execution, event.timings)
-            return [*(Output(event.job, piece) for piece in before), done]
 
 
 def _failure(job: int, error: Exception, code: str) -> Failed:

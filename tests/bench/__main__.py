@@ -19,8 +19,11 @@ from tests.bench.processes import ROOT
 SUBJECTS = (
     "connecting",
     "jobs",
+    "transfer",
+    "failover",
     "embedding",
     "generation",
+    "sandboxing",
     "emitting",
     "merging",
     "daemon",

@@ -15,8 +15,9 @@ import trio
 
 from node.config import NodeConfig
 from node.daemon import Node, started
-from node.job import JobSpec, Progress
+from node.job import JobSpec
 from node.runner.kinds import kind_named
+from node.submit import NOBODY
 from peer import logs
 from peer.config import load
 from peer.effects import system_effects
@@ -26,6 +27,7 @@ from protocols.errors import CoveyError
 TICK_S = 0.005
 BUDGET_MS = 120_000
 TEXT_CHARS = 250  # 256 bytes with its encoding
+LARGE_TEXT_CHARS = 50_000  # under the kind's limit for one text
 
 
 async def main() -> None:
@@ -34,7 +36,7 @@ async def main() -> None:
     logs.configure("warning")
     async with started(home, config, system_effects()) as node:
         print(json.dumps({"peer": node.identity.peer_id}), flush=True)
-        actions = {"jobs": jobs, "stall": stall, "try": try_one}
+        actions = {"jobs": jobs, "stall": stall, "transfer": transfer, "try": try_one}
         async for command in _commands():
             action = actions[command.pop("do")]
             print(json.dumps(await action(node, **command)), flush=True)
@@ -60,27 +62,54 @@ async def jobs(
     node: Node, kind: str, model: str, concurrency: int, precision: str = "auto", **inputs: Any
 ) -> dict[str, Any]:
     """Run a job for each of ``texts``, or for each new text within ``seconds``, so many at once;
-    return how long each took and all together.
+    return how long each took, all together, and in how many attempts.
     """
     waiting = iter(inputs["texts"]) if "texts" in inputs else _new_texts(node, **inputs)
     latencies_s: list[float] = []
+    attempts = 0
 
     async def client() -> None:
+        nonlocal attempts
         for texts in waiting:
             spec = _spec(node, kind, model, texts, precision=precision)
             since = trio.current_time()
-            await node.submissions.run(spec, _ignore)
+            result = await node.submissions.run(spec, NOBODY)
             latencies_s.append(trio.current_time() - since)
+            attempts += result.attempts
 
     since = trio.current_time()
     async with trio.open_nursery() as nursery:
         for _ in range(concurrency):
             nursery.start_soon(client)
-    return {"wall_s": trio.current_time() - since, "latencies_s": latencies_s}
+    wall_s = trio.current_time() - since
+    return {"wall_s": wall_s, "latencies_s": latencies_s, "attempts": attempts}
 
 
-def _ignore(_: Progress) -> None:
-    """The bench does not watch jobs run."""
+async def transfer(
+    node: Node, kind: str, model: str, size_bytes: int, count: int
+) -> dict[str, Any]:
+    """Run so many large jobs one after another, and small ones one after another beside them;
+    return how long the large ones took, and each of the small.
+    """
+    letters = node.effects.token(LARGE_TEXT_CHARS // 2).hex()
+    texts = [letters[at:] + letters[:at] for at in range(size_bytes // LARGE_TEXT_CHARS)]
+    specs = [_spec(node, kind, model, texts) for _ in range(count)]
+    latencies_s: list[float] = []
+
+    async def small() -> None:
+        for texts in _new_texts(node, float("inf")):
+            since = trio.current_time()
+            await node.submissions.run(_spec(node, kind, model, texts), NOBODY)
+            latencies_s.append(trio.current_time() - since)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(small)
+        since = trio.current_time()
+        for spec in specs:
+            await node.submissions.run(spec, NOBODY)
+        wall_s = trio.current_time() - since
+        nursery.cancel_scope.cancel()
+    return {"wall_s": wall_s, "latencies_s": latencies_s}
 
 
 def _new_texts(node: Node, seconds: float) -> Iterator[list[str]]:
@@ -89,11 +118,14 @@ def _new_texts(node: Node, seconds: float) -> Iterator[list[str]]:
         yield [node.effects.token(TEXT_CHARS // 2).hex()]
 
 
-async def try_one(node: Node, kind: str, model: str, every_s: float) -> dict[str, Any]:
-    """Submit one job again and again until somebody does it."""
+async def try_one(
+    node: Node, kind: str, model: str, every_s: float, peer: str | None = None
+) -> dict[str, Any]:
+    """Submit one job again and again until somebody does it, or that peer if one is named."""
     while True:
+        spec = _spec(node, kind, model, ["one text"], peer=peer)
         try:
-            result = await node.submissions.run(_spec(node, kind, model, ["one text"]), _ignore)
+            result = await node.submissions.run(spec, NOBODY)
         except CoveyError:
             await trio.sleep(every_s)
         else:

@@ -27,7 +27,7 @@ from node.needs import JobNeeds
 from node.placement import Placement
 from node.roster import Pool
 from node.sessions import CROWDED_SESSIONS
-from node.submit import SESSIONS_FULL_RETRY_MS
+from node.submitted_job import SESSIONS_FULL_RETRY_MS
 from peer.directory import Directory, Entry
 from protocols.advert import LIFETIME_MS, Advert, ModelOffer, SignedAdvert
 from protocols.cid import CID

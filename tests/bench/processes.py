@@ -64,7 +64,7 @@ class Child:
         return json.loads(line)
 
     def close(self) -> None:
-        """End the child by the end of its input."""
+        """End the child by the end of its input; a killed one has ended already."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()

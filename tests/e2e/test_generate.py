@@ -66,7 +66,7 @@ def test_chats_and_prompts_come_from_json_lines_and_programs(mesh: Mesh, tmp_pat
 
     from_file = mesh.submitter.json(*RUN, "--input", str(tmp_path / "in.jsonl"), *chance)
     with connect_sync(mesh.submitter.home) as covey:
-        job = covey.submit("generate", model=MODEL, input=[messages, "1, 2, 3,"], parameters=wanted)
+        job = covey.submit("generate", model=MODEL, input=[messages, "1, 2, 3,"], **wanted)
         rows = list(job)
 
     assert rows == from_file["output"]
@@ -89,6 +89,6 @@ def test_a_prompt_longer_than_the_context_fails_at_the_worker_and_says_so(mesh: 
 def test_parameters_of_generate_are_refused_for_another_kind(mesh: Mesh) -> None:
     options = ("run", "embed", "--model", MODEL, "--seed", "1")
 
-    done = mesh.submitter.run(*options, stdin=QUESTION, status=1)
+    done = mesh.submitter.run(*options, stdin=QUESTION, status=2)
 
-    assert "embed takes no parameters" in done.stderr.splitlines()[0]
+    assert "No such option '--seed'" in done.stderr.splitlines()[0]

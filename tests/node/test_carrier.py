@@ -15,8 +15,10 @@ from node.accepted import AcceptedJobs
 from node.carrier import MAX_CARRIED, Carrier
 from node.errors import UnknownError
 from node.kept_jobs import KeptJobs
+from node.submitted_job import Listener
 from protocols.errors import JobFailed, Refused
 from protocols.journal import Entry, RecordBody
+from protocols.session import Grown
 from tests.support.jobs import JobMesh, JobNode, spec
 from tests.support.records import MemoryJournal
 from tests.support.runners import FakeRunnerPool
@@ -266,3 +268,26 @@ async def test_nobody_waits_for_a_job_that_does_not_exist(
         for call in (carrier.wait, carrier.cancel):
             with pytest.raises(UnknownError):
                 await call(spec().job_id)
+
+
+async def test_whoever_follows_a_kept_job_sees_its_output_grow_also_when_it_begins_again(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    mesh, submitter, _ = a_pair(FakeRunnerPool(emits=True, pace_s=1.0))
+    job, told = spec(input=b"one two three four", items=6), list[Grown]()
+    obstacle = tmp_path / job.job_id.hex() / "output.new"
+
+    async with mesh.running(), carrying(submitter, tmp_path) as carrier:
+        await carrier.submit(job)
+        obstacle.mkdir()  # where a full disk would refuse the new file
+        with carrier.following(job.job_id, Listener(lambda _: None, told.append)):
+            await until(lambda: carrier.reason(job.job_id) is not None)
+            seen_first = len(told)
+            obstacle.rmdir()
+            await carrier.wait(job.job_id)
+
+    first, again = told[:seen_first], told[seen_first:]
+    assert b"".join(grown.body for grown in first) == b"ONE TWO THREE FOUR"
+    assert b"".join(grown.body for grown in again) == b"ONE TWO THREE FOUR"
+    assert [grown.is_anew for grown in again].index(True) == 0
+    assert sum(grown.is_anew for grown in told) == 1

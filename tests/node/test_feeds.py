@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from peer.feeds import Added, Feeds
-from peer.journal import JournalFullError
+from peer.journal import JournalError, JournalFullError
 from protocols.ack import AckEntry, SignedAck
 from protocols.cid import CID
 from protocols.errors import LocalProtocolError
@@ -84,15 +84,17 @@ async def test_a_record_of_another_author_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_large_bundle_is_cut_in_parts(tmp_path: Path) -> None:
+    told: list[JournalError] = []
     async with running_feeds(tmp_path / "journal", OWNER) as feeds:
         for number in range(70):
-            feeds.append_soon(record(OWNER, number))
+            await feeds.append_soon(record(OWNER, number), told.append)
         await feeds.append(record(OWNER, 70, size=60_000))
         await feeds.append(record(OWNER, 71, size=60_000))
         await feeds.append(record(OWNER, 72))
         await feeds.cut_all()
 
         assert [len(made.records) for made in bundles_of(feeds)] == [64, 8, 1]
+        assert told == []
 
 
 async def test_everything_is_there_after_a_restart_and_uncut_records_are_cut_later(

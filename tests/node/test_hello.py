@@ -159,6 +159,24 @@ async def test_a_dialer_that_gets_no_answer_gives_up_and_closes(autojump_clock: 
         assert two.peer_id not in one.transport.connected()
 
 
+async def test_a_dialer_that_is_cancelled_leaves_no_connection_without_a_hello(
+    autojump_clock: MockClock,
+):
+    network = MemoryNetwork()
+    one, two = member(network, 1), member(network, 2)
+
+    async def silence(stream: Stream) -> None:
+        await trio.sleep_forever()
+
+    two.transport.serve(HELLO_PROTOCOL, silence, before_hello=True)
+
+    async with running(one, two):
+        with trio.move_on_after(1):
+            await one.connect(two)
+
+        assert two.peer_id not in one.transport.connected()
+
+
 async def test_a_connection_without_a_hello_is_closed_after_a_while(autojump_clock: MockClock):
     network = MemoryNetwork()
     one, two = member(network, 1), member(network, 2)

@@ -4,6 +4,8 @@ from trio.testing import MockClock
 
 from node.errors import InputError, NoWorkerError
 from node.job import Progress
+from node.submitted_job import Listener
+from peer.journal import JournalFullError
 from protocols.cid import CID
 from protocols.errors import JobFailed, Refused
 from protocols.limits import DRAIN_S, MAX_JOB_INPUT_BYTES
@@ -65,13 +67,28 @@ async def test_progress_is_told_in_order(autojump_clock: MockClock) -> None:
     told: list[Progress] = []
 
     async with mesh.running():
-        await submitter.submitter.run(spec(items=5), told.append)
+        await submitter.submitter.run(spec(items=5), Listener(told.append))
 
     states = list(dict.fromkeys(progress.state for progress in told))
     assert states == [JobState.OFFERED, JobState.LEASED, JobState.RUNNING]
     done = [progress.items_done for progress in told if progress.state is JobState.RUNNING]
     assert done[:5] == [0, 1, 2, 3, 4], "the last may be overtaken by the result"
     assert told[-1].worker == worker.peer_id
+
+
+async def test_on_an_open_session_a_small_input_goes_along_with_its_offer(
+    autojump_clock: MockClock,
+) -> None:
+    mesh, submitter, _ = a_pair(FakeRunnerPool(pace_s=2.0))
+    told: list[Progress] = []
+
+    async with mesh.running():
+        await submitter.submitter.run(spec())
+        result = await submitter.submitter.run(spec(2, items=5), Listener(told.append))
+
+    states = list(dict.fromkeys(progress.state for progress in told))
+    assert states == [JobState.OFFERED, JobState.RUNNING], "nothing was leased before"
+    assert result.attempts == 1
 
 
 async def test_large_inputs_and_outputs_arrive_whole(autojump_clock: MockClock) -> None:
@@ -227,6 +244,23 @@ async def test_a_job_whose_time_runs_out_is_stopped_on_its_worker(
     assert failed.value.code == "expired"
     assert worker.recorder.of_kind("job.run")[0].status in ("expired", "cancelled")
     assert not worker.recorder.reports
+
+
+async def test_a_job_that_the_disk_takes_no_record_of_is_stopped_and_says_so(
+    autojump_clock: MockClock,
+) -> None:
+    mesh, submitter, worker = a_pair(FakeRunnerPool(hold=True))
+
+    async with mesh.running(), trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            with pytest.raises(JournalFullError):
+                await submitter.submitter.run(spec())
+
+        nursery.start_soon(run)
+        await until(lambda: worker.runners.running == 1)
+        submitter.recorder.refusing[0](JournalFullError("the disk is full"))
+        await until(lambda: worker.runners.cancelled == 1)
 
 
 async def test_cancelling_a_job_stops_its_run(autojump_clock: MockClock) -> None:

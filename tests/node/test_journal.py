@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from peer.journal import (
     JournalFullError,
 )
 from protocols.journal import HEADER_BYTES, Entry
+from protocols.limits import JOURNAL_COMPANY_S
 from tests.support.feeds import inline, open_journal
 
 
@@ -63,6 +65,42 @@ async def test_several_may_wait_for_one_entry_and_also_after_it(tmp_path: Path) 
 
     assert len(offsets) == 4
     assert len(set(offsets)) == 1
+
+
+async def test_what_can_wait_goes_to_the_disk_with_what_cannot(tmp_path: Path) -> None:
+    batches: list[object] = []
+
+    async def counted(write: Callable[[], None]) -> None:
+        batches.append(write)
+        await inline(write)
+
+    journal = Journal.open(tmp_path / "journal", offload=counted)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(journal.run)
+        journal.append_soon(Entry.SALT, b"can wait", can_wait=True)
+        await trio.testing.wait_all_tasks_blocked()
+        assert batches == []
+
+        await journal.append(Entry.SALT, b"cannot")
+
+        assert [body for *_, body in journal.scan()] == [b"can wait", b"cannot"]
+        assert len(batches) == 1
+        nursery.cancel_scope.cancel()
+    journal.close()
+
+
+async def test_what_can_wait_does_not_wait_for_ever(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    journal = open_journal(tmp_path / "journal")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(journal.run)
+        for body in (b"one", b"two"):
+            since = trio.current_time()
+            await journal.append_soon(Entry.SALT, body, can_wait=True).wait()
+            assert trio.current_time() - since == pytest.approx(JOURNAL_COMPANY_S)
+        nursery.cancel_scope.cancel()
+    journal.close()
 
 
 async def test_a_follower_is_woken_when_what_it_waits_for_is_there(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ from trio.testing import MockClock
 
 from node.accepted import AcceptedJobs
 from node.job import JobResult, JobSpec, Progress
-from node.submissions import OnProgress, Submissions
+from node.submissions import Submissions
+from node.submit import NOBODY
+from node.submitted_job import Listener
 from protocols.cid import CID
 from protocols.errors import CoveyError, Refused
 from protocols.job import JOB_ID_BYTES
@@ -77,7 +79,7 @@ async def test_two_clients_with_one_job_id_wait_for_one_run(autojump_clock: Mock
         submissions = Submissions(submitter.submitter, submitter.ledger.report, nursery)
 
         async def client(number: int) -> None:
-            results.append(await submissions.run(spec(), seen[number].append))
+            results.append(await submissions.run(spec(), Listener(seen[number].append)))
 
         nursery.start_soon(client, 0)
         await until(lambda: worker.runners.running == 1)
@@ -100,7 +102,7 @@ async def test_a_job_goes_on_for_the_client_that_stays_and_ends_with_the_last(
 
         async def client(scope: trio.CancelScope) -> None:
             with scope:
-                await submissions.run(spec(), lambda _: None)
+                await submissions.run(spec(), NOBODY)
 
         for scope in scopes:
             nursery.start_soon(client, scope)
@@ -117,10 +119,10 @@ async def test_a_job_id_in_use_is_refused_for_another_job(autojump_clock: MockCl
 
     async with mesh.running(), trio.open_nursery() as nursery:
         submissions = Submissions(submitter.submitter, submitter.ledger.report, nursery)
-        nursery.start_soon(submissions.run, spec(), lambda _: None)
+        nursery.start_soon(submissions.run, spec(), NOBODY)
         await until(lambda: worker.runners.running == 1)
         with pytest.raises(Refused) as refused:
-            await submissions.run(spec(input=b"other"), lambda _: None)
+            await submissions.run(spec(input=b"other"), NOBODY)
 
     assert refused.value.code == "other-specification"
 
@@ -134,7 +136,7 @@ async def test_what_went_wrong_is_told_to_every_client(autojump_clock: MockClock
 
         async def client() -> None:
             with pytest.raises(Exception, match="has no model other") as error:
-                await submissions.run(spec(model="other"), lambda _: None)
+                await submissions.run(spec(model="other"), NOBODY)
             told.append(str(error.value))
 
         nursery.start_soon(client)
@@ -148,7 +150,7 @@ async def test_a_fault_of_our_own_is_told_and_reported_and_ends_nothing(
     autojump_clock: MockClock,
 ) -> None:
     class Faulty:
-        async def run(self, spec: JobSpec, on_progress: OnProgress) -> JobResult:
+        async def run(self, spec: JobSpec, listener: Listener) -> JobResult:
             raise KeyError("ours")
 
     node = JobMesh().add()
@@ -156,7 +158,7 @@ async def test_a_fault_of_our_own_is_told_and_reported_and_ends_nothing(
     async with trio.open_nursery() as nursery:
         submissions = Submissions(Faulty(), node.ledger.report, nursery)
         with pytest.raises(CoveyError) as error:
-            await submissions.run(spec(), lambda _: None)
+            await submissions.run(spec(), NOBODY)
 
     assert error.value.code == "node-fault"
     assert len(node.recorder.of_kind("error.report")) == 1

@@ -10,6 +10,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -47,13 +48,13 @@ class Failover:
         """Form the mesh, run the jobs while workers come and go, and check what is left."""
         *first, joining = self.workers
         killed, frozen = first[0], first[1]
-        with stopping(self.submitter, *self.workers):
+        with stopping(self.submitter, *self.workers), ThreadPoolExecutor(1) as client:
             self.submitter.run("init", "--role", "admitter,submitter")
             self.submitter.up()
             for worker in first:
                 self.join(worker)
             self.submitter.until(lambda: self.seen() == WORKERS, "see four workers")
-            self.submit_all()
+            submitting = client.submit(self.submit_all)  # jobs are done while others are promised
             self.when_done(self.jobs // 10)
             killed.kill()
             self.when_done(self.jobs // 5)
@@ -61,6 +62,7 @@ class Failover:
             frozen.daemon.send_signal(signal.SIGSTOP)
             try:
                 self.join(joining)
+                submitting.result()
                 self.when_done(self.jobs)
             finally:
                 frozen.daemon.send_signal(signal.SIGCONT)

@@ -29,6 +29,7 @@ from tests.support.records import MemoryJournal, MemoryRecorder
 from tests.support.runners import FakeModels, FakeRunnerPool, model_of
 
 MODEL = "minilm"
+DIMENSION = 4
 HARDWARE = CID.of(b"some hardware")
 
 
@@ -66,7 +67,7 @@ class JobNode:
             roles=self.membership.roles,
             hardware=HARDWARE,
             capabilities={"matmul_gflops": self.speed},
-            models=(ModelOffer(MODEL, model.cid, "embed", model.precisions),),
+            models=(ModelOffer(MODEL, model.cid, "embed", model.precisions, DIMENSION),),
             software="covey 0",
         )
         return sign_advert(self.key, advert, self.membership)
@@ -102,7 +103,7 @@ class JobMesh:
         directory = Directory(self.mesh.root.public, key.peer_id, effects)
         recorder = MemoryRecorder(key, effects)
         ledger = JobLedger(recorder, Origin("covey-node", "0"), effects)
-        sessions = Sessions(transport, directory, ledger)
+        sessions = Sessions(transport, transport.dial, directory, ledger)
         runners = runners or FakeRunnerPool()
         models = models or FakeModels({MODEL: model_of(MODEL)})
         admission = Admission(directory, models, runners)

@@ -165,15 +165,15 @@ class MemoryTransport:
         self._limiter = RateLimiter(MAX_GOSSIP_PER_S)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        try:
-            async with trio.open_nursery() as self._nursery:
-                self._network.transports[self.addresses[0]] = self
+        async with trio.open_nursery() as self._nursery:
+            self._network.transports[self.addresses[0]] = self
+            try:
                 task_status.started()
                 await trio.sleep_forever()
-        finally:
-            self._network.transports.pop(self.addresses[0], None)
-            for link in [each for links in self._all_links.values() for each in links]:
-                link.drop()
+            finally:  # before the nursery closes, in which others start what they send us
+                self._network.transports.pop(self.addresses[0], None)
+                for link in [each for links in self._all_links.values() for each in links]:
+                    link.drop()
 
     async def dial(self, peer_id: PeerId, addresses: list[str]) -> None:
         await trio.lowlevel.checkpoint()

@@ -11,6 +11,7 @@ from typing import Any
 import trio
 
 from peer.effects import Effects
+from peer.own_feed import OnRefused
 from protocols.cid import CID
 from protocols.journal import Entry
 from protocols.keys import SigningKey
@@ -26,6 +27,8 @@ class MemoryRecorder:
     effects: Effects
     records: list[Record] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
+    refusing: list[OnRefused] = field(default_factory=list)
+    """Who is to be told if the disk refuses what they did not wait for."""
 
     async def activity(
         self,
@@ -38,7 +41,10 @@ class MemoryRecorder:
         duration_us: int,
         status: str = "ok",
         attributes: Mapping[str, Any] | None = None,
+        refused: OnRefused | None = None,
     ) -> CID:
+        if refused is not None:
+            self.refusing.append(refused)
         record = Record(
             author=self.key.public,
             nonce=self.effects.token(8),
@@ -81,7 +87,7 @@ class MemoryJournal:
 
     entries: list[tuple[Entry, bytes]] = field(default_factory=list)
 
-    def append_soon(self, kind: Entry, body: bytes) -> None:
+    def append_soon(self, kind: Entry, body: bytes, *, can_wait: bool = False) -> None:
         self.entries.append((kind, body))
 
     def scan(self, start: int = 0) -> Iterator[tuple[int, int, Entry, bytes]]:

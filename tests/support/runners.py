@@ -56,6 +56,10 @@ class FakeRunnerPool:
     hold: bool = False
     """Whether jobs go on until they are cancelled."""
     output_of: Callable[[bytes], bytes] = bytes.upper
+    emits: bool = False
+    """Whether a piece of the output is told with each item."""
+    facts: dict[str, int | float | str] = field(default_factory=dict)
+    """What it says of every run besides what is usual."""
     estimate: float | None = None
     requests: list[RunRequest] = field(default_factory=list)
     finished: int = 0
@@ -63,12 +67,15 @@ class FakeRunnerPool:
     running: int = 0
 
     async def run(
-        self, request: RunRequest, on_progress: Callable[[int, int], None] = lambda _d, _t: None
+        self,
+        request: RunRequest,
+        on_progress: Callable[[int, int], None] = lambda _d, _t: None,
+        on_piece: Callable[[bytes], None] = lambda _piece: None,
     ) -> RunOutcome:
         self.requests.append(request)
         self.running += 1
         try:
-            await self._work(request, on_progress)
+            await self._work(request, on_progress, on_piece)
         except trio.Cancelled:
             self.cancelled += 1
             raise
@@ -77,18 +84,29 @@ class FakeRunnerPool:
         self.finished += 1
         return RunOutcome(
             self.output_of(request.input),
-            {"engine": "fake", "threads": 1, "precision": request.precision},
+            {"engine": "fake", "threads": 1, "precision": request.precision, **self.facts},
             {"busy_ms": 1.5, "load_ms": 0.0},
         )
 
-    async def _work(self, request: RunRequest, on_progress: Callable[[int, int], None]) -> None:
+    async def _work(
+        self,
+        request: RunRequest,
+        on_progress: Callable[[int, int], None],
+        on_piece: Callable[[bytes], None],
+    ) -> None:
         if self.hold:
             await trio.sleep_forever()
         for done in range(1, request.items + 1):
             await trio.sleep(self.pace_s)
             on_progress(done, request.items)
+            if self.emits:
+                on_piece(self._piece(request, done))
         if self.error is not None:
             raise self.error
+
+    def _piece(self, request: RunRequest, done: int) -> bytes:
+        output, items = self.output_of(request.input), request.items
+        return output[len(output) * (done - 1) // items : len(output) * done // items]
 
     def estimate_s(
         self, model: InstalledModel, precision: str, items: int, size_bytes: int

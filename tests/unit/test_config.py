@@ -74,3 +74,41 @@ def test_every_option_is_described_with_its_variable(tmp_path: Path) -> None:
         for k, v in row.items()
         if k != "variable"
     } == {"key": "listen.port", "value": 4117, "source": "default"}
+
+
+@pytest.mark.parametrize(
+    ("host", "address"), [("127.0.0.1", "127.0.0.1:4118"), ("::1", "[::1]:4118")]
+)
+def test_the_api_is_off_and_listens_where_it_is_told(
+    tmp_path: Path, host: str, address: str
+) -> None:
+    loaded = load(NodeConfig, tmp_path / "none", {"COVEY_API_HOST": host})
+
+    assert loaded.values.api.enabled is False
+    assert loaded.values.api.address == address
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("COVEY_API_PORT", "0"),
+        ("COVEY_API_HOST", "unix:/x"),
+        ("COVEY_API_HOST", ""),
+        ("COVEY_API_TIMEOUT_S", "0"),
+    ],
+)
+def test_an_api_that_could_not_listen_is_a_mistake(
+    tmp_path: Path, variable: str, value: str
+) -> None:
+    with pytest.raises(ConfigError, match=variable):
+        load(NodeConfig, tmp_path / "none", {variable: value})
+
+
+def test_a_sandbox_is_one_of_the_levels_or_the_strictest_there_is(tmp_path: Path) -> None:
+    file = tmp_path / "none"
+    wished = load(NodeConfig, file, {"COVEY_RUNNERS_SANDBOX": "basic"})
+
+    assert wished.values.runners.sandbox == "basic"
+    assert NodeConfig().runners.sandbox == "auto"
+    with pytest.raises(ConfigError, match="COVEY_RUNNERS_SANDBOX"):
+        load(NodeConfig, file, {"COVEY_RUNNERS_SANDBOX": "none"})

@@ -157,6 +157,26 @@ def test_an_output_gives_rows_for_people_and_an_array():
 def test_an_output_that_is_not_whole_and_finite_is_refused(output: bytes):
     with pytest.raises(RemoteProtocolError):
         embed.decode_output(output)
+    with pytest.raises(RemoteProtocolError):
+        embed.unpack(output)
+
+
+def test_an_output_is_unpacked_without_numpy_to_the_same_numbers():
+    vectors = np.arange(40_000, dtype="<f4").reshape(100, 400)
+    vectors[7, 3] = np.finfo(np.float32).max
+    output = cbor2.dumps(["f32", 100, 400, vectors.tobytes()])
+
+    assert embed.unpack(output) == (100, 400, vectors.tobytes())
+
+
+@pytest.mark.parametrize("place", [0, 20_000, 39_999])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_number_that_is_not_finite_is_found_anywhere(place: int, value: float):
+    numbers = np.full(40_000, np.finfo(np.float32).max, dtype="<f4")
+    numbers[place] = value
+
+    with pytest.raises(RemoteProtocolError, match="not finite"):
+        embed.unpack(cbor2.dumps(["f32", 100, 400, numbers.tobytes()]))
 
 
 def test_an_unknown_kind_is_refused():
@@ -245,7 +265,7 @@ def test_a_job_is_told_how_it_was_computed():
     assert isinstance(finished, Finished)
     assert finished.execution == {
         "engine": "test", "dtype": "float32", "device": "none", "threads": 1, "batch_tokens": 64,
-        "batches": 2, "max_rows": 1, "truncated": 1,
+        "batches": 2, "max_rows": 1, "truncated": 1, "tokens": 5,
     }  # fmt: skip
     assert set(finished.timings) == {"queue_ms", "run_ms", "busy_ms", "cpu_ms"}
 

@@ -30,6 +30,7 @@ from protocols.limits import (
     BULK_CHUNK_BYTES,
     MAX_BUDGET_MS,
     MAX_FENCE,
+    MAX_INLINE_PIECE_BYTES,
     MAX_ITEMS,
     MAX_JOB_OUTPUT_BYTES,
 )
@@ -85,6 +86,21 @@ messages: st.SearchStrategy[Message] = st.one_of(
 )
 
 
+def offer_with(content: bytes, size_bytes: int | None = None) -> Offer:
+    size_bytes = len(content) if size_bytes is None else size_bytes
+    cid, salt = bytes(CID.of(content, RAW)), bytes(16)
+    terms = Terms(b"j" * 16, "embed", "m", "auto", 1, size_bytes, cid, salt, salt)
+    return terms.offer(1, 1_000, content)
+
+
+@given(bodies)
+def test_an_offer_may_carry_all_of_a_small_input(content: bytes) -> None:
+    whole = offer_with(content)
+
+    assert CODEC.decode(CODEC.encode([whole])) == [whole]
+    assert Terms.of(whole).offer(1, 1_000, content) == whole
+
+
 @given(st.lists(messages, max_size=5))
 def test_messages_come_back_as_they_were_sent(batch: list[Message]) -> None:
     assert CODEC.decode(CODEC.encode(batch)) == batch
@@ -111,6 +127,8 @@ def test_any_bytes_decode_or_are_refused(payload: bytes) -> None:
         lambda: Done(b"j" * 16, 1, bytes(36), 0, bytes(36)),
         lambda: Lease(b"j" * 16, 1, 0, 0),
         lambda: SessionHello(0),
+        lambda: offer_with(b"four", size_bytes=5),
+        lambda: offer_with(bytes(MAX_INLINE_PIECE_BYTES + 1)),
     ],
 )
 def test_an_invalid_message_cannot_be_made(wrong: object) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from node import results
 from node.errors import InputError
-from node.results import check_target, read_items, write_file
+from node.results import check_target, read_files, read_input, read_items, write_file
 
 
 def written(folder: Path, content: bytes, name: str = "input.txt") -> str:
@@ -48,6 +49,33 @@ def test_input_that_is_no_text_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(InputError, match=told):
         read_items(written(tmp_path, content, name), is_whole=False)
+
+
+def test_files_are_one_item_each_whatever_is_in_them(tmp_path: Path) -> None:
+    first = written(tmp_path, b"\0\xff", "first.bin")
+    second = written(tmp_path, b"", "second.bin")
+
+    assert read_files((first, second), "-") == [b"\0\xff", b""]
+    assert read_input(bytes, (), first, is_whole=False) == [b"\0\xff"]
+
+
+def test_files_where_text_is_wanted_and_files_beside_an_input_are_refused(tmp_path: Path) -> None:
+    source = written(tmp_path, b"one\n")
+
+    with pytest.raises(InputError, match="takes text, not files"):
+        read_input(str, (source,), "-", is_whole=False)
+    with pytest.raises(InputError, match="files and an --input"):
+        read_files((source,), source)
+
+
+def test_files_that_are_too_large_together_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "MAX_INPUT_BYTES", 3)
+    source = written(tmp_path, b"ab")
+
+    with pytest.raises(InputError, match="larger than"):
+        read_files((source, source), "-")
 
 
 def test_a_missing_input_is_named(tmp_path: Path) -> None:

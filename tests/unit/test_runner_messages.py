@@ -52,7 +52,7 @@ def test_a_large_input_crosses_in_frames_within_the_limit():
 
 
 def test_nothing_is_one_empty_piece():
-    assert pieces(b"") == [b""]
+    assert list(pieces(b"")) == [b""]
 
 
 def test_the_longest_chain_of_exceptions_fits_a_frame():
@@ -62,10 +62,12 @@ def test_the_longest_chain_of_exceptions_fits_a_frame():
     )
     failed = Failed(1, "job-failed", "é" * 1_024, (longest,) * 6)
 
-    (first, second) = frames(FROM_RUNNER, [failed, Output(2, bytes(RUNNER_PIECE_BYTES))])
+    piece = Output(2, bytes(RUNNER_PIECE_BYTES))
 
-    assert FROM_RUNNER.decode(first[LENGTH.size :]) == [failed]
-    assert len(second) > RUNNER_PIECE_BYTES
+    sent = frames(FROM_RUNNER, [piece, piece, failed, piece])
+
+    received = [FROM_RUNNER.decode(frame[LENGTH.size :]) for frame in sent]
+    assert received == [[piece], [piece], [failed], [piece]]
 
 
 def test_a_frame_over_the_limit_is_refused_before_it_is_gathered():

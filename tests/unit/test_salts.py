@@ -1,3 +1,5 @@
+import hashlib
+
 import pytest
 
 from node.salts import Salts
@@ -9,15 +11,19 @@ from tests.support.members import effects_of
 from tests.support.records import MemoryJournal
 
 
+def sha256(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
+
+
 def test_equal_content_has_one_salt_even_after_a_restart() -> None:
     journal = MemoryJournal()
     before = Salts(journal, effects_of(1))
-    salt = before.of_content(b"text")
+    salt = before.of_content(sha256(b"text"))
 
     after = Salts(journal, effects_of(2))
 
-    assert before.of_content(b"text") == after.of_content(b"text") == salt
-    assert after.of_content(b"other") != salt
+    assert before.of_content(sha256(b"text")) == after.of_content(sha256(b"text")) == salt
+    assert after.of_content(sha256(b"other")) != salt
     assert len(salt) == 16
 
 
@@ -26,11 +32,11 @@ def test_an_output_keeps_its_salt_when_it_becomes_an_input() -> None:
     salts = Salts(journal, effects_of(1))
     salt = salts.of_output(b"j" * 16)
 
-    salts.keep(b"an output", salt)
-    salts.keep(b"an output", b"x" * 16)
+    salts.keep(sha256(b"an output"), salt)
+    salts.keep(sha256(b"an output"), b"x" * 16)
 
-    assert salts.of_content(b"an output") == salt
-    assert Salts(journal, effects_of(2)).of_content(b"an output") == salt
+    assert salts.of_content(sha256(b"an output")) == salt
+    assert Salts(journal, effects_of(2)).of_content(sha256(b"an output")) == salt
 
 
 def test_outputs_of_one_job_have_one_salt_over_restarts_and_of_two_jobs_two() -> None:
@@ -46,16 +52,16 @@ def test_the_oldest_salts_are_forgotten_and_the_secret_never() -> None:
     journal = MemoryJournal()
     salts = Salts(journal, effects_of(1))
     secret_salt = salts.of_output(b"j" * 16)
-    salts.keep(b"an output", b"x" * 16)
-    first = salts.of_content(b"0")
+    salts.keep(sha256(b"an output"), b"x" * 16)
+    first = salts.of_content(sha256(b"0"))
     for number in range(1, MAX_SALTS + 1):
-        salts.of_content(str(number).encode())
+        salts.of_content(sha256(str(number).encode()))
 
     again = Salts(journal, effects_of(2))
 
     assert again.of_output(b"j" * 16) == secret_salt
-    assert salts.of_content(b"an output") != b"x" * 16
-    assert salts.of_content(b"0") == again.of_content(b"0") == first
+    assert salts.of_content(sha256(b"an output")) != b"x" * 16
+    assert salts.of_content(sha256(b"0")) == again.of_content(sha256(b"0")) == first
 
 
 def test_a_malformed_salt_in_the_journal_is_noticed() -> None:

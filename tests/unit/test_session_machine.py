@@ -28,6 +28,7 @@ from protocols.pieces import Outgoing
 from protocols.session import (
     Deliver,
     Effect,
+    Grown,
     JobKey,
     JobState,
     Late,
@@ -92,6 +93,8 @@ class JobsMachine(RuleBasedStateMachine):
         self.accepted: dict[bytes, tuple[str, int]] = {}
         self.executed: set[tuple[str, bytes]] = set()
         self.fences: dict[bytes, int] = {}
+        self.seen: dict[bytes, bytes] = {}
+        self.emitted: dict[tuple[str, bytes], int] = {}
         self.sessions: dict[str, Session] = {}
         self.nodes: dict[str, WorkerNode] = {}
 
@@ -104,9 +107,12 @@ class JobsMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: any(self.may_submit(job_id) for job_id in JOBS))
     @rule(
-        job_id=jobs, first=st.permutations(WORKERS), is_named=st.sampled_from([False, False, True])
+        job_id=jobs,
+        first=st.permutations(WORKERS),
+        is_named=st.sampled_from([False, False, True]),
+        goes_along=st.booleans(),
     )
-    def submit(self, job_id: bytes, first: list[str], is_named: bool) -> None:
+    def submit(self, job_id: bytes, first: list[str], is_named: bool, goes_along: bool) -> None:
         if not self.may_submit(job_id):
             return
         candidates = first[:1] if is_named else first
@@ -120,7 +126,10 @@ class JobsMachine(RuleBasedStateMachine):
         )
         self.machines[job_id] = machine
         self.fences[job_id] = last
-        self.by_submitter(machine.start(self.now))
+        machine.stream()
+        self.seen[job_id] = b""
+        small_input = content_of(job_id) if goes_along else None
+        self.by_submitter(machine.start(self.now, small_input))
 
     @precondition(lambda self: any(s.to_worker for s in self.sessions.values()))
     @rule(worker=workers, is_doubled=st.booleans())
@@ -142,7 +151,12 @@ class JobsMachine(RuleBasedStateMachine):
             for _ in range(1 + is_doubled):
                 machine = self.machines.get(message.job_id)
                 if machine is not None:
-                    self.by_submitter(machine.receive(worker, message, self.now))
+                    effects = machine.receive(worker, message, self.now)
+                    for effect in effects:
+                        if isinstance(effect, Grown):
+                            assert not effect.is_anew, "every worker computes the same"
+                            self.seen[message.job_id] += effect.body
+                    self.by_submitter(effects)
 
     @precondition(lambda self: any(s.to_worker or s.to_submitter for s in self.sessions.values()))
     @rule()
@@ -158,6 +172,18 @@ class JobsMachine(RuleBasedStateMachine):
             self.deliver_to_submitter(worker, False)
 
     @precondition(lambda self: any(node.runs for node in self.nodes.values()))
+    @rule(worker=workers, size=st.integers(1, 6))
+    def emit(self, worker: str, size: int) -> None:
+        """The output of a run comes some bytes further."""
+        node = self.nodes[worker]
+        for (_, job_id), job in list(node.runs.items())[:1]:
+            start = self.emitted.get((worker, job_id), 0) if job.grown else 0
+            body = output_of(job_id)[start : start + size]
+            if body:
+                self.emitted[worker, job_id] = start + len(body)
+                self.by_worker(worker, node.jobs.emitted(job, body, self.now))
+
+    @precondition(lambda self: any(node.runs for node in self.nodes.values()))
     @rule(worker=workers, fails=st.sampled_from([None, None, None, "worker", "input"]))
     def finish_run(self, worker: str, fails: str | None) -> None:
         node = self.nodes[worker]
@@ -166,7 +192,8 @@ class JobsMachine(RuleBasedStateMachine):
         (_, job_id), job = node.runs.popitem()
         if fails is None:
             self.executed.add((worker, job_id))
-            output = Outgoing.cut(b"o" * 16, output_of(job_id))
+            whole = job.grown.complete(output_of(job_id)) if job.grown else None
+            output = whole or Outgoing.cut(b"o" * 16, output_of(job_id))
             size = len(output_of(job_id))
             done = Done(job_id, 1, bytes(output.cid), size, CID.of(worker.encode() + job_id))
             outcome = Outcome(done, output)
@@ -269,8 +296,8 @@ class JobsMachine(RuleBasedStateMachine):
                     self.send_to_worker(peer, message)  # type: ignore[arg-type]
                 case SendInput(peer, fence):
                     self.send_input(peer, fence)
-                case Late() | Lost():
-                    pass  # that it is not taken is an invariant
+                case Late() | Lost() | Grown():
+                    pass  # that a late result is not taken is an invariant
                 case Violation(_, error):
                     raise AssertionError("honest workers break no rule") from error
                 case _:
@@ -306,15 +333,17 @@ class JobsMachine(RuleBasedStateMachine):
                     node.runs[key] = job
                 case Stop(key):
                     node.runs.pop(key, None)
-                case Deliver(key, fence) if session:
-                    self.deliver_outcome(session, node.jobs.get(key), fence)
+                case Deliver(key, fence, first) if session:
+                    self.deliver_outcome(session, node.jobs.get(key), fence, first)
                 case _:
                     pass
 
-    def deliver_outcome(self, session: Session, job: WorkerJob | None, fence: int) -> None:
+    def deliver_outcome(
+        self, session: Session, job: WorkerJob | None, fence: int, first: int
+    ) -> None:
         assert job is not None
         assert job.outcome is not None
-        for p in job.outcome.output.pieces() if job.outcome.output else ():
+        for p in job.outcome.output.pieces(first) if job.outcome.output else ():
             session.to_submitter.append(Chunk(job.terms.job_id, fence, p.index, p.body, p.digest))
         session.to_submitter.append(job.outcome.final_message(fence))
 
@@ -326,10 +355,15 @@ class JobsMachine(RuleBasedStateMachine):
             if machine.state is not JobState.DONE:
                 continue
             assert machine.worker is not None
-            assert machine.output() == output_of(job_id)
+            assert machine.output() == output_of(job_id) == self.seen[job_id]
             assert (machine.worker, job_id) in self.executed
             accepted = self.accepted.setdefault(job_id, (machine.worker, machine.fence))
             assert accepted == (machine.worker, machine.fence)
+
+    @invariant()
+    def what_is_seen_of_an_output_is_its_beginning(self) -> None:
+        for job_id, seen in self.seen.items():
+            assert output_of(job_id).startswith(seen)
 
     @invariant()
     def fences_only_rise_and_attempts_are_bounded(self) -> None:
@@ -353,6 +387,7 @@ class JobsMachine(RuleBasedStateMachine):
     def check(self) -> None:
         """Every invariant, for whoever runs this without a search."""
         self.a_result_is_accepted_once_and_is_the_right_one()
+        self.what_is_seen_of_an_output_is_its_beginning()
         self.fences_only_rise_and_attempts_are_bounded()
         self.what_runs_is_known_to_its_worker_as_running()
         self.nothing_is_overdue()
@@ -384,9 +419,9 @@ def a_step(world: JobsMachine, rng: random.Random) -> None:  # noqa: C901 - a li
     worker = rng.choice(WORKERS)
     job_id = rng.choice(JOBS)
     is_named, is_doubled = rng.random() < 0.2, rng.random() < 0.2
-    match rng.choices(range(11), (6, 16, 16, 8, 3, 1, 1, 1, 1, 6, 2))[0]:
+    match rng.choices(range(12), (6, 16, 16, 8, 3, 1, 1, 1, 1, 6, 2, 8))[0]:
         case 0:
-            world.submit(job_id, rng.sample(WORKERS, len(WORKERS)), is_named)
+            world.submit(job_id, rng.sample(WORKERS, len(WORKERS)), is_named, rng.random() < 0.5)
         case 1:
             world.deliver_to_worker(worker, is_doubled)
         case 2:
@@ -405,8 +440,10 @@ def a_step(world: JobsMachine, rng: random.Random) -> None:  # noqa: C901 - a li
             world.get_busy(worker, is_doubled)
         case 9:
             world.wait(rng.choice((0.1, 0.3, 0.3, 2.1, 5.0, 16.0)))
-        case _:
+        case 10:
             world.acknowledge()
+        case _:
+            world.emit(worker, rng.randint(1, 6))
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -29,6 +29,7 @@ from protocols.limits import (
     OFFER_ANSWER_S,
     ORPHAN_S,
     OUTCOME_KEEP_S,
+    RUN_SILENCE_S,
 )
 from protocols.pieces import Outgoing
 from protocols.session import (
@@ -358,6 +359,71 @@ def test_a_worker_cannot_raise_fences_for_ever() -> None:
     assert job.state is JobState.FAILED
 
 
+def entrusted(peer: str = "a") -> SubmitterJob:
+    """A job whose only candidate got the input with the offer."""
+    job = submitter(peer)
+    (sent,) = job.start(0, CONTENT)
+    assert isinstance(sent, Send)
+    assert isinstance(sent.message, Offer)
+    assert sent.message.input == CONTENT
+    return job
+
+
+def test_a_small_input_goes_along_with_the_offer_to_an_only_candidate() -> None:
+    job = entrusted()
+    assert job.state is JobState.OFFERED
+
+    for message in results():
+        assert job.receive("a", message, 1) == []
+
+    assert job.state is JobState.DONE
+    assert job.output() == OUTPUT
+    assert (job.worker, job.attempts) == ("a", 1)
+
+
+def test_where_there_is_a_choice_no_input_goes_along() -> None:
+    offers = submitter("a", "b").start(0, CONTENT)
+
+    assert [e.message.input for e in offers if isinstance(e, Send)] == [None, None]  # type: ignore[union-attr]
+
+
+def test_who_was_entrusted_with_a_job_may_answer_as_to_any_offer() -> None:
+    job = entrusted()
+
+    assert job.receive("a", lease(needs_input=False), 1) == [Send("a", Accept(JOB_ID, 1))]
+    assert job.state is JobState.LEASED
+
+    job = entrusted()
+    job.receive("a", refuse(code="unknown-model"), 1)
+
+    assert job.state is JobState.FAILED
+    assert job.attempts == 0, "a refusal is none"
+
+
+def test_who_was_entrusted_with_a_job_is_stopped_for_it_may_be_at_work() -> None:
+    stop = Send("a", Cancel(JOB_ID, 1))
+
+    assert entrusted().cancel() == [stop]
+    assert entrusted().tick(OFFER_ANSWER_S) == [stop]
+    job = entrusted()
+    job.tick(OFFER_ANSWER_S)
+    assert job.refusals["a"].code == "no-answer"
+    *_, done = results()
+    assert [type(e) for e in job.receive("a", done, OFFER_ANSWER_S + 1)] == [Late, Send]
+
+
+def test_an_entrusted_job_that_is_lost_is_an_attempt_lost() -> None:
+    job = entrusted()
+
+    effects = job.lost("a", "the session was lost", 1)
+
+    assert offered_to(effects) == ["a"]
+    assert (job.fence, job.attempts) == (2, 1)
+    (sent,) = [e.message for e in effects if isinstance(e, Send)]
+    assert isinstance(sent, Offer)
+    assert sent.input is None, "what it has of the job is not known"
+
+
 def test_cancelling_frees_whoever_holds_something_of_the_job() -> None:
     offered, running = submitter("a", "b"), running_job("a")
     offered.start(0)
@@ -410,6 +476,44 @@ def test_a_worker_leases_then_starts_once_its_input_is_whole() -> None:
     effects = [e for message in inputs() for e in jobs.receive("submitter", message, 0)]
 
     assert effects == [Start(KEY), Send("submitter", Renew(JOB_ID, 1, 0, 3))]
+
+
+def whole_offer(fence: int = 1, content: bytes = CONTENT) -> Offer:
+    return TERMS.offer(fence, 600_000, content)
+
+
+def test_an_offer_with_its_input_runs_at_once_and_is_heard_of_after_a_moment() -> None:
+    jobs = WorkerJobs(grant)
+
+    assert jobs.receive("submitter", whole_offer(), 0) == [Start(KEY)]
+    assert jobs.tick(RUN_SILENCE_S / 2) == []
+    assert worker_messages(jobs.tick(RUN_SILENCE_S)) == [Renew(JOB_ID, 1, 0, 3)]
+
+    job = jobs.get(KEY)
+    assert job is not None
+    assert job.take_input() == CONTENT
+    assert jobs.finish(job, done_outcome(), 1) == [Deliver(KEY, 1)]
+
+
+def test_an_input_in_an_offer_is_checked_like_any_other() -> None:
+    jobs = WorkerJobs(grant)
+    wrong = whole_offer(content=CONTENT.swapcase())
+
+    (refused,) = worker_messages(jobs.receive("submitter", wrong, 0))
+
+    assert isinstance(refused, Refuse)
+    assert refused.code == "wrong-commitment"
+    assert jobs.get(KEY) is None
+
+
+def test_an_offer_with_its_input_of_a_known_job_is_like_any_other() -> None:
+    jobs = WorkerJobs(grant)
+    jobs.receive("submitter", whole_offer(), 0)
+
+    (leased,) = worker_messages(jobs.receive("submitter", whole_offer(2), 1))
+
+    assert isinstance(leased, Lease)
+    assert not leased.needs_input
 
 
 def test_admission_may_refuse() -> None:

@@ -1,8 +1,8 @@
 """What can be run: a file and a line in ``KINDS`` for each kind.
 
-A kind's module has two sides. The submitter's (``encode_input``, ``count``, ``rows``, ``array``)
-is plain Python. The runner's (``load``) returns an ``Engine``; only there, and only when called,
-may it import torch.
+A kind's module has two sides. The submitter's (``ITEM_TYPE``, ``PARAMETERS``, ``encode_input``,
+``count``, ``rows``, ``array``) is plain Python. The runner's (``load``) returns an ``Engine``; only
+there, and only when called, may it import torch.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from node.runner.files import ModelFiles
+    from node.runner.parameters import Parameter
 
 KINDS: Final = {
     "bench.noop": "node.runner.kinds.noop",
@@ -28,8 +29,9 @@ KINDS: Final = {
 }
 
 Facts = dict[str, int | float | str]
-Item = str | Sequence[Mapping[str, str]]
-"""What a kind takes several of: a text, or the messages of a chat."""
+Item = str | bytes | Sequence[Mapping[str, str]]
+"""What a kind takes several of: a text, the content of a file, or the messages of a chat."""
+Items = Sequence[Item]
 NO_PARAMETERS: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -125,11 +127,19 @@ class Engine(Protocol):
 class Kind(Protocol):
     """What a kind's module offers, to submitters and to runners."""
 
-    def encode_input(
-        self, items: Sequence[Item], parameters: Mapping[str, Any] = NO_PARAMETERS
-    ) -> bytes:
-        """Return a job's input; raises ``BadInputError`` for what no worker would take, unknown
-        parameters among it.
+    @property
+    def ITEM_TYPE(self) -> type[str] | type[bytes]:  # noqa: N802 - a constant of the module
+        """Whether items are texts, one a line, or bytes, one a file."""
+        ...
+
+    @property
+    def PARAMETERS(self) -> tuple[Parameter, ...]:  # noqa: N802 - a constant of the module
+        """What a job may be told besides its items; see ``node.runner.parameters``."""
+        ...
+
+    def encode_input(self, items: Items, parameters: Mapping[str, Any] = NO_PARAMETERS) -> bytes:
+        """Return a job's input: items of ``ITEM_TYPE`` and the parameters that were given; raises
+        ``BadInputError``.
         """
         ...
 
@@ -150,13 +160,6 @@ class Kind(Protocol):
     def load(self, files: ModelFiles, settings: EngineSettings) -> Engine:
         """Return an engine that holds the model of ``files``; raises ``ModelError``."""
         ...
-
-
-def refuse_parameters(kind: str, parameters: Mapping[str, Any]) -> None:
-    """Raise ``BadInputError`` if there are any: for kinds that take none."""
-    if parameters:
-        named = ", ".join(sorted(parameters))
-        raise BadInputError(f"{kind} takes no parameters, and was given {named}")
 
 
 def kind_named(name: str) -> Kind:

@@ -7,19 +7,16 @@ batch that it was computed in: compare with a tolerance.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import cbor2
 
-from node.runner.kinds import (
-    NO_PARAMETERS,
-    BadInputError,
-    Engine,
-    EngineSettings,
-    Item,
-    refuse_parameters,
-)
+from node.runner.items import InputCodec
+from node.runner.kinds import NO_PARAMETERS, Engine, EngineSettings, Items
+from node.runner.parameters import Parameter
 from protocols.errors import RemoteProtocolError
 from protocols.limits import MAX_EMBED_INPUT_BYTES, MAX_EMBED_ITEMS, MAX_EMBED_TEXT_BYTES
 
@@ -29,46 +26,48 @@ if TYPE_CHECKING:
 
     from node.runner.files import ModelFiles
 
+ITEM_TYPE: Final = str
+PARAMETERS: Final[tuple[Parameter, ...]] = ()
+
+CODEC: Final = InputCodec(
+    ITEM_TYPE, PARAMETERS, MAX_EMBED_ITEMS, MAX_EMBED_TEXT_BYTES, MAX_EMBED_INPUT_BYTES
+)
 DTYPE: Final = "f32"
+CHECKED_BYTES: Final = 64 << 10
 
 
 # The submitter's side
 
 
-def encode_input(items: Sequence[Item], parameters: Mapping[str, Any] = NO_PARAMETERS) -> bytes:
+def encode_input(items: Items, parameters: Mapping[str, Any] = NO_PARAMETERS) -> bytes:
     """Return a job's input; raises ``BadInputError`` for what no worker would take."""
-    refuse_parameters("embed", parameters)
-    try:
-        content = cbor2.dumps(_checked(list(items)))
-    except UnicodeEncodeError as error:
-        raise BadInputError("an item holds a lone surrogate, which is not text") from error
-    if len(content) > MAX_EMBED_INPUT_BYTES:
-        raise _too_large(len(content))
-    return content
+    return CODEC.encode(items, parameters)
 
 
 def count(content: bytes) -> int:
     """Return how many texts an input has."""
-    return _list_length(content)
+    return CODEC.count(content)
 
 
 def decode_input(content: bytes) -> list[str]:
     """Return the items of an input; raises ``BadInputError`` unless ``encode_input`` could have
     made it.
     """
-    if len(content) > MAX_EMBED_INPUT_BYTES:
-        raise _too_large(len(content))
-    if _list_length(content) > MAX_EMBED_ITEMS:
-        raise _too_many()
-    try:
-        # a flat list whose length was looked at first: nothing can grow beyond the size of its
-        # bytes
-        items = _checked(cbor2.loads(content, max_depth=1, allow_indefinite=False))
-    except (cbor2.CBORError, ValueError, TypeError, OverflowError) as error:
-        raise BadInputError("the input is not a DAG-CBOR list of texts") from error
-    if cbor2.dumps(items) != content:
-        raise BadInputError("the input is not in the one form that DAG-CBOR allows")
-    return items
+    return CODEC.decode(content)[0]
+
+
+def unpack(output: bytes) -> tuple[int, int, bytes]:
+    """Return rows, dimension and the vectors of an output as little-endian float32; raises
+    ``RemoteProtocolError`` unless it is a whole, finite one. Unlike ``decode_output`` it does not
+    load numpy, which a daemon can do without.
+    """
+    count, dimension, content = _taken_apart(output)
+    for start in range(0, len(content), CHECKED_BYTES):
+        floats = memoryview(content)[start : start + CHECKED_BYTES]
+        # so few float32 cannot overflow a float: their sum is finite if and only if all are
+        if not math.isfinite(sum(struct.unpack(f"<{len(floats) // 4}f", floats))):
+            raise _not_finite()
+    return count, dimension, content
 
 
 def decode_output(output: bytes) -> tuple[int, int, NDArray[np.float32]]:
@@ -77,23 +76,10 @@ def decode_output(output: bytes) -> tuple[int, int, NDArray[np.float32]]:
     """
     import numpy as np
 
-    try:
-        dtype, count, dimension, content = cbor2.loads(output, max_depth=1, allow_indefinite=False)
-    except (cbor2.CBORError, ValueError, TypeError, OverflowError) as error:
-        raise RemoteProtocolError("an output of embed is not a DAG-CBOR list of four") from error
-    if dtype != DTYPE or not (
-        _is_size(count) and _is_size(dimension) and isinstance(content, bytes)
-    ):
-        raise RemoteProtocolError(
-            "an output of embed does not begin with its dtype, rows and dimension"
-        )
-    if len(content) != count * dimension * 4:
-        raise RemoteProtocolError(
-            f"an output of embed has {len(content)} bytes for {count} rows of {dimension}"
-        )
+    count, dimension, content = _taken_apart(output)
     vectors = np.frombuffer(content, dtype="<f4").reshape(count, dimension)
     if not np.isfinite(vectors).all():
-        raise RemoteProtocolError("an output of embed holds numbers that are not finite")
+        raise _not_finite()
     return count, dimension, vectors.astype(np.float32, copy=False)
 
 
@@ -108,46 +94,30 @@ def rows(output: bytes) -> Iterator[dict[str, Any]]:
         yield {"index": index, "embedding": vector.tolist()}
 
 
-def _checked(items: Any) -> list[str]:
-    if not isinstance(items, list) or not items:
-        raise BadInputError("the input holds no texts", hint="give at least one item")
-    if len(cast("list[Any]", items)) > MAX_EMBED_ITEMS:
-        raise _too_many()
-    for index, item in enumerate(cast("list[Any]", items)):
-        if not isinstance(item, str):
-            raise BadInputError(f"item {index} is not a text", item=index)
-        if len(item) * 4 > MAX_EMBED_TEXT_BYTES and len(item.encode()) > MAX_EMBED_TEXT_BYTES:
-            raise BadInputError(
-                f"item {index} is larger than {MAX_EMBED_TEXT_BYTES} bytes",
-                item=index,
-                hint="cut it into several items",
-            )
-    return cast("list[str]", items)
+def _taken_apart(output: bytes) -> tuple[int, int, bytes]:
+    try:
+        dtype, count, dimension, content = cbor2.loads(output, max_depth=1, allow_indefinite=False)
+    except (cbor2.CBORError, ValueError, TypeError, OverflowError) as error:
+        raise RemoteProtocolError("an output of embed is not a DAG-CBOR list of four") from error
+    if dtype != DTYPE or not (
+        _is_size(count) and _is_size(dimension) and isinstance(content, bytes)
+    ):
+        raise RemoteProtocolError(
+            "an output of embed does not begin with its dtype, rows and dimension"
+        )
+    if len(content) != count * dimension * 4:
+        raise RemoteProtocolError(
+            f"an output of embed has {len(content)} bytes for {count} rows of {dimension}"
+        )
+    return count, dimension, content
 
 
-def _list_length(content: bytes) -> int:
-    """Return the length that the list at the beginning of ``content`` claims."""
-    if not content or content[0] >> 5 != 4 or content[0] & 31 > 27:
-        raise BadInputError("the input is not a DAG-CBOR list of texts")
-    short = content[0] & 31
-    return short if short < 24 else int.from_bytes(content[1 : 1 + (1 << (short - 24))], "big")
+def _not_finite() -> RemoteProtocolError:
+    return RemoteProtocolError("an output of embed holds numbers that are not finite")
 
 
 def _is_size(value: Any) -> bool:
     return type(value) is int and value > 0
-
-
-def _too_many() -> BadInputError:
-    return BadInputError(
-        f"the input holds more than {MAX_EMBED_ITEMS} items", hint="submit it as several jobs"
-    )
-
-
-def _too_large(size_bytes: int) -> BadInputError:
-    return BadInputError(
-        f"the input of {size_bytes} bytes is over the limit of {MAX_EMBED_INPUT_BYTES}",
-        hint="submit it as several jobs",
-    )
 
 
 # The runner's side

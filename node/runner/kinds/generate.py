@@ -18,13 +18,21 @@ that was computed, also the one that ended it.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import cbor2
 import msgspec
 
-from node.runner.kinds import NO_PARAMETERS, BadInputError, Engine, EngineSettings, Item
+from node.runner.kinds import (
+    NO_PARAMETERS,
+    BadInputError,
+    Engine,
+    EngineSettings,
+    Item,
+    Items,
+)
+from node.runner.parameters import Parameter, checked
 from protocols import dagcbor
 from protocols.errors import CoveyError, RemoteProtocolError
 from protocols.limits import (
@@ -43,10 +51,26 @@ if TYPE_CHECKING:
 
     from node.runner.files import ModelFiles
 
+MAX_SEED: Final = (1 << 53) - 1  # exact in every language's numbers
 STOP: Final = "stop"
 LENGTH: Final = "length"
 
 StopWord = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_STOP_CHARS)]
+
+
+ITEM_TYPE: Final = str
+PARAMETERS: Final = (
+    Parameter(
+        "max_tokens", int, "Tokens to write for each item.", 256, least=1, most=MAX_NEW_TOKENS
+    ),
+    Parameter(
+        "temperature", float, "0 takes the likeliest token.", 0.0, least=0, most=MAX_TEMPERATURE
+    ),
+    Parameter("top_p", float, "Choose among the likeliest; 1 is all.", 1.0, least=1e-6, most=1),
+    Parameter("seed", int, "The same seed gives the same text.", 0, least=0, most=MAX_SEED),
+    Parameter("stop", tuple, "End before this text; repeatable.", (), least=0, most=MAX_STOP_TEXTS),
+    Parameter("chat", bool, "Each item is a question in a chat."),
+)
 
 
 class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,7 +81,7 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=MAX_NEW_TOKENS)] = 256
     temperature: Annotated[float, msgspec.Meta(ge=0, le=MAX_TEMPERATURE)] = 0.0
     top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
-    seed: Annotated[int, msgspec.Meta(ge=0, le=(1 << 53) - 1)] = 0
+    seed: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEED)] = 0
     stop: Annotated[tuple[StopWord, ...], msgspec.Meta(max_length=MAX_STOP_TEXTS)] = ()
 
 
@@ -83,15 +107,22 @@ class GenerateInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 # The submitter's side
 
 
-def encode_input(items: Sequence[Item], parameters: Mapping[str, Any] = NO_PARAMETERS) -> bytes:
+def encode_input(items: Items, parameters: Mapping[str, Any] = NO_PARAMETERS) -> bytes:
     """Return a job's input, every parameter in it; raises ``BadInputError`` for what no worker
-    would take.
+    would take. With the parameter ``chat``, a text is what a user says in a chat.
     """
-    checked = _checked({"items": list(items), "parameters": dict(parameters)})
+    values = checked(PARAMETERS, parameters)
+    is_chat = values.pop("chat", False)
+    prompts = [_question(item) if is_chat and isinstance(item, str) else item for item in items]
+    wanted = _checked({"items": prompts, "parameters": values})
     try:
-        return dagcbor.encode(msgspec.to_builtins(checked), max_bytes=MAX_GENERATE_INPUT_BYTES)
+        return dagcbor.encode(msgspec.to_builtins(wanted), max_bytes=MAX_GENERATE_INPUT_BYTES)
     except CoveyError as error:
         raise _bad(error) from error
+
+
+def _question(text: str) -> Item:
+    return [{"role": "user", "content": text}]
 
 
 def decode_input(content: bytes) -> GenerateInput:
@@ -166,13 +197,13 @@ def array(output: bytes) -> NDArray[np.float32]:
 
 def _checked(value: Any) -> GenerateInput:
     try:
-        checked = msgspec.convert(value, GenerateInput)
+        wanted = msgspec.convert(value, GenerateInput)
     except (msgspec.ValidationError, RecursionError) as error:
         raise _bad(error) from error
-    parameters = checked.parameters
+    parameters = wanted.parameters
     # -0.0 has no place in DAG-CBOR, and adding zero makes it 0.0
     plain = msgspec.structs.replace(parameters, temperature=parameters.temperature + 0.0)
-    return msgspec.structs.replace(checked, parameters=plain)
+    return msgspec.structs.replace(wanted, parameters=plain)
 
 
 def _bad(error: Exception) -> BadInputError:

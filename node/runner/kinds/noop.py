@@ -8,8 +8,8 @@ output are both the input encoding of ``embed``: a DAG-CBOR list of text strings
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from node.runner.kinds import (
     NO_PARAMETERS,
@@ -19,12 +19,12 @@ from node.runner.kinds import (
     Event,
     Facts,
     Finished,
-    Item,
-    refuse_parameters,
+    Items,
 )
 from node.runner.kinds.embed import count as count_texts
 from node.runner.kinds.embed import decode_input
 from node.runner.kinds.embed import encode_input as encode_texts
+from node.runner.parameters import Parameter
 from protocols.errors import RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -33,14 +33,16 @@ if TYPE_CHECKING:
 
     from node.runner.files import ModelFiles
 
+ITEM_TYPE: Final = str
+PARAMETERS: Final[tuple[Parameter, ...]] = ()
+
 
 # The submitter's side
 
 
-def encode_input(items: Sequence[Item], parameters: Mapping[str, Any] = NO_PARAMETERS) -> bytes:
+def encode_input(items: Items, parameters: Mapping[str, Any] = NO_PARAMETERS) -> bytes:
     """Return a job's input; raises ``BadInputError`` for what no worker would take."""
-    refuse_parameters("bench.noop", parameters)
-    return encode_texts(items)
+    return encode_texts(items, parameters)
 
 
 def count(content: bytes) -> int:

@@ -1,0 +1,5 @@
+"""The HTTP API that programs written for OpenAI's find here: models, embeddings, errors.
+
+A file a group of routes (``models``, ``embeddings``); ``front`` is what they share, ``app`` puts
+them behind ``node.api.access``. It is imported only where the API is on.
+"""

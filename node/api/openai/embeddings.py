@@ -1,0 +1,209 @@
+"""``POST /v1/embeddings``: one job of the kind ``embed`` for one request, whoever does it."""
+
+from __future__ import annotations
+
+import base64
+import re
+import struct
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import msgspec
+import trio
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from node.api.openai.errors import ApiError, bad_request
+from node.api.openai.front import Front, read_body
+from node.api.openai.models import offered, why_not_there
+from node.errors import NoWorkerError
+from node.job import JobResult, JobSpec
+from node.runner.kinds import embed
+from protocols.errors import CoveyError
+from protocols.limits import MAX_NAME_CHARS
+
+T = TypeVar("T")
+
+KIND: Final = "embed"
+ASIDE_BYTES: Final = 256 << 10  # a millisecond or two of parsing: more leaves the loop
+PIECE_FLOATS: Final = 16_384  # written as JSON in about a millisecond
+TOKENS: Final = re.compile(rb"\s*\[\s*[\[\d-]")
+
+_aside = trio.CapacityLimiter(2)
+
+
+class EmbeddingsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a client sends. ``user`` is accepted for its sake, and goes nowhere."""
+
+    model: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_CHARS)]
+    input: msgspec.Raw
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = None
+    user: str | None = None
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """A request that was understood: ``content`` is its texts in the kind's encoding."""
+
+    model: str
+    content: bytes
+    items: int
+    is_base64: bool
+    dimensions: int | None
+
+
+class EmbeddingsApi:
+    """The handler over one node."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        return [Route("/v1/embeddings", self.create, methods=["POST"])]
+
+    async def create(self, request: Request) -> Response:
+        """Embed texts."""
+        front = self._front
+        front.check_may_submit()
+        with front.room.request() as held:
+            body = await read_body(request, held)
+            wanted = await aside(len(body), lambda: understood(body))
+            self._check_dimensions(wanted)
+            result = await self._embedded(request, wanted)
+            size = len(result.output)
+            rows, dimension, packed = await aside(size, lambda: embed.unpack(result.output))
+        if rows != wanted.items:
+            raise ApiError(
+                502, f"{rows} vectors came for {wanted.items} texts", code="remote-protocol"
+            )
+        pieces = written(wanted, tokens_of(result), dimension, packed)
+        headers = {"X-Request-Id": result.job_id.hex()}
+        return StreamingResponse(_Stepwise(pieces), media_type="application/json", headers=headers)
+
+    async def _embedded(self, request: Request, wanted: Wanted) -> JobResult:
+        spec = JobSpec(
+            job_id=self._front.new_job_id(),
+            kind=KIND,
+            model=wanted.model,
+            input=wanted.content,
+            items=wanted.items,
+            budget_ms=self._front.budget_ms,
+        )
+        try:
+            return await self._front.run(request, spec)
+        except NoWorkerError as error:
+            raise self._why_nobody(wanted.model, error) from error
+
+    def _why_nobody(self, model: str, error: NoWorkerError) -> CoveyError:
+        """Tell a model that is not there from workers that are."""
+        offers = offered(self._front.directory).get(model)
+        if offers is None:
+            return why_not_there(self._front.directory, model)
+        kinds = {offer.kind for offer in offers}
+        if KIND not in kinds:
+            kind = ", ".join(sorted(kinds))
+            return bad_request(f"{model} is a model for {kind}, not for {KIND}", param="model")
+        return error
+
+    def _check_dimensions(self, wanted: Wanted) -> None:
+        """A model's vectors are as long as they are: another length would be made up."""
+        offers = offered(self._front.directory).get(wanted.model, ()) if wanted.dimensions else ()
+        lengths = {offer.dimension for offer in offers if offer.kind == KIND}
+        if lengths and lengths != {wanted.dimensions}:
+            have = ", ".join(map(str, sorted(lengths)))
+            raise bad_request(
+                f"{wanted.model} has {have} dimensions, not {wanted.dimensions}: leave it out",
+                param="dimensions",
+            )
+
+
+def understood(body: bytes) -> Wanted:
+    """Return what a body asks for; raises ``ApiError``, and ``BadInputError`` for texts that no
+    worker would take.
+    """
+    try:
+        asked = msgspec.json.decode(body, type=EmbeddingsBody)
+        texts = _texts(asked.input)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise bad_request(f"the request is not understood: {error}") from error
+    return Wanted(
+        model=asked.model,
+        content=embed.encode_input(texts),
+        items=len(texts),
+        is_base64=asked.encoding_format == "base64",
+        dimensions=asked.dimensions,
+    )
+
+
+def _texts(given: msgspec.Raw) -> list[str]:
+    if TOKENS.match(memoryview(given)):
+        raise bad_request(
+            "input holds tokens: send texts, for a model does not know another tokenizer's tokens",
+            param="input",
+        )
+    try:
+        texts = msgspec.json.decode(given, type=str | list[str])
+    except msgspec.ValidationError as error:
+        raise bad_request("input is neither a text nor a list of texts", param="input") from error
+    return [texts] if isinstance(texts, str) else texts
+
+
+def tokens_of(result: JobResult) -> int | None:
+    """Return how many tokens the worker computed; None where it does not count them."""
+    counted = result.execution.get("tokens")
+    return counted if type(counted) is int and counted >= 0 else None
+
+
+def written(wanted: Wanted, tokens: int | None, dimension: int, packed: bytes) -> Iterator[bytes]:
+    """Yield the answer in pieces, for as JSON it is several times as large as the vectors."""
+    usage = None if tokens is None else {"prompt_tokens": tokens, "total_tokens": tokens}
+    head = {"object": "list", "model": wanted.model, "usage": usage}
+    yield msgspec.json.encode(head)[:-1] + b',"data":['
+    encode = _as_base64 if wanted.is_base64 else _as_floats
+    step = max(1, PIECE_FLOATS // dimension)
+    width = 4 * dimension
+    for first in range(0, wanted.items, step):
+        rows = [
+            {
+                "object": "embedding",
+                "index": index,
+                "embedding": encode(packed[index * width : (index + 1) * width]),
+            }
+            for index in range(first, min(first + step, wanted.items))
+        ]
+        yield (b"," if first else b"") + msgspec.json.encode(rows)[1:-1]
+    yield b"]}"
+
+
+def _as_base64(vector: bytes) -> str:
+    return base64.b64encode(vector).decode()
+
+
+def _as_floats(vector: bytes) -> tuple[float, ...]:
+    return struct.unpack(f"<{len(vector) // 4}f", vector)
+
+
+async def aside(size_bytes: int, work: Callable[[], T]) -> T:
+    """Do ``work`` over so many bytes: in a thread if the loop would feel it."""
+    if size_bytes <= ASIDE_BYTES:
+        return work()
+    return await trio.to_thread.run_sync(work, limiter=_aside)
+
+
+class _Stepwise:
+    """An iterator for coroutines that, unlike a generator, may be left unfinished."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        piece: Any = next(self._pieces, None)
+        if piece is None:
+            raise StopAsyncIteration
+        return piece

@@ -1,0 +1,112 @@
+"""What all routes share: the parts of the node that they use, bodies within bounds, and one job for
+one request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import trio
+from starlette.requests import Request
+from starlette.types import Message
+
+from node.api.openai.errors import ApiError
+from node.api.room import Held, Room
+from node.job import JobResult, JobSpec, Progress
+from node.submissions import Reports, Submissions
+from node.submitted_job import Listener
+from peer.directory import Directory
+from protocols.errors import CoveyError
+
+MAX_API_BODY_BYTES: Final = 96 << 20  # 64 MiB of texts, in JSON with its quotes and escapes
+BODY_SILENCE_S: Final = 30.0  # a client that has begun a body and sends nothing more
+
+CLIENT_GONE: Final = 499  # nobody reads it
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """The node as the API sees it."""
+
+    directory: Directory
+    submissions: Submissions
+    new_job_id: Callable[[], bytes]
+    check_may_submit: Callable[[], None]
+    """Raises ``Refused`` where no worker would take this node's jobs."""
+    report: Reports
+    """Takes what was not foreseen."""
+    timeout_s: float
+    """For one request: its job's deadline."""
+    room: Room = field(default_factory=Room)
+
+    @property
+    def budget_ms(self) -> int:
+        """The time of one job."""
+        return int(self.timeout_s * 1_000)
+
+    async def run(self, request: Request, spec: JobSpec) -> JobResult:
+        """Have a job done for a client whose body was read; its going away cancels the job.
+
+        Raises what ``Submissions.run`` raises.
+        """
+        outcome: JobResult | CoveyError = _gone()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_watch, request, nursery.cancel_scope)
+            try:
+                outcome = await self.submissions.run(spec, Listener(_ignore))
+            except CoveyError as error:
+                outcome = error
+            nursery.cancel_scope.cancel()
+        if isinstance(outcome, CoveyError):
+            raise outcome
+        return outcome
+
+
+async def read_body(request: Request, held: Held) -> bytes:
+    """Return a request's body; raises ``ApiError`` for one that is too large, before it is read if
+    its header says so, and ``Refused`` when there is no room.
+    """
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > MAX_API_BODY_BYTES:
+        raise _too_large()
+    pieces: list[bytes] = []
+    while True:
+        message = await _next_message(request)
+        if message["type"] == "http.disconnect":
+            raise _gone()
+        piece = message.get("body", b"")
+        held.grow(len(piece))
+        if held.size_bytes > MAX_API_BODY_BYTES:
+            raise _too_large()
+        pieces.append(piece)
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+
+
+async def _next_message(request: Request) -> Message:
+    with trio.move_on_after(BODY_SILENCE_S):
+        return await request.receive()
+    raise ApiError(408, f"nothing came for {BODY_SILENCE_S:.0f} s", code="body-timeout")
+
+
+async def _watch(request: Request, scope: trio.CancelScope) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
+
+
+def _ignore(_: Progress) -> None:
+    """Nobody watches: an answer comes whole."""
+
+
+def _too_large() -> ApiError:
+    limit = MAX_API_BODY_BYTES >> 20
+    return ApiError(
+        413, f"the body is larger than {limit} MiB: send several requests", code="too-big"
+    )
+
+
+def _gone() -> ApiError:
+    return ApiError(CLIENT_GONE, "the client went away", code="client-gone")

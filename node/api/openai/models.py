@@ -1,0 +1,81 @@
+"""``GET /v1/models``: what the mesh offers right now, this node's own models among them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from node.api.openai.errors import ApiError
+from node.api.openai.front import Front
+from peer.directory import Directory
+from protocols.advert import ModelOffer
+
+Offers = dict[str, list[ModelOffer]]
+
+
+class ModelsApi:
+    """The handlers over the adverts of workers."""
+
+    def __init__(self, front: Front) -> None:
+        self._directory = front.directory
+
+    def routes(self) -> list[Route]:
+        """Return the routes."""
+        return [Route("/v1/models", self.list), Route("/v1/models/{model:path}", self.show)]
+
+    async def list(self, _request: Request) -> JSONResponse:
+        """Every model, by name."""
+        models = [_row(name, offers) for name, offers in sorted(offered(self._directory).items())]
+        return JSONResponse({"object": "list", "data": models})
+
+    async def show(self, request: Request) -> JSONResponse:
+        """One model."""
+        name = request.path_params["model"]
+        offers = offered(self._directory).get(name)
+        if offers is None:
+            raise why_not_there(self._directory, name)
+        return JSONResponse(_row(name, offers))
+
+
+def offered(directory: Directory) -> Offers:
+    """Return what workers of the mesh offer now, by the model's name: an offer a worker."""
+    offers: Offers = defaultdict(list)
+    for entry in directory.workers():
+        for offer in entry.advert.models if entry.advert else ():
+            offers[offer.name].append(offer)
+    return dict(offers)
+
+
+def why_not_there(directory: Directory, model: str) -> ApiError:
+    """Return the error for a model that nobody offers: 503 if that may change by itself."""
+    workers = [entry.advert for entry in directory.workers()]
+    if not workers:
+        reason = "no worker of the mesh is known to this node now"
+    elif any(advert and advert.hardware is None for advert in workers):
+        reason = "a worker still measures its hardware, and offers its models in a few seconds"
+    else:
+        return ApiError(
+            404,
+            f"no worker offers the model {model[:256]!r}: GET /v1/models lists those there are",
+            code="model_not_found",
+            param="model",
+        )
+    return ApiError(503, reason, code="no-worker", param="model", headers={"Retry-After": "5"})
+
+
+def _row(name: str, offers: list[ModelOffer]) -> dict[str, Any]:
+    """Return OpenAI's object. Adverts do not say when a model was made: ``created`` is 0."""
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "covey",
+        "kinds": sorted({offer.kind for offer in offers}),
+        "precisions": sorted({precision for offer in offers for precision in offer.precisions}),
+        "cids": sorted({str(offer.cid) for offer in offers}),
+        "workers": len(offers),
+    }

@@ -1,0 +1,64 @@
+"""Options of the command line that belong to a kind, from its table of parameters."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import click
+
+from node.runner.kinds import KINDS, kind_named
+from node.runner.parameters import Parameter
+
+_KIND: Final = "covey.kind"
+
+
+class KindCommand(click.Command):
+    """A command that has, besides its own options, those of the kind that its arguments name."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Look for the kind first: which options there are depends on it, also for ``--help``."""
+        ctx.meta[_KIND] = next((each for each in args if each in KINDS), None)
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the command's options and those of its kind."""
+        kind = ctx.meta.get(_KIND)
+        table = kind_named(kind).PARAMETERS if kind else ()
+        return [*super().get_params(ctx), *map(_option, table)]
+
+
+def given(wanted: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that were given, or have a value of their own."""
+    return {name: value for name, value in wanted.items() if value not in (None, ())}
+
+
+def _option(parameter: Parameter) -> click.Option:
+    """Bounds are not told to click: the kind checks them, for every way in."""
+    is_list = parameter.type is tuple
+
+    def split(_context: object, _option: object, value: Any) -> Any:
+        if not is_list or not parameter.separator:
+            return value
+        return tuple(text.strip() for each in value for text in each.split(parameter.separator))
+
+    told = "" if parameter.default is None else f"  [default: {_shown(parameter)}]"
+    return click.Option(
+        [f"--{parameter.name.replace('_', '-')}"],
+        type=_type_of(parameter),
+        multiple=is_list,
+        is_flag=parameter.type is bool,
+        default=None,
+        callback=split,
+        help=parameter.help + told,
+    )
+
+
+def _type_of(parameter: Parameter) -> Any:
+    if parameter.choices:
+        return click.Choice(parameter.choices)
+    return str if parameter.type is tuple else parameter.type
+
+
+def _shown(parameter: Parameter) -> str:
+    default = parameter.default
+    return ", ".join(default) if isinstance(default, tuple) else str(default)

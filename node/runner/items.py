@@ -1,0 +1,135 @@
+"""The input of a job: its items, and the parameters of its kind in front of them.
+
+An input is one flat DAG-CBOR list: of text strings, or of byte strings. Where a kind has
+parameters, the first element is a byte string that holds them (see ``node.runner.parameters``).
+Flat, so that nothing can grow beyond the size of its bytes, and its length is looked at before
+anything is decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import cbor2
+
+from node.runner.kinds import BadInputError, Items
+from node.runner.parameters import Parameter, Value, checked, pack, unpack
+
+
+@dataclass(frozen=True, slots=True)
+class InputCodec:
+    """The inputs of one kind. Equal items and parameters have equal bytes."""
+
+    item_type: type[str] | type[bytes]
+    parameters: tuple[Parameter, ...]
+    max_items: int
+    max_item_bytes: int
+    max_bytes: int
+
+    def encode(self, items: Items, parameters: Mapping[str, Any]) -> bytes:
+        """Return an input; raises ``BadInputError`` for what no worker would take."""
+        checked_items = self._checked(list(items))
+        try:
+            content = cbor2.dumps([*self._head(parameters), *checked_items])
+        except UnicodeEncodeError as error:
+            raise BadInputError("an item holds a lone surrogate, which is not text") from error
+        if len(content) > self.max_bytes:
+            raise self._too_large(len(content))
+        return content
+
+    def decode(self, content: bytes) -> tuple[list[Any], dict[str, Value]]:
+        """Return items and parameters, defaults included; raises ``BadInputError`` unless
+        ``encode`` could have made this.
+        """
+        if len(content) > self.max_bytes:
+            raise self._too_large(len(content))
+        if self._list_length(content) > self.max_items + bool(self.parameters):
+            raise self._too_many()
+        try:
+            whole = listed(content)
+        except ValueError as error:
+            raise self._malformed() from error
+        items = self._checked(whole[1:] if self.parameters else whole)
+        parameters = self._parameters(whole[0]) if self.parameters else {}
+        if cbor2.dumps(whole) != content:
+            raise BadInputError("the input is not in the one form that DAG-CBOR allows")
+        return items, parameters
+
+    def count(self, content: bytes) -> int:
+        """Return how many items an input has; it is one that ``encode`` made."""
+        return self._list_length(content) - bool(self.parameters)
+
+    def _head(self, parameters: Mapping[str, Any]) -> list[bytes]:
+        if self.parameters:
+            return [pack(self.parameters, parameters)]
+        checked((), parameters)
+        return []
+
+    def _parameters(self, head: Any) -> dict[str, Value]:
+        if not isinstance(head, bytes):
+            raise BadInputError("the input does not begin with its parameters")
+        return unpack(self.parameters, head)
+
+    def _checked(self, items: list[Any]) -> list[Any]:
+        if not items:
+            raise BadInputError(f"the input holds no {self._noun}", hint="give at least one item")
+        if len(items) > self.max_items:
+            raise self._too_many()
+        for index, item in enumerate(items):
+            if not isinstance(item, self.item_type):
+                raise BadInputError(f"item {index} is not {self._one}", item=index)
+            if self._is_too_long(item):
+                raise BadInputError(
+                    f"item {index} is larger than {self.max_item_bytes} bytes",
+                    item=index,
+                    hint="cut it into several items",
+                )
+        return items
+
+    def _is_too_long(self, item: str | bytes) -> bool:
+        if isinstance(item, bytes):
+            return len(item) > self.max_item_bytes
+        may_be = len(item) * 4 > self.max_item_bytes
+        return may_be and len(item.encode(errors="surrogatepass")) > self.max_item_bytes
+
+    def _list_length(self, content: bytes) -> int:
+        """Return the length that the list at the beginning of ``content`` claims."""
+        if not content or content[0] >> 5 != 4 or content[0] & 31 > 27:
+            raise self._malformed()
+        short = content[0] & 31
+        return short if short < 24 else int.from_bytes(content[1 : 1 + (1 << (short - 24))], "big")
+
+    @property
+    def _one(self) -> str:
+        return "a text" if self.item_type is str else "bytes"
+
+    @property
+    def _noun(self) -> str:
+        return "texts" if self.item_type is str else "files"
+
+    def _malformed(self) -> BadInputError:
+        return BadInputError(f"the input is not a DAG-CBOR list of {self._noun}")
+
+    def _too_many(self) -> BadInputError:
+        return BadInputError(
+            f"the input holds more than {self.max_items} items", hint="submit it as several jobs"
+        )
+
+    def _too_large(self, size_bytes: int) -> BadInputError:
+        return BadInputError(
+            f"the input of {size_bytes} bytes is over the limit of {self.max_bytes}",
+            hint="submit it as several jobs",
+        )
+
+
+def listed(content: bytes) -> list[Any]:
+    """Return what is a flat DAG-CBOR list of any length; raises ``ValueError``."""
+    try:
+        decoded = cbor2.loads(content, max_depth=1, allow_indefinite=False)
+    except (cbor2.CBORError, ValueError, TypeError, OverflowError) as error:
+        raise ValueError("not a flat DAG-CBOR list") from error
+    if not isinstance(decoded, list):
+        raise ValueError("not a DAG-CBOR list")
+    return cast("list[Any]", decoded)
