@@ -21,6 +21,7 @@ import trio
 from trio.lowlevel import FdStream
 
 from node.models import InstalledModel
+from node.places import jobs_inside
 from node.runner.environment import child_environment
 from node.runner.messages import (
     FROM_RUNNER,
@@ -113,7 +114,7 @@ class RunnerChild:
         self.jobs_done = 0
         self.load_ms = 0.0
         self.last_used_at = now
-        self.turns = Turns()
+        self.turns = Turns(jobs_inside(spec.model.kind))
         self.users = 0
         """Jobs that are here or on their way; only a runner without any may be unloaded."""
         self._process: subprocess.Popen[bytes] | None = None

@@ -15,6 +15,7 @@ import trio
 from node.fair_queue import Asker, fair_wait_s
 from node.lanes import UNKNOWN_BENCHMARK_S, Lanes, runs_alone
 from node.models import InstalledModel, ModelStore
+from node.places import joins_at_once
 from node.runner.batcher import BATCH_TOKENS
 from node.runner.host import compute_threads
 from node.runner.kinds import runs_on
@@ -197,7 +198,8 @@ class RunnerPool:
 
     def backlog_s(self, model: InstalledModel, precision: str, asker: Asker) -> float:
         """Return how long a job would wait for those that were given to its model's runner, and for
-        benchmarks, as far as is known; a benchmark waits for all.
+        benchmarks, as far as is known; a benchmark waits for all, and what joins others under way
+        for none of them.
         """
         key, is_alone = self._spec(model, precision).key, runs_alone(model.kind)
         work_s: dict[str, float] = {}
@@ -208,6 +210,9 @@ class RunnerPool:
             elif active.key == key:
                 submitter = active.request.submitter
                 work_s[submitter] = work_s.get(submitter, 0.0) + self._rest_s(active)
+        inside = [a.request.submitter for a in self._active if a.key == key]
+        if joins_at_once(model.kind, inside.count(asker.submitter), len(inside)):
+            return alone_s
         return alone_s + fair_wait_s(work_s, asker)
 
     def is_benchmark_waiting(self) -> bool:

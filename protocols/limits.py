@@ -249,6 +249,7 @@ MAX_EMBED_TEXT_BYTES: Final = 64 << 10  # models read 256 to 8,192 tokens; the r
 MAX_EMBED_INPUT_BYTES: Final = 64 << 20  # what a submitter may make a worker hold for one job
 MAX_KV_CACHE_BYTES: Final = 1 << 30  # keys and values of one runner: 23,000 tokens of SmolLM2
 MAX_GENERATE_SEQUENCES: Final = 16  # written at once; past it a token of each costs twice as much
+MAX_GENERATE_INSIDE: Final = MAX_GENERATE_SEQUENCES // 2  # jobs of one submitter, past its quantum
 MAX_GENERATE_INPUT_BYTES: Final = 1 << 20  # 250,000 tokens, which take an hour to read on two cores
 MAX_GENERATE_ITEMS: Final = 1_024  # prompts of a job; each may be written to its last token
 MAX_CHAT_MESSAGES: Final = 512  # of one chat

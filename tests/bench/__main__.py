@@ -22,6 +22,7 @@ SUBJECTS = (
     "transfer",
     "failover",
     "embedding",
+    "generation",
     "sandboxing",
     "emitting",
     "merging",

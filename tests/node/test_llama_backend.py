@@ -127,6 +127,16 @@ def test_a_sequences_numbers_are_the_same_bit_for_bit_in_any_company(
     np.testing.assert_array_equal(np.stack([*read, *written]), alone)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_bf16_is_computed_on_a_gpu_where_there_is_one(files: ModelFiles):
+    model = loaded(files, "bf16")
+
+    off = difference(logits_of(model, [PROMPT]), logits_of(loaded(files, "fp32"), [PROMPT]))
+
+    assert model.execution["device"] == "cuda"
+    assert off < 0.02
+
+
 def test_room_is_bounded_and_given_back(files: ModelFiles, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("node.runner.backends.torch_llama.MAX_KV_CACHE_BYTES", 100 * 1024)
     model = loaded(files, "fp32")
@@ -195,6 +205,21 @@ def test_files_that_do_not_belong_together_are_refused(
         load_model(ModelFiles(model.path, model.manifest), EngineSettings("fp32", 1, 0))
 
     assert caught.value.code == code
+
+
+def test_weights_that_are_no_safetensors_file_are_refused(tmp_path: Path):
+    folder = llama_folder(tmp_path / "cut")
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    huge = (1 << 60).to_bytes(8, "little") + whole[8:]
+    store = ModelStore(tmp_path / "models")
+
+    for place, content in enumerate((b"", whole[:-9], whole[:100], huge)):
+        weights.write_bytes(content)
+        model = store.add_path(folder, name=f"cut{place}", kind="generate")
+        with pytest.raises(ModelError) as caught:
+            loaded(ModelFiles(model.path, model.manifest), "fp32")
+        assert caught.value.code == "model-weights"
 
 
 def test_sizes_that_four_bits_cannot_have_are_refused(tmp_path: Path):

@@ -18,7 +18,6 @@ that was computed, also the one that ended it.
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -207,8 +206,6 @@ def _checked(value: Any) -> GenerateInput:
     except (msgspec.ValidationError, RecursionError) as error:
         raise _bad(error) from error
     parameters = wanted.parameters
-    if not math.isfinite(parameters.temperature + parameters.top_p):
-        raise BadInputError("temperature and top_p must be finite numbers")
     # -0.0 has no place in DAG-CBOR, and adding zero makes it 0.0
     plain = msgspec.structs.replace(parameters, temperature=parameters.temperature + 0.0)
     return msgspec.structs.replace(wanted, parameters=plain)
