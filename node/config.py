@@ -31,6 +31,7 @@ class Runners(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     idle_unload_s: Annotated[float, msgspec.Meta(gt=0)] = 300.0
     sandbox: Annotated[str, msgspec.Meta(pattern="^(auto|strict|basic|off)$")] = "auto"
+    device: Annotated[str, msgspec.Meta(pattern="^(auto|cpu|cuda|xpu|mps)$")] = "auto"
 
 
 class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -17,6 +17,7 @@ from node.api.control import ControlApi
 from node.api.token import load_or_create
 from node.carrier import Carrier
 from node.config import NodeConfig, Runners
+from node.devices import ComputeDevice
 from node.index import open_index
 from node.kept_jobs import KeptJobs
 from node.ledger import JobLedger
@@ -116,13 +117,16 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
         identity = Identity.load(home.path)
         check_membership(identity, effects)
         models = ModelStore(home.models)
-        runners = _runners(models, effects, config.runners)
+        device = ComputeDevice(config.runners.device)
+        runners = _runners(models, effects, config.runners, device)
         identity.next_boot()
         journal = Journal.open(home.journal)
         feeds = Feeds(journal, identity.key, effects)
         index = open_index(journal, home, identity, config)
         recorder = Recorder(feeds, effects)
-        offerer = Offerer(home.path, identity.member, models, recorder, runners.sandbox.level)
+        offerer = Offerer(
+            home.path, identity.member, models, recorder, runners.sandbox.level, device
+        )
         presence = Presence(identity, _network(config), feeds, effects, offerer.offering)
         directory, transport = presence.directory, presence.transport
         ledger = JobLedger(recorder, origin("node", offerer.software), effects)
@@ -216,8 +220,16 @@ async def _serve_api(
     await control.serve_http(app, options.address, task_status=task_status)
 
 
-def _runners(models: ModelStore, effects: Effects, options: Runners) -> RunnerPool:
-    return RunnerPool(models, effects, idle_unload_s=options.idle_unload_s, sandbox=options.sandbox)
+def _runners(
+    models: ModelStore, effects: Effects, options: Runners, device: ComputeDevice
+) -> RunnerPool:
+    return RunnerPool(
+        models,
+        effects,
+        idle_unload_s=options.idle_unload_s,
+        sandbox=options.sandbox,
+        device=device,
+    )
 
 
 def _log_sandbox(sandbox: Sandbox) -> None:

@@ -13,8 +13,10 @@ from typing import Any, Final
 import trio
 
 from node import hardware
+from node.devices import ComputeDevice
 from node.models import InstalledModel, ModelStore
 from node.runner.kinds import KINDS, kind_named
+from node.runner.sandbox import beside_device
 from peer.adverts import Offering
 from peer.durable import NotWrittenError, write_durably
 from peer.journal import JournalFullError
@@ -44,7 +46,9 @@ class Offerer:
         models: ModelStore,
         recorder: Recorder,
         sandbox: str,
+        device: ComputeDevice,
     ) -> None:
+        self._device = device
         self._file = home / MEASURED_FILE
         self._roles = membership.certificate.roles
         self._models = models
@@ -66,6 +70,10 @@ class Offerer:
         """Call ``callback`` whenever ``offering`` has something new to say."""
         self._changed = callback
 
+    @property
+    def _level(self) -> str:
+        return beside_device(self._sandbox, self._device.name)
+
     def offering(self) -> Offering:
         """What the advert says now. Models are offered once the hardware that runs them is on
         record.
@@ -78,7 +86,7 @@ class Offerer:
             hardware=self._hardware,
             capabilities=self._capabilities,
             models=tuple(map(_offer, self._installed)) if is_ready else (),
-            sandbox=self._sandbox if WORKER in self._roles else "",
+            sandbox=self._level if WORKER in self._roles else "",
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -129,6 +137,7 @@ class Offerer:
         self._registered.add(model.cid)
 
     async def _offer_hardware(self, measured: dict[str, Any], capabilities: dict[str, Any]) -> None:
+        self._device.found(measured.get("accelerators", ()))
         self._hardware = await self._recorder.block("hardware", measured)
         self._recorder.hardware = self._hardware
         self._capabilities = capabilities

@@ -72,12 +72,14 @@ class RunnerSpec:
     threads: int
     batch_tokens: int
     sandbox: str
+    device: str = "cpu"
     backend: str = "torch"
 
     @property
-    def key(self) -> tuple[str, str, bytes, str]:
+    def key(self) -> tuple[str, str, bytes, str, str]:
         """Jobs with the same key can share a runner."""
-        return self.backend, self.model.kind, bytes(self.model.cid), self.precision
+        model = self.model
+        return self.backend, model.kind, bytes(model.cid), self.precision, self.device
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,6 +359,7 @@ def _load(spec: RunnerSpec) -> Load:
         threads=spec.threads,
         batch_tokens=spec.batch_tokens,
         sandbox=spec.sandbox,
+        device=spec.device,
     )
 
 

@@ -12,14 +12,15 @@ from typing import Final, TypedDict
 
 import trio
 
+from node.devices import CPU, ComputeDevice
 from node.fair_queue import Asker, fair_wait_s
 from node.lanes import UNKNOWN_BENCHMARK_S, Lanes, runs_alone
 from node.models import InstalledModel, ModelStore
 from node.places import joins_at_once
-from node.runner.batcher import BATCH_TOKENS
+from node.runner.batcher import ACCELERATED_BATCH_TOKENS, BATCH_TOKENS
 from node.runner.host import compute_threads
-from node.runner.kinds import runs_on
-from node.runner.sandbox import AUTO, choose
+from node.runner.kinds import kind_named, runs_on
+from node.runner.sandbox import AUTO, beside_device, choose
 from node.runner_child import STOPPED, OnPiece, OnProgress, RunnerChild, RunnerSpec, RunOutcome
 from node.throughput import Throughput
 from peer.effects import Effects
@@ -31,7 +32,7 @@ MAX_STARTS: Final = (
     3  # runners that one job may see stopped under it, because of other jobs, before it fails
 )
 
-Key = tuple[str, str, bytes, str]
+Key = tuple[str, str, bytes, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,9 @@ class RunnerPool:
         idle_unload_s: float = IDLE_UNLOAD_S,
         max_runners: int = MAX_RUNNERS,
         sandbox: str = AUTO,
+        device: ComputeDevice | None = None,
     ) -> None:
+        self._device = device or ComputeDevice(CPU)
         self.sandbox = choose(sandbox)
         self._store = store
         self._effects = effects
@@ -268,12 +271,15 @@ class RunnerPool:
         return child
 
     def _spec(self, model: InstalledModel, precision: str) -> RunnerSpec:
+        is_accelerated = kind_named(model.kind).IS_ACCELERATED
+        device = self._device.name if is_accelerated else CPU
         return RunnerSpec(
             model,
             precision,
             threads=self._threads,
-            batch_tokens=BATCH_TOKENS,
-            sandbox=self.sandbox.level,
+            batch_tokens=BATCH_TOKENS if device == CPU else ACCELERATED_BATCH_TOKENS,
+            sandbox=beside_device(self.sandbox.level, device),
+            device=device,
         )
 
     def _make_room(self) -> None:

@@ -38,6 +38,7 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag=1):
     threads: int
     batch_tokens: int
     sandbox: str
+    device: str
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True, tag=2):

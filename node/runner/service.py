@@ -91,7 +91,9 @@ class Service:
         began = time.monotonic()
         try:
             files = _open_model(order)
-            settings = EngineSettings(order.precision, order.threads, order.batch_tokens)
+            settings = EngineSettings(
+                order.precision, order.threads, order.batch_tokens, order.device
+            )
             engine = _engine(order.kind, files, settings)
             files.check_all()
         except Exception as error:  # noqa: BLE001 - the job boundary: whatever a model's files provoke is told, not died of

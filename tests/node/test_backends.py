@@ -190,7 +190,7 @@ def with_weights_of_the_onnx_file(folder: Path) -> SileroVad:
         for layer in range(4):
             named[f"conv{layer + 1}.{part}"] = f"model.encoder.{layer}.reparam_conv.{part}"
     tensors = {ours: torch.from_numpy(theirs[name].copy()) for ours, name in named.items()}
-    return SileroVad(Weights(tensors, torch.float32), 1)
+    return SileroVad(Weights(tensors, torch.float32, torch.device("cpu")), 1)
 
 
 def test_our_network_is_that_of_the_onnx_file() -> None:

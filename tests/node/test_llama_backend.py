@@ -127,16 +127,6 @@ def test_a_sequences_numbers_are_the_same_bit_for_bit_in_any_company(
     np.testing.assert_array_equal(np.stack([*read, *written]), alone)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
-def test_bf16_is_computed_on_a_gpu_where_there_is_one(files: ModelFiles):
-    model = loaded(files, "bf16")
-
-    off = difference(logits_of(model, [PROMPT]), logits_of(loaded(files, "fp32"), [PROMPT]))
-
-    assert model.execution["device"] == "cuda"
-    assert off < 0.02
-
-
 def test_room_is_bounded_and_given_back(files: ModelFiles, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("node.runner.backends.torch_llama.MAX_KV_CACHE_BYTES", 100 * 1024)
     model = loaded(files, "fp32")

@@ -375,7 +375,7 @@ os.execv(sys.executable, [sys.executable, "-P", "-m", "node.runner", str(os.getp
 @pytest.mark.skipif(bool(lacking()), reason=lacking())
 def test_a_runner_that_cannot_be_confined_computes_nothing(store: ModelStore):
     model = store.get(MODEL)
-    order = Load(str(model.path), MODEL, bytes(model.cid), "embed", "fp32", 1, 768, STRICT)
+    order = Load(str(model.path), MODEL, bytes(model.cid), "embed", "fp32", 1, 768, STRICT, "cpu")
     (frame,) = frames(TO_RUNNER, [order])
 
     ended = subprocess.run(

@@ -50,7 +50,9 @@ def load_silero(files: ModelFiles, settings: EngineSettings) -> SileroVad:
             f"precision {settings.precision} is not fp32", code="precision-unavailable"
         )
     torch.set_num_threads(settings.threads)
-    return SileroVad(Weights(read_weights(files), torch.float32), settings.threads)
+    return SileroVad(
+        Weights(read_weights(files), torch.float32, torch.device("cpu")), settings.threads
+    )
 
 
 class SileroVad:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from node.manifest import ModelError
 from node.runner.backends.bert import BertConfig, Pooling, pooling_of
-from node.runner.backends.weights import Weights, read_weights
+from node.runner.backends.weights import Weights, device_of, read_weights
 from node.runner.files import ModelFiles
 from node.runner.kinds import EngineSettings, Facts
 
@@ -40,12 +40,12 @@ def load_encoder(files: ModelFiles, settings: EngineSettings) -> TorchBert:
         files.read_if_there("modules.json"), files.read_if_there("1_Pooling/config.json")
     )
     tokenizer = tokenizer_of(files.read("tokenizer.json"), config, files.manifest.max_tokens)
-    weights = Weights(_encoder_weights(files), dtype)
+    weights = Weights(_encoder_weights(files), dtype, device_of(settings))
     return TorchBert(tokenizer, BertEncoder(config, weights), pooling, settings.threads)
 
 
 class TorchBert:
-    """A loaded embedder; computes on the CPU."""
+    """A loaded embedder."""
 
     def __init__(
         self, tokenizer: Tokenizer, encoder: BertEncoder, pooling: Pooling, threads: int
@@ -54,7 +54,7 @@ class TorchBert:
         self._encoder = encoder
         self._pooling = pooling
         self.dimension = encoder.config.hidden_size
-        self.execution = execution_of(encoder.dtype, threads)
+        self.execution = execution_of(encoder.dtype, encoder.device, threads)
 
     def tokenise(self, texts: list[str]) -> tuple[list[list[int]], int]:
         """Return the token ids of each text, and how many texts were cut to the model's length."""
@@ -63,13 +63,13 @@ class TorchBert:
 
     def encode(self, rows: list[list[int]]) -> NDArray[np.float32]:
         """Return the vectors of a batch, in its order."""
-        ids, mask = padded(rows)
+        ids, mask = padded(rows, self._encoder.device)
         with torch.inference_mode():
             tokens = self._encoder.run(ids, mask).float()
             vectors = _pool(tokens, mask, self._pooling.mode)
             if self._pooling.is_normalized:
                 vectors = F.normalize(vectors, dim=-1)
-            return vectors.numpy()
+            return vectors.cpu().numpy()
 
 
 def dtype_of(settings: EngineSettings) -> torch.dtype:
@@ -82,17 +82,17 @@ def dtype_of(settings: EngineSettings) -> torch.dtype:
     return DTYPES[settings.precision]
 
 
-def execution_of(dtype: torch.dtype, threads: int) -> Facts:
+def execution_of(dtype: torch.dtype, device: torch.device, threads: int) -> Facts:
     """Return how plain torch computes."""
     return {
         "engine": f"torch {version('torch')}",
         "dtype": str(dtype).removeprefix("torch."),
-        "device": "cpu",
+        "device": device.type,
         "threads": threads,
     }
 
 
-def padded(rows: list[list[int]]) -> tuple[Tensor, Tensor | None]:
+def padded(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
     """Return token ids as a matrix, and which of them are real; no mask when all are."""
     lengths = [len(row) for row in rows]
     width = max(lengths)
@@ -100,9 +100,9 @@ def padded(rows: list[list[int]]) -> tuple[Tensor, Tensor | None]:
     for place, row in enumerate(rows):
         ids[place, : len(row)] = row
     if min(lengths) == width:
-        return torch.from_numpy(ids), None
+        return torch.from_numpy(ids).to(device), None
     mask = np.arange(width) < np.array(lengths)[:, None]
-    return torch.from_numpy(ids), torch.from_numpy(mask)
+    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
 
 
 def _pool(tokens: Tensor, mask: Tensor | None, mode: str) -> Tensor:
@@ -157,6 +157,7 @@ class BertEncoder:
         size = config.hidden_size
         self.config = config
         self.dtype = weights.dtype
+        self.device = weights.device
         self._words = weights.get("embeddings.word_embeddings.weight", config.vocab_size, size)
         positions = weights.get(
             "embeddings.position_embeddings.weight", config.max_position_embeddings, size

@@ -16,7 +16,7 @@ from node.runner.backends.torch_bert import (
     padded,
     tokenizer_of,
 )
-from node.runner.backends.weights import Weights, read_weights
+from node.runner.backends.weights import Weights, device_of, read_weights
 from node.runner.files import ModelFiles
 from node.runner.kinds import EngineSettings
 
@@ -55,11 +55,13 @@ def load_classifier(files: ModelFiles, settings: EngineSettings) -> TorchClassif
         tensors[TYPES] = torch.zeros(1, config.encoder.hidden_size)  # it has no types of token
     else:
         tensors = {name.removeprefix("bert."): tensor for name, tensor in tensors.items()}
-    return TorchClassifier(tokenizer, config, Weights(tensors, dtype), settings.threads)
+    return TorchClassifier(
+        tokenizer, config, Weights(tensors, dtype, device_of(settings)), settings.threads
+    )
 
 
 class TorchClassifier:
-    """A loaded classifier; computes on the CPU. Its vector of a text has a number a label."""
+    """A loaded classifier. Its vector of a text has a number a label."""
 
     def __init__(
         self, tokenizer: Tokenizer, config: ClassifierConfig, weights: Weights, threads: int
@@ -67,7 +69,7 @@ class TorchClassifier:
         size = config.encoder.hidden_size
         self.labels = config.labels
         self.dimension = len(config.labels)
-        self.execution = execution_of(weights.dtype, threads)
+        self.execution = execution_of(weights.dtype, weights.device, threads)
         self._tokenizer = tokenizer
         self._encoder = BertEncoder(config.encoder, weights)
         self._between = F.relu if config.is_distilled else torch.tanh
@@ -82,11 +84,11 @@ class TorchClassifier:
 
     def encode(self, rows: list[list[int]]) -> NDArray[np.float32]:
         """Return the numbers of each label for a batch, in its order."""
-        ids, mask = padded(rows)
+        ids, mask = padded(rows, self._encoder.device)
         with torch.inference_mode():
             first: Tensor = self._encoder.run(ids, mask)[:, 0]
             pooled = self._between(F.linear(first, *self._dense))
-            return F.linear(pooled, *self._last).float().numpy()
+            return F.linear(pooled, *self._last).float().cpu().numpy()
 
 
 def _bert_name(name: str) -> str:

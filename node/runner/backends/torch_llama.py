@@ -24,7 +24,7 @@ from node.runner.backends.kv_cache import ROUND_TO, Cache, CacheRanges
 from node.runner.backends.llama import LlamaConfig
 from node.runner.backends.llama_text import LlamaText
 from node.runner.backends.torch_linear import Linear, has_kernels, make_linear
-from node.runner.backends.weights import Weights, read_weights
+from node.runner.backends.weights import Weights, device_of, read_weights
 from node.runner.files import ModelFiles
 from node.runner.kinds import EngineSettings, Facts
 from node.runner.kinds.generate import PRECISIONS
@@ -52,7 +52,7 @@ class TorchLlama:
                 code="precision-unavailable",
             )
         torch.set_num_threads(settings.threads)
-        self._device = _device_for(settings.precision)
+        self._device = weights.device
         self._config = config
         self._network = _Network(config, weights, settings.precision, self._device)
         self.capacity = _capacity(config)
@@ -301,13 +301,9 @@ def _context(config: LlamaConfig) -> int:
     return min(config.max_position_embeddings, _capacity(config))
 
 
-def _device_for(precision: str) -> torch.device:
-    """bfloat16 goes to a GPU where there is one; the other precisions are for CPUs."""
-    return torch.device("cuda" if precision == "bf16" and torch.cuda.is_available() else "cpu")
-
-
 def load_model(files: ModelFiles, settings: EngineSettings) -> tuple[TorchLlama, LlamaText]:
     """Return the model in ``files`` and its text side; raises ``ModelError``."""
     config = LlamaConfig.parse(files.read("config.json"))
     text = LlamaText.read(files, config)
-    return TorchLlama(config, Weights(read_weights(files), torch.float32), settings), text
+    weights = Weights(read_weights(files), torch.float32, device_of(settings))
+    return TorchLlama(config, weights, settings), text

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from node.manifest import ModelError
 from node.runner.files import ModelFiles
+from node.runner.kinds import EngineSettings
 
 
 def read_weights(files: ModelFiles) -> dict[str, Tensor]:
@@ -27,21 +28,36 @@ def read_weights(files: ModelFiles) -> dict[str, Tensor]:
     return tensors
 
 
+def device_of(settings: EngineSettings) -> torch.device:
+    """Return the device to compute on; raises ``ModelError`` where torch has none of that name."""
+    device = torch.device(settings.device)
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ModelError(
+            f"torch cannot compute on {settings.device} here: {str(error).splitlines()[0][:200]}",
+            code="runner-device",
+            hint="set [runners] device to auto or cpu (COVEY_RUNNERS_DEVICE)",
+        ) from error
+    return device
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Weights by name, each checked for its shape and converted to the type computed in."""
+    """Weights by name, each checked for its shape and brought to the type and device in use."""
 
     tensors: Mapping[str, Tensor]
     dtype: torch.dtype
+    device: torch.device
 
     def get(self, name: str, *shape: int) -> Tensor:
         """Return one weight; raises ``ModelError`` unless it is floating point of this shape."""
-        return self._checked(name, shape).to(self.dtype)
+        return self._checked(name, shape).to(self.device, self.dtype)
 
     def stored(self, name: str, *shape: int) -> Tensor:
         """Return one weight in the type that it is stored in, if anybody computes in that."""
         tensor = self._checked(name, shape)
-        return tensor if tensor.dtype in _COMPUTED_IN else tensor.to(self.dtype)
+        return tensor.to(self.device, None if tensor.dtype in _COMPUTED_IN else self.dtype)
 
     def linear(self, name: str, out_size: int, in_size: int) -> tuple[Tensor, Tensor]:
         """Return weight and bias of a linear layer."""

@@ -1,9 +1,9 @@
 """What can be run: a file and a line in ``KINDS`` for each kind.
 
 A kind's module has three sides. The submitter's (``ITEM_TYPE``, ``PARAMETERS``, ``encode_input``,
-``count``, ``rows``, ``array``) and the node's (``MODEL_KINDS``, ``PRECISIONS``, ``NEEDS``,
-``describe``) are plain Python. The runner's (``load``) returns an ``Engine``; only there, and only
-when called, may it import torch.
+``count``, ``rows``, ``array``) and the node's (``MODEL_KINDS``, ``PRECISIONS``,
+``IS_ACCELERATED``, ``NEEDS``, ``describe``) are plain Python. The runner's (``load``) returns an
+``Engine``; only there, and only when called, may it import torch.
 """
 
 from __future__ import annotations
@@ -74,11 +74,12 @@ TORCH: Final = Needs("worker", ("torch", "safetensors", "tokenizers"))
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """How to compute: the precision, the threads, and the tokens of one batch."""
+    """How to compute: the precision, the threads, the tokens of one batch, and the device."""
 
     precision: str
     threads: int
     batch_tokens: int
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +171,11 @@ class Kind(Protocol):
     @property
     def PRECISIONS(self) -> tuple[str, ...]:  # noqa: N802 - a constant of the module
         """The precisions that its engine computes in."""
+        ...
+
+    @property
+    def IS_ACCELERATED(self) -> bool:  # noqa: N802 - a constant of the module
+        """Whether its engine computes on an accelerator where there is one."""
         ...
 
     @property

@@ -75,6 +75,7 @@ PARAMETERS: Final = (
 )
 MODEL_KINDS: Final = ("classify", "embed")
 PRECISIONS: Final = ("fp32", "bf16")
+IS_ACCELERATED: Final = True
 NEEDS: Final = TORCH
 
 CODEC: Final = InputCodec(

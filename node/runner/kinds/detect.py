@@ -41,6 +41,7 @@ ITEM_TYPE: Final = bytes
 PARAMETERS: Final[tuple[Parameter, ...]] = ()
 MODEL_KINDS: Final = ("detect",)
 PRECISIONS: Final = ("fp32",)
+IS_ACCELERATED: Final = False
 NEEDS: Final = Needs("onnx", ("onnxruntime",))
 
 CODEC: Final = InputCodec(

@@ -31,6 +31,7 @@ ITEM_TYPE: Final = str
 PARAMETERS: Final[tuple[Parameter, ...]] = ()
 MODEL_KINDS: Final = ("embed",)
 PRECISIONS: Final = ("fp32", "bf16")
+IS_ACCELERATED: Final = True
 NEEDS: Final = TORCH
 
 CODEC: Final = InputCodec(

@@ -63,6 +63,7 @@ StopWord = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_STOP_CHARS)]
 ITEM_TYPE: Final = str
 MODEL_KINDS: Final = ("generate",)
 PRECISIONS: Final = ("int4", "int8", "bf16", "fp32")
+IS_ACCELERATED: Final = True
 NEEDS: Final = TORCH
 PARAMETERS: Final = (
     Parameter(

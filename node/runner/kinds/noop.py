@@ -40,6 +40,7 @@ ITEM_TYPE: Final = str
 PARAMETERS: Final[tuple[Parameter, ...]] = ()
 MODEL_KINDS: Final = ("bench.noop",)
 PRECISIONS: Final = ("none",)
+IS_ACCELERATED: Final = False
 NEEDS: Final = Needs("worker", ())
 
 

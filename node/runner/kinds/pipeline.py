@@ -72,6 +72,7 @@ PARAMETERS: Final = (
 )
 MODEL_KINDS: Final = ("pipeline",)
 PRECISIONS: Final = ("fp32",)
+IS_ACCELERATED: Final = False
 NEEDS: Final = Needs("transformers", ("torch", "safetensors", "tokenizers", "transformers"))
 
 CODEC: Final = InputCodec(

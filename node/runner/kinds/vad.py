@@ -69,6 +69,7 @@ PARAMETERS: Final = (
 )
 MODEL_KINDS: Final = ("vad",)
 PRECISIONS: Final = ("fp32",)
+IS_ACCELERATED: Final = False
 NEEDS: Final = Needs("worker", ("torch", "safetensors"))
 
 CODEC: Final = InputCodec(

@@ -65,6 +65,13 @@ def choose(wanted: str) -> Sandbox:
     return Sandbox(BASIC, lacks)
 
 
+def beside_device(level: str, device: str) -> str:
+    """Return the level of a runner on ``device``: an accelerator's driver wants sockets, links and
+    files that ``strict`` does not give.
+    """
+    return BASIC if level == STRICT and device != "cpu" else level
+
+
 def lacking() -> str:
     """Return what this machine lacks for ``strict``, or nothing; changes nothing."""
     if kernel.machine() is None:
