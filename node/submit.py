@@ -188,6 +188,7 @@ class Submitter:
             )
             self._placement.retries.earn()
             machine.may_retry = self._placement.retries.take
+            machine.input_digests = outgoing.digests
             explain = partial(Explanation.of, needs, considered, machine, began)
             self._explainers[spec.job_id] = explain
             try:
@@ -490,7 +491,7 @@ class Submitter:
             lambda _: machine.fence == effect.fence and not machine.state.is_final,
             (
                 Input(machine.terms.job_id, effect.fence, piece.index, piece.body, piece.digest)
-                for piece in run.input.pieces()
+                for piece in run.input.pieces(effect.first_piece)
             ),
         )
         if run.input.is_inline:

@@ -11,6 +11,7 @@ import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -25,6 +26,16 @@ class Piece(msgspec.Struct, frozen=True):
     index: int
     body: bytes
     digest: bytes
+
+
+class Held(NamedTuple):
+    """How much of some content its receiver has: the first pieces, and the digest at their end."""
+
+    pieces: int = 0
+    digest: bytes = b""
+
+
+NOTHING: Final = Held()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +67,17 @@ class Outgoing:
         """Whether it is small enough to travel among ordinary messages."""
         return len(self.content) <= MAX_INLINE_PIECE_BYTES
 
-    def pieces(self) -> Iterator[Piece]:
-        """Yield the pieces in order."""
-        for index, digest in enumerate(self.digests):
+    def begins_with(self, held: Held) -> bool:
+        """Whether what a receiver has is the beginning of this content, or all of it."""
+        is_within = 0 < held.pieces <= len(self.digests)
+        return is_within and self.digests[held.pieces - 1] == held.digest
+
+    def pieces(self, first: int = 0) -> Iterator[Piece]:
+        """Yield the pieces in order, from the ``first`` on."""
+        for index in range(first, len(self.digests)):
             start = index * BULK_CHUNK_BYTES
-            yield Piece(index, self.content[start : start + BULK_CHUNK_BYTES], digest)
+            body = self.content[start : start + BULK_CHUNK_BYTES]
+            yield Piece(index, body, self.digests[index])
 
 
 class Incoming:
@@ -109,6 +126,11 @@ class Incoming:
         too.
         """
         return self.count > 0 and self.size_bytes == size_bytes
+
+    @property
+    def held(self) -> Held:
+        """What came so far, as its sender is told to go on behind it."""
+        return Held(self.count, self._running.digest()) if self.count else NOTHING
 
     @property
     def cid(self) -> CID:

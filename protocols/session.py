@@ -144,10 +144,13 @@ class Send(msgspec.Struct, frozen=True):
 
 
 class SendInput(msgspec.Struct, frozen=True):
-    """Effect of the submitter: stream the input to its worker under this fence."""
+    """Effect of the submitter: stream the input to its worker under this fence, from this piece
+    on.
+    """
 
     peer: str
     fence: int
+    first_piece: int = 0
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -189,10 +192,13 @@ class Stop(msgspec.Struct, frozen=True):
 
 
 class Deliver(msgspec.Struct, frozen=True):
-    """Effect of the worker: send this job's kept outcome under this fence."""
+    """Effect of the worker: send this job's kept outcome under this fence, its output from this
+    piece on.
+    """
 
     key: JobKey
     fence: int
+    first_piece: int = 0
 
 
 Effect = Send | SendInput | Violation | Late | Lost | Start | Stop | Deliver

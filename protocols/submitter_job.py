@@ -3,8 +3,8 @@
 A *round* puts the job to candidates, three first and twice as many each time all have refused. An
 *attempt* begins when a lease is accepted; it has the fence of its round. When the attempt is lost,
 the next round begins with a higher fence, and the lost worker is asked last: if it still has the
-job, it goes on there. When every candidate has refused but some are merely busy, the round is
-repeated within the job's budget.
+job, it goes on there. One that was lost while it sent its output is asked among the first. When
+every candidate has refused but some are merely busy, the round is repeated within the job's budget.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from protocols.job import (
     Renew,
     Terms,
 )
+from protocols.job_output import JobOutput
 from protocols.lease import LeaseClock
 from protocols.limits import (
     BUSY_RETRY_S_MAX,
@@ -42,10 +43,9 @@ from protocols.limits import (
     MAX_ATTEMPTS,
     MAX_FENCE,
     MAX_FENCE_JUMPS,
-    MAX_JOB_OUTPUT_BYTES,
     OFFER_ANSWER_S,
 )
-from protocols.pieces import Incoming, Piece
+from protocols.pieces import Piece
 from protocols.progress import ProgressBudget
 from protocols.session import (
     Effect,
@@ -98,6 +98,8 @@ class SubmitterJob:
         self.may_retry: Callable[[float], bool] = lambda _now: True
         """Whether an attempt that its worker spoiled may be followed by another at that time."""
         self.is_out_of_retries = False
+        self.input_digests: tuple[bytes, ...] = ()
+        """Those of all pieces of the input: a worker that has some of them need not get these."""
         self.done: Done | None = None
         self.failed: Failed | None = None
         self._is_named = is_named
@@ -115,7 +117,7 @@ class SubmitterJob:
         self._ask_again_at = NEVER
         self._lease = LeaseClock(0.0)
         self._budget = ProgressBudget(0.0)
-        self._output = Incoming(terms.output_salt, MAX_JOB_OUTPUT_BYTES)
+        self._output = JobOutput(terms.output_salt)
         self._held: dict[tuple[str, int], bool] = {}
         self._seen_fence = 0
         self._fence_jumps = 0
@@ -198,7 +200,6 @@ class SubmitterJob:
 
     def _new_round(self, now: float) -> list[Effect]:
         self.fence = max(self.fence, self._seen_fence) + 1
-        self._output = Incoming(self.terms.output_salt, MAX_JOB_OUTPUT_BYTES)
         return self._ask_everyone(now)
 
     def _ask_everyone(self, now: float) -> list[Effect]:
@@ -243,12 +244,21 @@ class SubmitterJob:
     def _on_lease(self, peer: str, lease: Lease, now: float) -> list[Effect]:
         is_chosen = peer == self.worker and lease.fence == self.fence
         if self.state is JobState.OFFERED and lease.fence == self.fence and peer in self._offers:
+            self._check_held(lease)
             if not any(self._offers.values()):
                 self._choose_at = min(self._choose_at, now + LEASE_CHOICE_S)
             self._offers[peer] = lease
             self.history.add(now, history.LEASED, peer, self.fence, lease.eta_ms)
             return self._choose_if_due(now)
         return [] if is_chosen else [Send(peer, Release(self.terms.job_id, lease.fence))]
+
+    def _check_held(self, lease: Lease) -> None:
+        """A worker may claim only what it had from us of this input, and not all: it would run."""
+        digests, count = self.input_digests, lease.held_pieces
+        if count and (count >= len(digests) or digests[count - 1] != lease.held_digest):
+            raise RemoteProtocolError(
+                f"it claims to have {count} pieces of an input that are none", code="wrong-resume"
+            )
 
     def _on_refuse(self, peer: str, refuse: Refuse, now: float) -> list[Effect]:
         if refuse.fence != self.fence:
@@ -306,9 +316,10 @@ class SubmitterJob:
         self._budget = ProgressBudget(now, lease.eta_ms / 1_000, input_bytes)
         others = [other for other in self._offers if other != peer]
         self._offers.clear()
-        effects: list[Effect] = [Send(peer, Accept(self.terms.job_id, self.fence))]
+        held = self._output.begin(peer)
+        effects: list[Effect] = [Send(peer, Accept(self.terms.job_id, self.fence, *held))]
         if lease.needs_input:
-            effects.append(SendInput(peer, self.fence))
+            effects.append(SendInput(peer, self.fence, lease.held_pieces))
         return effects + [Send(o, Release(self.terms.job_id, self.fence)) for o in others]
 
     def _exhausted(self, now: float) -> list[Effect]:
@@ -356,20 +367,18 @@ class SubmitterJob:
     def _on_chunk(self, peer: str, chunk: Chunk, now: float) -> list[Effect]:
         if self._is_from_worker(peer, chunk.fence):
             self._heard(now)
-            had_bytes = self._output.size_bytes
-            self._output.add(Piece(chunk.index, chunk.body, chunk.digest))
-            if self._output.size_bytes > had_bytes:  # the same piece again is no progress
+            piece = Piece(chunk.index, chunk.body, chunk.digest)
+            if self._output.add(piece):  # the same piece again is no progress
                 self._budget.moved(now)
         return []
 
     def _on_done(self, peer: str, done: Done, now: float) -> list[Effect]:
         if not self._is_from_worker(peer, done.fence):
             return self._on_stray_result(peer, done)
-        if not self._output.holds(done.size_bytes) or self._output.cid != done.output_cid:
+        if not self._output.is_whole(done.size_bytes, done.output_cid):
             raise RemoteProtocolError(
                 "the output that came is not the one that was committed to",
                 code="output-mismatch",
-                got=self._output.size_bytes,
                 size_bytes=done.size_bytes,
             )
         self._heard(now)
@@ -438,12 +447,19 @@ class SubmitterJob:
         if self.attempts >= MAX_ATTEMPTS or self.is_out_of_retries:
             self._life.step(JobEvent.FAIL)
             return [lost]
-        if worker in self._order:
-            self._order.remove(worker)
-            self._order.append(worker)
-        self._suspects.add(worker)
+        self._reorder(worker, is_first=sign is Sign.LOST and self._output.has_begun)
         self._life.step(JobEvent.LOSE)
         return [lost, *self._new_round(now)]
+
+    def _reorder(self, worker: str, *, is_first: bool) -> None:
+        """Ask a lost worker last, or, if only its session was lost and it has the output, among the
+        first: if it is there it need send the rest only, and if not its place costs no time.
+        """
+        if worker in self._order:
+            self._order.remove(worker)
+            self._order.insert(0 if is_first else len(self._order), worker)
+        if not is_first:
+            self._suspects.add(worker)
 
     def _drop(self, peer: str, why: str, now: float) -> list[Effect]:
         """Never ask this peer about this job again."""

@@ -11,8 +11,8 @@ import msgspec
 
 from protocols.job import Done, Failed, Terms
 from protocols.lease import LeaseClock
-from protocols.pieces import Incoming, Outgoing
-from protocols.session import JobKey, JobState, Lifecycle
+from protocols.pieces import NOTHING, Held, Incoming, Outgoing
+from protocols.session import Deliver, JobKey, JobState, Lifecycle
 
 NEVER: Final = float("inf")
 
@@ -79,6 +79,8 @@ class WorkerJob:
     life: Lifecycle = field(default_factory=Lifecycle)
     progress: tuple[int, int] = (0, 0)
     outcome: Outcome | None = None
+    held: Held = NOTHING
+    """What its submitter has of an output already."""
     orphan_at: float = NEVER
     forget_at: float = NEVER
 
@@ -86,6 +88,12 @@ class WorkerJob:
         """Return the whole input, once: it is not needed here after its run began."""
         content, self.input = self.input.content(), Incoming(b"", 0)
         return content
+
+    def deliver(self) -> Deliver:
+        """Return the effect that sends the outcome, without what the submitter has of it."""
+        output = self.outcome.output if self.outcome else None
+        is_resumed = output is not None and output.begins_with(self.held)
+        return Deliver(self.key, self.fence, self.held.pieces if is_resumed else 0)
 
     @property
     def key(self) -> JobKey:

@@ -2,6 +2,7 @@
 time.
 """
 
+import hashlib
 import random
 from collections import deque
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from protocols.job import (
     Terms,
 )
 from protocols.limits import MAX_ATTEMPTS
-from protocols.pieces import Outgoing
+from protocols.pieces import Outgoing, Piece
 from protocols.session import (
     Deliver,
     Effect,
@@ -46,6 +47,7 @@ SUBMITTER = "submitter"
 WORKERS = ("w1", "w2")
 JOBS = tuple(bytes([n]) * 16 for n in range(1, 3))
 BUDGET_S = 120.0
+PIECE_BYTES = 8
 
 workers = st.sampled_from(WORKERS)
 jobs = st.sampled_from(JOBS)
@@ -57,6 +59,20 @@ def content_of(job_id: bytes) -> bytes:
 
 def output_of(job_id: bytes) -> bytes:
     return b"output of " + job_id
+
+
+def pieces_of(salt: bytes, content: bytes) -> list[Piece]:
+    """Four pieces, so that sessions break between them."""
+    ends = range(PIECE_BYTES, len(content) + PIECE_BYTES, PIECE_BYTES)
+    digests = [hashlib.sha256(salt + content[:end]).digest() for end in ends]
+    return [
+        Piece(index, content[index * PIECE_BYTES :][:PIECE_BYTES], digest)
+        for index, digest in enumerate(digests)
+    ]
+
+
+def digests_of(salt: bytes, content: bytes) -> tuple[bytes, ...]:
+    return tuple(piece.digest for piece in pieces_of(salt, content))
 
 
 def terms_of(job_id: bytes) -> Terms:
@@ -94,6 +110,8 @@ class JobsMachine(RuleBasedStateMachine):
         self.fences: dict[bytes, int] = {}
         self.sessions: dict[str, Session] = {}
         self.nodes: dict[str, WorkerNode] = {}
+        self.resumed: set[str] = set()
+        """What was seen to go on in the middle: inputs, outputs, and outputs that were all here."""
 
     @initialize()
     def start(self) -> None:
@@ -118,6 +136,7 @@ class JobsMachine(RuleBasedStateMachine):
             is_named=is_named,
             last_fence=last,
         )
+        machine.input_digests = digests_of(b"i" * 16, content_of(job_id))
         self.machines[job_id] = machine
         self.fences[job_id] = last
         self.by_submitter(machine.start(self.now))
@@ -166,7 +185,7 @@ class JobsMachine(RuleBasedStateMachine):
         (_, job_id), job = node.runs.popitem()
         if fails is None:
             self.executed.add((worker, job_id))
-            output = Outgoing.cut(b"o" * 16, output_of(job_id))
+            output = Outgoing(output_of(job_id), digests_of(b"o" * 16, output_of(job_id)))
             size = len(output_of(job_id))
             done = Done(job_id, 1, bytes(output.cid), size, CID.of(worker.encode() + job_id))
             outcome = Outcome(done, output)
@@ -267,8 +286,8 @@ class JobsMachine(RuleBasedStateMachine):
             match effect:
                 case Send(peer, message):
                     self.send_to_worker(peer, message)  # type: ignore[arg-type]
-                case SendInput(peer, fence):
-                    self.send_input(peer, fence)
+                case SendInput(peer, fence, first):
+                    self.send_input(peer, fence, first)
                 case Late() | Lost():
                     pass  # that it is not taken is an invariant
                 case Violation(_, error):
@@ -283,11 +302,13 @@ class JobsMachine(RuleBasedStateMachine):
         if session := self.sessions.get(worker):
             session.to_worker.append(message)
 
-    def send_input(self, worker: str, fence: int) -> None:
+    def send_input(self, worker: str, fence: int, first: int) -> None:
+        if first:
+            self.resumed.add("input")
         for job_id, machine in self.machines.items():
             is_this = machine.worker == worker and machine.fence == fence
             if is_this and machine.state is JobState.LEASED and worker in self.sessions:
-                for p in Outgoing.cut(b"i" * 16, content_of(job_id)).pieces():
+                for p in pieces_of(b"i" * 16, content_of(job_id))[first:]:
                     message = Input(job_id, fence, p.index, p.body, p.digest)
                     self.sessions[worker].to_worker.append(message)
 
@@ -306,15 +327,20 @@ class JobsMachine(RuleBasedStateMachine):
                     node.runs[key] = job
                 case Stop(key):
                     node.runs.pop(key, None)
-                case Deliver(key, fence) if session:
-                    self.deliver_outcome(session, node.jobs.get(key), fence)
+                case Deliver(key, fence, first) if session:
+                    self.deliver_outcome(session, node.jobs.get(key), fence, first)
                 case _:
                     pass
 
-    def deliver_outcome(self, session: Session, job: WorkerJob | None, fence: int) -> None:
+    def deliver_outcome(
+        self, session: Session, job: WorkerJob | None, fence: int, first: int
+    ) -> None:
         assert job is not None
         assert job.outcome is not None
-        for p in job.outcome.output.pieces() if job.outcome.output else ():
+        pieces = pieces_of(b"o" * 16, job.outcome.output.content) if job.outcome.output else []
+        if first:
+            self.resumed.add("output" if first < len(pieces) else "end")
+        for p in pieces[first:]:
             session.to_submitter.append(Chunk(job.terms.job_id, fence, p.index, p.body, p.digest))
         session.to_submitter.append(job.outcome.final_message(fence))
 
@@ -419,3 +445,23 @@ def test_every_schedule_ends_with_each_result_accepted_once(seed: int) -> None:
             a_step(world, rng)
             world.check()
         world.teardown()
+
+
+def test_sessions_that_break_in_the_middle_of_inputs_and_outputs_are_gone_on_with() -> None:
+    resumed: set[str] = set()
+    for seed in range(100):
+        rng, world = random.Random(seed), JobsMachine()
+        world.start()
+        world.submit(JOBS[0], list(WORKERS), is_named=True)
+        for _ in range(20):
+            for _ in range(rng.randrange(8)):
+                world.deliver_to_worker(WORKERS[0], False)
+                world.deliver_to_submitter(WORKERS[0], False)
+                world.check()
+            world.finish_run(WORKERS[0], None)
+            if rng.random() < 0.3:
+                world.lose_session(WORKERS[0], rng.random() < 0.5)
+        world.teardown()
+        resumed |= world.resumed
+
+    assert resumed == {"input", "output", "end"}
