@@ -129,14 +129,8 @@ def _encoded_bytes(strings: list[str | bytes]) -> int:
     """Return the size of the one form of a list of these. Without tags and indefinite lengths, any
     other form is larger; to encode large texts and compare takes twice the time of decoding them.
     """
-    sizes = [_size_bytes(string) for string in strings]
+    sizes = [len(s) if isinstance(s, bytes) or s.isascii() else len(s.encode()) for s in strings]
     return sum(sizes) + sum(map(_head_bytes, sizes)) + _head_bytes(len(strings))
-
-
-def _size_bytes(string: str | bytes) -> int:
-    if isinstance(string, bytes) or string.isascii():
-        return len(string)
-    return len(string.encode())
 
 
 def _head_bytes(value: int) -> int:
