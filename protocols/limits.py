@@ -177,6 +177,7 @@ MAX_HISTORY_STEPS: Final = 256  # of one job; three attempts among a dozen worke
 MAX_SUBMITTER_JOBS: Final = 4_096  # of one node at once; each holds its input in memory
 OUTCOME_KEEP_S: Final = 3_600.0  # an outcome that nobody acknowledged
 MAX_OUTCOME_BYTES: Final = 256 << 20  # of all kept outcomes of a worker; who has most loses first
+MAX_PARTIAL_INPUT_BYTES: Final = 2 * MAX_JOB_INPUT_BYTES  # of inputs whose session was lost
 MAX_KEPT_OUTCOMES: Final = 4_096  # a submitter's MAX_SUBMITTER_JOBS; looked through at each offer
 MAX_ACCEPTED_JOBS: Final = (
     65_536  # that a retried job id finds; 300 bytes each, and a day of one job a second
