@@ -22,6 +22,7 @@ SUBJECTS = (
     "transfer",
     "failover",
     "embedding",
+    "streaming",
     "emitting",
     "merging",
     "daemon",

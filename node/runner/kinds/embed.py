@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 ITEM_TYPE: Final = str
 PARAMETERS: Final[tuple[Parameter, ...]] = ()
+READER: Final = None
 
 CODEC: Final = InputCodec(
     ITEM_TYPE, PARAMETERS, MAX_EMBED_ITEMS, MAX_EMBED_TEXT_BYTES, MAX_EMBED_INPUT_BYTES

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 ITEM_TYPE: Final = str
 PARAMETERS: Final[tuple[Parameter, ...]] = ()
+READER: Final = None
 
 
 # The submitter's side
