@@ -230,7 +230,8 @@ class SubmitterJob:
         for peer in peers:
             self.history.add(now, history.OFFERED, peer, self.fence)
         budget_ms = max(0, int((self._deadline - now) * 1000))
-        offer = self.terms.offer(self.fence, budget_ms, small_input)
+        is_streamed = self._stream is not None
+        offer = self.terms.offer(self.fence, budget_ms, small_input, stream=is_streamed)
         return [Send(peer, offer) for peer in peers]
 
     def _on_lease(self, peer: str, lease: Lease, now: float) -> list[Effect]:

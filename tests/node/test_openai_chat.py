@@ -17,6 +17,7 @@ from tests.support.api import (
     a_pair,
     a_writing_pair,
     error_of,
+    one_answer,
     serving,
 )
 from tests.support.jobs import JobNode
@@ -271,7 +272,7 @@ async def test_models_that_are_not_there_or_for_something_else_are_named(
 
 
 async def test_an_answer_to_fewer_prompts_is_not_passed_on(autojump_clock: MockClock) -> None:
-    mesh, submitter, _ = a_writing_pair(output_of=lambda _: generate.piece(0, "a", "stop", 1))
+    mesh, submitter, _ = a_writing_pair(output_of=one_answer)
 
     async with mesh.running(), serving(submitter) as api:
         response = await complete(api, ["one", "two"])

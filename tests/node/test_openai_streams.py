@@ -8,7 +8,6 @@ import trio
 from trio.testing import MockClock
 
 from node.api.openai import events
-from node.runner.kinds import generate
 from protocols.errors import JobFailed
 from tests.support.api import (
     WRITER,
@@ -16,6 +15,7 @@ from tests.support.api import (
     a_writing_pair,
     add_writer,
     events_of,
+    one_answer,
     said,
     serving,
 )
@@ -167,7 +167,7 @@ async def test_an_error_after_text_is_the_last_event(autojump_clock: MockClock) 
 
 
 async def test_an_answer_to_fewer_prompts_ends_in_an_error(autojump_clock: MockClock) -> None:
-    mesh, submitter, _ = a_writing_pair(output_of=lambda _: generate.piece(0, "a", "stop", 1))
+    mesh, submitter, _ = a_writing_pair(output_of=one_answer)
     body = {"model": WRITER, "prompt": ["one", "two"], "stream": True}
     client = AsgiClient("/v1/completions", body)
 

@@ -122,6 +122,11 @@ def said(content: bytes) -> bytes:
     return output
 
 
+def one_answer(_: bytes) -> bytes:
+    """Return one continuation, whatever was asked for."""
+    return generate.piece(0, "a", "stop", 1)
+
+
 def a_writing_pair(**changes: Any) -> tuple[JobMesh, JobNode, JobNode]:
     """As ``a_pair``, with a worker that writes."""
     mesh = JobMesh()
