@@ -212,6 +212,7 @@ async def _serve_api(
         submissions=node.submissions,
         new_job_id=partial(node.effects.token, JOB_ID_BYTES),
         check_may_submit=node.check_may_submit,
+        now_us=node.effects.now_us,
         report=report,
         timeout_s=options.timeout_s,
     )

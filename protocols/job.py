@@ -133,6 +133,8 @@ class Offer(JobMessage, frozen=True, array_like=True, tag=2):
     output_salt: bytes
     requirements: dict[str, Fact] = {}
     input: bytes | None = None
+    stream: bool = True  # for submitters that do not say it, and may want it
+    """Whether the output is to be sent while it comes into being."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -317,7 +319,9 @@ class Terms(msgspec.Struct, frozen=True):
     output_salt: bytes
     requirements: dict[str, Fact] = {}
 
-    def offer(self, fence: int, budget_ms: int, content: bytes | None = None) -> Offer:
+    def offer(
+        self, fence: int, budget_ms: int, content: bytes | None = None, *, stream: bool = True
+    ) -> Offer:
         """Return the offer of one attempt at this job, with its input if that shall go along."""
         return Offer(
             job_id=self.job_id,
@@ -333,6 +337,7 @@ class Terms(msgspec.Struct, frozen=True):
             output_salt=self.output_salt,
             requirements=self.requirements,
             input=content,
+            stream=stream,
         )
 
     @classmethod

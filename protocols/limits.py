@@ -253,6 +253,7 @@ MAX_GENERATE_SEQUENCES: Final = 16  # written at once; past it a token of each c
 MAX_GENERATE_INSIDE: Final = MAX_GENERATE_SEQUENCES // 2  # jobs of one submitter, past its quantum
 MAX_GENERATE_INPUT_BYTES: Final = 1 << 20  # 250,000 tokens, which take an hour to read on two cores
 MAX_GENERATE_ITEMS: Final = 1_024  # prompts of a job; each may be written to its last token
+MAX_GENERATE_PIECE_BYTES: Final = 256 << 10  # one part of a growing output, some tokens' text
 MAX_CHAT_MESSAGES: Final = 512  # of one chat
 MAX_NEW_TOKENS: Final = 32_768  # for one prompt; the model's own context is often shorter
 MAX_STOP_TEXTS: Final = 8  # OpenAI's interface allows four

@@ -31,6 +31,8 @@ class Offers:
         self.round = Round(self.candidates)
         self.entrusted: str | None = None
         """Who got the input with its offer, and has not answered yet."""
+        self.is_streamed = False
+        """Whether the output is wanted while it comes into being."""
         self._terms = terms
         self._fence = 0
         self._deadline = deadline
@@ -101,7 +103,7 @@ class Offers:
         for peer in peers:
             self._history.add(now, history.OFFERED, peer, self._fence)
         budget_ms = max(0, int((self._deadline - now) * 1000))
-        offer = self._terms.offer(self._fence, budget_ms, small_input)
+        offer = self._terms.offer(self._fence, budget_ms, small_input, stream=self.is_streamed)
         return [Send(peer, offer) for peer in peers]
 
     def _note(self, code: str, reason: str) -> Refuse:

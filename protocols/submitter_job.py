@@ -97,6 +97,7 @@ class SubmitterJob:
     def stream(self) -> None:
         """Tell by ``Grown`` how the output comes into being; called before ``start``."""
         self._attempts.stream()
+        self._offers.is_streamed = True
 
     @property
     def state(self) -> JobState:

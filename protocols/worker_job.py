@@ -78,8 +78,10 @@ class WorkerJob:
     input: Incoming
     life: Lifecycle = field(default_factory=Lifecycle)
     progress: tuple[int, int] = (0, 0)
+    is_streamed: bool = True
+    """Whether its submitter wants to see its output grow, under this fence."""
     grown: Growing | None = None
-    """What has come of an output that is sent while it comes into being."""
+    """What has come of an output that comes into being piece by piece."""
     pieces_sent: int = 0
     """Of it, under this fence, or that its submitter has already."""
     held: Held = NOTHING

@@ -156,8 +156,8 @@ class WorkerJobs:
         return self._renew(job, now)
 
     def emitted(self, job: WorkerJob, body: bytes, now: float) -> list[Effect]:
-        """The run of ``job`` has come this much further with an output that its submitter wants to
-        see grow; it is sent at once, and to whoever attaches to the job later.
+        """The run of ``job`` has come this much further with its output: it is sent at once to a
+        submitter that wants to see it grow, and to whoever attaches to the job later.
         """
         if job.state is not JobState.RUNNING:
             return []
@@ -203,6 +203,7 @@ class WorkerJobs:
             lease=LeaseClock(now),
             input=self._partial.take((submitter, offer.job_id), terms),
             progress=(0, offer.items),
+            is_streamed=offer.stream,
         )
         job.life.step(JobEvent.OFFER)
         job.life.step(JobEvent.LEASE)
@@ -228,6 +229,7 @@ class WorkerJobs:
     def _reattach(self, job: WorkerJob, offer: Offer, now: float) -> None:
         """A later attempt takes over what is here; until it is accepted, it gets nothing."""
         job.fence = offer.fence
+        job.is_streamed = offer.stream
         job.lease = LeaseClock(now)
         job.deadline = now + offer.budget_ms / 1000
         if job.state is JobState.LEASED:
@@ -277,7 +279,7 @@ class WorkerJobs:
 
     def _send_grown(self, job: WorkerJob, now: float) -> list[Effect]:
         """Send what has come of the output and was not sent under this fence."""
-        if job.grown is None or len(job.grown) == job.pieces_sent:
+        if job.grown is None or not job.is_streamed or len(job.grown) == job.pieces_sent:
             return []
         pieces = list(job.grown.pieces(job.pieces_sent))
         job.pieces_sent = len(job.grown)

@@ -24,6 +24,7 @@ SUBJECTS = (
     "embedding",
     "generation",
     "sandboxing",
+    "streaming",
     "emitting",
     "merging",
     "daemon",

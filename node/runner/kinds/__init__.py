@@ -1,14 +1,14 @@
 """What can be run: a file and a line in ``KINDS`` for each kind.
 
-A kind's module has three sides. The submitter's (``ITEM_TYPE``, ``PARAMETERS``, ``encode_input``,
-``count``, ``rows``, ``array``) and the node's (``MODEL_KINDS``, ``PRECISIONS``,
+A kind's module has three sides. The submitter's (``ITEM_TYPE``, ``PARAMETERS``, ``READER``,
+``encode_input``, ``count``, ``rows``, ``array``) and the node's (``MODEL_KINDS``, ``PRECISIONS``,
 ``IS_ACCELERATED``, ``NEEDS``, ``describe``) are plain Python. The runner's (``load``) returns an
 ``Engine``; only there, and only when called, may it import torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -150,6 +150,30 @@ class Engine(Protocol):
         ...
 
 
+class Part(Protocol):
+    """One part of an output of texts: ``text`` continues that of item ``index``."""
+
+    @property
+    def index(self) -> int:
+        """The item."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """What it is continued by."""
+        ...
+
+
+class Reader(Protocol):
+    """Reads one output while it comes into being."""
+
+    def feed(self, body: bytes) -> Sequence[Part]:
+        """Take in what came, however it is cut, and return the parts that it completes; raises
+        ``RemoteProtocolError``.
+        """
+        ...
+
+
 class Kind(Protocol):
     """What a kind's module offers, to submitters, to nodes and to runners."""
 
@@ -161,6 +185,11 @@ class Kind(Protocol):
     @property
     def PARAMETERS(self) -> tuple[Parameter, ...]:  # noqa: N802 - a constant of the module
         """What a job may be told besides its items; see ``node.runner.parameters``."""
+        ...
+
+    @property
+    def READER(self) -> Callable[[], Reader] | None:  # noqa: N802 - a constant of the module
+        """Makes what reads an output that grows; None where outputs come whole."""
         ...
 
     @property

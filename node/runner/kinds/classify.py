@@ -73,6 +73,7 @@ PARAMETERS: Final = (
         most=10.0,
     ),
 )
+READER: Final = None
 MODEL_KINDS: Final = ("classify", "embed")
 PRECISIONS: Final = ("fp32", "bf16")
 IS_ACCELERATED: Final = True

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 ITEM_TYPE: Final = bytes
 PARAMETERS: Final[tuple[Parameter, ...]] = ()
+READER: Final = None
 MODEL_KINDS: Final = ("detect",)
 PRECISIONS: Final = ("fp32",)
 IS_ACCELERATED: Final = False

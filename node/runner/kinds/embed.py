@@ -33,6 +33,7 @@ MODEL_KINDS: Final = ("embed",)
 PRECISIONS: Final = ("fp32", "bf16")
 IS_ACCELERATED: Final = True
 NEEDS: Final = TORCH
+READER: Final = None
 
 CODEC: Final = InputCodec(
     ITEM_TYPE, PARAMETERS, MAX_EMBED_ITEMS, MAX_EMBED_TEXT_BYTES, MAX_EMBED_INPUT_BYTES

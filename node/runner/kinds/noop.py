@@ -42,6 +42,7 @@ MODEL_KINDS: Final = ("bench.noop",)
 PRECISIONS: Final = ("none",)
 IS_ACCELERATED: Final = False
 NEEDS: Final = Needs("worker", ())
+READER: Final = None
 
 
 # The submitter's side

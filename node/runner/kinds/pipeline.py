@@ -70,6 +70,7 @@ PARAMETERS: Final = (
         most=100,
     ),
 )
+READER: Final = None
 MODEL_KINDS: Final = ("pipeline",)
 PRECISIONS: Final = ("fp32",)
 IS_ACCELERATED: Final = False

@@ -67,6 +67,7 @@ PARAMETERS: Final = (
         "pad_ms", int, "Added before and after each segment.", default=30, least=0, most=10_000
     ),
 )
+READER: Final = None
 MODEL_KINDS: Final = ("vad",)
 PRECISIONS: Final = ("fp32",)
 IS_ACCELERATED: Final = False
