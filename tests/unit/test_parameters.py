@@ -130,6 +130,7 @@ def test_the_command_line_offers_what_the_named_kind_takes(monkeypatch: pytest.M
 
     told = ran("embed", "--model", "m", "--labels", "a, b", "--max-tokens", "3", "--echo")
     assert "'echo': True" in told
+    assert "'echo': False" in ran("embed", "--model", "m", "--no-echo")
     assert "'labels': ('a', 'b')" in told
     assert "'max_tokens': 3" in told
     assert "temperature" not in told
