@@ -75,7 +75,8 @@ def add(name: str, path: Path | None, kind: str, as_json: bool) -> None:
     model = store.add(name) if path is None else store.add_path(path, name=name, kind=kind)
     if (missing := kind_named(model.kind).NEEDS.unmet()) is not None:
         note(f"this node cannot run it: {missing}")
-    _tell_daemon("the running node advertises it")
+    else:
+        _tell_daemon("the running node advertises it")
     emit(_row(model), as_json, lambda row: f"{row['name']} ({row['size_mb']} MB) {row['cid']}")
 
 

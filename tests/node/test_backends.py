@@ -125,6 +125,17 @@ def test_masks_are_filled_and_tokens_and_labels_named(loaded: Callable[..., Engi
     assert sum(shot[1]["result"]["scores"]) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_one_text_alone_is_answered_like_several(loaded: Callable[..., Engine], top_k: int) -> None:
+    engine = loaded("pipeline", "BertForMaskedLM")
+
+    several = rows_of(engine, "pipeline", ["cat [MASK]", "dog [MASK]"], top_k=top_k)
+    alone = rows_of(engine, "pipeline", ["cat [MASK]"], top_k=top_k)
+
+    assert [len(row["result"]) for row in (*several, *alone)] == [top_k] * 3
+    assert alone[0]["result"][0]["token_str"] == several[0]["result"][0]["token_str"]
+
+
 @pytest.mark.parametrize(
     ("told", "why"),
     [

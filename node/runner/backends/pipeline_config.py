@@ -7,7 +7,7 @@ brings code is refused by name of the field that would load it.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 import msgspec
 
@@ -28,14 +28,7 @@ first.
 
 WHAT: Final = "a model for a Transformers pipeline"
 REQUIRED_FILES: Final = ("config.json", "tokenizer.json")
-OPTIONAL_FILES: Final = (
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-)
+TOKENIZER: Final = "tokenizer_config.json"
 CLASS_NAME: Final = re.compile(r"[A-Za-z0-9]{1,80}")
 POSITIONS: Final = 512  # of a model that does not say how many it has
 
@@ -75,20 +68,49 @@ class PipelineConfig(msgspec.Struct, frozen=True):
         return config
 
 
-def check_tokenizer(text: bytes | None) -> None:
-    """Raise ``ModelError`` for a ``tokenizer_config.json`` that brings code."""
-    if text is not None and "auto_map" in parse(
-        text, dict[str, Any], "tokenizer_config.json", WHAT
-    ):
-        raise brings_code("tokenizer_config.json")
+class TokenizerConfig(msgspec.Struct, frozen=True):
+    """The part of ``tokenizer_config.json`` that is not in ``tokenizer.json``: which tokens are
+    special, as text or with their ``content``.
+    """
+
+    pad_token: Any = None
+    unk_token: Any = None
+    cls_token: Any = None
+    sep_token: Any = None
+    mask_token: Any = None
+    bos_token: Any = None
+    eos_token: Any = None
+    model_max_length: float = 1e30
+    auto_map: Any = None
+
+    @classmethod
+    def parse(cls, text: bytes | None) -> TokenizerConfig:
+        """Return the configuration in ``text``, the usual one without; raises ``ModelError`` for
+        one that brings code.
+        """
+        config: TokenizerConfig = parse(text or b"{}", cls, TOKENIZER, WHAT)
+        if config.auto_map is not None:
+            raise brings_code(TOKENIZER)
+        if not config.model_max_length >= 1:
+            raise ModelError(f"{TOKENIZER}: no text fits this model", code="model-config")
+        return config
+
+    def special_tokens(self) -> dict[str, str]:
+        """Return the special tokens that there are, by name."""
+        told = {name: getattr(self, name) for name in self.__struct_fields__ if "token" in name}
+        texts = {
+            name: cast("dict[str, Any]", token).get("content") if isinstance(token, dict) else token
+            for name, token in told.items()
+        }
+        return {name: text for name, text in texts.items() if isinstance(text, str)}
 
 
 def describe_pipeline(source: ModelSource) -> Description:
     """Return what makes the model in a folder; raises ``ModelError``."""
     config = PipelineConfig.parse(source.read("config.json"))
-    optional = source.present(*OPTIONAL_FILES)
-    if "tokenizer_config.json" in optional:
-        check_tokenizer(source.read("tokenizer_config.json"))
+    optional = source.present(TOKENIZER)
+    if optional:
+        TokenizerConfig.parse(source.read(TOKENIZER))
     return Description(
         architecture=config.architecture,
         dimension=1,

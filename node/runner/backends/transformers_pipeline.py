@@ -1,34 +1,27 @@
 """One model in a Transformers pipeline: local files that were checked, safetensors, no code of the
 model's, no network.
 
-Transformers reads configuration and tokenizer from a folder. It gets one of its own, with the bytes
-that were checked, which is gone once the model is loaded; weights go from memory to memory.
+Everything that Transformers gets it gets from memory, out of the bytes that were checked: it opens
+no file of a model, and a confined runner need not write any.
 """
 
 from __future__ import annotations
 
-import tempfile
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Final, cast
 
+import msgspec
 import torch
 import transformers as untyped
+from tokenizers import Tokenizer
 
 from node.manifest import ModelError
-from node.runner.backends.pipeline_config import (
-    AUTO,
-    OPTIONAL_FILES,
-    REQUIRED_FILES,
-    PipelineConfig,
-    check_tokenizer,
-)
+from node.runner.backends.pipeline_config import AUTO, PipelineConfig, TokenizerConfig
 from node.runner.backends.weights import read_weights
 from node.runner.files import ModelFiles
 from node.runner.kinds import BadInputError, EngineSettings, Facts
 
 transformers: Final = cast("Any", untyped)
-LOCAL: Final = {"local_files_only": True, "trust_remote_code": False}
 
 
 def load_model(files: ModelFiles, settings: EngineSettings) -> TransformersModel:
@@ -40,15 +33,14 @@ def load_model(files: ModelFiles, settings: EngineSettings) -> TransformersModel
     torch.set_num_threads(settings.threads)
     transformers.utils.logging.disable_progress_bar()
     config = PipelineConfig.parse(files.read("config.json"))
-    check_tokenizer(files.read_if_there("tokenizer_config.json"))
-    with tempfile.TemporaryDirectory(prefix="covey-model-") as folder:
-        for name in (*REQUIRED_FILES, *OPTIONAL_FILES):
-            if (content := files.read_if_there(name)) is not None:
-                (Path(folder) / name).write_bytes(content)
-        theirs: Any = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
-        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **LOCAL)
-    model = _with_weights(config, theirs, files)
-    tokenizer.model_max_length = min(tokenizer.model_max_length, config.max_position_embeddings)
+    told = TokenizerConfig.parse(files.read_if_there("tokenizer_config.json"))
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_buffer(files.read("tokenizer.json")),
+        model_max_length=int(min(told.model_max_length, config.max_position_embeddings)),
+        **told.special_tokens(),
+    )
+    fields: dict[str, Any] = msgspec.json.decode(files.read("config.json"))
+    model = _with_weights(config, _config_of(fields), files)
     return TransformersModel(config, model, tokenizer, settings.threads)
 
 
@@ -100,6 +92,8 @@ class TransformersModel:
             answers = self._pipelines[task](texts, batch_size=len(texts), **options)
         if task == "zero-shot-classification":
             return [{key: each[key] for key in ("labels", "scores")} for each in answers]
+        if task == "fill-mask" and len(texts) == 1:
+            return [answers]  # of one text it leaves out the outer list
         return answers
 
     def _task(self, told: dict[str, Any]) -> str:
@@ -122,6 +116,19 @@ def _options(task: str, told: dict[str, Any]) -> dict[str, Any]:
             return {"candidate_labels": list(told["labels"])}
         case _:
             return {}
+
+
+def _config_of(fields: dict[str, Any]) -> Any:
+    """Return a configuration as Transformers has it; raises ``ModelError`` for a type of model that
+    it does not know.
+    """
+    known = transformers.CONFIG_MAPPING
+    if fields["model_type"] not in known:
+        raise ModelError(
+            f"transformers {version('transformers')} has no {fields['model_type']}",
+            code="model-config",
+        )
+    return known[fields["model_type"]].from_dict(fields)
 
 
 def _with_weights(config: PipelineConfig, theirs: Any, files: ModelFiles) -> Any:

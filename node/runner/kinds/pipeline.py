@@ -8,8 +8,10 @@ item: JSON, as the pipeline of that task has it.
 
 from __future__ import annotations
 
+import ctypes.util
 import json
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import cbor2
@@ -137,10 +139,12 @@ def describe(source: ModelSource) -> Description:
 
 def load(files: ModelFiles, settings: EngineSettings) -> Engine:
     """Return an engine that holds the model of ``files``; raises ``ModelError``."""
-    from node.runner.backends.transformers_pipeline import load_model
     from node.runner.turns_engine import TurnsEngine
 
-    model = load_model(files, settings)
+    with _no_search_for_libraries():
+        from node.runner.backends.transformers_pipeline import load_model
+
+        model = load_model(files, settings)
 
     def begin(content: bytes) -> tuple[int, Generator[int, None, bytes]]:
         texts, told = decode_input(content)
@@ -148,6 +152,20 @@ def load(files: ModelFiles, settings: EngineSettings) -> Engine:
         return len(texts), _steps(model, texts, told, settings.batch_tokens)
 
     return TurnsEngine(model.execution, begin)
+
+
+@contextmanager
+def _no_search_for_libraries() -> Generator[None]:
+    """Have nobody look for a system library meanwhile: what Transformers' HTTP client imports does,
+    by running a compiler on a temporary file, and a confined runner may do neither. Not to find one
+    is an answer that it can live with.
+    """
+    searching = ctypes.util.find_library
+    ctypes.util.find_library = lambda name: None
+    try:
+        yield
+    finally:
+        ctypes.util.find_library = searching
 
 
 def _steps(
