@@ -22,6 +22,20 @@ COLUMNS = {
 }
 
 
+def _declared(_context: object, _option: object, given: tuple[str, ...]) -> dict[str, float]:
+    """Return what each ``PRECISION=NUMBER`` declares."""
+    declared: dict[str, float] = {}
+    for text in given:
+        precision, separator, number = text.partition("=")
+        try:
+            declared[precision] = float(number)
+        except ValueError:
+            separator = ""
+        if not (precision and separator):
+            raise click.BadParameter(f"{text!r} is not PRECISION=NUMBER, such as fp32=1e-5")
+    return declared
+
+
 @click.group()
 def models() -> None:
     """Install and list the models that this node can run."""
@@ -58,8 +72,17 @@ def list_models(as_json: bool) -> None:
     show_default=True,
     help="What the model of a folder is for.",
 )
+@click.option(
+    "--tolerance",
+    "tolerances",
+    multiple=True,
+    callback=_declared,
+    help="PRECISION=NUMBER, with --path: how far outputs may be apart for `--verify`.",
+)
 @json_option
-def add(name: str, path: Path | None, kind: str, as_json: bool) -> None:
+def add(
+    name: str, path: Path | None, kind: str, tolerances: dict[str, float], as_json: bool
+) -> None:
     """Copy a model into this node's models, pinned by digest.
 
     \b
@@ -68,9 +91,14 @@ def add(name: str, path: Path | None, kind: str, as_json: bool) -> None:
     from node.cli.connection import home
     from node.models import ModelStore
 
+    if path is None and tolerances:
+        raise click.UsageError("a packaged model declares its tolerances itself: --path FOLDER")
     home().create()
     store = ModelStore(home().models)
-    model = store.add(name) if path is None else store.add_path(path, name=name, kind=kind)
+    if path is None:
+        model = store.add(name)
+    else:
+        model = store.add_path(path, name=name, kind=kind, tolerances=tolerances)
     _tell_daemon("the running node advertises it")
     emit(_row(model), as_json, lambda row: f"{row['name']} ({row['size_mb']} MB) {row['cid']}")
 

@@ -63,6 +63,7 @@ class TorchBert:
             "engine": f"torch {version('torch')}",
             "dtype": str(encoder.dtype).removeprefix("torch."),
             "device": "cpu",
+            "cpu": torch.backends.cpu.get_cpu_capability(),
             "threads": threads,
         }
 

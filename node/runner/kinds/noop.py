@@ -12,8 +12,10 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from node.runner.kinds import (
+    EXACT,
     NO_PARAMETERS,
     BadInputError,
+    Difference,
     Engine,
     EngineSettings,
     Event,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 ITEM_TYPE: Final = str
 PARAMETERS: Final[tuple[Parameter, ...]] = ()
+TOLERANCES: Final = EXACT
 
 
 # The submitter's side
@@ -63,6 +66,12 @@ def rows(output: bytes) -> Iterator[dict[str, Any]]:
 def array(output: bytes) -> NDArray[np.float32]:
     """Raise ``BadInputError``: texts are not numbers."""
     raise BadInputError("the output of bench.noop is text", hint="write it to a .jsonl file")
+
+
+def compare(output: bytes, other: bytes, tolerance: float) -> Difference:
+    """Return 0 for equal bytes, and else 1."""
+    amount = float(output != other)
+    return Difference(amount, amount <= tolerance, "the texts are not the same" if amount else "")
 
 
 # The runner's side
