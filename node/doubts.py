@@ -17,7 +17,7 @@ from protocols.limits import MAX_OBSERVED, OBSERVATION_FADE_S
 Key = tuple[PeerId, str]
 """A peer, and the model of which it computes something else."""
 
-OUTVOTED: Final = 3.0  # leaves 5 % of its jobs, and half of them after 25 minutes
+OUTVOTED: Final = 3.0  # leaves 5 % of its jobs; half of them again after 15 minutes
 DISPUTED: Final = 0.7  # leaves 50 %: one of the two is honest, and both must stay in use
 MOST: Final = 6.0  # 0.25 %: whoever lies a hundred times is back within the hour, and found again
 LEAST: Final = 0.02  # less is forgotten

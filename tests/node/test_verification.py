@@ -9,11 +9,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node.errors import InputError
 from node.job import JobSpec, summary_of
-from node.runner.kinds import embed
+from node.runner.kinds import BadInputError, embed
 from protocols.cid import CID
 from protocols.errors import JobFailed
-from protocols.limits import OBSERVATION_FADE_S
+from protocols.limits import MAX_VERIFICATIONS, OBSERVATION_FADE_S
 from tests.node.test_carrier import carrying
 from tests.support.api import embedders, lengths
 from tests.support.jobs import JobMesh, JobNode, spec
@@ -168,6 +169,18 @@ async def test_a_peer_that_fails_is_told_and_another_is_asked(autojump_clock: Mo
     assert len(told) == 2
     assert result.verification.verdict == "unverified"
     assert "no vectors today" in told[failing.peer_id].reason
+
+
+async def test_what_can_not_be_verified_is_not_begun(autojump_clock: MockClock) -> None:
+    mesh, submitter, _ = a_mesh(embedders())
+
+    async with mesh.running():
+        with pytest.raises(InputError, match="0 to 4 peers"):
+            await submitter.submitter.run(job(verify=MAX_VERIFICATIONS + 1))
+        with pytest.raises(BadInputError, match="no kind"):
+            await submitter.submitter.run(job(2, verify=1, kind="another"))
+
+    assert not submitter.recorder.records
 
 
 async def test_the_time_of_a_job_is_also_that_of_its_verification(
