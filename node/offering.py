@@ -183,4 +183,5 @@ def _offer(model: InstalledModel) -> ModelOffer:
         kind=model.kind,
         precisions=model.precisions,
         dimension=model.manifest.dimension,
+        tolerances=model.manifest.tolerances,
     )
