@@ -133,6 +133,7 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
         sessions = Sessions(transport, presence.greeter.connect, directory, ledger)
         salts = Salts(journal, effects)
         accepted, placement = AcceptedJobs(journal), Placement(directory, effects.rng)
+        presence.greeter.on_met(lambda peer: placement.met(peer, trio.current_time()))
         submitter = Submitter(placement, sessions, ledger, salts, accepted)
         carrier = Carrier(KeptJobs(home.jobs), submitter, accepted, effects)
         admission = Admission(directory, models, runners)

@@ -113,6 +113,10 @@ class Placement:
             case Sign.ENDED:
                 self._observations.dropped(key)
 
+    def met(self, peer: PeerId, now: float) -> None:
+        """A peer says hello."""
+        self._breakers.met(peer, now)
+
     def doubt(self, peer: PeerId, model: str, doubt: float, now: float) -> None:
         """Give a peer fewer jobs of a model, for its output was not what others computed."""
         self._doubts.add((peer, model), doubt, now)
