@@ -48,8 +48,10 @@ class Mesh:
 
     @property
     def offers(self) -> int:
+        """How many workers are there, and not only known from an earlier life."""
         with connect_sync(self.submitter.home) as covey:
-            return sum(MODEL in peer["models"] for peer in covey.peers())
+            there = [peer for peer in covey.peers() if peer["is_connected"]]
+        return sum(MODEL in peer["models"] for peer in there)
 
     def kill_working(self) -> None:
         """Kill the worker that has the job."""
