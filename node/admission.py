@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
+from node.benchmarks import as_kind
 from node.fair_queue import Asker
 from node.lanes import runs_alone
 from node.models import InstalledModel
@@ -120,7 +121,7 @@ class Admission:
 
     def _model_for(self, offer: Offer) -> InstalledModel | Refuse:
         try:
-            model = self._models.get(offer.model)
+            model = as_kind(self._models.get(offer.model), offer.kind)
         except CoveyError as error:
             return _no(offer, UNKNOWN_MODEL, error.message)
         if model.kind != offer.kind:

@@ -6,13 +6,17 @@ import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import trio
 
+from node import benchmarks
 from node.accepted import AcceptedJobs
 from node.admission import Admission
 from node.api.control import ControlApi
+from node.benchmarks.echo import EchoServer
+from node.benchmarks.runners import BenchRunners
 from node.carrier import Carrier
 from node.config import NodeConfig
 from node.index import open_index
@@ -66,6 +70,7 @@ class Node:
     models: ModelStore
     runners: RunnerPool
     offerer: Offerer
+    ledger: JobLedger
     submissions: Submissions
     carrier: Carrier
     worker: Worker
@@ -126,8 +131,9 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
         accepted, placement = AcceptedJobs(journal), Placement(directory, effects.rng)
         submitter = Submitter(placement, sessions, ledger, salts, accepted)
         carrier = Carrier(KeptJobs(home.jobs), submitter, accepted, effects)
-        admission = Admission(directory, models, runners)
-        worker = Worker(sessions, admission, models, runners, ledger)
+        benches = BenchRunners(runners, transport, offerer.benchmarked)
+        worker = Worker(sessions, Admission(directory, models, runners), models, benches, ledger)
+        EchoServer(transport, partial(submitter.asks, benchmarks.NETWORK))
         exchange = Exchange(transport, feeds, policy_of(directory, shares=config.share))
         admitter = _admitter(identity, effects, presence.revocations)
         if admitter is not None:
@@ -151,6 +157,7 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
                     runners=runners,
                     offerer=offerer,
                     carrier=carrier,
+                    ledger=ledger,
                     submissions=Submissions(submitter, ledger.report, clients),
                     worker=worker,
                     admitter=admitter,

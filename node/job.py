@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from node.errors import InputError, NoWorkerError
@@ -63,6 +63,8 @@ class JobResult:
     """None as long as it is not accepted yet."""
     fence: int
     attempts: int
+    benchmark_cid: CID | None = field(default=None, kw_only=True)
+    """Our own record of what a benchmark found."""
     timings: dict[str, float]
     """In milliseconds: the worker's own, and ``total_ms`` as seen from here."""
     execution: dict[str, Any]
@@ -83,6 +85,7 @@ def summary_of(spec: JobSpec, result: JobResult) -> dict[str, Any]:
         "record_cid": str(result.record_cid),
         "submitted_cid": str(result.submitted_cid),
         "accepted_cid": str(result.accepted_cid) if result.accepted_cid else None,
+        "benchmark_cid": str(result.benchmark_cid) if result.benchmark_cid else None,
         "timings": result.timings,
         "execution": result.execution,
     }

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from node.benchmarks import MACHINE
 from node.catalogue import CATALOGUE, locate
 from node.manifest import (
     MANIFEST_NAME,
@@ -39,6 +40,7 @@ from protocols.cid import CID
 MAX_CONFIG_BYTES: Final = 1 << 20  # config.json of the largest models is 10 kB
 REQUIRED_FILES: Final = ("config.json", "tokenizer.json")
 OPTIONAL_FILES: Final = ("modules.json", "1_Pooling/config.json", "sentence_bert_config.json")
+MACHINE_FOLDER: Final = Path(__file__).parent / "runner" / MACHINE
 BF16_FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # x86, x86 with tiles, ARM
 
 
@@ -62,6 +64,7 @@ class ModelStore:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._read: dict[str, tuple[tuple[int, int, int], InstalledModel]] = {}
+        self.machine = _installed(MACHINE_FOLDER, read_manifest(MACHINE_FOLDER, MACHINE))
 
     def add(self, name: str) -> InstalledModel:
         """Install a model of the catalogue; see ``add_path`` for what this means."""
@@ -84,6 +87,8 @@ class ModelStore:
         """
         if not folder.is_dir():
             raise ModelError(f"{folder} is not a folder", code="model-incomplete")
+        if name == MACHINE:
+            raise ModelError(f"the name {name} stands for the machine itself", code="model-exists")
         return self._install(folder, _describe(folder, check_name(name), kind, license_name))
 
     def list(self) -> list[InstalledModel]:
@@ -105,8 +110,10 @@ class ModelStore:
         """Return one installed model; its manifest is read again only when the file changed.
 
         Raises ``ModelMissingError``, or ``ModelDamagedError`` when the manifest is not valid. The
-        other files are the runner's to check.
+        other files are the runner's to check. The model ``machine`` is everywhere.
         """
+        if name == MACHINE:
+            return self.machine
         try:  # every job asks several times: no paths are built where nothing changed
             status = os.lstat(f"{self._root}/{check_name(name)}/{MANIFEST_NAME}")
         except FileNotFoundError as error:

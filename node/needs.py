@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from node.benchmarks import MACHINE, serves
 from node.requirements import NOTHING, SPEED, Requirements, number, why_unmet
 from protocols.advert import Advert, ModelOffer
 from protocols.keys import PeerId
 
 AUTO: Final = "auto"
 UNMEASURED_GFLOPS: Final = 1.0  # a slow core: unmeasured peers are tried, but seldom first
+MEASURES: Final = "still measures its hardware: it offers its models in a few seconds"
 SLOWEST_GFLOPS: Final = 1e-3  # so that no statement makes a division overflow
 
 
@@ -32,12 +34,15 @@ class JobNeeds:
 
 def why_not(advert: Advert, needs: JobNeeds) -> str | None:
     """Say why this worker will not do; None if it will, as far as its advert tells."""
+    if needs.model == MACHINE:  # every worker has it, and says so nowhere
+        is_ready = advert.hardware is not None
+        return why_unmet(needs.requirements, advert.capabilities) if is_ready else MEASURES
     offers = [offer for offer in advert.models if offer.name == needs.model]
     if not offers and advert.hardware is None:
-        return "still measures its hardware: it offers its models in a few seconds"
+        return MEASURES
     if not offers:
         return f"has no model {needs.model}"
-    of_kind = [offer for offer in offers if offer.kind == needs.kind]
+    of_kind = [offer for offer in offers if serves(offer.kind, needs.kind)]
     if not of_kind:
         return f"runs {needs.model} as {offers[0].kind}, not {needs.kind}"
     if not any(_has_precision(offer, needs.precision) for offer in of_kind):

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from peer.durable import NotWrittenError, write_durably
 from peer.journal import JournalFullError
 from peer.recorder import Recorder
 from protocols.advert import ModelOffer
+from protocols.benchmark import Figure
 from protocols.cid import CID
 from protocols.membership import WORKER, Membership
 
@@ -44,6 +45,7 @@ class Offerer:
         self._models = models
         self._recorder = recorder
         self._environment = hardware.environment()
+        self._measured: dict[str, Any] | None = None
         self._capabilities: dict[str, Any] = {}
         self._hardware: CID | None = None
         self._installed: list[InstalledModel] = []
@@ -92,14 +94,23 @@ class Offerer:
                 unmeasured = hardware.unmeasured()
                 await self._offer_hardware(unmeasured, unmeasured)
             return
-        self._remember(measured)
         while True:
             try:
-                await self._offer_hardware(measured, hardware.capabilities(measured))
+                await self._offer_measured(measured)
                 return
             except JournalFullError as error:  # no reason to end: the disk may have room again
                 log.warning("hardware not recorded yet", extra={"reason": error.message})
                 await trio.sleep(ROOM_RETRY_S)
+
+    async def benchmarked(self, figures: Iterable[Figure]) -> None:
+        """Advertise what a benchmark found of this machine, and use it at the next start; raises
+        ``JournalFullError``. Does nothing before the first measurement.
+        """
+        if self._measured is None:
+            return
+        renewed = hardware.with_figures(self._measured, figures)
+        if renewed != self._measured:
+            await self._offer_measured(renewed)
 
     async def refresh(self) -> None:
         """Look at the installed models again; register those that are new, and advertise."""
@@ -118,6 +129,12 @@ class Offerer:
             generated=[(model.cid, "model")],
         )
         self._registered.add(model.cid)
+
+    async def _offer_measured(self, measured: dict[str, Any]) -> None:
+        dated = {**measured, "measured_at_us": self._recorder.effects.now_us()}
+        self._remember(dated)
+        await self._offer_hardware(dated, hardware.capabilities(dated))
+        self._measured = measured
 
     async def _offer_hardware(self, measured: dict[str, Any], capabilities: dict[str, Any]) -> None:
         self._hardware = await self._recorder.block("hardware", measured)

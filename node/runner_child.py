@@ -70,9 +70,11 @@ class RunnerSpec:
     backend: str = "torch"
 
     @property
-    def key(self) -> tuple[str, bytes, str]:
-        """Jobs with the same key can share a runner."""
-        return self.backend, bytes(self.model.cid), self.precision
+    def key(self) -> tuple[str, bytes, str, str]:
+        """Jobs with the same key can share a runner. A benchmark of a model shares none with its
+        jobs.
+        """
+        return self.backend, bytes(self.model.cid), self.precision, self.model.kind
 
 
 @dataclass(frozen=True, slots=True)

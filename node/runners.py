@@ -1,8 +1,9 @@
 """The node's runners: which models are in memory, and the way of a job to one of them.
 
-A runner is a warm process for one (backend, model, precision). It starts with the first job that
-needs it and ends when idle, when it must make room, or with the daemon. What happens inside a job
-stays its own: a crash fails the jobs in that runner, and the next job gets a fresh one.
+A runner is a warm process for one (backend, model, precision, kind). It starts with the first job
+that needs it and ends when idle, when it must make room, or with the daemon; a benchmark's ends
+with its job. What happens inside a job stays its own: a crash fails the jobs in that runner, and
+the next job gets a fresh one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Final, TypedDict
 
 import trio
 
+from node.benchmarks import as_kind
 from node.fair_queue import Asker, fair_wait_s
 from node.lanes import UNKNOWN_BENCHMARK_S, Lanes, runs_alone
 from node.models import InstalledModel, ModelStore
@@ -28,7 +30,7 @@ MAX_STARTS: Final = (
     3  # runners that one job may see stopped under it, because of other jobs, before it fails
 )
 
-Key = tuple[str, bytes, str]
+Key = tuple[str, bytes, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ class RunnerPool:
         job within two seconds, if need be by killing its runner; other jobs in it start again in a
         fresh one.
         """
-        model = self._store.get(request.model)
+        model = as_kind(self._store.get(request.model), request.kind)
         _check(request, model)
         active = _Active(self._spec(model, request.precision).key, request)
         self._active.append(active)
@@ -160,6 +162,11 @@ class RunnerPool:
         child = self._children.get(key)
         is_warm = child is not None and child.is_loaded
         return self._throughput.estimate_s(key, items=items, size_bytes=size_bytes, is_warm=is_warm)
+
+    def learn(self, request: RunRequest, *, items: int, size_bytes: int, busy_s: float) -> None:
+        """Expect the model of a benchmark to take so long for a job of that size."""
+        key = self._spec(self._store.get(request.model), request.precision).key
+        self._throughput.observe(key, items=items, size_bytes=size_bytes, busy_s=busy_s)
 
     def backlog_s(self, model: InstalledModel, precision: str, asker: Asker) -> float:
         """Return how long a job would wait for those that were given to its model's runner, and for
@@ -206,6 +213,8 @@ class RunnerPool:
         finally:
             child.users -= 1
             child.last_used_at = trio.current_time()
+            if runs_alone(request.kind):
+                child.stop("its benchmark is over")  # the next one shall not find a warm process
         self._observe(child, request, outcome)
         return outcome
 

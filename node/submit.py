@@ -17,6 +17,8 @@ from typing import Final
 import trio
 
 from node.accepted import Acceptance, AcceptedJobs
+from node.benchmarks.statement import RESULT, Statement
+from node.benchmarks.stating import statement_of
 from node.explanation import Explanation
 from node.job import JobResult, JobSpec, Progress, check, failure_of, nobody
 from node.ledger import Ended, JobLedger, Stopwatch
@@ -149,7 +151,7 @@ class Submitter:
             result = self._result_of(machine, submitted, watch)
             if on_taken is not None:
                 await on_taken(result)
-            return await self._accept(machine, result, watch, past)
+            return await self._take(spec, machine, result, watch, past)
         finally:
             del self._jobs[spec.job_id]
             self._ended.set()
@@ -172,6 +174,11 @@ class Submitter:
         if job is not None:
             job.cancel()
         return job is not None
+
+    def asks(self, kind: str, peer: PeerId) -> bool:
+        """Tell whether a job of this kind is under way from here that this peer was asked to do."""
+        jobs = (job for job in self._jobs.values() if job is not None)
+        return any(job.machine.terms.kind == kind and job.concerns(peer) for job in jobs)
 
     async def drain(self) -> None:
         """Refuse new jobs, and return when those at hand have ended."""
@@ -297,6 +304,29 @@ class Submitter:
             accepted = await self._accept_once(terms, result, done, watch)
         self._acknowledge(machine)
         return replace(result, accepted_cid=accepted)
+
+    async def _take(
+        self,
+        spec: JobSpec,
+        machine: SubmitterJob,
+        result: JobResult,
+        watch: Stopwatch,
+        past: Acceptance | None,
+    ) -> JobResult:
+        """Accept a result, and state what it says if it is a benchmark's; figures that are none are
+        not accepted.
+        """
+        stated = statement_of(spec, result, self._sessions.own, self._placement.advert_of)
+        taken = await self._accept(machine, result, watch, past)
+        return await self._state(stated, taken, watch) if stated else taken
+
+    async def _state(self, stated: Statement, taken: JobResult, watch: Stopwatch) -> JobResult:
+        """Record openly what a benchmark found."""
+        known = [taken.accepted_cid] if taken.accepted_cid else []
+        cid = await self._ledger.benchmark(
+            RESULT, stated, taken.output_cid, [*known, taken.record_cid], watch
+        )
+        return replace(taken, benchmark_cid=cid)
 
     async def _accept_once(
         self, terms: Terms, result: JobResult, done: Done, watch: Stopwatch

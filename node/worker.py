@@ -16,6 +16,8 @@ from typing import Final, Protocol
 import trio
 
 from node.admission import Admission, Models, resolve_precision
+from node.benchmarks.runners import BenchOutcome
+from node.benchmarks.statement import MEASURED, Statement
 from node.ledger import Attempt, JobLedger
 from node.link import SessionLink
 from node.runner_child import RunOutcome
@@ -39,6 +41,7 @@ from protocols.job import (
     facts_of,
     timings_of,
 )
+from protocols.keys import PeerId
 from protocols.limits import (
     DRAIN_S,
     MAX_CODE_CHARS,
@@ -290,6 +293,9 @@ class Worker:
         terms = attempt.terms
         output = await cut(terms.output_salt, run.output)
         record = await self._ledger.ran(attempt, output.cid, run.execution)
+        if isinstance(run, BenchOutcome):
+            stated = _statement(attempt, run, self._sessions.own)
+            await self._ledger.benchmark(MEASURED, stated, output.cid, [record], attempt.watch)
         done = Done(
             job_id=terms.job_id,
             fence=attempt.fence,
@@ -342,6 +348,20 @@ def code_of(error: Exception) -> str:
     """Return the code that a failure goes by on the wire."""
     code = error.code if isinstance(error, CoveyError) else UNEXPECTED
     return code if len(code) <= MAX_CODE_CHARS and CODE.fullmatch(code) else UNEXPECTED
+
+
+def _statement(attempt: Attempt, run: BenchOutcome, worker: PeerId) -> Statement:
+    return Statement(
+        kind=attempt.terms.kind,
+        model=attempt.terms.model,
+        precision=attempt.precision,
+        worker=worker,
+        submitter=attempt.submitter,
+        job_id=attempt.terms.job_id,
+        parameters=run.parameters,
+        figures=run.figures,
+        execution=run.execution,
+    )
 
 
 def _request(job: WorkerJob, precision: str) -> RunRequest:

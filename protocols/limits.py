@@ -246,3 +246,22 @@ MAX_EMBED_ITEMS: Final = 100_000  # 153 MB of output at 384 dimensions
 MAX_EMBED_TEXT_BYTES: Final = 64 << 10  # models read 256 to 8,192 tokens; the rest would be cut off
 MAX_EMBED_INPUT_BYTES: Final = 64 << 20  # what a submitter may make a worker hold for one job
 SESSION_OPEN_S: Final = 6.0  # DIAL_TIMEOUT_S, then a stream on the new connection
+
+# Benchmarks
+MAX_BENCH_INPUT_BYTES: Final = 2 << 10  # a dozen parameters, each a word and a number
+MAX_BENCH_OUTPUT_BYTES: Final = 16 << 10  # MAX_BENCH_FIGURES of them, 150 bytes each
+MAX_BENCH_FIGURES: Final = 64  # of one benchmark; a record holds them all
+MAX_BENCH_SAMPLES: Final = 1_000  # of one figure: a p99 that ten samples lie beyond
+MIN_BENCH_SAMPLES: Final = 5  # fewer have no quartiles worth the name
+MAX_BENCH_FIGURE_S: Final = 30.0  # to measure one figure; longer only measures the weather
+BENCH_OVERTIME: Final = 6.0  # times its seconds, after which a figure has what samples it has
+MAX_BENCH_MATMUL_SIZE: Final = 2_048  # 17 GFLOP, seconds of one slow core
+MAX_BENCH_COPY_MB: Final = 1_024  # held twice
+MAX_BENCH_BATCHES: Final = 8
+MAX_BENCH_BATCH: Final = 256
+MAX_BENCH_WORDS: Final = 128  # of one text; models read 256 tokens and more
+MAX_BENCH_PINGS: Final = MAX_BENCH_SAMPLES
+MAX_BENCH_ROUNDS: Final = 32  # of bulk data in each direction
+MAX_BENCH_ROUND_MB: Final = 16  # 10 ms of CPU a megabyte at each side
+MAX_ECHO_BYTES: Final = (MAX_BENCH_ROUNDS + 2) * MAX_BENCH_ROUND_MB << 20  # of one stream, each way
+BENCH_NETWORK_WITHIN_S: Final = 120.0  # all of it: at 10 Mbit/s the full suite takes 100 s

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from node.benchmarks import serves
 from node.manifest import ModelDamagedError
 from node.runner.channel import Channel
 from node.runner.files import ModelFiles, read_manifest
@@ -130,7 +131,7 @@ def _open_model(order: Load) -> ModelFiles:
         raise ModelDamagedError(
             f"the manifest of model {order.name} is not the one that was to be loaded"
         )
-    if manifest.kind != order.kind:
+    if not serves(manifest.kind, order.kind):
         raise BadInputError(f"model {order.name} is of kind {manifest.kind}, not {order.kind}")
     return ModelFiles(folder, manifest)
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from node.runner.files import ModelFiles
 
 KINDS: Final = {
+    "bench.compute": "node.runner.kinds.bench_compute",
+    "bench.memory": "node.runner.kinds.bench_memory",
+    "bench.model": "node.runner.kinds.bench_model",
+    "bench.network": "node.runner.kinds.bench_network",
     "bench.noop": "node.runner.kinds.noop",
     "embed": "node.runner.kinds.embed",
 }

@@ -1,0 +1,114 @@
+"""Benchmarks at their worker: which part of the node carries them out, and what it learns from
+them.
+
+Stands between the worker and its runners. All other jobs pass through unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import msgspec
+import trio
+
+from node import benchmarks
+from node.benchmarks.echo import measure_network
+from node.runner import parameters
+from node.runner.kinds import bench_model, bench_network
+from node.runner_child import RunOutcome
+from node.runners import RunRequest
+from protocols.benchmark import Figure, decode_figures, encode_figures
+from protocols.echo import PROTOCOL
+from protocols.keys import PeerId
+from protocols.transport import Transport
+
+OnProgress = Callable[[int, int], None]
+Learn = Callable[[tuple[Figure, ...]], Awaitable[None]]
+NETWORK_FIGURES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class BenchOutcome(RunOutcome):
+    """What a benchmark found, and what it was asked for."""
+
+    parameters: dict[str, Any]
+    figures: tuple[Figure, ...]
+
+
+class Runners(Protocol):
+    """The runner pool."""
+
+    async def run(self, request: RunRequest, on_progress: OnProgress) -> RunOutcome:
+        """Run one job in a runner."""
+        ...
+
+    def learn(self, request: RunRequest, *, items: int, size_bytes: int, busy_s: float) -> None:
+        """Take in how long a job of a model took."""
+        ...
+
+
+class BenchRunners:
+    """``learn`` is told the figures of each benchmark of the machine that ran here."""
+
+    def __init__(self, runners: Runners, transport: Transport, learn: Learn) -> None:
+        self._runners = runners
+        self._transport = transport
+        self._learn = learn
+
+    async def run(self, request: RunRequest, on_progress: OnProgress) -> RunOutcome:
+        """Run one job; raises what the runner pool raises, and ``JobFailed``."""
+        if not benchmarks.is_benchmark(request.kind):
+            return await self._runners.run(request, on_progress)
+        asked = parameters.decode(request.input, parameters.schema_of(request.kind))
+        if isinstance(asked, bench_network.Parameters):
+            run = await self._measure_network(request.submitter, asked, on_progress)
+        else:
+            run = await self._runners.run(request, on_progress)
+        figures = decode_figures(run.output)
+        if isinstance(asked, bench_model.Parameters):
+            self._learn_model(request, asked, figures)
+        else:
+            await self._learn(figures)
+        return BenchOutcome(
+            run.output, run.execution, run.timings, msgspec.to_builtins(asked), figures
+        )
+
+    def _learn_model(
+        self, request: RunRequest, asked: bench_model.Parameters, figures: tuple[Figure, ...]
+    ) -> None:
+        """Expect the model's next jobs to take as long as those of the benchmark."""
+        medians = {figure.name: figure.median for figure in figures}
+        for batch in asked.batches:
+            self._runners.learn(
+                request,
+                items=batch,
+                size_bytes=bench_model.input_bytes(asked, batch),
+                busy_s=medians[bench_model.latency_of(batch)] / 1_000,
+            )
+
+    async def _measure_network(
+        self, peer: PeerId, asked: bench_network.Parameters, on_progress: OnProgress
+    ) -> RunOutcome:
+        began, done = trio.current_time(), 0
+
+        def on_round() -> None:
+            nonlocal done
+            done += 1
+            on_progress(done, NETWORK_FIGURES)
+
+        figures = await measure_network(
+            self._transport,
+            peer,
+            pings=asked.pings,
+            rounds=asked.rounds,
+            round_mb=asked.round_mb,
+            on_round=on_round,
+        )
+        run_ms = round((trio.current_time() - began) * 1_000, 3)
+        return RunOutcome(
+            encode_figures(figures),
+            {"engine": "covey daemon", "protocol": PROTOCOL},
+            {"run_ms": run_ms, "busy_ms": run_ms, "load_ms": 0.0},
+        )

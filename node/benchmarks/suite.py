@@ -1,0 +1,66 @@
+"""Which benchmarks make a suite, with which parameters, for what a worker offers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from node import benchmarks
+from protocols.advert import ModelOffer
+from protocols.keys import PeerId
+
+NONE: Final = "none"
+"""The precision of the model ``machine``."""
+
+SUITES: Final[dict[str, dict[str, dict[str, Any]]]] = {
+    "quick": {
+        benchmarks.COMPUTE: {"seconds": 0.5, "size": 768},
+        benchmarks.MEMORY: {"seconds": 0.4, "copy_mb": 64},
+        benchmarks.MODEL: {"seconds": 0.5, "batches": [1, 8, 32], "words": 16},
+        benchmarks.NETWORK: {"pings": 100, "rounds": 5, "round_mb": 1},
+    },
+    "full": {
+        benchmarks.COMPUTE: {"seconds": 5.0, "size": 768},
+        benchmarks.MEMORY: {"seconds": 5.0, "copy_mb": 256},
+        benchmarks.MODEL: {"seconds": 5.0, "batches": [1, 4, 16, 64], "words": 16},
+        benchmarks.NETWORK: {"pings": 500, "rounds": 8, "round_mb": 8},
+    },
+}
+WITHIN_S: Final = {"quick": 120.0, "full": 600.0}
+"""For one benchmark, with the jobs that it waits for until it is alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One benchmark that is to be run at one worker."""
+
+    peer: PeerId
+    kind: str
+    model: str
+    precision: str
+    parameters: dict[str, Any]
+    timeout_s: float
+
+
+def plan(
+    suite: str, peer: PeerId, offers: Iterable[ModelOffer], *, is_self: bool
+) -> Iterator[Planned]:
+    """Yield the benchmarks of a suite for a worker that offers these models: the quick one measures
+    each model in its declared precision, the full one in all. A node has no network to itself.
+    """
+    for kind, asked in SUITES[suite].items():
+        if kind != benchmarks.MODEL:
+            if not (is_self and kind == benchmarks.NETWORK):
+                yield Planned(peer, kind, benchmarks.MACHINE, NONE, asked, WITHIN_S[suite])
+            continue
+        for offer in offers:
+            if benchmarks.serves(offer.kind, kind):
+                wanted = offer.precisions if suite == "full" else offer.precisions[:1]
+                for precision in wanted:
+                    yield Planned(peer, kind, offer.name, precision, asked, WITHIN_S[suite])
+
+
+def chosen(planned: Iterable[Planned], kinds: Collection[str]) -> list[Planned]:
+    """Return those of these kinds; all if none is named."""
+    return [each for each in planned if not kinds or each.kind in kinds]
