@@ -206,6 +206,7 @@ class JobLedger:
             VERDICT,
             informed_by=[before, after],
             start_us=self.effects.now_us(),
+            duration_us=0,
             status="ok" if verdict["is_passed"] else "failed",
             attributes=verdict,
         )

@@ -47,6 +47,7 @@ class _Run:
     started: float | None = None
     figures: list[Figure] = field(default_factory=list[Figure])
     samples: list[float] = field(default_factory=list[float])
+    is_prepared: bool = False
     is_warm: bool = False
     ends_at: float = 0.0
     gives_up_at: float = 0.0
@@ -101,22 +102,23 @@ class Benchmarker:
         series = run.waiting[0]
         if run.started is None:
             run.started = self._clock()
-        if not run.ends_at:
+        if not run.is_prepared:
             series.prepare()
-            run.gives_up_at = self._clock() + series.seconds * BENCH_OVERTIME
-            run.ends_at = run.gives_up_at  # until it is warm
+            run.is_prepared = True
         took_s = series.sample()
         if took_s is None:
             return []
         if run.is_warm:
             run.samples.append(max(took_s, SHORTEST_S))
         else:
-            run.is_warm, run.ends_at = True, self._clock() + series.seconds
+            run.is_warm = True
+            run.ends_at = self._clock() + series.seconds
+            run.gives_up_at = self._clock() + series.seconds * BENCH_OVERTIME
         if not self._has_enough(run):
             return []
         run.figures += series.figures(run.samples)
         run.waiting.pop(0)
-        run.samples, run.is_warm, run.ends_at = [], False, 0.0
+        run.samples, run.is_warm, run.is_prepared = [], False, False
         done = Advanced(job, run.total - len(run.waiting), run.total)
         return [done] if run.waiting else [done, self._finish(job, run)]
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
+from node import benchmarks
 from node.accepted import AcceptedJobs
 from node.admission import Admission
+from node.benchmarks.echo import EchoServer
+from node.benchmarks.runners import BenchRunners
 from node.ledger import JobLedger
 from node.placement import Placement
 from node.salts import Salts
@@ -20,6 +24,7 @@ from peer.capture import Origin
 from peer.directory import Directory
 from peer.effects import Effects
 from protocols.advert import LIFETIME_MS, Advert, ModelOffer, SignedAdvert, sign_advert
+from protocols.benchmark import Figure
 from protocols.cid import CID
 from protocols.keys import PeerId, SigningKey
 from protocols.membership import Membership
@@ -49,6 +54,8 @@ class JobNode:
     worker: Worker
     runners: FakeRunnerPool
     speed: float
+    learned: list[Figure]
+    """What benchmarks found of its machine."""
 
     @property
     def peer_id(self) -> PeerId:
@@ -109,6 +116,12 @@ class JobMesh:
         journal = MemoryJournal()
         salts = Salts(journal, effects)
         placement = Placement(directory, effects.rng)
+        learned: list[Figure] = []
+
+        async def learn(figures: tuple[Figure, ...]) -> None:
+            learned.extend(figures)
+
+        benches = BenchRunners(runners, transport, learn)
         node = JobNode(
             key=key,
             membership=self.mesh.membership(key, *(roles or ("submitter", "worker"))),
@@ -120,10 +133,12 @@ class JobMesh:
             sessions=sessions,
             placement=placement,
             submitter=Submitter(placement, sessions, ledger, salts, AcceptedJobs(journal)),
-            worker=Worker(sessions, admission, models, runners, ledger),
+            worker=Worker(sessions, admission, models, benches, ledger),
             runners=runners,
             speed=speed,
+            learned=learned,
         )
+        EchoServer(transport, partial(node.submitter.asks, benchmarks.NETWORK))
         transport.on_connection(
             lambda peer, is_up: transport.admit(peer) if is_up else directory.lost(peer)
         )

@@ -58,6 +58,7 @@ class FakeRunnerPool:
     output_of: Callable[[bytes], bytes] = bytes.upper
     estimate: float | None = None
     requests: list[RunRequest] = field(default_factory=list)
+    learned: list[tuple[str, int, int, float]] = field(default_factory=list)
     finished: int = 0
     cancelled: int = 0
     running: int = 0
@@ -89,6 +90,9 @@ class FakeRunnerPool:
             on_progress(done, request.items)
         if self.error is not None:
             raise self.error
+
+    def learn(self, request: RunRequest, *, items: int, size_bytes: int, busy_s: float) -> None:
+        self.learned.append((request.model, items, size_bytes, busy_s))
 
     def estimate_s(
         self, model: InstalledModel, precision: str, items: int, size_bytes: int
