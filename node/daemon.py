@@ -133,7 +133,7 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
         carrier = Carrier(KeptJobs(home.jobs), submitter, accepted, effects)
         benches = BenchRunners(runners, transport, offerer.benchmarked)
         worker = Worker(sessions, Admission(directory, models, runners), models, benches, ledger)
-        EchoServer(transport, partial(submitter.asks, benchmarks.NETWORK))
+        EchoServer(transport, directory, partial(submitter.asks, benchmarks.NETWORK))
         exchange = Exchange(transport, feeds, policy_of(directory, shares=config.share))
         admitter = _admitter(identity, effects, presence.revocations)
         if admitter is not None:

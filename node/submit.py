@@ -30,7 +30,7 @@ from node.submissions import other_specification
 from node.submitted_job import ROLE, Means, OnProgress, SubmittedJob
 from peer.journal import JournalError
 from protocols.cid import CID
-from protocols.errors import CoveyError, Refused
+from protocols.errors import CoveyError, JobFailed, Refused
 from protocols.job import (
     Ack,
     Cancel,
@@ -316,7 +316,11 @@ class Submitter:
         """Accept a result, and state what it says if it is a benchmark's; figures that are none are
         not accepted.
         """
-        stated = statement_of(spec, result, self._sessions.own, self._placement.advert_of)
+        try:
+            stated = statement_of(spec, result, self._sessions.own, self._placement.advert_of)
+        except JobFailed as error:
+            await self._ledger.report(error)
+            raise
         taken = await self._accept(machine, result, watch, past)
         return await self._state(stated, taken, watch) if stated else taken
 

@@ -16,7 +16,6 @@ from typing import Final, NamedTuple
 from protocols.errors import RemoteProtocolError
 from protocols.limits import BULK_CHUNK_BYTES, MAX_ECHO_BYTES
 
-PROTOCOL: Final = "/covey/echo/1"
 COUNT_BYTES: Final = 8
 PAYLOAD_BYTES: Final = BULK_CHUNK_BYTES - 1  # with its tag one paced chunk of the transport
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -20,6 +20,7 @@ from protocols.echo import Allowance, Tag
 from protocols.errors import CoveyError, JobFailed, RemoteProtocolError, TransportError
 from protocols.keys import PeerId
 from protocols.limits import BENCH_NETWORK_WITHIN_S
+from protocols.membership import ECHO_PROTOCOL
 from protocols.transport import Stream, Transport
 
 log = logging.getLogger(__name__)
@@ -30,19 +31,31 @@ OnRound = Callable[[], None]
 Round = Callable[[], Awaitable[None]]
 
 
+class Members(Protocol):
+    """The directory."""
+
+    def may(self, peer_id: PeerId, protocol: str) -> bool:
+        """Tell whether a peer's roles let it use a protocol."""
+        ...
+
+
 class EchoServer:
-    """Plays along with peers that ``is_measuring`` names, one stream each; to others it is not
-    there.
+    """Plays along with workers that ``is_measuring`` names, one stream each; nobody else may use
+    the connection up.
     """
 
-    def __init__(self, transport: Transport, is_measuring: Callable[[PeerId], bool]) -> None:
+    def __init__(
+        self, transport: Transport, members: Members, is_measuring: Callable[[PeerId], bool]
+    ) -> None:
+        self._members = members
         self._is_measuring = is_measuring
         self._served: set[PeerId] = set()
-        transport.serve(echo.PROTOCOL, self._serve)
+        transport.serve(ECHO_PROTOCOL, self._serve)
 
     async def _serve(self, stream: Stream) -> None:
         peer = stream.peer_id
-        if peer in self._served or not self._is_measuring(peer):
+        is_allowed = self._members.may(peer, ECHO_PROTOCOL) and self._is_measuring(peer)
+        if peer in self._served or not is_allowed:
             log.info("echo refused", extra={"peer": peer})
             await stream.reset()
             return
@@ -90,7 +103,7 @@ async def measure_network(
     size = round_mb << 20
     try:
         with trio.fail_after(BENCH_NETWORK_WITHIN_S):
-            stream = await transport.open_stream(peer, echo.PROTOCOL)
+            stream = await transport.open_stream(peer, ECHO_PROTOCOL)
             try:
                 plan: list[tuple[int, Round, float, str]] = [
                     (pings, partial(_ping, stream), 0.0, "round_trip_ms"),

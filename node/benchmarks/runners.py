@@ -20,8 +20,8 @@ from node.runner.kinds import bench_model, bench_network
 from node.runner_child import RunOutcome
 from node.runners import RunRequest
 from protocols.benchmark import Figure, decode_figures, encode_figures
-from protocols.echo import PROTOCOL
 from protocols.keys import PeerId
+from protocols.membership import ECHO_PROTOCOL
 from protocols.transport import Transport
 
 OnProgress = Callable[[int, int], None]
@@ -109,6 +109,6 @@ class BenchRunners:
         run_ms = round((trio.current_time() - began) * 1_000, 3)
         return RunOutcome(
             encode_figures(figures),
-            {"engine": "covey daemon", "protocol": PROTOCOL},
+            {"engine": "covey daemon", "protocol": ECHO_PROTOCOL},
             {"run_ms": run_ms, "busy_ms": run_ms, "load_ms": 0.0},
         )

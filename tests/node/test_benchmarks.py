@@ -14,15 +14,17 @@ from node.benchmarks.statement import MEASURED, RESULT, Statement
 from node.job import JobResult, JobSpec
 from node.needs import JobNeeds
 from node.runner.kinds import bench_compute, bench_model, bench_network
+from peer.directory import Directory
 from protocols import echo
 from protocols.benchmark import decode_figures, encode_figures
 from protocols.cid import CID
 from protocols.errors import CoveyError, JobFailed, Refused, StreamLostError
 from protocols.limits import MAX_ECHO_BYTES
+from protocols.membership import ECHO_PROTOCOL
 from protocols.transport import Stream
 from tests.support.benchmarks import figure
 from tests.support.jobs import MODEL, JobMesh, JobNode, spec
-from tests.support.members import key_of
+from tests.support.members import TestMesh, effects_of, key_of
 from tests.support.memory import MemoryNetwork, MemoryTransport
 from tests.support.runners import FakeModels, FakeRunnerPool, model_of
 from tests.support.transports import connect_admitted, running
@@ -130,6 +132,7 @@ async def test_a_worker_that_sends_something_else_is_not_believed(
 
     assert failed.code == "bad-output"
     assert "something else" in failed.message
+    assert len(submitter.recorder.reports) == 1
     assert not submitter.recorder.of_kind("job.accepted")
     assert not submitter.recorder.of_kind(RESULT)
 
@@ -271,6 +274,14 @@ def two_transports() -> tuple[MemoryTransport, MemoryTransport]:
     return network.transport(key_of(1)), network.transport(key_of(2))
 
 
+def members(us: MemoryTransport, them: MemoryTransport) -> Directory:
+    """What they know of us: that we are a worker."""
+    mesh = TestMesh()
+    directory = Directory(mesh.root.public, them.peer_id, effects_of())
+    directory.met(us.peer_id, mesh.membership(key_of(1), "worker"), ())
+    return directory
+
+
 async def measure(us: MemoryTransport, them: MemoryTransport) -> None:
     await measure_network(us, them.peer_id, pings=1, rounds=1, round_mb=1, on_round=lambda: None)
 
@@ -280,7 +291,7 @@ async def test_nobody_echoes_for_a_peer_that_was_not_asked_to_measure(
 ) -> None:
     us, them = two_transports()
     measuring: set[str] = set()
-    EchoServer(them, measuring.__contains__)
+    EchoServer(them, members(us, them), measuring.__contains__)
 
     async with running(us, them):
         await connect_admitted(us, them)
@@ -294,11 +305,11 @@ async def test_nobody_echoes_for_a_peer_that_was_not_asked_to_measure(
 
 async def test_a_peer_gets_one_echo_at_a_time(autojump_clock: MockClock) -> None:
     us, them = two_transports()
-    EchoServer(them, lambda _: True)
+    EchoServer(them, members(us, them), lambda _: True)
 
     async with running(us, them):
         await connect_admitted(us, them)
-        first = await us.open_stream(them.peer_id, echo.PROTOCOL)
+        first = await us.open_stream(them.peer_id, ECHO_PROTOCOL)
         await first.send(echo.ping())
         await first.receive()
         with pytest.raises(JobFailed):
@@ -313,11 +324,11 @@ async def test_a_peer_gets_one_echo_at_a_time(autojump_clock: MockClock) -> None
 )
 async def test_an_echo_that_is_abused_ends(frame: bytes, autojump_clock: MockClock) -> None:
     us, them = two_transports()
-    EchoServer(them, lambda _: True)
+    EchoServer(them, members(us, them), lambda _: True)
 
     async with running(us, them):
         await connect_admitted(us, them)
-        stream = await us.open_stream(them.peer_id, echo.PROTOCOL)
+        stream = await us.open_stream(them.peer_id, ECHO_PROTOCOL)
         await stream.send(frame)
         with pytest.raises(StreamLostError):
             await stream.receive()
@@ -332,7 +343,7 @@ async def test_a_submitter_that_falls_silent_does_not_hold_its_worker_for_ever(
     async def say_nothing(_stream: Stream) -> None:
         await trio.sleep_forever()
 
-    them.serve(echo.PROTOCOL, say_nothing)
+    them.serve(ECHO_PROTOCOL, say_nothing)
 
     async with running(us, them):
         await connect_admitted(us, them)

@@ -138,7 +138,7 @@ class JobMesh:
             speed=speed,
             learned=learned,
         )
-        EchoServer(transport, partial(node.submitter.asks, benchmarks.NETWORK))
+        EchoServer(transport, directory, partial(node.submitter.asks, benchmarks.NETWORK))
         transport.on_connection(
             lambda peer, is_up: transport.admit(peer) if is_up else directory.lost(peer)
         )
