@@ -16,7 +16,8 @@ import trio
 from node import benchmarks
 from node.benchmarks.echo import measure_network
 from node.runner import parameters
-from node.runner.kinds import bench_model, bench_network
+from node.runner.kinds import bench_compute, bench_memory, bench_model, bench_network
+from node.runner.measure import COPY_BYTES, MATMUL_SIZE
 from node.runner_child import RunOutcome
 from node.runners import RunRequest
 from protocols.benchmark import Figure, decode_figures, encode_figures
@@ -37,6 +38,19 @@ class BenchOutcome(RunOutcome):
     figures: tuple[Figure, ...]
 
 
+def _is_as_at_start(asked: msgspec.Struct) -> bool:
+    """Whether a benchmark measures what a start does, so that an advert may state it: other sizes
+    would make machines look better or worse than others, and anybody may ask for them.
+    """
+    match asked:
+        case bench_compute.Parameters():
+            return asked.size == MATMUL_SIZE
+        case bench_memory.Parameters():
+            return asked.copy_mb << 20 >= COPY_BYTES
+        case _:
+            return False
+
+
 class Runners(Protocol):
     """The runner pool."""
 
@@ -50,7 +64,7 @@ class Runners(Protocol):
 
 
 class BenchRunners:
-    """``learn`` is told the figures of each benchmark of the machine that ran here."""
+    """``learn`` is told what benchmarks of this machine found, where adverts state the same."""
 
     def __init__(self, runners: Runners, transport: Transport, learn: Learn) -> None:
         self._runners = runners
@@ -69,7 +83,7 @@ class BenchRunners:
         figures = decode_figures(run.output)
         if isinstance(asked, bench_model.Parameters):
             self._learn_model(request, asked, figures)
-        else:
+        elif _is_as_at_start(asked):
             await self._learn(figures)
         return BenchOutcome(
             run.output, run.execution, run.timings, msgspec.to_builtins(asked), figures

@@ -15,9 +15,9 @@ NONE: Final = "none"
 
 SUITES: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "quick": {
-        benchmarks.COMPUTE: {"seconds": 0.5, "size": 768},
-        benchmarks.MEMORY: {"seconds": 0.4, "copy_mb": 64},
-        benchmarks.MODEL: {"seconds": 0.5, "batches": [1, 8, 32], "words": 16},
+        benchmarks.COMPUTE: {"seconds": 0.4, "size": 768},
+        benchmarks.MEMORY: {"seconds": 0.3, "copy_mb": 64},
+        benchmarks.MODEL: {"seconds": 0.4, "batches": [1, 8, 32], "words": 16},
         benchmarks.NETWORK: {"pings": 100, "rounds": 5, "round_mb": 1},
     },
     "full": {

@@ -155,6 +155,9 @@ def test_a_worker_that_fails_does_not_stop_the_others(pair: Pair) -> None:
 
 
 def test_without_a_daemon_records_are_read_from_the_disk(pair: Pair) -> None:
+    if pair.second.daemon is not None:
+        pair.second.down()
+
     rows = pair.second.json("bench", "list")
 
     assert pair.second.json("bench", "show", rows[0]["cid"])["cid"] == rows[0]["cid"]

@@ -48,12 +48,11 @@ def a_pair(output_of: Callable[[bytes], bytes]) -> tuple[JobMesh, JobNode, JobNo
     return mesh, submitter, mesh.add("worker", runners=runners, models=models())
 
 
-def compute(worker: JobNode, number: int = 1) -> JobSpec:
+def compute(worker: JobNode, *items: str) -> JobSpec:
     return spec(
-        number,
         kind=benchmarks.COMPUTE,
         model="machine",
-        input=bench_compute.encode_input(["size=512"]),
+        input=bench_compute.encode_input(items),
         items=1,
         peer=worker.peer_id,
     )
@@ -86,7 +85,7 @@ async def test_both_sides_state_the_figures_and_join_them_to_the_job(
     (measured,) = worker.recorder.of_kind(MEASURED)
     mine, theirs = Statement.of(told.attributes), Statement.of(measured.attributes)
     assert mine.figures == theirs.figures == (RATE,)
-    assert mine.parameters == theirs.parameters == {"seconds": 0.5, "size": 512}
+    assert mine.parameters == theirs.parameters == {"seconds": 0.5, "size": 768}
     assert (mine.worker, mine.submitter) == (worker.peer_id, submitter.peer_id)
     assert (theirs.worker, theirs.submitter) == (worker.peer_id, submitter.peer_id)
     assert mine.execution["engine"] == "fake"
@@ -149,6 +148,19 @@ async def test_a_benchmark_of_the_machine_is_learned_by_its_worker(
 
     assert worker.learned == [RATE]
     assert submitter.learned == []
+
+
+@pytest.mark.parametrize(
+    ("items", "is_learned"), [(["size=64"], False), (["size=2048"], False), (["seconds=9"], True)]
+)
+async def test_other_sizes_than_those_of_a_start_are_not_advertised(
+    items: list[str], is_learned: bool, autojump_clock: MockClock
+) -> None:
+    mesh, submitter, worker = a_pair(lambda _: encode_figures([RATE]))
+
+    await run(mesh, submitter, compute(worker, *items))
+
+    assert bool(worker.learned) is is_learned
 
 
 async def test_a_benchmark_of_a_model_tells_how_long_its_jobs_take(

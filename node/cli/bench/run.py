@@ -26,9 +26,9 @@ GONE = frozenset({"no-worker", "worker-lost"})
 def run(peer: str | None, is_all: bool, suite: str, kinds: tuple[str, ...], as_json: bool) -> None:
     """Measure processor, memory, models and network of workers.
 
-    The quick suite takes less than 15 seconds a worker, the full one about two minutes. A benchmark
-    waits for the jobs of its worker, and they for it. Exit status 1 means that some failed; the
-    others were run all the same.
+    The quick suite takes about 15 seconds a worker, the full one a minute and a half with one
+    model. A benchmark waits for the jobs of its worker, and they for it. Exit status 1 means that
+    some failed; the others were run all the same.
 
     \b
     Example:  covey bench run --all --suite quick
