@@ -131,7 +131,7 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
         accepted, placement = AcceptedJobs(journal), Placement(directory, effects.rng)
         submitter = Submitter(placement, sessions, ledger, salts, accepted)
         carrier = Carrier(KeptJobs(home.jobs), submitter, accepted, effects)
-        benches = BenchRunners(runners, transport, offerer.benchmarked)
+        benches = BenchRunners(runners, transport, offerer)
         worker = Worker(sessions, Admission(directory, models, runners), models, benches, ledger)
         EchoServer(transport, directory, partial(submitter.asks, benchmarks.NETWORK))
         exchange = Exchange(transport, feeds, policy_of(directory, shares=config.share))

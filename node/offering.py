@@ -46,6 +46,7 @@ class Offerer:
         self._recorder = recorder
         self._environment = hardware.environment()
         self._measured: dict[str, Any] | None = None
+        self._was_measured = trio.Event()
         self._capabilities: dict[str, Any] = {}
         self._hardware: CID | None = None
         self._installed: list[InstalledModel] = []
@@ -83,6 +84,7 @@ class Offerer:
             await self._offer_hardware(known, hardware.capabilities(known))
         task_status.started()
         await self._measure(is_known=known is not None)
+        self._was_measured.set()
         await trio.sleep_forever()
 
     async def _measure(self, *, is_known: bool) -> None:
@@ -101,6 +103,10 @@ class Offerer:
             except JournalFullError as error:  # no reason to end: the disk may have room again
                 log.warning("hardware not recorded yet", extra={"reason": error.message})
                 await trio.sleep(ROOM_RETRY_S)
+
+    async def until_measured(self) -> None:
+        """Return when the measurement of this start is over, so that a benchmark is alone."""
+        await self._was_measured.wait()
 
     async def benchmarked(self, figures: Iterable[Figure]) -> None:
         """Advertise what a benchmark found of this machine, and use it at the next start; raises

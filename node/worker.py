@@ -16,6 +16,7 @@ from typing import Final, Protocol
 import trio
 
 from node.admission import Admission, Models, resolve_precision
+from node.benchmarks import cid_of
 from node.benchmarks.runners import BenchOutcome
 from node.benchmarks.statement import MEASURED, Statement
 from node.ledger import Attempt, JobLedger
@@ -275,7 +276,7 @@ class Worker:
         try:
             model = self._models.get(job.terms.model)
             precision = resolve_precision(model, job.terms.precision)
-            attempt = replace(attempt, model_cid=model.cid, precision=precision)
+            attempt = replace(attempt, model_cid=cid_of(model), precision=precision)
             run = await self._runners.run(_request(job, precision), self._follow(job))
             return await self._succeed(attempt, run)
         except JobFailed as failed:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from node.models import InstalledModel
+    from protocols.cid import CID
 
 MACHINE: Final = "machine"
 """The model, and the kind, that stand for the machine itself."""
@@ -38,6 +39,11 @@ def is_benchmark(kind: str) -> bool:
 def serves(model_kind: str, kind: str) -> bool:
     """Whether a model of ``model_kind`` does for jobs of ``kind``."""
     return model_kind == kind or model_kind in TAKES.get(kind, ())
+
+
+def cid_of(model: InstalledModel) -> CID | None:
+    """Return the model that a run used; the machine itself is none."""
+    return None if model.name == MACHINE else model.cid
 
 
 def as_kind(model: InstalledModel, kind: str) -> InstalledModel:

@@ -93,7 +93,7 @@ async def measure_network(
     transport: Transport, peer: PeerId, *, pings: int, rounds: int, round_mb: int, on_round: OnRound
 ) -> list[Figure]:
     """Return round trips and throughput between here and ``peer``; ``on_round`` is called after
-    each of the three figures.
+    each round trip and each round of bulk.
 
     Raises ``JobFailed``: with code ``network-unmeasured`` when the connection does not last, or
     when ``peer`` is this node.
@@ -112,8 +112,8 @@ async def measure_network(
                 ]
                 figures: list[Figure] = []
                 for count, act, amount_mb, name in plan:
-                    figures.append(_figure(name, await _timed(act, count), amount_mb))
-                    on_round()
+                    samples_s = await _timed(act, count, on_round)
+                    figures.append(_figure(name, samples_s, amount_mb))
                 await stream.finish()
                 await stream.receive()
             finally:
@@ -133,7 +133,7 @@ def _figure(name: str, samples_s: list[float], amount_mb: float) -> Figure:
     return figure_of(name, [took_s * 1_000 for took_s in samples_s], is_higher_better=False)
 
 
-async def _timed(act: Round, count: int) -> list[float]:
+async def _timed(act: Round, count: int, on_round: OnRound) -> list[float]:
     """Return how long each of ``count`` rounds took, after one that does not count."""
     await act()
     samples: list[float] = []
@@ -141,6 +141,7 @@ async def _timed(act: Round, count: int) -> list[float]:
         began = trio.current_time()
         await act()
         samples.append(max(trio.current_time() - began, SHORTEST_S))
+        on_round()
     return samples
 
 

@@ -6,9 +6,9 @@ Stands between the worker and its runners. All other jobs pass through unchanged
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import msgspec
 import trio
@@ -26,8 +26,6 @@ from protocols.membership import ECHO_PROTOCOL
 from protocols.transport import Transport
 
 OnProgress = Callable[[int, int], None]
-Learn = Callable[[tuple[Figure, ...]], Awaitable[None]]
-NETWORK_FIGURES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +61,25 @@ class Runners(Protocol):
         ...
 
 
-class BenchRunners:
-    """``learn`` is told what benchmarks of this machine found, where adverts state the same."""
+class Machine(Protocol):
+    """What this node says of its hardware."""
 
-    def __init__(self, runners: Runners, transport: Transport, learn: Learn) -> None:
+    async def until_measured(self) -> None:
+        """Return when the measurement of this start is over."""
+        ...
+
+    async def benchmarked(self, figures: tuple[Figure, ...]) -> None:
+        """Advertise these figures."""
+        ...
+
+
+class BenchRunners:
+    """``machine`` is told what benchmarks of it found, where adverts state the same."""
+
+    def __init__(self, runners: Runners, transport: Transport, machine: Machine) -> None:
         self._runners = runners
         self._transport = transport
-        self._learn = learn
+        self._machine = machine
 
     async def run(self, request: RunRequest, on_progress: OnProgress) -> RunOutcome:
         """Run one job; raises what the runner pool raises, and ``JobFailed``."""
@@ -79,12 +89,13 @@ class BenchRunners:
         if isinstance(asked, bench_network.Parameters):
             run = await self._measure_network(request.submitter, asked, on_progress)
         else:
+            await self._machine.until_measured()
             run = await self._runners.run(request, on_progress)
         figures = decode_figures(run.output)
         if isinstance(asked, bench_model.Parameters):
             self._learn_model(request, asked, figures)
         elif _is_as_at_start(asked):
-            await self._learn(figures)
+            await self._machine.benchmarked(figures)
         return BenchOutcome(
             run.output, run.execution, run.timings, msgspec.to_builtins(asked), figures
         )
@@ -110,7 +121,7 @@ class BenchRunners:
         def on_round() -> None:
             nonlocal done
             done += 1
-            on_progress(done, NETWORK_FIGURES)
+            on_progress(done, asked.pings + 2 * asked.rounds)
 
         figures = await measure_network(
             self._transport,

@@ -24,7 +24,7 @@ SUITES: Final[dict[str, dict[str, dict[str, Any]]]] = {
         benchmarks.COMPUTE: {"seconds": 5.0, "size": 768},
         benchmarks.MEMORY: {"seconds": 5.0, "copy_mb": 256},
         benchmarks.MODEL: {"seconds": 5.0, "batches": [1, 4, 16, 64], "words": 16},
-        benchmarks.NETWORK: {"pings": 500, "rounds": 8, "round_mb": 8},
+        benchmarks.NETWORK: {"pings": 500, "rounds": 6, "round_mb": 8},
     },
 }
 WITHIN_S: Final = {"quick": 120.0, "full": 600.0}

@@ -18,6 +18,7 @@ from node.runner.kinds import Advanced, Broken, Event, Facts, Finished
 from protocols.benchmark import Figure, encode_figures, figure_of
 from protocols.limits import BENCH_OVERTIME, MAX_BENCH_SAMPLES, MIN_BENCH_SAMPLES
 
+STEPS: Final = 100  # of progress in each series
 SHORTEST_S: Final = 1e-9  # of a clock's step: nothing takes no time
 
 Clock = Callable[[], float]
@@ -47,6 +48,7 @@ class _Run:
     started: float | None = None
     figures: list[Figure] = field(default_factory=list[Figure])
     samples: list[float] = field(default_factory=list[float])
+    told: int = 0
     is_prepared: bool = False
     is_warm: bool = False
     ends_at: float = 0.0
@@ -115,12 +117,26 @@ class Benchmarker:
             run.ends_at = self._clock() + series.seconds
             run.gives_up_at = self._clock() + series.seconds * BENCH_OVERTIME
         if not self._has_enough(run):
-            return []
+            return self._advanced(job, run)
         run.figures += series.figures(run.samples)
         run.waiting.pop(0)
         run.samples, run.is_warm, run.is_prepared = [], False, False
-        done = Advanced(job, run.total - len(run.waiting), run.total)
-        return [done] if run.waiting else [done, self._finish(job, run)]
+        done = self._advanced(job, run)
+        return done if run.waiting else [*done, self._finish(job, run)]
+
+    def _advanced(self, job: int, run: _Run) -> list[Event]:
+        """Say how far a job is, in percent of each series, if that is news: a submitter takes
+        silence for a worker that is stuck.
+        """
+        done = STEPS * (run.total - len(run.waiting))
+        if run.is_warm:
+            left_s = max(run.ends_at - self._clock(), 0.0)
+            time, count = 1 - left_s / run.waiting[0].seconds, len(run.samples) / MIN_BENCH_SAMPLES
+            done += int((time + min(count, 1.0)) / 2 * (STEPS - 1))
+        if done == run.told:
+            return []
+        run.told = done
+        return [Advanced(job, done, STEPS * run.total)]
 
     def _has_enough(self, run: _Run) -> bool:
         now, n = self._clock(), len(run.samples)

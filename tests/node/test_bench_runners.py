@@ -93,19 +93,22 @@ async def test_a_benchmark_and_a_job_do_not_overlap(store: ModelStore):
 async def test_the_machine_is_measured_each_time_in_a_process_that_ends_with_it(
     store: ModelStore,
 ):
-    pids: list[int | None] = []
+    pids: list[set[int | None]] = []
     copied = bench_memory.encode_input(["seconds=0.05", "copy_mb=1"])
 
-    def look(done: int, _total: int) -> None:
-        pids.extend(runner["pid"] for runner in pool.running() if done == 1)
+    def look(_done: int, _total: int) -> None:
+        pids[-1].update(runner["pid"] for runner in pool.running())
 
     async with serving(store) as pool:
+        pids.append(set())
         computed = await pool.run(compute(), look)
         await until(lambda: not pool.running())
+        pids.append(set())
         moved = await pool.run(RunRequest("machine", benchmarks.MEMORY, "none", copied), look)
         await until(lambda: not pool.running())
 
-    assert len(set(pids)) == len(pids) == 2
+    assert [len(each) for each in pids] == [1, 1]
+    assert pids[0] != pids[1]
     figures = named(computed) | named(moved)
     assert {
         "matmul_fp32_one_thread_gflops",

@@ -92,6 +92,8 @@ async def test_both_sides_state_the_figures_and_join_them_to_the_job(
     assert mine.hardware == worker.advert().advert.hardware
     assert told.informed_by == (result.accepted_cid, result.record_cid)
     assert measured.informed_by == (result.record_cid,)
+    (job,) = worker.recorder.of_kind("job.run")
+    assert [role for _, role in job.used] == ["input"]
     assert told.used == measured.used == ((result.output_cid, "output"),)
     assert CID.of(told.encode()) == result.benchmark_cid
 
@@ -104,7 +106,7 @@ async def test_a_job_that_is_no_benchmark_states_nothing(autojump_clock: MockClo
     assert result.benchmark_cid is None
     assert not submitter.recorder.of_kind(RESULT)
     assert not worker.recorder.of_kind(MEASURED)
-    assert not worker.learned
+    assert not worker.machine.learned
 
 
 @pytest.mark.parametrize("output", [b"", b"\xff", encode_figures([RATE])[:-1], b"\x82\x01\x80"])
@@ -146,8 +148,8 @@ async def test_a_benchmark_of_the_machine_is_learned_by_its_worker(
 
     await run(mesh, submitter, compute(worker))
 
-    assert worker.learned == [RATE]
-    assert submitter.learned == []
+    assert worker.machine.learned == [RATE]
+    assert submitter.machine.learned == []
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ async def test_other_sizes_than_those_of_a_start_are_not_advertised(
 
     await run(mesh, submitter, compute(worker, *items))
 
-    assert bool(worker.learned) is is_learned
+    assert bool(worker.machine.learned) is is_learned
 
 
 async def test_a_benchmark_of_a_model_tells_how_long_its_jobs_take(
@@ -174,13 +176,16 @@ async def test_a_benchmark_of_a_model_tells_how_long_its_jobs_take(
         peer=worker.peer_id,
     )
 
-    await run(mesh, submitter, job)
+    result = await run(mesh, submitter, job)
 
+    (record,) = worker.recorder.of_kind("job.run")
+    assert CID.of(record.encode()) == result.record_cid
+    assert [role for _, role in record.used] == ["model", "input"]
     assert worker.runners.learned == [
         (MODEL, 1, bench_model.input_bytes(asked, 1), 0.02),
         (MODEL, 8, bench_model.input_bytes(asked, 8), 0.09),
     ]
-    assert worker.learned == []
+    assert worker.machine.learned == []
 
 
 async def test_a_benchmark_of_a_model_says_nothing_of_how_its_jobs_fare(
@@ -202,6 +207,22 @@ async def test_a_benchmark_of_a_model_says_nothing_of_how_its_jobs_fare(
         (after,) = submitter.placement.choose(JobNeeds("embed", MODEL), now).considered
 
     assert (before.results, after.results) == (0, 1)
+
+
+async def test_a_benchmark_waits_for_the_measurement_of_the_start(
+    autojump_clock: MockClock,
+) -> None:
+    mesh, submitter, worker = a_pair(lambda _: encode_figures([RATE]))
+    worker.machine.measured = trio.Event()
+
+    async with mesh.running(), trio.open_nursery() as nursery:
+        nursery.start_soon(submitter.submitter.run, compute(worker))
+        await trio.sleep(5)
+        had = list(worker.runners.requests)
+        worker.machine.measured.set()
+
+    assert had == []
+    assert worker.machine.learned == [RATE]
 
 
 # Who takes them

@@ -4,8 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+import trio
+
 from node.benchmarks.statement import Statement
 from protocols.benchmark import Figure, figure_of
+
+
+class FakeMachine:
+    """A machine that was measured already, unless ``measured`` is replaced."""
+
+    def __init__(self) -> None:
+        self.learned: list[Figure] = []
+        self.measured = trio.Event()
+        self.measured.set()
+
+    async def until_measured(self) -> None:
+        await self.measured.wait()
+
+    async def benchmarked(self, figures: tuple[Figure, ...]) -> None:
+        self.learned.extend(figures)
 
 
 def figure(name: str, *samples: float, is_higher_better: bool = True) -> Figure:

@@ -24,10 +24,10 @@ from peer.capture import Origin
 from peer.directory import Directory
 from peer.effects import Effects
 from protocols.advert import LIFETIME_MS, Advert, ModelOffer, SignedAdvert, sign_advert
-from protocols.benchmark import Figure
 from protocols.cid import CID
 from protocols.keys import PeerId, SigningKey
 from protocols.membership import Membership
+from tests.support.benchmarks import FakeMachine
 from tests.support.members import TestMesh, effects_of, key_of
 from tests.support.memory import MemoryNetwork, MemoryTransport
 from tests.support.records import MemoryJournal, MemoryRecorder
@@ -54,8 +54,7 @@ class JobNode:
     worker: Worker
     runners: FakeRunnerPool
     speed: float
-    learned: list[Figure]
-    """What benchmarks found of its machine."""
+    machine: FakeMachine
 
     @property
     def peer_id(self) -> PeerId:
@@ -116,12 +115,8 @@ class JobMesh:
         journal = MemoryJournal()
         salts = Salts(journal, effects)
         placement = Placement(directory, effects.rng)
-        learned: list[Figure] = []
-
-        async def learn(figures: tuple[Figure, ...]) -> None:
-            learned.extend(figures)
-
-        benches = BenchRunners(runners, transport, learn)
+        machine = FakeMachine()
+        benches = BenchRunners(runners, transport, machine)
         node = JobNode(
             key=key,
             membership=self.mesh.membership(key, *(roles or ("submitter", "worker"))),
@@ -136,7 +131,7 @@ class JobMesh:
             worker=Worker(sessions, admission, models, benches, ledger),
             runners=runners,
             speed=speed,
-            learned=learned,
+            machine=machine,
         )
         EchoServer(transport, directory, partial(node.submitter.asks, benchmarks.NETWORK))
         transport.on_connection(

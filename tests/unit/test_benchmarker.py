@@ -112,11 +112,28 @@ def test_series_follow_each_other_and_progress_is_told_for_each() -> None:
 
     events = finish(benchmarker(time, *made))
 
-    assert [(e.done, e.total) for e in events if isinstance(e, Advanced)] == [(1, 2), (2, 2)]
+    progress = [(e.done, e.total) for e in events if isinstance(e, Advanced)]
+    assert progress == sorted(set(progress))
+    assert {(100, 200), (200, 200)} < set(progress)
     assert prepared == ["a_s", "b_s"]
     assert isinstance(events[-1], Finished)
     assert [f.name for f in decode_figures(events[-1].output)] == ["a_s", "b_s"]
     assert set(events[-1].timings) == {"queue_ms", "run_ms", "busy_ms", "cpu_ms"}
+
+
+@pytest.mark.parametrize(("took_s", "seconds"), [(0.01, 30.0), (6.0, 30.0), (20.0, 5.0)])
+def test_a_long_series_is_never_silent_for_long(took_s: float, seconds: float) -> None:
+    time = Time()
+    engine = benchmarker(time, series(time.taking(lambda _: took_s), seconds))
+    engine.start(1, b"")
+    silences, told_at = [], time.now
+
+    while engine.is_busy:
+        if engine.step():
+            silences.append(time.now - told_at)
+            told_at = time.now
+
+    assert max(silences) <= max(2 * took_s, seconds / 40)
 
 
 def test_two_jobs_take_turns_as_wholes() -> None:
