@@ -36,19 +36,6 @@ class BenchOutcome(RunOutcome):
     figures: tuple[Figure, ...]
 
 
-def _is_as_at_start(asked: msgspec.Struct) -> bool:
-    """Whether a benchmark measures what a start does, so that an advert may state it: other sizes
-    would make machines look better or worse than others, and anybody may ask for them.
-    """
-    match asked:
-        case bench_compute.Parameters():
-            return asked.size == MATMUL_SIZE
-        case bench_memory.Parameters():
-            return asked.copy_mb << 20 >= COPY_BYTES
-        case _:
-            return False
-
-
 class Runners(Protocol):
     """The runner pool."""
 
@@ -137,3 +124,16 @@ class BenchRunners:
             {"engine": "covey daemon", "protocol": ECHO_PROTOCOL},
             {"run_ms": run_ms, "busy_ms": run_ms, "load_ms": 0.0},
         )
+
+
+def _is_as_at_start(asked: msgspec.Struct) -> bool:
+    """Whether a benchmark measures what a start does, so that an advert may state it: other sizes
+    would make machines look better or worse than others, and anybody may ask for them.
+    """
+    match asked:
+        case bench_compute.Parameters():
+            return asked.size == MATMUL_SIZE
+        case bench_memory.Parameters():
+            return asked.copy_mb << 20 >= COPY_BYTES
+        case _:
+            return False
