@@ -15,7 +15,7 @@ import trio
 
 from node import benchmarks
 from node.benchmarks.echo import measure_network
-from node.runner import parameters
+from node.runner import bench_parameters
 from node.runner.kinds import bench_compute, bench_memory, bench_model, bench_network
 from node.runner.measure import COPY_BYTES, MATMUL_SIZE
 from node.runner_child import RunOutcome
@@ -72,7 +72,7 @@ class BenchRunners:
         """Run one job; raises what the runner pool raises, and ``JobFailed``."""
         if not benchmarks.is_benchmark(request.kind):
             return await self._runners.run(request, on_progress)
-        asked = parameters.decode(request.input, parameters.schema_of(request.kind))
+        asked = bench_parameters.decode(request.input, bench_parameters.schema_of(request.kind))
         if isinstance(asked, bench_network.Parameters):
             run = await self._measure_network(request.submitter, asked, on_progress)
         else:

@@ -12,7 +12,7 @@ import msgspec
 from node.benchmarks import is_benchmark
 from node.benchmarks.statement import Statement
 from node.job import JobResult, JobSpec
-from node.runner import parameters
+from node.runner import bench_parameters
 from protocols.advert import Advert
 from protocols.benchmark import decode_figures
 from protocols.errors import JobFailed, RemoteProtocolError
@@ -35,7 +35,7 @@ def statement_of(
     """
     if not is_benchmark(spec.kind):
         return None
-    asked = parameters.decode(spec.input, parameters.schema_of(spec.kind))
+    asked = bench_parameters.decode(spec.input, bench_parameters.schema_of(spec.kind))
     advert = advert_of(result.worker)
     try:
         figures = decode_figures(result.output)

@@ -5,7 +5,7 @@ import pytest
 
 from node import benchmarks
 from node.benchmarks.suite import SUITES, chosen, plan
-from node.runner import parameters
+from node.runner import bench_parameters
 from protocols.advert import ModelOffer
 from protocols.cid import CID
 
@@ -19,10 +19,10 @@ OFFERS = (
 @pytest.mark.parametrize("suite", SUITES)
 def test_every_parameter_of_a_suite_is_one_that_workers_take(suite: str) -> None:
     for kind, asked in SUITES[suite].items():
-        schema = parameters.schema_of(kind)
-        content = parameters.encode_values(asked, schema)
+        schema = bench_parameters.schema_of(kind)
+        content = bench_parameters.encode_values(asked, schema)
 
-        decoded = msgspec.json.decode(msgspec.json.encode(parameters.decode(content, schema)))
+        decoded = msgspec.json.decode(msgspec.json.encode(bench_parameters.decode(content, schema)))
 
         assert decoded == asked
     assert SUITES[suite].keys() == benchmarks.TAKES.keys()

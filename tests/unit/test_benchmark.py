@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.benchmarks.statement import Statement, figures_of
-from node.runner import parameters
+from node.runner import bench_parameters
 from node.runner.kinds import BadInputError, bench_compute, bench_memory, bench_model, bench_network
 from protocols import dagcbor
 from protocols.benchmark import Figure, decode_figures, encode_figures, figure_of
@@ -167,14 +167,14 @@ def test_the_largest_output_that_is_allowed_fits() -> None:
 def test_parameters_come_as_names_and_values() -> None:
     content = bench_model.encode_input(["seconds=2", " batches=1,4 ", ""])
 
-    asked = parameters.decode(content, bench_model.Parameters)
+    asked = bench_parameters.decode(content, bench_model.Parameters)
     assert asked == bench_model.Parameters(seconds=2.0, batches=(1, 4))
 
 
 def test_without_any_the_defaults_hold() -> None:
     content = bench_memory.encode_input([])
 
-    assert parameters.decode(content, bench_memory.Parameters) == bench_memory.Parameters()
+    assert bench_parameters.decode(content, bench_memory.Parameters) == bench_memory.Parameters()
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_parameter_that_cannot_be_is_named(kind: Any, item: str, says: str) ->
 @given(st.binary(max_size=100))
 def test_any_bytes_are_parameters_or_bad_input(content: bytes) -> None:
     try:
-        parameters.decode(content, bench_compute.Parameters)
+        bench_parameters.decode(content, bench_compute.Parameters)
     except BadInputError:
         return
     assert dagcbor.encode(dagcbor.decode(content)) == content
@@ -214,10 +214,12 @@ def test_a_worker_checks_parameters_too(value: Any) -> None:
     content = dagcbor.encode(value)
 
     if value == {}:
-        assert parameters.decode(content, bench_compute.Parameters) == bench_compute.Parameters()
+        assert (
+            bench_parameters.decode(content, bench_compute.Parameters) == bench_compute.Parameters()
+        )
         return
     with pytest.raises(BadInputError):
-        parameters.decode(content, bench_compute.Parameters)
+        bench_parameters.decode(content, bench_compute.Parameters)
 
 
 def test_the_items_of_a_job_are_as_many_as_asked_for_and_differ() -> None:

@@ -13,13 +13,13 @@ def run_one(control: ControlClient, planned: dict[str, Any]) -> dict[str, Any]:
     what the job fails with.
     """
     from node import requests
-    from node.runner import parameters
+    from node.runner import bench_parameters
 
-    schema = parameters.schema_of(planned["kind"])
+    schema = bench_parameters.schema_of(planned["kind"])
     job = requests.JobRequest(
         kind=planned["kind"],
         model=planned["model"],
-        input=parameters.encode_values(planned["parameters"], schema),
+        input=bench_parameters.encode_values(planned["parameters"], schema),
         items=1,
         precision=planned["precision"],
         peer=planned["peer"],

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from msgspec import Meta
 
-from node.runner import parameters
+from node.runner import bench_parameters
 from node.runner.kinds import Engine, EngineSettings
 from protocols.limits import MAX_BENCH_FIGURE_S, MAX_BENCH_MATMUL_SIZE
 
@@ -36,11 +36,11 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def encode_input(items: Sequence[str]) -> bytes:
     """Return a job's input from ``name=value`` items; raises ``BadInputError``."""
-    return parameters.encode(items, Parameters)
+    return bench_parameters.encode(items, Parameters)
 
 
-rows = parameters.figure_rows
-array = parameters.no_array
+rows = bench_parameters.figure_rows
+array = bench_parameters.no_array
 
 
 # The runner's side
@@ -58,7 +58,7 @@ def _plan(content: bytes) -> list[Series]:
     from node.models import BF16_FLAGS
     from node.runner.host import cpu_flags, usable_cores
 
-    asked = parameters.decode(content, Parameters)
+    asked = bench_parameters.decode(content, Parameters)
     planned = [("fp32_one_thread", 1), ("fp32_all_threads", usable_cores())]
     if cpu_flags() & BF16_FLAGS:
         planned.append(("bf16_all_threads", usable_cores()))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from msgspec import Meta
 
-from node.runner import parameters
+from node.runner import bench_parameters
 from node.runner.kinds import Engine, EngineSettings
 from protocols.limits import MAX_BENCH_COPY_MB, MAX_BENCH_FIGURE_S
 
@@ -37,11 +37,11 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def encode_input(items: Sequence[str]) -> bytes:
     """Return a job's input from ``name=value`` items; raises ``BadInputError``."""
-    return parameters.encode(items, Parameters)
+    return bench_parameters.encode(items, Parameters)
 
 
-rows = parameters.figure_rows
-array = parameters.no_array
+rows = bench_parameters.figure_rows
+array = bench_parameters.no_array
 
 
 # The runner's side
@@ -60,7 +60,7 @@ def _plan(content: bytes) -> list[Series]:
     from node.runner.benchmarker import Series, as_rate, timed
     from node.runner.host import usable_cores
 
-    asked = parameters.decode(content, Parameters)
+    asked = bench_parameters.decode(content, Parameters)
     size_bytes = asked.copy_mb << 20
     planned: list[Series] = []
     for name, threads in (("one_thread", 1), ("all_threads", usable_cores())):

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from node.manifest import ModelError
-from node.runner import parameters
+from node.runner import bench_parameters
 from node.runner.kinds import (
     Advanced,
     Broken,
@@ -81,11 +81,11 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def encode_input(items: Sequence[str]) -> bytes:
     """Return a job's input from ``name=value`` items; raises ``BadInputError``."""
-    return parameters.encode(items, Parameters)
+    return bench_parameters.encode(items, Parameters)
 
 
-rows = parameters.figure_rows
-array = parameters.no_array
+rows = bench_parameters.figure_rows
+array = bench_parameters.no_array
 
 
 def texts(asked: Parameters, batch: int) -> list[str]:
@@ -135,7 +135,7 @@ def load(files: ModelFiles, settings: EngineSettings) -> Engine:
     engine = kind_named(files.manifest.kind).load(files, settings)
 
     def plan(content: bytes) -> list[Series]:
-        asked = parameters.decode(content, Parameters)
+        asked = bench_parameters.decode(content, Parameters)
         return [_series(engine, probe, asked, batch) for batch in asked.batches]
 
     return Benchmarker(plan, {**engine.execution, "kind_of_model": files.manifest.kind})

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from msgspec import Meta
 
-from node.runner import parameters
+from node.runner import bench_parameters
 from node.runner.kinds import BadInputError, Engine, EngineSettings
 from protocols.limits import MAX_BENCH_PINGS, MAX_BENCH_ROUND_MB, MAX_BENCH_ROUNDS
 
@@ -37,11 +37,11 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def encode_input(items: Sequence[str]) -> bytes:
     """Return a job's input from ``name=value`` items; raises ``BadInputError``."""
-    return parameters.encode(items, Parameters)
+    return bench_parameters.encode(items, Parameters)
 
 
-rows = parameters.figure_rows
-array = parameters.no_array
+rows = bench_parameters.figure_rows
+array = bench_parameters.no_array
 
 
 # The runner's side
