@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from node.catalogue import CATALOGUE, locate
 from node.gguf.convert import SUFFIX as GGUF_SUFFIX
@@ -48,6 +48,17 @@ class InstalledModel:
     path: Path
     manifest: Manifest
     precisions: tuple[str, ...]
+    backend: str = ""
+
+    @property
+    def dimension(self) -> int:
+        """Length of an embedding, or of a state."""
+        return self.manifest.dimension
+
+    @property
+    def registration(self) -> dict[str, Any]:
+        """What its record says of it."""
+        return {"name": self.name, "kind": self.kind, "source": self.manifest.source}
 
 
 class ModelStore:

@@ -6,20 +6,24 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
+import msgspec
 import trio
 
 from node import hardware
-from node.models import InstalledModel, ModelStore
+from node.manifest import ModelError
+from node.offered_model import OfferedModel
 from peer.adverts import Offering
 from peer.durable import NotWrittenError, write_durably
 from peer.journal import JournalFullError
 from peer.recorder import Recorder
+from protocols import dagcbor
 from protocols.advert import ModelOffer
 from protocols.cid import CID
+from protocols.limits import MAX_ADVERT_MODELS, MAX_ADVERT_OFFERS_BYTES
 from protocols.membership import WORKER, Membership
 
 log = logging.getLogger(__name__)
@@ -27,6 +31,14 @@ log = logging.getLogger(__name__)
 MEASURED_FILE: Final = "hardware.json"
 MODEL_REGISTERED: Final = "model.registered"
 ROOM_RETRY_S: Final = 10.0  # a full disk is emptied by a person
+
+
+class Models(Protocol):
+    """Where the models come from."""
+
+    def scan(self) -> tuple[list[OfferedModel], list[ModelError]]:
+        """Return all usable models, and what is wrong with others."""
+        ...
 
 
 class Offerer:
@@ -37,7 +49,7 @@ class Offerer:
     """
 
     def __init__(
-        self, home: Path, membership: Membership, models: ModelStore, recorder: Recorder
+        self, home: Path, membership: Membership, models: Models, recorder: Recorder
     ) -> None:
         self._file = home / MEASURED_FILE
         self._roles = membership.certificate.roles
@@ -46,7 +58,7 @@ class Offerer:
         self._environment = hardware.environment()
         self._capabilities: dict[str, Any] = {}
         self._hardware: CID | None = None
-        self._installed: list[InstalledModel] = []
+        self._here: list[OfferedModel] = []
         self._registered: set[CID] = set()
         self._changed: Callable[[], None] = lambda: None
 
@@ -70,7 +82,7 @@ class Offerer:
             software=self.software,
             hardware=self._hardware,
             capabilities=self._capabilities,
-            models=tuple(map(_offer, self._installed)) if is_ready else (),
+            models=_offers(self._here) if is_ready else (),
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -102,20 +114,18 @@ class Offerer:
                 await trio.sleep(ROOM_RETRY_S)
 
     async def refresh(self) -> None:
-        """Look at the installed models again; register those that are new, and advertise."""
-        self._installed, damaged = self._models.scan()
+        """Look at the models again; register those that are new, and advertise."""
+        self._here, damaged = self._models.scan()
         for error in damaged:
             log.warning("model not offered", extra={"reason": error.message})
-        for model in self._installed:
+        for model in self._here:
             if model.cid not in self._registered:
                 await self._register(model)
         self._changed()
 
-    async def _register(self, model: InstalledModel) -> None:
+    async def _register(self, model: OfferedModel) -> None:
         await self._recorder.block(
-            MODEL_REGISTERED,
-            {"name": model.name, "kind": model.kind, "source": model.manifest.source},
-            generated=[(model.cid, "model")],
+            MODEL_REGISTERED, model.registration, generated=[(model.cid, "model")]
         )
         self._registered.add(model.cid)
 
@@ -141,11 +151,25 @@ class Offerer:
             log.warning("measurement not kept", extra={"reason": error.message})
 
 
-def _offer(model: InstalledModel) -> ModelOffer:
+def _offers(models: Iterable[OfferedModel]) -> tuple[ModelOffer, ...]:
+    """Return what the advert says of models: of an upstream's only as many as it has room for."""
+    offers: list[ModelOffer] = []
+    size_bytes = 0
+    for model in models:
+        offer = _offer(model)
+        size_bytes += len(dagcbor.encode(msgspec.to_builtins(offer, builtin_types=(bytes, CID))))
+        is_full = size_bytes > MAX_ADVERT_OFFERS_BYTES or len(offers) == MAX_ADVERT_MODELS
+        if not (is_full and model.backend):
+            offers.append(offer)
+    return tuple(offers)
+
+
+def _offer(model: OfferedModel) -> ModelOffer:
     return ModelOffer(
         name=model.name,
         cid=model.cid,
         kind=model.kind,
         precisions=model.precisions,
-        dimension=model.manifest.dimension,
+        dimension=model.dimension,
+        backend=model.backend,
     )

@@ -51,6 +51,10 @@ class ModelOffer(msgspec.Struct, frozen=True, array_like=True):
     precisions: Precisions
     dimension: Counter = 0
     """Length of an embedding; 0 for kinds that have none."""
+    backend: Annotated[str, Meta(max_length=32)] = ""
+    """``openai`` for what a server behind the author has by that server's word, ``cid`` naming only
+    what was said; empty for files that ``cid`` pins, and from an older covey.
+    """
 
 
 class Advert(msgspec.Struct, frozen=True, array_like=True):

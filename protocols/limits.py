@@ -257,3 +257,19 @@ MAX_STOP_TEXTS: Final = 8  # OpenAI's interface allows four
 MAX_STOP_CHARS: Final = 64  # held back from a stream while they may still come
 MAX_TEMPERATURE: Final = 2.0  # as in OpenAI's interface; beyond it, text is noise
 SESSION_OPEN_S: Final = 6.0  # DIAL_TIMEOUT_S, then a stream on the new connection
+
+# Upstreams: servers that speak OpenAI's protocol, behind a node
+UPSTREAM_CONNECT_S: Final = 5.0  # as DIAL_TIMEOUT_S: TCP and TLS within a data centre take 50 ms
+UPSTREAM_LIST_S: Final = 10.0  # a list of names from a busy server
+UPSTREAM_POLL_S: Final = 30.0  # a server that is gone is noticed by a job or within this
+UPSTREAM_RETRY_S_MIN: Final = 1.0  # between two looks at one that is not there, doubled each time
+UPSTREAM_RETRY_S_MAX: Final = 60.0  # a server that was repaired is found again within a minute
+MAX_UPSTREAM_LIST_BYTES: Final = 4 << 20  # the largest public gateways list 400 models in 1 MB
+MAX_UPSTREAM_MODELS: Final = 4_096  # looked at; what an advert has room for is offered
+MAX_UPSTREAM_WHOLE_BYTES: Final = 16 << 20  # 32 embeddings of 8,192 numbers are 6 MB of JSON
+MAX_UPSTREAM_STREAM_BYTES: Final = 64 << 20  # MAX_NEW_TOKENS events of 400 bytes are 13 MB
+MAX_UPSTREAM_EVENT_BYTES: Final = 1 << 20  # one token's event has 400 bytes; a server may hold back
+MAX_UPSTREAM_ERROR_BYTES: Final = 16 << 10  # of a refusal; a sentence of it is shown
+UPSTREAM_EMBED_TEXTS: Final = 32  # of one request: what the strictest servers take by default
+UPSTREAM_EMBED_BYTES: Final = 256 << 10  # of one request's texts, unless one alone is larger
+MAX_ADVERT_OFFERS_BYTES: Final = 5 << 10  # of MAX_ADVERT_BYTES; certificates and hardware have 3

@@ -92,6 +92,7 @@ class ControlApi:
                 "known_peers": len(presence.directory),
                 "models": [model.name for model in node.models.list()],
                 "runners": [msgspec.to_builtins(runner) for runner in node.runners.running()],
+                "upstream": node.upstream.status(),
                 "jobs": node.worker.unfinished,
                 "api": self._api_told(),
                 "shares_records": node.config.share,
@@ -115,8 +116,9 @@ class ControlApi:
         return JSONResponse([_peer_row(entry) for entry in entries])
 
     async def doctor(self, _request: Request) -> JSONResponse:
-        """Which way of discovery found whom."""
-        return JSONResponse(self._node.presence.report())
+        """Which way of discovery found whom, and whether the upstream is there."""
+        report = self._node.presence.report()
+        return JSONResponse({**report, "upstream": self._node.upstream.status()})
 
     async def ticket(self, request: Request) -> JSONResponse:
         """A new join ticket, where this node is an admitter."""

@@ -1,0 +1,117 @@
+"""What can be wrong with an upstream, as the job that met it fails: one code each.
+
+Only ``REFUSED`` is about the job; with the others another worker may do better. Messages hold
+nothing that a job's input could be read from, nor the server's address.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from peer.capture import exceptions_of
+from peer.scrub import scrub
+from protocols.errors import JobFailed
+
+REFUSED: Final = "upstream-refused"
+UNAUTHORISED: Final = "upstream-unauthorised"
+MISSING: Final = "upstream-missing"
+UNAVAILABLE: Final = "upstream-unavailable"
+TIMEOUT: Final = "upstream-timeout"
+BROKEN: Final = "upstream-broken"
+
+WORKER_FAULTS: Final = frozenset({UNAUTHORISED, MISSING, UNAVAILABLE, TIMEOUT, BROKEN})
+"""Codes that say nothing about the job."""
+DOUBTS: Final = frozenset({UNAUTHORISED, UNAVAILABLE, TIMEOUT})
+"""Codes after which one should look whether the upstream is there at all."""
+
+SHOWN_CHARS: Final = 300  # of the server's own words
+
+_BY_STATUS: Final = {
+    400: REFUSED,
+    401: UNAUTHORISED,
+    402: UNAUTHORISED,
+    403: UNAUTHORISED,
+    404: MISSING,
+    405: MISSING,
+    407: UNAUTHORISED,
+    408: TIMEOUT,
+    413: REFUSED,
+    422: REFUSED,
+    429: UNAVAILABLE,
+    501: MISSING,
+    504: TIMEOUT,
+}
+_SENTENCES: Final = {
+    REFUSED: "the upstream refused the request with status {}",
+    UNAUTHORISED: "the upstream did not let this node in: status {}",
+    MISSING: "the upstream has no such path or model: status {} for {}",
+    UNAVAILABLE: "the upstream cannot answer now: status {}",
+    TIMEOUT: "the upstream gave up: status {}",
+    BROKEN: "the upstream answered with the unforeseen status {}",
+}
+
+
+class _Told(msgspec.Struct, frozen=True):
+    message: str = ""
+
+
+class _Envelope(msgspec.Struct, frozen=True):
+    """OpenAI's error object; some servers put its fields at the top."""
+
+    error: _Told | str | None = None
+    message: str = ""
+
+
+def broken(what: str) -> JobFailed:
+    """Return the failure of an answer that is none."""
+    return JobFailed(f"the upstream's answer makes no sense: {what}", code=BROKEN)
+
+
+def too_slow(what: str, limit_s: float) -> JobFailed:
+    """Return the failure of an answer that does not come."""
+    return JobFailed(f"the upstream sent {what} within {limit_s:g} s", code=TIMEOUT)
+
+
+def unreachable(error: Exception) -> JobFailed:
+    """Return the failure of a connection; the reason is the operating system's, if it has one."""
+    return JobFailed(f"the upstream cannot be reached: {_root_of(error)}", code=UNAVAILABLE)
+
+
+def of_status(status: int, path: str, body: bytes) -> JobFailed:
+    """Return the failure that an HTTP status means.
+
+    Why a job was refused is told to its submitter in the server's words, scrubbed. They may repeat
+    the job's input, so that the report that is recorded does without them.
+    """
+    code = _BY_STATUS.get(status, UNAVAILABLE if status >= 500 else BROKEN)
+    plain = JobFailed(_SENTENCES[code].format(status, path), code=code)
+    words = scrub(_words_of(body))[:SHOWN_CHARS] if code == REFUSED else ""
+    if not words:
+        return plain
+    try:
+        raise plain
+    except JobFailed:
+        reported = exceptions_of(plain)
+    return JobFailed(f"{plain.message}: {words}", code=code, exceptions=reported)
+
+
+def _words_of(body: bytes) -> str:
+    try:
+        told = msgspec.json.decode(body, type=_Envelope)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""
+    if isinstance(told.error, _Told):
+        return told.error.message
+    return told.error or told.message
+
+
+def _root_of(error: BaseException) -> str:
+    seen: set[int] = set()
+    root = error
+    while (below := root.__cause__ or root.__context__) is not None and id(below) not in seen:
+        seen.add(id(root))
+        root = below
+    told: Any = getattr(root, "strerror", None)
+    return scrub(str(told)) if told else type(error).__name__
