@@ -6,7 +6,10 @@ nothing that a job's input could be read from, nor the server's address.
 
 from __future__ import annotations
 
-from typing import Any, Final
+import os
+import socket
+import ssl
+from typing import Final
 
 import msgspec
 
@@ -27,6 +30,7 @@ DOUBTS: Final = frozenset({UNAUTHORISED, UNAVAILABLE, TIMEOUT})
 """Codes after which one should look whether the upstream is there at all."""
 
 SHOWN_CHARS: Final = 300  # of the server's own words
+MAX_CHAIN: Final = 16  # exceptions below one of httpx's; there are three to five
 
 _BY_STATUS: Final = {
     400: REFUSED,
@@ -108,10 +112,22 @@ def _words_of(body: bytes) -> str:
 
 
 def _root_of(error: BaseException) -> str:
-    seen: set[int] = set()
-    root = error
-    while (below := root.__cause__ or root.__context__) is not None and id(below) not in seen:
-        seen.add(id(root))
-        root = below
-    told: Any = getattr(root, "strerror", None)
-    return scrub(str(told)) if told else type(error).__name__
+    """Say what the operating system had to say, without the address that its words often hold."""
+    root = _deepest(error)
+    if isinstance(root, ssl.SSLError):
+        return str(root.reason)
+    if isinstance(root, socket.gaierror):
+        return "its name is not known"
+    if isinstance(root, OSError) and root.errno:
+        return os.strerror(root.errno)
+    return type(root).__name__
+
+
+def _deepest(error: BaseException) -> BaseException:
+    for _ in range(MAX_CHAIN):
+        inside: tuple[BaseException, ...] = getattr(error, "exceptions", ())  # of a group
+        below = inside[0] if inside else error.__cause__ or error.__context__
+        if below is None:
+            break
+        error = below
+    return error

@@ -38,7 +38,7 @@ class UpstreamJob:
     _began: float | None = None
 
     async def do(self, calls: Iterable[Call]) -> None:
-        """Make requests, each in a place of its own, begun in their order; raise what the first
+        """Make requests, each in a place of its own, the first ones first; raise what the first
         that fails raises, after the others were given up.
         """
         waiting = iter(calls)

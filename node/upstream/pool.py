@@ -70,11 +70,15 @@ class Upstream:
         # one more than there are places, so that it can always be asked whether it is there
         connections = self._options.requests + 1
         async with open_http(self._options.url, self._token, connections) as http:
-            self._client = UpstreamClient(http)
-            try:
-                await self._watch.run(self._client, changed)
-            finally:
-                self._client = None
+            await self.use(UpstreamClient(http), changed)
+
+    async def use(self, client: UpstreamClient, changed: Changed) -> None:
+        """Send jobs to this client and look after its server, until cancelled."""
+        self._client = client
+        try:
+            await self._watch.run(client, changed)
+        finally:
+            self._client = None
 
     async def run(
         self, model: UpstreamModel, request: RunRequest, on_progress: OnProgress, on_piece: OnPiece

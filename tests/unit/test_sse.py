@@ -21,7 +21,8 @@ def streams(draw: st.DrawFn) -> tuple[list[str], bytes]:
     for event in events:
         lines += draw(st.lists(TEXTS.map(lambda text: f":{text}"), max_size=2))
         lines += [draw(st.sampled_from(["", "id: 7", "event: message", "retry", "dat: x"]))]
-        lines += [f"data:{draw(st.sampled_from(['', ' ']))}{line}" for line in map(_unpadded, event)]
+        gap = draw(st.sampled_from(["", " "]))
+        lines += [f"data:{gap}{_unpadded(line)}" for line in event]
         lines.append("")
     end = draw(ENDS)  # one for all: a return and then a newline would be a single end
     written = "".join(line + end for line in lines)
