@@ -1,5 +1,5 @@
 """Whether the upstream is there, and with which models: asked every half minute, sooner when a job
-has doubts, and with growing pauses while it does not answer.
+has doubts, and with growing pauses while it does not answer or a model is missing.
 """
 
 from __future__ import annotations
@@ -67,11 +67,12 @@ class Watch:
             self._doubted = trio.Event()
             await self._look(client)
             await self._tell(changed)
-            if self.is_up:
+            longest_s = UPSTREAM_POLL_S if self.is_up else UPSTREAM_RETRY_S_MAX
+            if self.is_up and not self.left_out:
                 pause_s = UPSTREAM_RETRY_S_MIN
-                await self._rest()
-            else:
-                await trio.sleep(pause_s)
+                await self._rest(longest_s)
+            else:  # it may just be starting, and what is missing come soon
+                await self._rest(min(pause_s, longest_s))
                 pause_s = min(2 * pause_s, UPSTREAM_RETRY_S_MAX)
 
     async def _tell(self, changed: Changed) -> None:
@@ -85,10 +86,10 @@ class Watch:
         else:
             self._told = identity
 
-    async def _rest(self) -> None:
+    async def _rest(self, longest_s: float) -> None:
         """Wait until the next look is due, or there is doubt; but never look all the time."""
         await trio.sleep(UPSTREAM_RETRY_S_MIN)
-        with trio.move_on_after(UPSTREAM_POLL_S):
+        with trio.move_on_after(longest_s - UPSTREAM_RETRY_S_MIN):
             await self._doubted.wait()
 
     async def _look(self, client: UpstreamClient) -> None:

@@ -388,6 +388,17 @@ async def test_a_job_that_finds_the_upstream_gone_has_it_looked_at_at_once(
         assert served.upstream.models == {}
 
 
+async def test_a_model_that_is_missing_at_first_is_found_soon(autojump_clock: MockClock) -> None:
+    fake = FakeOpenAi(models={})
+    options = Options("http://up/v1", models=("chatty",))
+
+    async with serving(fake, options) as served:
+        fake.models["chatty"] = "acme"
+        await trio.sleep(1.5)
+
+        assert set(served.upstream.models) == {"chatty"}
+
+
 async def test_an_upstream_that_hangs_or_lists_nonsense_is_down(autojump_clock: MockClock) -> None:
     for reply in (Reply(200, [HOLD]), Reply(200, [b"{"]), Reply(200, [b"x" * (1 << 20)] * 5)):
         fake = FakeOpenAi(faults={"models": lambda reply=reply: reply})
