@@ -321,6 +321,23 @@ def _third_fails() -> Callable[[], Reply]:
     return reply
 
 
+async def test_an_answer_is_read_to_its_end_so_that_the_connection_can_be_used_again(
+    autojump_clock: MockClock,
+) -> None:
+    fake = FakeOpenAi()
+    done = b"data: [DONE]\n\n"
+
+    async with serving(fake) as served:
+        fake.faults["completions"] = lambda: stream(END, done, 0.1, end=b"\n")
+        await served.run(generating(QUESTION))
+        is_whole = not fake.given_up.is_set()
+        fake.faults["completions"] = lambda: stream(END, done, HOLD)
+        outcome = await served.run(generating(QUESTION))
+
+    assert is_whole
+    assert [row["text"] for row in generate.rows(outcome.output)] == ["a"]
+
+
 async def test_a_cancelled_job_closes_its_request_at_once(autojump_clock: MockClock) -> None:
     fake, seen = FakeOpenAi(pause_after=1), Seen()
 
