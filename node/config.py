@@ -27,9 +27,11 @@ class Discovery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Runners(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What running jobs may cost this machine."""
+    """What running jobs may cost this machine, and what they may do to it."""
 
     idle_unload_s: Annotated[float, msgspec.Meta(gt=0)] = 300.0
+    sandbox: Annotated[str, msgspec.Meta(pattern="^(auto|strict|basic|off)$")] = "auto"
+    device: Annotated[str, msgspec.Meta(pattern="^(auto|cpu|cuda|xpu|mps)$")] = "auto"
 
 
 class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

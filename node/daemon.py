@@ -17,13 +17,15 @@ from node.api.control import ControlApi
 from node.api.token import load_or_create
 from node.backends import Backends
 from node.carrier import Carrier
-from node.config import NodeConfig
+from node.config import NodeConfig, Runners
+from node.devices import ComputeDevice
 from node.index import open_index
 from node.kept_jobs import KeptJobs
 from node.ledger import JobLedger
 from node.models import ModelStore
 from node.offering import Offerer
 from node.placement import Placement
+from node.runner.sandbox import Sandbox
 from node.runners import RunnerPool
 from node.salts import Salts
 from node.sessions import Sessions
@@ -121,16 +123,19 @@ async def started(
     async with home.locked():
         identity = Identity.load(home.path)
         check_membership(identity, effects)
+        models = ModelStore(home.models)
+        device = ComputeDevice(config.runners.device)
+        runners = _runners(models, effects, config.runners, device)
         identity.next_boot()
         journal = Journal.open(home.journal)
         feeds = Feeds(journal, identity.key, effects)
         index = open_index(journal, home, identity, config)
         recorder = Recorder(feeds, effects)
-        models = ModelStore(home.models)
-        runners = RunnerPool(models, effects, idle_unload_s=config.runners.idle_unload_s)
         upstream = Upstream(config.upstream, upstream_token, identity.peer_id)
         backends = Backends(models, runners, upstream)
-        offerer = Offerer(home.path, identity.member, backends, recorder)
+        offerer = Offerer(
+            home.path, identity.member, backends, recorder, runners.sandbox.level, device
+        )
         presence = Presence(identity, _network(config), feeds, effects, offerer.offering)
         directory, transport = presence.directory, presence.transport
         ledger = JobLedger(recorder, origin("node", offerer.software), effects)
@@ -174,18 +179,23 @@ async def started(
                     admitter=admitter,
                     nursery=clients,
                 )
-                await clients.start(carrier.run)
-                await clients.start(control.serve, ControlApi(node).app(), home.control_socket)
-                await clients.start(_serve_api, node, ledger.report)
-                log.info(
-                    "node up", extra={"peer": identity.peer_id, "listening": transport.addresses}
-                )
-                settle_memory()
+                await _open_doors(node, ledger.report)
                 yield node
                 log.info("node stopping", extra={"jobs": worker.unfinished})
                 await _drain(worker, submitter)
                 clients.cancel_scope.cancel()
             await feeds.cut_all()
+
+
+async def _open_doors(node: Node, report: Reports) -> None:
+    """Go on with kept jobs, and let clients in."""
+    await node.nursery.start(node.carrier.run)
+    await node.nursery.start(control.serve, ControlApi(node).app(), node.home.control_socket)
+    await node.nursery.start(_serve_api, node, report)
+    _log_sandbox(node.runners.sandbox)
+    listening = node.presence.transport.addresses
+    log.info("node up", extra={"peer": node.identity.peer_id, "listening": listening})
+    settle_memory()
 
 
 async def _drain(worker: Worker, submitter: Submitter) -> None:
@@ -215,12 +225,33 @@ async def _serve_api(
         submissions=node.submissions,
         new_job_id=partial(node.effects.token, JOB_ID_BYTES),
         check_may_submit=node.check_may_submit,
+        now_us=node.effects.now_us,
         report=report,
         timeout_s=options.timeout_s,
     )
     access = Access.of(token, options.host, options.hosts, options.origins)
     app = openai_app(front, access)
     await control.serve_http(app, options.address, task_status=task_status)
+
+
+def _runners(
+    models: ModelStore, effects: Effects, options: Runners, device: ComputeDevice
+) -> RunnerPool:
+    return RunnerPool(
+        models,
+        effects,
+        idle_unload_s=options.idle_unload_s,
+        sandbox=options.sandbox,
+        device=device,
+    )
+
+
+def _log_sandbox(sandbox: Sandbox) -> None:
+    if sandbox.reason:
+        extra = {"sandbox": sandbox.level, "reason": sandbox.reason}
+        log.warning("runners are not confined strictly", extra=extra)
+    else:
+        log.info("runners confined", extra={"sandbox": sandbox.level})
 
 
 def _network(config: NodeConfig) -> Network:

@@ -3,7 +3,7 @@
 Submitters take turns. A turn is worth ``QUANTUM_S`` of work; what a job takes beyond it is saved up
 for over further turns, and what a turn leaves is lost when nothing waits any more. Inside, a runner
 works on all its jobs by turns, so that a submitter with many of them would crowd out the others:
-past a quantum of work, or ``MIN_INSIDE`` jobs where that is more, it waits for its own jobs. So
+past a quantum of work, or ``min_inside`` jobs where that is more, it waits for its own jobs. So
 whoever comes with a single job waits for about one quantum of each of the others, however much they
 have. Pure: no clock, no loop.
 """
@@ -41,16 +41,13 @@ class _Share:
     inside: int = 0
     inside_s: float = 0.0
 
-    @property
-    def may_enter(self) -> bool:
-        return self.inside < MIN_INSIDE or self.inside_s + TINY_S < QUANTUM_S
-
 
 class FairQueue:
     """The jobs at one runner."""
 
-    def __init__(self, slots: int = MAX_RUNNER_JOBS) -> None:
+    def __init__(self, slots: int = MAX_RUNNER_JOBS, min_inside: int = MIN_INSIDE) -> None:
         self._free = slots
+        self._min_inside = min_inside
         self._shares: dict[str, _Share] = {}
         self._turns: deque[str] = deque()
         """Submitters with something that waits; the first one has the turn."""
@@ -86,7 +83,7 @@ class FairQueue:
         """Take in the next job; None when none may enter now."""
         if not self._free:
             return None
-        ready = [name for name in self._turns if self._shares[name].may_enter]
+        ready = [name for name in self._turns if self._may_enter(self._shares[name])]
         if not ready:
             return None
         self._skip_rounds(ready)
@@ -97,12 +94,16 @@ class FairQueue:
 
     def _can_pay(self, submitter: str) -> bool:
         share = self._shares[submitter]
-        return share.may_enter and share.waiting[0].cost_s <= share.deficit_s + TINY_S
+        may_enter = self._may_enter(share)
+        return may_enter and share.waiting[0].cost_s <= share.deficit_s + TINY_S
+
+    def _may_enter(self, share: _Share) -> bool:
+        return share.inside < self._min_inside or share.inside_s + TINY_S < QUANTUM_S
 
     def _begin_turn(self) -> None:
         """The first one's turn comes; who may not enter saves nothing up."""
         share = self._shares[self._turns[0]]
-        if share.may_enter:
+        if self._may_enter(share):
             share.deficit_s += QUANTUM_S
 
     def _skip_rounds(self, ready: list[str]) -> None:

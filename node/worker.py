@@ -173,8 +173,7 @@ class Worker:
         for role, job_id in list(link.jobs):
             key = (link.peer_id, job_id)
             if role == ROLE and self._links.get(key) is link:
-                self._perform(self._jobs.detach(key, trio.current_time()))
-                self._unbind(key)
+                self._detach(key, trio.current_time())
                 self._tidy(key)
 
     def _bind(self, key: JobKey, link: SessionLink, now: float) -> None:
@@ -182,10 +181,14 @@ class Worker:
         if known is link:
             return
         if known is not None:  # its submitter came back before we noticed that it was gone
-            self._perform(self._jobs.detach(key, now))
-            self._unbind(key)
+            self._detach(key, now)
         self._links[key] = link
         link.jobs.add((ROLE, key[1]))
+
+    def _detach(self, key: JobKey, now: float) -> None:
+        self._perform(self._jobs.detach(key, now))
+        self._unbind(key)
+        self._woken.set()  # what it left here in part is dropped in time, though no job is due
 
     def _unbind(self, key: JobKey) -> None:
         if link := self._links.pop(key, None):

@@ -43,6 +43,7 @@ class Offering:
     hardware: CID | None = None
     capabilities: dict[str, Any] = field(default_factory=dict[str, Any])
     models: tuple[ModelOffer, ...] = ()
+    sandbox: str = ""
 
 
 class Advertiser:
@@ -124,6 +125,7 @@ class Advertiser:
             software=offering.software,
             instance=self._instance.id,
             rival=self._instance.rival,
+            sandbox=offering.sandbox,
         )
         signed = sign_advert(self._identity.key, advert, self._identity.member)
         self._directory.advertise(signed)

@@ -191,9 +191,9 @@ class ControlClient:
         """POST ``content`` and yield the answer's JSON lines as they come."""
         return self._lines("POST", path, content=content, params=query)
 
-    def get_lines(self, path: str) -> Iterator[Any]:
+    def get_lines(self, path: str, **query: Any) -> Iterator[Any]:
         """GET and yield the answer's JSON lines as they come."""
-        return self._lines("GET", path)
+        return self._lines("GET", path, params=query)
 
     def post_content(self, path: str, *, content: bytes, query: dict[str, Any]) -> Any:
         """POST ``content`` and return the JSON answer."""

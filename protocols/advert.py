@@ -75,6 +75,10 @@ class Advert(msgspec.Struct, frozen=True, array_like=True):
     """Drawn by lot at each start of the author's process; empty from an older covey."""
     rival: InstanceId = b""
     """Another instance of the same key, of which the author has seen an advert."""
+    sandbox: Annotated[str, Meta(max_length=32)] = ""
+    """The level to which its runners are confined, see ``docs/sandbox.md``; empty from an older
+    covey and from peers without runners.
+    """
 
     @property
     def peer_id(self) -> PeerId:

@@ -6,16 +6,25 @@ from __future__ import annotations
 
 from protocols.errors import RemoteProtocolError
 from protocols.job import Chunk, Done, Lease, Renew, Terms
+from protocols.job_output import JobOutput
 from protocols.lease import LeaseClock
-from protocols.limits import MAX_JOB_OUTPUT_BYTES
-from protocols.pieces import Incoming, Piece
+from protocols.pieces import Piece
 from protocols.progress import ProgressBudget
 
 
 class Attempt:
-    """Begins at ``now``; ``lease`` is missing when the worker had the input with its offer."""
+    """Begins at ``now``; what comes of the output goes to ``output``, where it has begun, too.
+    ``lease`` is missing when the worker had the input with its offer.
+    """
 
-    def __init__(self, worker: str, terms: Terms, now: float, lease: Lease | None = None) -> None:
+    def __init__(
+        self,
+        worker: str,
+        terms: Terms,
+        now: float,
+        output: JobOutput,
+        lease: Lease | None = None,
+    ) -> None:
         self.worker = worker
         self.progress = (0, terms.items)
         """Items done, and of how many, by the worker's word."""
@@ -24,7 +33,7 @@ class Attempt:
         eta_s = lease.eta_ms / 1_000 if lease else 0.0
         input_bytes = terms.size_bytes if lease and lease.needs_input else 0
         self._budget = ProgressBudget(now, eta_s, input_bytes)
-        self._output = Incoming(terms.output_salt, MAX_JOB_OUTPUT_BYTES)
+        self._output = output
 
     @property
     def ends_at(self) -> float:
@@ -44,26 +53,20 @@ class Attempt:
         """Take a piece of the output and tell whether it is new; raises ``RemoteProtocolError`` if
         it can't be the next.
         """
-        had_bytes = self._output.size_bytes
-        self._output.add(Piece(chunk.index, chunk.body, chunk.digest))
-        is_new = self._output.size_bytes > had_bytes
+        is_new = self._output.add(Piece(chunk.index, chunk.body, chunk.digest))
         if is_new:  # the same piece again is no progress
             self._budget.moved(now)
         return is_new
 
     def check(self, done: Done) -> None:
         """Raise ``RemoteProtocolError`` unless the output is whole and the one committed to."""
-        if not self._output.holds(done.size_bytes) or self._output.cid != done.output_cid:
+        if not self._output.is_whole(done.size_bytes, done.output_cid):
             raise RemoteProtocolError(
                 "the output that came is not the one that was committed to",
                 code="output-mismatch",
                 got=self._output.size_bytes,
                 size_bytes=done.size_bytes,
             )
-
-    def output(self) -> bytes:
-        """Return what has come of the output."""
-        return self._output.content()
 
     def is_silent(self, now: float) -> bool:
         """Whether its lease is over."""

@@ -84,6 +84,11 @@ def _check_piece(index: int, body: bytes, digest: bytes) -> None:
     _check(len(digest) == DIGEST_BYTES, "digest is not 32 bytes")
 
 
+def _check_held(pieces: int, digest: bytes) -> None:
+    _check(0 <= pieces <= MAX_JOB_OUTPUT_BYTES, "held_pieces is out of range")
+    _check(len(digest) == (DIGEST_BYTES if pieces else 0), "held_digest does not fit held_pieces")
+
+
 class SessionHello(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """First message in both directions: both then speak the lower version and the features that
     both named.
@@ -128,6 +133,8 @@ class Offer(JobMessage, frozen=True, array_like=True, tag=2):
     output_salt: bytes
     requirements: dict[str, Fact] = {}
     input: bytes | None = None
+    stream: bool = True  # for submitters that do not say it, and may want it
+    """Whether the output is to be sent while it comes into being."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -152,15 +159,19 @@ class Lease(JobMessage, frozen=True, array_like=True, tag=3):
     means that it is lost.
 
     ``needs_input`` is false when the worker has it already: an attempt goes on or an outcome is
-    kept.
+    kept. Of an input that it has in part it needs what follows the first ``held_pieces``, whose
+    running digest is ``held_digest``.
     """
 
     eta_ms: int
     ttl_ms: int
     needs_input: bool = True
+    held_pieces: int = 0
+    held_digest: bytes = b""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_held(self.held_pieces, self.held_digest)
         _check(0 <= self.eta_ms <= MAX_BUDGET_MS, "eta is out of range")
         _check(0 < self.ttl_ms <= MAX_BUDGET_MS, "ttl is out of range")
 
@@ -185,7 +196,17 @@ class Refuse(JobMessage, frozen=True, array_like=True, tag=4):
 class Accept(JobMessage, frozen=True, array_like=True, tag=5):
     """Run it: exactly one of the workers that leased gets this, and the input after it if it needs
     it.
+
+    The submitter has the first ``held_pieces`` of an output from it already, whose running digest
+    is ``held_digest``: if its output begins so, it sends what follows, else all of it.
     """
+
+    held_pieces: int = 0
+    held_digest: bytes = b""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_held(self.held_pieces, self.held_digest)
 
 
 class Input(JobMessage, frozen=True, array_like=True, tag=6):
@@ -298,7 +319,9 @@ class Terms(msgspec.Struct, frozen=True):
     output_salt: bytes
     requirements: dict[str, Fact] = {}
 
-    def offer(self, fence: int, budget_ms: int, content: bytes | None = None) -> Offer:
+    def offer(
+        self, fence: int, budget_ms: int, content: bytes | None = None, *, stream: bool = True
+    ) -> Offer:
         """Return the offer of one attempt at this job, with its input if that shall go along."""
         return Offer(
             job_id=self.job_id,
@@ -314,6 +337,7 @@ class Terms(msgspec.Struct, frozen=True):
             output_salt=self.output_salt,
             requirements=self.requirements,
             input=content,
+            stream=stream,
         )
 
     @classmethod

@@ -1,4 +1,5 @@
-"""Which outcomes a worker keeps until they are acknowledged, when not all of them fit.
+"""Which outcomes a worker keeps until they are acknowledged, when not all of them fit; inputs that
+it has in part are kept by the same rule.
 
 A submitter that never acknowledges may not push out what others will come back for: whoever keeps
 the most gives up its oldest, by bytes where these are too many and by number where that is. This
@@ -14,10 +15,14 @@ from protocols.session import JobKey
 
 
 class KeptOutcomes:
-    """What is kept, by submitter, oldest first."""
+    """What is kept, by submitter, oldest first: so many at most, and so many bytes."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, max_count: int = MAX_KEPT_OUTCOMES, max_bytes: int = MAX_OUTCOME_BYTES
+    ) -> None:
         self.size_bytes = 0
+        self._max_count = max_count
+        self._max_bytes = max_bytes
         self._count = 0
         self._sizes: dict[str, dict[JobKey, int]] = {}
         self._bytes: dict[str, int] = {}
@@ -49,9 +54,9 @@ class KeptOutcomes:
         """Remove what is too much, one by one, and return it; the last one stays whatever its
         size.
         """
-        while self._count > 1 and self.size_bytes > MAX_OUTCOME_BYTES:
+        while self._count > 1 and self.size_bytes > self._max_bytes:
             yield self._give_up(self._bytes.__getitem__)
-        while self._count > MAX_KEPT_OUTCOMES:
+        while self._count > self._max_count:
             yield self._give_up(lambda submitter: len(self._sizes[submitter]))
 
     def _give_up(self, share: Callable[[str], int]) -> JobKey:

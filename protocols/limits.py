@@ -177,6 +177,7 @@ MAX_HISTORY_STEPS: Final = 256  # of one job; three attempts among a dozen worke
 MAX_SUBMITTER_JOBS: Final = 4_096  # of one node at once; each holds its input in memory
 OUTCOME_KEEP_S: Final = 3_600.0  # an outcome that nobody acknowledged
 MAX_OUTCOME_BYTES: Final = 256 << 20  # of all kept outcomes of a worker; who has most loses first
+MAX_PARTIAL_INPUT_BYTES: Final = 2 * MAX_JOB_INPUT_BYTES  # of inputs whose session was lost
 MAX_KEPT_OUTCOMES: Final = 4_096  # a submitter's MAX_SUBMITTER_JOBS; looked through at each offer
 MAX_ACCEPTED_JOBS: Final = (
     65_536  # that a retried job id finds; 300 bytes each, and a day of one job a second
@@ -249,13 +250,23 @@ MAX_EMBED_TEXT_BYTES: Final = 64 << 10  # models read 256 to 8,192 tokens; the r
 MAX_EMBED_INPUT_BYTES: Final = 64 << 20  # what a submitter may make a worker hold for one job
 MAX_KV_CACHE_BYTES: Final = 1 << 30  # keys and values of one runner: 23,000 tokens of SmolLM2
 MAX_GENERATE_SEQUENCES: Final = 16  # written at once; past it a token of each costs twice as much
+MAX_GENERATE_INSIDE: Final = MAX_GENERATE_SEQUENCES // 2  # jobs of one submitter, past its quantum
 MAX_GENERATE_INPUT_BYTES: Final = 1 << 20  # 250,000 tokens, which take an hour to read on two cores
 MAX_GENERATE_ITEMS: Final = 1_024  # prompts of a job; each may be written to its last token
+MAX_GENERATE_PIECE_BYTES: Final = 256 << 10  # one part of a growing output, some tokens' text
 MAX_CHAT_MESSAGES: Final = 512  # of one chat
 MAX_NEW_TOKENS: Final = 32_768  # for one prompt; the model's own context is often shorter
 MAX_STOP_TEXTS: Final = 8  # OpenAI's interface allows four
 MAX_STOP_CHARS: Final = 64  # held back from a stream while they may still come
 MAX_TEMPERATURE: Final = 2.0  # as in OpenAI's interface; beyond it, text is noise
+MAX_CLASSIFY_ITEMS: Final = 100_000  # with MAX_LABELS 102 MB of scores
+MAX_LABELS: Final = 256  # told with each job; a taxonomy of more is several questions
+MAX_VAD_ITEMS: Final = 1_000  # files of one job; what it may hold in all is its bytes
+MAX_VAD_ITEM_BYTES: Final = 62 << 20  # half an hour of 16 kHz, beside a job's other bytes
+MAX_DETECT_ITEMS: Final = 8_000  # of 8 KiB each: a job's 64 MiB
+DETECT_END_BYTES: Final = 4 << 10  # of a file's beginning and end; magika looks at no more
+MAX_PIPELINE_ITEMS: Final = 10_000  # each may come back as a few kilobytes of JSON
+MAX_PIPELINE_ITEM_BYTES: Final = 64 << 10  # as MAX_EMBED_TEXT_BYTES
 SESSION_OPEN_S: Final = 6.0  # DIAL_TIMEOUT_S, then a stream on the new connection
 
 # Upstreams: servers that speak OpenAI's protocol, behind a node
@@ -268,7 +279,9 @@ MAX_UPSTREAM_LIST_BYTES: Final = 4 << 20  # the largest public gateways list 400
 MAX_UPSTREAM_MODELS: Final = 4_096  # looked at; what an advert has room for is offered
 MAX_UPSTREAM_WHOLE_BYTES: Final = 16 << 20  # 32 embeddings of 8,192 numbers are 6 MB of JSON
 MAX_UPSTREAM_STREAM_BYTES: Final = 64 << 20  # MAX_NEW_TOKENS events of 400 bytes are 13 MB
-MAX_UPSTREAM_EVENT_BYTES: Final = 1 << 20  # one token's event has 400 bytes; a server may hold back
+MAX_UPSTREAM_EVENT_BYTES: Final = (
+    128 << 10  # a token's event has 400 bytes; its text must fit into MAX_GENERATE_PIECE_BYTES
+)
 MAX_UPSTREAM_ERROR_BYTES: Final = 16 << 10  # of a refusal; a sentence of it is shown
 UPSTREAM_EMBED_TEXTS: Final = 32  # of one request: what the strictest servers take by default
 UPSTREAM_EMBED_BYTES: Final = 256 << 10  # of one request's texts, unless one alone is larger

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -25,6 +26,24 @@ class Piece(msgspec.Struct, frozen=True):
     index: int
     body: bytes
     digest: bytes
+
+
+class Held(NamedTuple):
+    """How much of some content its receiver has: the first pieces, and the digest at their end.
+
+    Pieces are counted as their sender cut them. The digest is of all content up to there, so that
+    equal ones at one count mean equal content, however it is cut.
+    """
+
+    pieces: int = 0
+    digest: bytes = b""
+
+    def begins(self, digests: Sequence[bytes]) -> bool:
+        """Whether it is something, and the beginning of content with these digests, or all."""
+        return 0 < self.pieces <= len(digests) and digests[self.pieces - 1] == self.digest
+
+
+NOTHING: Final = Held()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +78,10 @@ class Outgoing:
         """Whether it is small enough to travel among ordinary messages."""
         return len(self.content) <= MAX_INLINE_PIECE_BYTES
 
+    def begins_with(self, held: Held) -> bool:
+        """Whether what a receiver has is the beginning of this content, or all of it."""
+        return held.begins(self.digests)
+
     def pieces(self, first: int = 0) -> Iterator[Piece]:
         """Yield the pieces in order, from number ``first`` on."""
         for index in range(first, len(self.digests)):
@@ -82,6 +105,10 @@ class Growing:
     def __len__(self) -> int:
         """How many pieces there are."""
         return len(self._digests)
+
+    def begins_with(self, held: Held) -> bool:
+        """Whether what a receiver has is the beginning of what there is, or all of it."""
+        return held.begins(self._digests)
 
     def complete(self, content: bytes) -> Outgoing | None:
         """Add the rest of ``content`` and return it, ready to be sent; None if it does not begin
@@ -157,6 +184,11 @@ class Incoming:
         too.
         """
         return self.count > 0 and self.size_bytes == size_bytes
+
+    @property
+    def held(self) -> Held:
+        """What came so far, as its sender is told to go on behind it."""
+        return Held(self.count, self._running.digest()) if self.count else NOTHING
 
     @property
     def cid(self) -> CID:

@@ -144,10 +144,13 @@ class Send(msgspec.Struct, frozen=True):
 
 
 class SendInput(msgspec.Struct, frozen=True):
-    """Effect of the submitter: stream the input to its worker under this fence."""
+    """Effect of the submitter: stream the input to its worker under this fence, from this piece
+    on.
+    """
 
     peer: str
     fence: int
+    first_piece: int = 0
 
 
 class Grown(msgspec.Struct, frozen=True):

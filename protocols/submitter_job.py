@@ -2,8 +2,9 @@
 
 An *attempt* begins when a lease of a round is accepted; it has the fence of its round. When the
 attempt is lost, the next round begins with a higher fence, and the lost worker is asked last: if it
-still has the job, it goes on there. A round that everyone has refused is repeated within the job's
-budget as long as some are merely busy.
+still has the job, it goes on there. One that was lost while it sent its output is asked among the
+first. A round that everyone has refused is repeated within the job's budget as long as some are
+merely busy.
 
 To an only candidate a small input may go along with the first offer, and the worker runs the job
 unless it refuses: a round trip less. From then on it may be at work, heard or not, so that its loss
@@ -18,12 +19,11 @@ from typing import Any, Final
 
 from protocols import job_history as history
 from protocols.attempt import Attempt
+from protocols.attempts import Attempts
 from protocols.errors import RemoteProtocolError
 from protocols.job import (
     EXPIRED,
-    NO_ANSWER,
     STALE_FENCE,
-    UNREACHABLE,
     Accept,
     Ack,
     Cancel,
@@ -38,11 +38,10 @@ from protocols.job import (
     Terms,
 )
 from protocols.limits import MAX_ATTEMPTS, MAX_FENCE, MAX_FENCE_JUMPS
-from protocols.output_stream import OutputStream
-from protocols.round import Candidates, Round
+from protocols.offers import Offers
+from protocols.pieces import Held
 from protocols.session import (
     Effect,
-    Grown,
     JobEvent,
     JobState,
     Late,
@@ -76,35 +75,29 @@ class SubmitterJob:
     ) -> None:
         self.terms = terms
         self.fence = last_fence
-        self.attempts = 0
-        self.losses: list[tuple[str, str]] = []
-        """(worker, why) of each attempt that was lost."""
         self.history = history.JobHistory()
         self.signs: deque[tuple[str, Sign]] = deque()
         """What was noticed of workers, until the caller takes it."""
         self.may_retry: Callable[[float], bool] = lambda _now: True
         """Whether an attempt that its worker spoiled may be followed by another at that time."""
         self.is_out_of_retries = False
+        self.input_digests: Sequence[bytes] = ()
+        """Those of all pieces of the input: a worker that has some of them need not get these."""
         self.done: Done | None = None
         self.failed: Failed | None = None
         self._is_named = is_named
-        self._last_fence = last_fence
         self._life = Lifecycle()
         self._deadline = deadline
-        self._candidates = Candidates(candidates)
-        self._round = Round(self._candidates)
-        self._entrusted: str | None = None
-        """Who got the input with its offer, and has not answered yet."""
+        self._offers = Offers(terms, candidates, deadline, self.history, self.signs)
         self._violators: set[str] = set()
-        self._attempt: Attempt | None = None
-        self._stream: OutputStream | None = None
-        self._held: dict[tuple[str, int], bool] = {}
+        self._attempts = Attempts(terms, last_fence)
         self._seen_fence = 0
         self._fence_jumps = 0
 
     def stream(self) -> None:
         """Tell by ``Grown`` how the output comes into being; called before ``start``."""
-        self._stream = OutputStream()
+        self._attempts.stream()
+        self._offers.is_streamed = True
 
     @property
     def state(self) -> JobState:
@@ -116,56 +109,61 @@ class SubmitterJob:
         """When ``tick`` must be called if nothing else happens."""
         match self.state:
             case JobState.OFFERED:
-                return min(self._deadline, self._round.next_deadline)
-            case JobState.LEASED | JobState.RUNNING if self._attempt is not None:
-                return min(self._deadline, self._attempt.ends_at)
+                return min(self._deadline, self._offers.round.next_deadline)
+            case JobState.LEASED | JobState.RUNNING if attempt := self._attempts.current:
+                return min(self._deadline, attempt.ends_at)
             case _:
                 return self._deadline
 
     @property
     def worker(self) -> str | None:
         """Who has the job, or had it when it ended."""
-        return self._attempt.worker if self._attempt is not None else None
+        return self._attempts.worker
+
+    @property
+    def attempts(self) -> int:
+        """How many there have been."""
+        return self._attempts.count
+
+    @property
+    def losses(self) -> list[tuple[str, str]]:
+        """(worker, why) of each attempt that was lost."""
+        return self._attempts.losses
 
     @property
     def progress(self) -> tuple[int, int]:
         """Items done in this attempt, and of how many."""
-        return self._attempt.progress if self._attempt is not None else (0, self.terms.items)
+        return self._attempts.progress
 
     @property
     def refusals(self) -> dict[str, Refuse]:
         """Why each candidate of the last round said no, by its last word."""
-        return self._round.refusals
+        return self._offers.round.refusals
 
     @property
     def only_candidate(self) -> str | None:
         """The one who may be asked, if it is only one."""
-        order = self._candidates.order
-        return order[0] if len(order) == 1 else None
+        return self._offers.only_candidate
 
     def output(self) -> bytes:
         """Return the output of a job that is DONE."""
-        assert self._attempt is not None, "a job that is DONE has a worker"
-        return self._attempt.output()
+        return self._attempts.output()
 
     def start(self, now: float, small_input: bytes | None = None) -> list[Effect]:
         """Put the job to the first candidates; where there is only one, ``small_input``, the whole
         input, goes along, and it runs the job at once.
         """
         self._life.step(JobEvent.OFFER)
-        if small_input is not None and (only := self.only_candidate) is not None:
-            return self._entrust(only, small_input, now)
-        return self._new_attempt(now)
-
-    def _entrust(self, only: str, small_input: bytes, now: float) -> list[Effect]:
+        only = self.only_candidate
+        if small_input is None or only is None:
+            return self._new_attempt(now)
         effects = self._new_attempt(now, small_input)
-        self._entrusted = only
-        self._held[only, self.fence] = True
+        self._attempts.entrust(only, self.fence)
         return effects
 
     def receive(self, peer: str, message: FromWorker, now: float) -> list[Effect]:
         """Take a message from a worker; what breaks the protocol costs that worker the job."""
-        if peer == self._entrusted and message.fence == self.fence:
+        if peer == self._offers.entrusted and message.fence == self.fence:
             self._on_first_word(peer, message, now)
         try:
             return _HANDLERS[type(message)](self, peer, message, now)
@@ -181,12 +179,11 @@ class SubmitterJob:
             return []
         if peer == self.worker:
             return self._move_on(why, now, Sign.LOST)
-        if peer == self._entrusted:
+        if peer == self._offers.entrusted:
             self._begin(peer, now)
             return self._move_on(why, now, Sign.LOST)
-        if self.state is JobState.OFFERED and self._round.is_asking(peer):
-            instead = self._offer_to(self._round.replace(now), now)
-            return [*instead, *self._refused(peer, self._note(UNREACHABLE, why), now)]
+        if self._is_asking(peer):
+            return [*self._offers.unreached(peer, why, now), *self._choose_if_due(now)]
         return []
 
     def tick(self, now: float) -> list[Effect]:
@@ -196,7 +193,7 @@ class SubmitterJob:
         if now >= self._deadline:
             return self._end(JobEvent.EXPIRE)
         if self.state is JobState.OFFERED:
-            is_rested = self._round.is_rested(now)
+            is_rested = self._offers.round.is_rested(now)
             return self._ask_everyone(now) if is_rested else self._choose_if_due(now)
         return self._give_up_if_due(now)
 
@@ -216,130 +213,99 @@ class SubmitterJob:
         return self._ask_everyone(now, small_input)
 
     def _ask_everyone(self, now: float, small_input: bytes | None = None) -> list[Effect]:
-        self._round = Round(self._candidates)
-        return self._ask_more(now, small_input)
-
-    def _ask_more(self, now: float, small_input: bytes | None = None) -> list[Effect]:
-        """Widen the round by the next candidates, or end it."""
-        asked = self._round.widen(now)
-        return self._offer_to(asked, now, small_input) if asked else self._exhausted(now)
-
-    def _offer_to(
-        self, peers: list[str], now: float, small_input: bytes | None = None
-    ) -> list[Effect]:
-        for peer in peers:
-            self.history.add(now, history.OFFERED, peer, self.fence)
-        budget_ms = max(0, int((self._deadline - now) * 1000))
-        offer = self.terms.offer(self.fence, budget_ms, small_input)
-        return [Send(peer, offer) for peer in peers]
+        return self._offers.begin(self.fence, now, small_input) or self._exhausted(now)
 
     def _on_lease(self, peer: str, lease: Lease, now: float) -> list[Effect]:
         is_chosen = peer == self.worker and lease.fence == self.fence
         if lease.fence == self.fence and self._is_asking(peer):
-            self._round.leased(peer, lease, now)
-            self.history.add(now, history.LEASED, peer, self.fence, lease.eta_ms)
+            self._check_held(lease)
+            self._offers.leased(peer, lease, now)
             return self._choose_if_due(now)
         return [] if is_chosen else [Send(peer, Release(self.terms.job_id, lease.fence))]
+
+    def _check_held(self, lease: Lease) -> None:
+        """A worker may claim only what it had from us of this input, and not all: it would run."""
+        held, digests = Held(lease.held_pieces, lease.held_digest), self.input_digests
+        if held.pieces and (held.pieces >= len(digests) or not held.begins(digests)):
+            raise RemoteProtocolError(
+                f"it claims to have {held.pieces} pieces of an input that are none",
+                code="wrong-resume",
+            )
 
     def _on_refuse(self, peer: str, refuse: Refuse, now: float) -> list[Effect]:
         if refuse.fence != self.fence:
             return []
         if self._is_asking(peer):
-            return self._refused(peer, refuse, now)
+            self._offers.refused(peer, refuse, now)
+            if (
+                refuse.code == STALE_FENCE and refuse.seen_fence < MAX_FENCE // 2
+            ):  # nobody gets that far
+                self._seen_fence = max(self._seen_fence, refuse.seen_fence)
+            return self._choose_if_due(now)
         if self._is_from_worker(peer, refuse.fence):
             return self._move_on(f"refused after its lease: {refuse.reason}", now, Sign.ENDED)
         return []
 
     def _is_asking(self, peer: str) -> bool:
-        return self.state is JobState.OFFERED and self._round.is_asking(peer)
+        return self.state is JobState.OFFERED and self._offers.round.is_asking(peer)
 
     def _on_first_word(self, peer: str, message: FromWorker, now: float) -> None:
         """Whoever was entrusted with the job has it, unless it answers as to any other offer: it
         refuses, or it knows the job already, or not what an input in an offer means.
         """
         if isinstance(message, Lease | Refuse):
-            self._entrusted = None
+            self._offers.entrusted = None
             if isinstance(message, Refuse):
-                del self._held[peer, self.fence]
+                self._attempts.refused(peer, self.fence)
         else:
             self._begin(peer, now)
-
-    def _refused(self, peer: str, refuse: Refuse, now: float) -> list[Effect]:
-        self._round.refused(peer, refuse)
-        said = f"{refuse.code} ({refuse.reason})"
-        self.history.add(now, history.REFUSED, peer, self.fence, said)
-        if (
-            refuse.code == STALE_FENCE and refuse.seen_fence < MAX_FENCE // 2
-        ):  # nobody gets that far
-            self._seen_fence = max(self._seen_fence, refuse.seen_fence)
-        return self._choose_if_due(now)
 
     def _choose_if_due(self, now: float) -> list[Effect]:
         """Accept the best lease, once nobody else may still answer or waiting for them would cost
         too much; without one, ask others.
         """
-        if self._round.is_open(now) or self._round.is_resting:
+        offered = self._offers.round
+        if offered.is_open(now) or offered.is_resting:
             return []
-        best = self._round.best()
-        return self._accept(*best, now) if best is not None else self._ask_others(now)
-
-    def _ask_others(self, now: float) -> list[Effect]:
-        """Go on without those that did not answer."""
-        for peer in self._round.waiting():
-            self.refusals[peer] = self._note(NO_ANSWER, "it did not answer in time")
-            self.history.add(now, history.REFUSED, peer, self.fence, NO_ANSWER)
-            self.signs.append((peer, Sign.UNANSWERED))
-        released = self._withdraw()
-        return [*released, *self._ask_more(now)]
-
-    def _withdraw(self) -> list[Effect]:
-        """Take back the offers that are out; whoever was entrusted with the job may be at work."""
-        stop = Release if self._entrusted is None else Cancel
-        self._entrusted = None
-        return [Send(peer, stop(self.terms.job_id, self.fence)) for peer in self._round.withdraw()]
+        best = offered.best()
+        if best is not None:
+            return self._accept(*best, now)
+        freed = self._offers.expire(now)
+        return [*freed, *(self._offers.widen(now) or self._exhausted(now))]
 
     def _accept(self, peer: str, lease: Lease, now: float) -> list[Effect]:
-        effects: list[Effect] = [Send(peer, Accept(self.terms.job_id, self.fence))]
+        freed = self._offers.withdraw(chosen=peer)
+        held = self._begin(peer, now, lease)
+        effects: list[Effect] = [Send(peer, Accept(self.terms.job_id, self.fence, *held))]
         if lease.needs_input:
-            effects.append(SendInput(peer, self.fence))
-        released = [other for other in self._round.withdraw() if other != peer]
-        self._begin(peer, now, lease)
-        return effects + [Send(o, Release(self.terms.job_id, self.fence)) for o in released]
+            effects.append(SendInput(peer, self.fence, lease.held_pieces))
+        return effects + freed
 
     def _exhausted(self, now: float) -> list[Effect]:
         """Everyone refused."""
         if self._seen_fence >= self.fence and self._fence_jumps < MAX_FENCE_JUMPS:
             self._fence_jumps += 1
             return self._new_attempt(now)
-        return [] if self._round.rest(now) else self._end(JobEvent.FAIL)
-
-    def _note(self, code: str, reason: str) -> Refuse:
-        """What a candidate would have said, had it answered."""
-        return Refuse(self.terms.job_id, self.fence, code, reason[:200])
+        return [] if self._offers.round.rest(now) else self._end(JobEvent.FAIL)
 
     # Attempts: one worker, one fence
 
-    def _begin(self, peer: str, now: float, lease: Lease | None = None) -> None:
+    def _begin(self, peer: str, now: float, lease: Lease | None = None) -> Held:
         """An attempt begins: by a lease, or by the word of a worker that had the input with its
-        offer.
+        offer. Returns what is here of its output.
         """
         self._life.step(JobEvent.LEASE)
-        self._attempt = Attempt(peer, self.terms, now, lease)
-        if self._stream is not None:
-            self._stream.begin()
         self.signs.append((peer, Sign.ACCEPTED))
-        self.attempts += 1
         self.history.add(now, history.ACCEPTED, peer, self.fence)
-        self._held[peer, self.fence] = True
-        self._round.withdraw()
-        self._entrusted = None
+        self._offers.withdraw()
+        return self._attempts.begin(peer, self.fence, now, lease)
 
     def _is_from_worker(self, peer: str, fence: int) -> bool:
         return peer == self.worker and fence == self.fence and not self.state.is_final
 
     def _heard(self, peer: str, fence: int, now: float) -> Attempt | None:
         """Return the attempt that a message belongs to, if it is under way."""
-        attempt = self._attempt
+        attempt = self._attempts.current
         if attempt is None or not self._is_from_worker(peer, fence):
             return None
         attempt.heard(now)
@@ -354,11 +320,10 @@ class SubmitterJob:
         return []
 
     def _on_chunk(self, peer: str, chunk: Chunk, now: float) -> list[Effect]:
-        attempt = self._heard(peer, chunk.fence, now)
-        if attempt is None or not attempt.add(chunk, now) or self._stream is None:
+        if self._heard(peer, chunk.fence, now) is None:
             return []
-        is_anew, new = self._stream.add(chunk.body)
-        return [Grown(new, is_anew)] if new else []
+        grown = self._attempts.add(chunk, now)
+        return [grown] if grown is not None else []
 
     def _on_done(self, peer: str, done: Done, now: float) -> list[Effect]:
         attempt = self._heard(peer, done.fence, now)
@@ -372,19 +337,13 @@ class SubmitterJob:
         return []
 
     def _on_stray_result(self, peer: str, done: Done) -> list[Effect]:
-        """A result of an attempt that is past is recorded once; of one that never was, it breaks
-        the protocol.
-        """
+        """A result of an attempt that is past is recorded once."""
         if (peer, done.fence) == (self.worker, self.fence):
             return []  # repeated; its acknowledgement comes once it is durable
-        if done.fence <= self._last_fence:
-            self._held.setdefault((peer, done.fence), True)
-        if (peer, done.fence) not in self._held:
-            raise RemoteProtocolError("a result came for a job that the worker does not have")
-        is_new, self._held[peer, done.fence] = self._held[peer, done.fence], False
+        is_first = self._attempts.is_first_result(peer, done.fence)
         ack = Send(peer, Ack(self.terms.job_id, done.fence))
         late = Late(peer, done.fence, done.output_cid, done.record_cid)
-        return [late, ack] if is_new else [ack]
+        return [late, ack] if is_first else [ack]
 
     def _on_failed(self, peer: str, failed: Failed, now: float) -> list[Effect]:
         ack = Send(peer, Ack(self.terms.job_id, failed.fence))
@@ -404,13 +363,13 @@ class SubmitterJob:
 
     def _give_up_if_due(self, now: float) -> list[Effect]:
         """Take the job from a worker that is silent, or that says it lives and does nothing."""
-        attempt = self._attempt
+        attempt = self._attempts.current
         if attempt is None:
             return []
         if attempt.is_silent(now):
             why = "its lease ended in silence"
         elif attempt.is_stalled(now):
-            self._candidates.stalled.add(attempt.worker)
+            self._offers.candidates.stalled.add(attempt.worker)
             why = f"it made no progress for {attempt.stall_s:.0f} s"
         else:
             return []
@@ -418,40 +377,46 @@ class SubmitterJob:
         return [stop, *self._move_on(why, now, Sign.SILENT)]
 
     def _move_on(self, why: str, now: float, sign: Sign) -> list[Effect]:
-        """The attempt is lost: go on under a higher fence, and ask the lost worker last."""
+        """The attempt is lost: go on under a higher fence, and ask the lost worker last; or among
+        the first, if only its session was lost and it has the output.
+        """
         worker = self.worker
         assert worker is not None, "only an attempt can be lost"
-        self.losses.append((worker, why))
+        has_output = self._attempts.lose(why)
         self.history.add(now, history.LOST, worker, self.fence, why)
         lost = Lost(worker, self.fence, why)
         self.signs.append((worker, sign))
-        self._attempt = None
-        is_retry = self.attempts < MAX_ATTEMPTS and sign is Sign.FAULT and bool(self._candidates)
+        candidates = self._offers.candidates
+        is_retry = self.attempts < MAX_ATTEMPTS and sign is Sign.FAULT and bool(candidates)
         self.is_out_of_retries = is_retry and not self.may_retry(now)
         if self.attempts >= MAX_ATTEMPTS or self.is_out_of_retries:
             self._life.step(JobEvent.FAIL)
             return [lost]
-        self._candidates.ask_last(worker)
+        if sign is Sign.LOST and has_output:
+            candidates.ask_first(worker)
+        else:
+            candidates.ask_last(worker)
         self._life.step(JobEvent.LOSE)
         return [lost, *self._new_attempt(now)]
 
     def _drop(self, peer: str, why: str, now: float) -> list[Effect]:
         """Never ask this peer about this job again."""
-        self._candidates.drop(peer)
+        self._offers.candidates.drop(peer)
         if self.state.is_final:
             return []
         if peer == self.worker:
             stop = Send(peer, Cancel(self.terms.job_id, self.fence))
             return [stop, *self._move_on(why, now, Sign.FAULT)]
-        if self._round.is_asking(peer):
-            return self._refused(peer, self._note(UNREACHABLE, why), now)
+        if self._offers.round.is_asking(peer):
+            self._offers.dropped(peer, why, now)
+            return self._choose_if_due(now)
         return []
 
     def _end(self, event: JobEvent) -> list[Effect]:
         """End the job here, and free whoever holds something of it."""
         self._life.step(event)
         job_id, fence = self.terms.job_id, self.fence
-        effects = self._withdraw()
+        effects = self._offers.withdraw()
         if self.worker is not None:
             self.signs.append((self.worker, Sign.ENDED))
             effects.append(Send(self.worker, Cancel(job_id, fence)))

@@ -11,8 +11,8 @@ import msgspec
 
 from protocols.job import Done, Failed, Terms
 from protocols.lease import LeaseClock
-from protocols.pieces import Growing, Incoming, Outgoing
-from protocols.session import JobKey, JobState, Lifecycle
+from protocols.pieces import NOTHING, Growing, Held, Incoming, Outgoing
+from protocols.session import Deliver, JobKey, JobState, Lifecycle
 
 NEVER: Final = float("inf")
 
@@ -78,10 +78,14 @@ class WorkerJob:
     input: Incoming
     life: Lifecycle = field(default_factory=Lifecycle)
     progress: tuple[int, int] = (0, 0)
+    is_streamed: bool = True
+    """Whether its submitter wants to see its output grow, under this fence."""
     grown: Growing | None = None
-    """What has come of an output that is sent while it comes into being."""
+    """What has come of an output that comes into being piece by piece."""
     pieces_sent: int = 0
-    """Of it, under this fence."""
+    """Of it, under this fence, or that its submitter has already."""
+    held: Held = NOTHING
+    """What its submitter has of an output already."""
     outcome: Outcome | None = None
     orphan_at: float = NEVER
     forget_at: float = NEVER
@@ -90,6 +94,19 @@ class WorkerJob:
         """Return the whole input, once: it is not needed here after its run began."""
         content, self.input = self.input.content(), Incoming(b"", 0)
         return content
+
+    def go_on(self, held: Held) -> None:
+        """Its submitter listens from now on, and has so much of an output. What has come of one
+        that grows is sent from there, if it begins so.
+        """
+        self.held = held
+        self.pieces_sent = held.pieces if self.grown and self.grown.begins_with(held) else 0
+
+    def deliver(self) -> Deliver:
+        """Return the effect that sends the outcome, without what the submitter has of it."""
+        output = self.outcome.output if self.outcome else None
+        is_held = not self.pieces_sent and output is not None and output.begins_with(self.held)
+        return Deliver(self.key, self.fence, self.held.pieces if is_held else self.pieces_sent)
 
     @property
     def key(self) -> JobKey:

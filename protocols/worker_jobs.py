@@ -4,7 +4,8 @@ they are acknowledged.
 A job is known by (submitter, job id). An offer for a known job with the same terms attaches to it,
 whatever it is at; with other terms it is refused. The latest offer's fence is the only one that is
 listened to. A submitter that goes away leaves its running jobs as orphans: they go on for
-``ORPHAN_S``, so that it can come back for them, and outcomes wait for ``OUTCOME_KEEP_S``.
+``ORPHAN_S``, so that it can come back for them, and so long wait inputs that had come in part.
+Outcomes wait for ``OUTCOME_KEEP_S``.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ from protocols.limits import (
     PROGRESS_S,
     RUN_SILENCE_S,
 )
-from protocols.pieces import Growing, Incoming, Piece
+from protocols.partial_inputs import PartialInputs
+from protocols.pieces import NOTHING, Growing, Held, Incoming, Piece
 from protocols.session import (
-    Deliver,
     Effect,
     JobEvent,
     JobKey,
@@ -77,6 +78,7 @@ class WorkerJobs:
         self._decide = decide
         self._jobs: dict[JobKey, WorkerJob] = {}
         self._kept = KeptOutcomes()
+        self._partial = PartialInputs()
         # What every offer asks for, kept up to date: counting would look at each job for each offer
         self._unfinished: Counter[str] = Counter()
         self._leased: dict[JobKey, Leased] = {}
@@ -95,7 +97,8 @@ class WorkerJobs:
     @property
     def next_deadline(self) -> float:
         """When ``tick`` must be called if nothing else happens."""
-        return min((job.next_deadline for job in self._jobs.values()), default=NEVER)
+        deadlines = (job.next_deadline for job in self._jobs.values())
+        return min(self._partial.next_deadline, min(deadlines, default=NEVER))
 
     @property
     def unfinished(self) -> int:
@@ -122,9 +125,10 @@ class WorkerJobs:
         if job is None:
             return []
         if job.state is JobState.LEASED:
+            if job.input.size_bytes:
+                self._partial.keep(key, job.terms, job.input, now)
             return self._forget(job, JobEvent.EXPIRE)
         job.lease.is_accepted = False
-        job.pieces_sent = 0
         if job.state is JobState.RUNNING:
             self._orphan(job, now)
         return []
@@ -141,7 +145,7 @@ class WorkerJobs:
         self._kept.add(job.key, outcome.size_bytes)
         for key in self._kept.overflow():
             self._forget(self._jobs[key], JobEvent.CANCEL)
-        return [self._deliver(job)] if job.lease.is_accepted else []
+        return [job.deliver()] if job.lease.is_accepted else []
 
     def progressed(self, job: WorkerJob, done: int, total: int, now: float) -> list[Effect]:
         """The run of ``job`` came this far; its submitter is told every ``PROGRESS_S`` at most."""
@@ -152,8 +156,8 @@ class WorkerJobs:
         return self._renew(job, now)
 
     def emitted(self, job: WorkerJob, body: bytes, now: float) -> list[Effect]:
-        """The run of ``job`` has come this much further with an output that its submitter wants to
-        see grow; it is sent at once, and to whoever attaches to the job later.
+        """The run of ``job`` has come this much further with its output: it is sent at once to a
+        submitter that wants to see it grow, and to whoever attaches to the job later.
         """
         if job.state is not JobState.RUNNING:
             return []
@@ -164,6 +168,7 @@ class WorkerJobs:
 
     def tick(self, now: float) -> list[Effect]:
         """Act on what is due at ``now``: renewals, ended leases, orphans, old outcomes."""
+        self._partial.drop_old(now)
         due = [job for job in self._jobs.values() if job.next_deadline <= now]
         return [effect for job in due for effect in self._tick_job(job, now)]
 
@@ -188,15 +193,17 @@ class WorkerJobs:
         decision = self._decide(submitter, offer, self._load(submitter))
         if isinstance(decision, Refuse):
             return [Send(submitter, decision)]
+        terms = Terms.of(offer)
         job = WorkerJob(
             submitter=submitter,
-            terms=Terms.of(offer),
+            terms=terms,
             fence=offer.fence,
             estimate_s=decision.estimate_s,
             deadline=now + offer.budget_ms / 1000,
             lease=LeaseClock(now),
-            input=Incoming(offer.input_salt, offer.size_bytes),
+            input=self._partial.take((submitter, offer.job_id), terms),
             progress=(0, offer.items),
+            is_streamed=offer.stream,
         )
         job.life.step(JobEvent.OFFER)
         job.life.step(JobEvent.LEASE)
@@ -205,13 +212,16 @@ class WorkerJobs:
         self._leased[job.key] = Leased(job.submitter, job.terms, job.estimate_s)
         if offer.input is not None:
             return self._run_at_once(job, offer.input, now)
-        return [Send(submitter, Lease(offer.job_id, offer.fence, decision.eta_ms, LEASE_TTL_MS))]
+        held = job.input.held
+        lease = Lease(offer.job_id, offer.fence, decision.eta_ms, LEASE_TTL_MS, True, *held)
+        return [Send(submitter, lease)]
 
     def _run_at_once(self, job: WorkerJob, content: bytes, now: float) -> list[Effect]:
         """The offer came with its input: it is accepted with it. The first sign of life can wait,
         for most of such jobs end before it is due.
         """
         job.lease.accept(now)
+        job.input = Incoming(job.terms.input_salt, job.terms.size_bytes)  # whatever came before
         effects = self._take_input(job, Piece(0, content, job.terms.input_cid[-DIGEST_BYTES:]), now)
         job.lease.renew_at = now + RUN_SILENCE_S
         return effects
@@ -219,19 +229,19 @@ class WorkerJobs:
     def _reattach(self, job: WorkerJob, offer: Offer, now: float) -> None:
         """A later attempt takes over what is here; until it is accepted, it gets nothing."""
         job.fence = offer.fence
-        job.pieces_sent = 0
+        job.is_streamed = offer.stream
         job.lease = LeaseClock(now)
         job.deadline = now + offer.budget_ms / 1000
         if job.state is JobState.LEASED:
             job.life.step(JobEvent.LOSE)
             job.life.step(JobEvent.LEASE)
-            job.input = Incoming(job.terms.input_salt, job.terms.size_bytes)
         elif job.state is JobState.RUNNING:
             self._orphan(job, now)
 
     def _lease_of(self, job: WorkerJob, now: float, *, needs_input: bool = True) -> Lease:
         eta_s = 0.0 if job.state.is_final else min(job.estimate_s, max(0.0, job.deadline - now))
-        return Lease(job.terms.job_id, job.fence, int(eta_s * 1000), LEASE_TTL_MS, needs_input)
+        eta_ms, held = int(eta_s * 1000), job.input.held if needs_input else NOTHING
+        return Lease(job.terms.job_id, job.fence, eta_ms, LEASE_TTL_MS, needs_input, *held)
 
     def _load(self, submitter: str) -> Load:
         leased = tuple(self._leased.values())
@@ -257,18 +267,19 @@ class WorkerJobs:
             return self._refuse(submitter, message, LEASE_OVER, "its lease is over")
         return self._refuse(submitter, message, STALE_FENCE, "another attempt was offered")
 
-    def _on_accept(self, job: WorkerJob, _: Accept, now: float) -> list[Effect]:
+    def _on_accept(self, job: WorkerJob, accept: Accept, now: float) -> list[Effect]:
         if job.lease.is_accepted:
             return []
         job.lease.accept(now)
         job.orphan_at = NEVER
+        job.go_on(Held(accept.held_pieces, accept.held_digest))
         if job.state.is_final:
-            return [self._deliver(job)]
+            return [job.deliver()]
         return self._send_grown(job, now)
 
     def _send_grown(self, job: WorkerJob, now: float) -> list[Effect]:
         """Send what has come of the output and was not sent under this fence."""
-        if job.grown is None or len(job.grown) == job.pieces_sent:
+        if job.grown is None or not job.is_streamed or len(job.grown) == job.pieces_sent:
             return []
         pieces = list(job.grown.pieces(job.pieces_sent))
         job.pieces_sent = len(job.grown)
@@ -278,9 +289,6 @@ class WorkerJobs:
             Send(job.submitter, Chunk(job_id, fence, each.index, each.body, each.digest))
             for each in pieces
         ]
-
-    def _deliver(self, job: WorkerJob) -> Deliver:
-        return Deliver(job.key, job.fence, job.pieces_sent)
 
     def _on_input(self, job: WorkerJob, message: Input, now: float) -> list[Effect]:
         if job.state is not JobState.LEASED or not job.lease.is_accepted:

@@ -91,6 +91,8 @@ class ControlApi:
                 "revocations": presence.revocations.version,
                 "known_peers": len(presence.directory),
                 "models": [model.name for model in node.models.list()],
+                "sandbox": node.runners.sandbox.level,
+                "sandbox_reason": node.runners.sandbox.reason or None,
                 "runners": [msgspec.to_builtins(runner) for runner in node.runners.running()],
                 "upstream": node.upstream.status(),
                 "jobs": node.worker.unfinished,
@@ -210,4 +212,5 @@ def _peer_row(entry: Entry) -> dict[str, Any]:
         "capabilities": plain(advert.capabilities) if advert else None,
         "models": [model.name for model in advert.models] if advert else [],
         "software": advert.software if advert else None,
+        "sandbox": (advert.sandbox or None) if advert else None,
     }

@@ -7,6 +7,7 @@ meanwhile is put together.
 from __future__ import annotations
 
 import base64
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +19,21 @@ from protocols.errors import CoveyError
 from protocols.session import Grown
 
 OUTPUT_LINE_BYTES: Final = 192 << 10  # of content, a third more in base64
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a client was not told yet: how far the job is, whether all output so far is void, what
+    comes next of it, and what is known of the result if that was all.
+    """
+
+    progress: Progress | None = None
+    is_anew: bool = False
+    body: bytes = b""
+    summary: dict[str, Any] | None = None
+
+
+NOTHING: Final = News()
 
 
 class Following:
@@ -46,12 +62,25 @@ class Following:
 
     async def next_lines(self) -> list[dict[str, Any]]:
         """Wait until there is something to tell, and return it. Raises what the job failed with."""
-        await self._stirred.wait()
-        self._stirred = trio.Event()
-        lines = [*self._news(), *self._last_lines()]
-        if isinstance(self._end, CoveyError):
-            raise self._end
-        return lines
+        news = await self.next_news()
+        lines: list[dict[str, Any]] = []
+        if news.progress is not None:
+            lines.append({"progress": msgspec.to_builtins(news.progress)})
+        if news.is_anew:
+            lines.append({"restart": True})
+        lines += output_lines(news.body)
+        return [*lines, {"result": news.summary}] if news.summary is not None else lines
+
+    async def next_news(self) -> News:
+        """As ``next_lines``, for who does not speak in lines."""
+        while True:
+            await self._stirred.wait()
+            self._stirred = trio.Event()
+            if isinstance(self._end, CoveyError):
+                raise self._end
+            news = self._news()
+            if news != NOTHING:
+                return news
 
     def _on_progress(self, progress: Progress) -> None:
         self._progress = progress
@@ -59,35 +88,31 @@ class Following:
 
     def _on_grown(self, grown: Grown) -> None:
         if grown.is_anew:
-            self._is_anew = self._told_bytes > 0
-            self._told_bytes = 0
-            self._grown.clear()
+            self._forget()
         self._grown += grown.body
         self._stirred.set()
 
-    def _news(self) -> list[dict[str, Any]]:
-        lines: list[dict[str, Any]] = []
-        if self._progress is not None:
-            lines.append({"progress": msgspec.to_builtins(self._progress)})
-        if self._is_anew:
-            lines.append({"restart": True})
-        lines += output_lines(bytes(self._grown))
-        self._told_bytes += len(self._grown)
+    def _forget(self) -> None:
+        """What was told is void; a client that was told nothing need not know."""
+        self._is_anew = self._is_anew or self._told_bytes > 0
+        self._told_bytes = 0
+        self._grown.clear()
+
+    def _news(self) -> News:
+        summary: dict[str, Any] | None = None
+        if self._end is not None and not isinstance(self._end, CoveyError):
+            output, summary = self._end
+            self.is_over = True
+            if self._told_bytes > len(output):  # it ended where a lost attempt went on
+                self._forget()
+            body = output[self._told_bytes :]
+        else:
+            body = bytes(self._grown)
+        news = News(self._progress, self._is_anew, body, summary)
+        self._told_bytes += len(body)
         self._progress, self._is_anew = None, False
         self._grown.clear()
-        return lines
-
-    def _last_lines(self) -> list[dict[str, Any]]:
-        if self._end is None or isinstance(self._end, CoveyError):
-            return []
-        output, summary = self._end
-        self.is_over = True
-        lines: list[dict[str, Any]] = []
-        if self._told_bytes > len(output):  # it ended where a lost attempt went on
-            lines.append({"restart": True})
-            self._told_bytes = 0
-        lines += output_lines(output[self._told_bytes :])
-        return [*lines, {"result": summary}]
+        return news
 
 
 def output_lines(output: bytes) -> list[dict[str, Any]]:

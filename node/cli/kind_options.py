@@ -41,12 +41,14 @@ def _option(parameter: Parameter) -> click.Option:
             return value
         return tuple(text.strip() for each in value for text in each.split(parameter.separator))
 
+    name = parameter.name.replace("_", "-")
+    is_flag = parameter.type is bool
     told = "" if parameter.default is None else f"  [default: {_shown(parameter)}]"
     return click.Option(
-        [f"--{parameter.name.replace('_', '-')}"],
+        [f"--{name}/--no-{name}" if is_flag else f"--{name}"],
         type=_type_of(parameter),
         multiple=is_list,
-        is_flag=parameter.type is bool,
+        is_flag=is_flag,
         default=None,
         callback=split,
         help=parameter.help + told,

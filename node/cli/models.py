@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from node.runner.kinds import KINDS
 from peer.cli import emit, json_option, note, table
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def list_models(as_json: bool) -> None:
 )
 @click.option(
     "--kind",
-    type=click.Choice(["embed", "generate"]),
+    type=click.Choice(sorted(KINDS)),
     default="embed",
     show_default=True,
     help="What the model of a folder is for.",
@@ -67,11 +68,15 @@ def add(name: str, path: Path | None, kind: str, as_json: bool) -> None:
     """
     from node.cli.connection import home
     from node.models import ModelStore
+    from node.runner.kinds import kind_named
 
     home().create()
     store = ModelStore(home().models)
     model = store.add(name) if path is None else store.add_path(path, name=name, kind=kind)
-    _tell_daemon("the running node advertises it")
+    if (missing := kind_named(model.kind).NEEDS.unmet()) is not None:
+        note(f"this node cannot run it: {missing}")
+    else:
+        _tell_daemon("the running node advertises it")
     emit(_row(model), as_json, lambda row: f"{row['name']} ({row['size_mb']} MB) {row['cid']}")
 
 

@@ -14,7 +14,7 @@ from node.cli.kind_options import KindCommand, given
 from peer.cli import json_option, note
 
 if TYPE_CHECKING:
-    from node.requests import JobOutcome, JobRequest
+    from node.requests import Delta, JobOutcome, JobRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -68,13 +68,9 @@ def _file_or_none(_context: object, _option: object, value: str | None) -> str |
 @input_options
 @output_option
 @click.option("--timeout", "timeout_s", default=600.0, show_default=True, help="Seconds in all.")
+@click.option("--stream", "streams", is_flag=True, help="Print text, and as it comes.")
 @json_option
-def run_job(
-    kind: str,
-    target: str | None,
-    as_json: bool,
-    **wanted: Any,
-) -> None:
+def run_job(kind: str, target: str | None, streams: bool, as_json: bool, **wanted: Any) -> None:
     """Run one job of KIND on the mesh, wait for it and print its result.
 
     The input is UTF-8 text with one item a line, or JSON lines (a file ending in .jsonl): strings,
@@ -85,15 +81,22 @@ def run_job(
     \b
     Example:  covey run embed --model all-minilm-l6-v2 --input sentences.txt --output vectors.npy
               echo "What is the capital of France?" | covey run generate --model smollm2 --chat
+              echo "Once upon a time" | covey run generate --model smollm2 --stream
     """
     from node import requests, results
     from node.cli.connection import connect
     from node.runner.kinds import kind_named
 
+    if streams and (as_json or target):
+        raise click.UsageError("--stream prints text: leave out --json and --output.")
     codec = kind_named(kind)
     if target is not None:
         results.check_target(Path(target))  # before the work, not after it
     job = request_of(kind, **wanted)
+    if streams:
+        with connect() as control, printing_text() as on_delta:
+            requests.stream(control, job, on_delta)
+        return
     with connect() as control, showing_progress(job.items) as on_progress:
         outcome = requests.run(control, job, on_progress)
     write_outcome(outcome, codec, target, as_json)
@@ -124,6 +127,32 @@ def write_outcome(outcome: JobOutcome, codec: Any, target: str | None, as_json: 
         results.print_lines(rows)
     else:
         note(f"computed by {summary['worker']}, written to {target}")
+
+
+@contextmanager
+def printing_text() -> Generator[Callable[[Delta], None]]:
+    """Print texts as they come, an empty line between two."""
+    index: int | None = None
+
+    def take(delta: Delta) -> None:
+        nonlocal index
+        if delta.is_anew:
+            sys.stdout.write("" if index is None else "\n\n")
+            sys.stdout.flush()
+            note("its worker was lost and the next one computes otherwise: the text begins anew")
+            index = None
+            return
+        if index is not None and delta.index != index:
+            sys.stdout.write("\n\n")
+        index = delta.index
+        sys.stdout.write(delta.text)
+        sys.stdout.flush()
+
+    try:
+        yield take
+    finally:
+        sys.stdout.write("" if index is None else "\n")
+        sys.stdout.flush()
 
 
 @contextmanager

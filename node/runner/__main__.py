@@ -1,5 +1,9 @@
 """``python -m node.runner PARENT``: a process that holds one model for the daemon whose process id
 is PARENT.
+
+It confines itself between the daemon's first message and everything else: before its second thread,
+which would stay free, before it loads a library that starts some, and before it reads a byte of the
+model or of a job.
 """
 
 from __future__ import annotations
@@ -9,8 +13,11 @@ import os
 import resource
 import signal
 import sys
+from pathlib import Path
 
+from node.runner import sandbox
 from node.runner.channel import Channel
+from node.runner.messages import LOAD_JOB, Failed
 from node.runner.service import Service
 
 NICENESS = 10  # the daemon's loop, and the person at the machine, go first
@@ -24,8 +31,14 @@ def main() -> None:
     os.nice(NICENESS)
     # a core file would hold what others sent to be computed
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    load = channel.first()
+    try:
+        sandbox.confine(load.sandbox, Path(load.folder))
+    except sandbox.SandboxError as error:
+        channel.send([Failed(LOAD_JOB, error.code, error.message)])
+        return
     channel.start()
-    Service(channel).run()
+    Service(channel).run(load)
 
 
 def die_with_parent(parent: int) -> None:

@@ -13,8 +13,17 @@ import threading
 from collections.abc import Iterable
 from typing import Final
 
-from node.runner.messages import FROM_RUNNER, TO_RUNNER, FrameBuffer, FromRunner, ToRunner, frames
+from node.runner.messages import (
+    FROM_RUNNER,
+    TO_RUNNER,
+    FrameBuffer,
+    FromRunner,
+    Load,
+    ToRunner,
+    frames,
+)
 from protocols.errors import RemoteProtocolError
+from protocols.wire import LENGTH
 
 READ_BYTES: Final = 1 << 18
 BROKEN_STATUS: Final = 3  # exit status after bytes that are no message of the daemon
@@ -38,8 +47,26 @@ class Channel:
         os.dup2(2, 1)
         return channel
 
+    def first(self) -> Load:
+        """Return the first message, which has a frame of its own: no byte after it is read. Comes
+        before ``start``, without a thread.
+        """
+        (length,) = LENGTH.unpack(self._exactly(LENGTH.size))
+        (load,) = TO_RUNNER.decode(self._exactly(length))
+        assert isinstance(load, Load)
+        return load
+
+    def _exactly(self, size: int) -> bytes:
+        received = b""
+        while len(received) < size:
+            more = os.read(self._source, size - len(received))
+            if not more:
+                os._exit(0)  # the daemon is gone
+            received += more
+        return received
+
     def start(self) -> None:
-        """Begin to read."""
+        """Begin to read everything that comes after ``first``."""
         threading.Thread(target=self._read, name="daemon's messages", daemon=True).start()
 
     def receive(self, *, wait: bool) -> list[ToRunner]:

@@ -1,4 +1,4 @@
-"""Computes the texts of many ``embed`` jobs on one sentence embedder.
+"""Computes the texts of many jobs on one encoder: a vector for each, whatever becomes of it then.
 
 Jobs share batches, so a small job neither waits for a big one nor computes alone. Text is tokenised
 a window at a time, which bounds memory and how long a cancelled job goes on.
@@ -10,24 +10,30 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import cbor2
-
-from node.runner.batcher import Batcher, Row
+from node.runner.batcher import WINDOW_BYTES, Batcher, Row, window
 from node.runner.kinds import Advanced, BadOutputError, Broken, Event, Facts, Finished
-from node.runner.kinds.embed import DTYPE, decode_input
+from node.runner.kinds.embed import decode_input, encode_output
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-WINDOW_ITEMS: Final = 2_048  # items tokenised ahead of one job: enough to find rows of like length
-WINDOW_BYTES: Final = 512 << 10  # text tokenised in one step, about 0.2 s
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a job asks for: texts to compute, of which the first ``items`` are its own, and how
+    their vectors, in that order, become its output.
+    """
+
+    texts: list[str]
+    items: int
+    answer: Callable[[NDArray[np.float32]], bytes]
 
 
 class Encoder(Protocol):
-    """A loaded sentence embedder."""
+    """A loaded model that makes a vector of a text."""
 
     @property
     def dimension(self) -> int:
@@ -48,9 +54,15 @@ class Encoder(Protocol):
         ...
 
 
+def asked_vectors(content: bytes) -> Asked:
+    """Return what an ``embed`` job asks for; raises ``BadInputError``."""
+    texts = decode_input(content)
+    return Asked(texts, len(texts), encode_output)
+
+
 @dataclass(slots=True)
 class _Job:
-    items: list[str]
+    asked: Asked
     vectors: NDArray[np.float32]
     received: float
     tokens: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
@@ -65,6 +77,10 @@ class _Job:
     busy_s: float = 0.0
     cpu_s: float = 0.0
 
+    @property
+    def items(self) -> list[str]:
+        return self.asked.texts
+
 
 class EmbedEngine:
     """Computes the rows of all its jobs in shared batches, and answers each job when its last row
@@ -77,8 +93,10 @@ class EmbedEngine:
         batch_tokens: int,
         clock: Callable[[], float] = time.monotonic,
         cpu_clock: Callable[[], float] = time.process_time,
+        read: Callable[[bytes], Asked] = asked_vectors,
     ) -> None:
         self._encoder = encoder
+        self._read = read
         self._batcher = Batcher(batch_tokens)
         self._jobs: dict[int, _Job] = {}
         self._clock = clock
@@ -105,9 +123,9 @@ class EmbedEngine:
         """Take in a job; raises ``BadInputError``."""
         import numpy as np
 
-        items = decode_input(content)
-        vectors = np.empty((len(items), self._encoder.dimension), dtype="<f4")
-        self._jobs[job] = _Job(items, vectors, self._clock())
+        asked = self._read(content)
+        vectors = np.empty((len(asked.texts), self._encoder.dimension), dtype="<f4")
+        self._jobs[job] = _Job(asked, vectors, self._clock())
 
     def cancel(self, job: int) -> None:
         """Drop a job between steps; does nothing when there is no such job."""
@@ -142,7 +160,7 @@ class EmbedEngine:
         if math.isnan(job.started):
             job.started = began
         first = job.tokenised
-        texts, size = _window(job.items, first)
+        texts, size = window(job.items, first)
         rows, truncated = self._encoder.tokenise(texts)
         job.tokens.update(enumerate(rows, first))
         job.tokenised += len(texts)
@@ -193,21 +211,25 @@ class EmbedEngine:
             ]
         job.vectors[items] = vectors
         job.done += len(items)
-        progress = Advanced(number, job.done, len(job.items))
+        own = job.asked.items
+        progress = Advanced(number, min(job.done, own), own)
         if job.done < len(job.items):
             return [progress]
+        try:
+            output = job.asked.answer(job.vectors)
+        except BadOutputError as error:
+            return [self._broken(number, error)]
         del self._jobs[number]
-        return [progress, self._finished(number, job)]
+        return [progress, self._finished(number, job, output)]
 
     def _broken(self, number: int, error: Exception) -> Broken:
         self.cancel(number)
         return Broken(number, error)
 
-    def _finished(self, number: int, job: _Job) -> Finished:
-        rows, dimension = job.vectors.shape
+    def _finished(self, number: int, job: _Job, output: bytes) -> Finished:
         return Finished(
             job=number,
-            output=cbor2.dumps([DTYPE, rows, dimension, job.vectors.tobytes()]),
+            output=output,
             execution={
                 **self.execution,
                 "batches": job.batches,
@@ -222,17 +244,3 @@ class EmbedEngine:
                 "cpu_ms": round(job.cpu_s * 1_000, 3),
             },
         )
-
-
-def _window(items: list[str], first: int) -> tuple[list[str], int]:
-    """Return the texts to tokenise next, and about how many bytes they have: at least one, however
-    long it is.
-    """
-    size = 0
-    texts: list[str] = []
-    for item in items[first : first + WINDOW_ITEMS]:
-        if texts and size + len(item) > WINDOW_BYTES:
-            break
-        texts.append(item)
-        size += len(item)
-    return texts, size

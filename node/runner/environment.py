@@ -13,6 +13,9 @@ OFFLINE: Final = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    # torch looks for a folder to cache compiled code in when Transformers is imported; nothing is
+    # compiled, and a confined runner could make none: one that is there will do
+    "TORCHINDUCTOR_CACHE_DIR": "/",
     "TOKENIZERS_PARALLELISM": "false",  # its threads would come on top of those we chose
 }
 

@@ -26,7 +26,7 @@ from node.runner.kinds import (
     Facts,
     Finished,
 )
-from node.runner.kinds.generate import GenerateInput, Prompt, decode_input
+from node.runner.kinds.generate import TOO_LONG, GenerateInput, Prompt, decode_input
 from protocols.limits import MAX_GENERATE_SEQUENCES
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PIECE_TOKENS: Final = 64  # of a prompt, read in one step: 0.2 s of a 135M model on one core
+TELL_EVERY_S: Final = 0.1  # a reader sees no steps; each costs two daemons 0.5 ms of CPU
 BYTES_A_TOKEN: Final = 4  # of English text; only for progress, until a prompt is tokenised
 
 
@@ -98,6 +99,11 @@ class _Job:
     waiting: dict[int, list[bytes]] = field(default_factory=dict[int, list[bytes]])
     """What is known of the continuations behind the one that is emitted now."""
     over: set[int] = field(default_factory=set[int])
+    untold: list[bytes] = field(default_factory=list[bytes])
+    """What is to be emitted next."""
+    told_at: float = -math.inf
+    is_moved: bool = False
+    """Whether it is further than it was last told."""
     done: int = 0
     total: int = 0
     prompt_tokens: int = 0
@@ -113,7 +119,7 @@ class _Job:
 
 
 class GenerateEngine:
-    """Reads and writes for all its jobs in turns; emits each token's text when it is known."""
+    """Reads and writes for all its jobs in turns; emits text soon after it is known."""
 
     def __init__(
         self,
@@ -174,10 +180,11 @@ class GenerateEngine:
             self._close(each)
 
     def step(self) -> list[Event]:
-        """Take in one prompt if there is room, read a piece of one, and write a token of each."""
-        events = [*self._open_next(), *self._read_next(), *self._write_all()]
-        moved = {each.ask.job for each in self._writing}
-        return [*events, *(self._progress(job) for job in sorted(moved))]
+        """Take in one prompt if there is room, write a token of each continuation, and read a piece
+        of a prompt: after that, so that a first token does not wait until the second is written.
+        """
+        events = [*self._open_next(), *self._write_all(), *self._read_next()]
+        return [*events, *self._tell_due()]
 
     # Prompts that join
 
@@ -210,6 +217,7 @@ class GenerateEngine:
             raise BadInputError(
                 f"item {item} has {len(prompt)} tokens, and the model's context "
                 f"holds 1 to {self._model.context - 1}, and the continuation",
+                code=TOO_LONG,
                 item=item,
                 hint="shorten it, or use a model with a longer context",
             )
@@ -279,29 +287,48 @@ class GenerateEngine:
             return [self._broken(number, error)]
         job.done += 1
         job.new_tokens += 1
+        job.is_moved = True
         job.waiting.setdefault(each.ask.item, []).append(piece)
         if each.is_over:
             job.over.add(each.ask.item)
             self._close(each)
-        return self._tell(number, job)
+        return self._follow(number, job)
 
     # What comes of it
 
-    def _tell(self, number: int, job: _Job) -> list[Event]:
-        """Emit what is known of the first continuation that is not emitted whole, and of those
-        behind it once it is.
+    def _follow(self, number: int, job: _Job) -> list[Event]:
+        """Take to what is to be emitted what is known of the first continuation that is not emitted
+        whole, and of those behind it once it is; end the job with the last one.
         """
-        told: list[bytes] = []
         while (pieces := job.waiting.pop(job.told, None)) is not None:
-            told += pieces
+            job.untold += pieces
             if job.told not in job.over:
                 break
             job.told += 1
-        piece = b"".join(told)
-        if job.told == len(job.wanted.items):
-            del self._jobs[number]
-            return [Advanced(number, job.total, job.total), self._finished(number, job, piece)]
-        return [Emitted(number, piece)] if piece else []
+        if job.told < len(job.wanted.items):
+            return []
+        del self._jobs[number]
+        return [Advanced(number, job.total, job.total), self._finished(number, job)]
+
+    def _tell_due(self) -> list[Event]:
+        """Emit, and say how far they are, of the jobs that moved and were not told of for a while:
+        the first time at once, then every ``TELL_EVERY_S``.
+        """
+        moved = [(number, job) for number, job in self._jobs.items() if job.is_moved]
+        if not moved:
+            return []
+        now = self._clock()
+        due = [(number, job) for number, job in moved if now >= job.told_at + TELL_EVERY_S]
+        return [event for number, job in due for event in self._tell(number, job, now)]
+
+    def _tell(self, number: int, job: _Job, now: float) -> list[Event]:
+        piece = b"".join(job.untold)
+        job.untold.clear()
+        job.is_moved = False
+        emitted = [Emitted(number, piece)] if piece else []
+        if piece:  # until there is text, the next token's is not kept back
+            job.told_at = now
+        return [*emitted, self._progress(number)]
 
     def _progress(self, number: int) -> Advanced:
         job = self._jobs[number]
@@ -329,10 +356,10 @@ class GenerateEngine:
             job.busy_s += self._clock() - began
             job.cpu_s += self._cpu_clock() - cpu_began
 
-    def _finished(self, number: int, job: _Job, rest: bytes) -> Finished:
+    def _finished(self, number: int, job: _Job) -> Finished:
         return Finished(
             job=number,
-            output=rest,
+            output=b"".join(job.untold),
             execution={
                 **self.execution,
                 "max_rows": job.max_rows,

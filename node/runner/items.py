@@ -15,7 +15,8 @@ from typing import Any, cast
 import cbor2
 
 from node.runner.kinds import BadInputError, Items
-from node.runner.parameters import Parameter, Value, checked, pack, unpack
+from node.runner.parameters import Parameter, checked, pack, unpack
+from protocols.dagcbor import REFUSED_TAGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class InputCodec:
             raise self._too_large(len(content))
         return content
 
-    def decode(self, content: bytes) -> tuple[list[Any], dict[str, Value]]:
+    def decode(self, content: bytes) -> tuple[list[Any], dict[str, Any]]:
         """Return items and parameters, defaults included; raises ``BadInputError`` unless
         ``encode`` could have made this.
         """
@@ -53,7 +54,7 @@ class InputCodec:
             raise self._malformed() from error
         items = self._checked(whole[1:] if self.parameters else whole)
         parameters = self._parameters(whole[0]) if self.parameters else {}
-        if cbor2.dumps(whole) != content:
+        if len(content) != _encoded_bytes(whole):
             raise BadInputError("the input is not in the one form that DAG-CBOR allows")
         return items, parameters
 
@@ -67,7 +68,7 @@ class InputCodec:
         checked((), parameters)
         return []
 
-    def _parameters(self, head: Any) -> dict[str, Value]:
+    def _parameters(self, head: Any) -> dict[str, Any]:
         if not isinstance(head, bytes):
             raise BadInputError("the input does not begin with its parameters")
         return unpack(self.parameters, head)
@@ -124,10 +125,25 @@ class InputCodec:
         )
 
 
+def _encoded_bytes(strings: list[str | bytes]) -> int:
+    """Return the size of the one form of a list of these. Without tags and indefinite lengths, any
+    other form is larger; to encode large texts and compare takes twice the time of decoding them.
+    """
+    sizes = [len(s) if isinstance(s, bytes) or s.isascii() else len(s.encode()) for s in strings]
+    return sum(sizes) + sum(map(_head_bytes, sizes)) + _head_bytes(len(strings))
+
+
+def _head_bytes(value: int) -> int:
+    """Return how many bytes the shortest head with this length takes."""
+    return 1 if value < 24 else 2 if value < 1 << 8 else 3 if value < 1 << 16 else 5
+
+
 def listed(content: bytes) -> list[Any]:
-    """Return what is a flat DAG-CBOR list of any length; raises ``ValueError``."""
+    """Return what is a flat DAG-CBOR list of any length, without tags; raises ``ValueError``."""
     try:
-        decoded = cbor2.loads(content, max_depth=1, allow_indefinite=False)
+        decoded = cbor2.loads(
+            content, max_depth=1, allow_indefinite=False, semantic_decoders=REFUSED_TAGS
+        )
     except (cbor2.CBORError, ValueError, TypeError, OverflowError) as error:
         raise ValueError("not a flat DAG-CBOR list") from error
     if not isinstance(decoded, list):

@@ -100,7 +100,7 @@ def _with_torch() -> dict[str, Any]:
     return {
         "engine": engine,
         "torch": version("torch"),
-        "accelerators": _accelerators(),
+        "accelerators": accelerators(),
         **figures,
         **_sizes(),
     }
@@ -141,7 +141,7 @@ def _numpy_matmul() -> Figure:
     return repeated(lambda: a @ b, _matmul_gflop(), 1)
 
 
-def _accelerators() -> list[dict[str, Any]]:
+def accelerators() -> list[dict[str, Any]]:
     """Return the devices that torch can compute on, besides the processor."""
     import torch
 

@@ -26,7 +26,9 @@ Facts = dict[str, int | float | str]
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Daemon: hold this model. The first message, sent once."""
+    """Daemon: confine yourself to ``sandbox`` and hold this model. The first message, sent once and
+    in a frame of its own.
+    """
 
     folder: str
     name: str
@@ -35,6 +37,8 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag=1):
     precision: str
     threads: int
     batch_tokens: int
+    sandbox: str
+    device: str
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True, tag=2):

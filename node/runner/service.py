@@ -14,7 +14,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
-from node.manifest import ModelDamagedError
+from node.manifest import ModelDamagedError, ModelError
 from node.runner import kinds
 from node.runner.channel import Channel
 from node.runner.files import ModelFiles, read_manifest
@@ -27,12 +27,14 @@ from node.runner.kinds import (
     Event,
     Finished,
     kind_named,
+    runs_on,
 )
 from node.runner.messages import (
     LOAD_JOB,
     Cancel,
     Done,
     Emitted,
+    Facts,
     Failed,
     FromRunner,
     Input,
@@ -71,33 +73,34 @@ class Service:
         self._incoming: dict[int, _Incoming] = {}
         self._outgoing: dict[int, Iterator[FromRunner]] = {}
 
-    def run(self) -> None:
+    def run(self, order: Load) -> None:
         """Serve until the process ends; returns only when the model could not be loaded."""
-        first, *rest = self._channel.receive(wait=True)
-        assert isinstance(first, Load)
-        loaded = self._load(first)
+        loaded = self._load(order)
         if loaded is None:
             return
         self._files, self._engine = loaded
+        self._sandbox: Facts = {"sandbox": order.sandbox}
         while True:
-            answers = [answer for message in rest for answer in self._handle(message)]
+            messages = self._channel.receive(wait=not (self._engine.is_busy or self._outgoing))
+            answers = [answer for message in messages for answer in self._handle(message)]
             if self._engine.is_busy:
                 answers += [answer for event in self._engine.step() for answer in self._told(event)]
             self._channel.send(chain(answers, self._next_pieces()))
-            rest = self._channel.receive(wait=not (self._engine.is_busy or self._outgoing))
 
     def _load(self, order: Load) -> tuple[ModelFiles, Engine] | None:
         began = time.monotonic()
         try:
             files = _open_model(order)
-            settings = EngineSettings(order.precision, order.threads, order.batch_tokens)
-            engine = kind_named(order.kind).load(files, settings)
+            settings = EngineSettings(
+                order.precision, order.threads, order.batch_tokens, order.device
+            )
+            engine = _engine(order.kind, files, settings)
             files.check_all()
         except Exception as error:  # noqa: BLE001 - the job boundary: whatever a model's files provoke is told, not died of
             self._channel.send([_failure(LOAD_JOB, error, "model-unusable")])
             return None
         load_ms = round((time.monotonic() - began) * 1_000, 3)
-        self._channel.send([Loaded(load_ms, engine.execution)])
+        self._channel.send([Loaded(load_ms, {**engine.execution, "sandbox": order.sandbox})])
         return files, engine
 
     def _handle(self, message: ToRunner) -> list[FromRunner]:
@@ -138,9 +141,9 @@ class Service:
             case Broken():
                 yield _failure(event.job, event.error, "job-failed")
             case Finished() if len(event.output) <= RUNNER_PIECE_BYTES:
-                yield from _output_of(event)
+                yield from self._output_of(event)
             case Finished():
-                self._outgoing[event.job] = _output_of(event)
+                self._outgoing[event.job] = self._output_of(event)
 
     def _next_pieces(self) -> Iterator[FromRunner]:
         """Yield some pieces of each large output, so that other jobs are not kept waiting for all
@@ -152,6 +155,16 @@ class Service:
             if isinstance(some[-1], Done):
                 del self._outgoing[job]
 
+    def _output_of(self, event: Finished) -> Iterator[FromRunner]:
+        """Yield an output in pieces, the last one with how it was computed."""
+        size_bytes, sent_bytes = len(event.output), 0
+        for piece in pieces(event.output):
+            sent_bytes += len(piece)
+            if sent_bytes < size_bytes:
+                yield Output(event.job, piece)
+            else:
+                yield Done(event.job, piece, event.execution | self._sandbox, event.timings)
+
 
 def _open_model(order: Load) -> ModelFiles:
     folder = Path(order.folder)
@@ -160,20 +173,16 @@ def _open_model(order: Load) -> ModelFiles:
         raise ModelDamagedError(
             f"the manifest of model {order.name} is not the one that was to be loaded"
         )
-    if manifest.kind != order.kind:
+    if not runs_on(order.kind, manifest.kind):
         raise BadInputError(f"model {order.name} is of kind {manifest.kind}, not {order.kind}")
     return ModelFiles(folder, manifest)
 
 
-def _output_of(event: Finished) -> Iterator[FromRunner]:
-    """Yield an output in pieces, the last one with how it was computed."""
-    size_bytes, sent_bytes = len(event.output), 0
-    for piece in pieces(event.output):
-        sent_bytes += len(piece)
-        if sent_bytes < size_bytes:
-            yield Output(event.job, piece)
-        else:
-            yield Done(event.job, piece, event.execution, event.timings)
+def _engine(kind: str, files: ModelFiles, settings: EngineSettings) -> Engine:
+    codec = kind_named(kind)
+    if (why := codec.NEEDS.unmet()) is not None:
+        raise ModelError(f"kind {kind} cannot run here: {why}", code="extra-missing")
+    return codec.load(files, settings)
 
 
 def _failure(job: int, error: Exception, code: str) -> Failed:

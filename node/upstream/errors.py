@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from node.runner.kinds.generate import TOO_LONG as CONTEXT_LENGTH
 from peer.capture import exceptions_of
 from peer.scrub import scrub
 from protocols.errors import JobFailed
@@ -57,8 +58,14 @@ _SENTENCES: Final = {
 }
 
 
+TOO_LONG: Final = frozenset({"context_length_exceeded", "exceed_context_size_error"})
+"""What OpenAI's servers and llama.cpp's call a prompt that does not fit."""
+
+
 class _Told(msgspec.Struct, frozen=True):
     message: str = ""
+    type: str | None = None
+    code: str | int | None = None
 
 
 class _Envelope(msgspec.Struct, frozen=True):
@@ -90,9 +97,12 @@ def of_status(status: int, path: str, body: bytes) -> JobFailed:
     the job's input, so that the report that is recorded does without them.
     """
     code = _BY_STATUS.get(status, UNAVAILABLE if status >= 500 else BROKEN)
-    plain = JobFailed(_SENTENCES[code].format(status, path), code=code)
-    words = scrub(_words_of(body))[:SHOWN_CHARS] if code == REFUSED else ""
-    if not words:
+    sentence = _SENTENCES[code].format(status, path)
+    told = _told(body) if code == REFUSED else _Told()
+    if {told.type, told.code} & TOO_LONG:
+        code = CONTEXT_LENGTH
+    plain = JobFailed(sentence, code=code)
+    if not (words := scrub(told.message)[:SHOWN_CHARS]):
         return plain
     try:
         raise plain
@@ -101,14 +111,14 @@ def of_status(status: int, path: str, body: bytes) -> JobFailed:
     return JobFailed(f"{plain.message}: {words}", code=code, exceptions=reported)
 
 
-def _words_of(body: bytes) -> str:
+def _told(body: bytes) -> _Told:
     try:
-        told = msgspec.json.decode(body, type=_Envelope)
+        envelope = msgspec.json.decode(body, type=_Envelope)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return ""
-    if isinstance(told.error, _Told):
-        return told.error.message
-    return told.error or told.message
+        return _Told()
+    if isinstance(envelope.error, _Told):
+        return envelope.error
+    return _Told(envelope.error or envelope.message)
 
 
 def _root_of(error: BaseException) -> str:

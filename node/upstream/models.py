@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -64,6 +64,11 @@ class UpstreamModel:
     def cid(self) -> CID:
         """The CID of what is known of it."""
         return CID.of(dagcbor.encode(self._known))
+
+    def used_for(self, kind: str) -> Self:
+        """Return this model: an upstream does with it only what it is for."""
+        assert kind == self.kind, "who asks has seen that it serves that kind"
+        return self
 
     @property
     def registration(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -18,11 +19,13 @@ from node.daemon import Node, started
 from node.job import JobSpec
 from node.runner.kinds import kind_named
 from node.submit import NOBODY
+from node.submitted_job import Listener
 from peer import logs
 from peer.config import load
 from peer.effects import system_effects
 from peer.home import Home
 from protocols.errors import CoveyError
+from protocols.session import Grown
 
 TICK_S = 0.005
 BUDGET_MS = 120_000
@@ -36,7 +39,14 @@ async def main() -> None:
     logs.configure("warning")
     async with started(home, config, system_effects()) as node:
         print(json.dumps({"peer": node.identity.peer_id}), flush=True)
-        actions = {"jobs": jobs, "stall": stall, "transfer": transfer, "try": try_one}
+        actions = {
+            "cpu": cpu,
+            "jobs": jobs,
+            "stall": stall,
+            "texts": texts,
+            "transfer": transfer,
+            "try": try_one,
+        }
         async for command in _commands():
             action = actions[command.pop("do")]
             print(json.dumps(await action(node, **command)), flush=True)
@@ -83,6 +93,26 @@ async def jobs(
             nursery.start_soon(client)
     wall_s = trio.current_time() - since
     return {"wall_s": wall_s, "latencies_s": latencies_s, "attempts": attempts}
+
+
+async def cpu(_node: Node) -> float:
+    """Return the seconds of CPU that this process took so far, to the microsecond."""
+    return time.process_time()
+
+
+async def texts(node: Node, model: str, prompt: str, tokens: int, streams: bool) -> dict[str, Any]:
+    """Have one text continued; return how many tokens it took, and in how many pieces it came."""
+    pieces = 0
+
+    def on_grown(_: Grown) -> None:
+        nonlocal pieces
+        pieces += 1
+
+    content = kind_named("generate").encode_input([prompt], {"max_tokens": tokens})
+    spec = JobSpec(node.effects.token(16), "generate", model, content, tokens, BUDGET_MS)
+    listener = Listener(lambda _: None, on_grown if streams else None)
+    result = await node.submissions.run(spec, listener)
+    return {"tokens": result.execution["new_tokens"], "pieces": pieces}
 
 
 async def transfer(

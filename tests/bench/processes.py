@@ -27,10 +27,11 @@ class Child:
         env: Mapping[str, str] | None = None,
         log: Path | None = None,
         arguments: Sequence[str] = (),
+        python: str = sys.executable,
     ):
         self._log = log.open("ab") if log else None
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [python, "-m", module, *arguments],
             env=env,
             cwd=ROOT,
             stdin=subprocess.PIPE,

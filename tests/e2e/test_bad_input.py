@@ -146,7 +146,7 @@ INPUTS = [
         "unknown kind",
         ("run", "dream", "--model", MODEL),
         "no kind 'dream'",
-        "kinds: bench.noop, embed",
+        "kinds: bench.noop, classify, detect, embed",
     ),
     Case("unknown peer", (*RUN, "--peer", "12D3KooWnobody"), "is not known here", "covey peers"),
     Case("unknown precision", (*RUN, "--precision", "fp1"), "'fp1' is not one of", "--help", 2),
@@ -547,6 +547,10 @@ def test_every_sentence_stands_in_the_documents() -> None:
         is empty
         has no model
         there is no kind
+        there is no parameter
+        takes text, not files
+        is no WAV file
+        labels are missing
         is not known here
         No such option
         has expired

@@ -106,7 +106,7 @@ async def test_a_web_page_that_was_named_may_ask_with_the_token(autojump_clock: 
     ("method", "path", "status", "code"),
     [
         ("GET", "/", 404, "unknown_url"),
-        ("POST", "/v1/chat/completions", 404, "unknown_url"),
+        ("POST", "/v1/images/generations", 404, "unknown_url"),
         ("POST", "/v1/embeddings/", 404, "unknown_url"),
         ("GET", "/v1/embeddings", 405, "method-not-allowed"),
     ],

@@ -9,13 +9,15 @@ from __future__ import annotations
 import tracemalloc
 from typing import Final
 
+import pytest
 import trio
 
 from protocols.job import CODEC, Accept, Chunk, Done, Lease, Message, Terms
 from protocols.limits import BULK_CHUNK_BYTES, STREAM_WINDOW_BYTES
+from protocols.pieces import Outgoing
 from protocols.transport import Stream
 from tests.support.hostile import inputs, raw_session, terms
-from tests.support.jobs import JobMesh
+from tests.support.jobs import JobMesh, spec
 from tests.support.runners import FakeRunnerPool
 
 MB: Final = 1 << 20
@@ -107,3 +109,54 @@ async def test_an_output_is_sent_only_as_long_as_its_attempt_is_the_latest() -> 
     assert fences.count(1) < 30, "what was on its way when the later offer came"
     assert fences.count(2) == 16 * MB // BULK_CHUNK_BYTES
     assert fences[-1] == -2
+
+
+@pytest.mark.parametrize("is_output", [False, True], ids=["input", "output"])
+async def test_content_that_is_cut_off_in_the_middle_goes_on_from_there(is_output: bool) -> None:
+    mesh = JobMesh()
+    content = bytes(range(256)) * (16 * MB // 256)
+    submitter = mesh.add("submitter")
+    output = content if is_output else b"small"
+    runners = FakeRunnerPool(output_of=lambda _: output)
+    worker = mesh.add("worker", runners=runners)
+    sender, receiver = (worker, submitter) if is_output else (submitter, worker)
+    way = sender.peer_id, receiver.peer_id
+    mesh.network.reset_after(*way, 10 * MB)
+
+    async with mesh.running():
+        with trio.fail_after(60):
+            result = await submitter.submitter.run(spec(input=b"" if is_output else content))
+
+    assert (result.output, result.attempts) == (output, 2)
+    assert runners.finished == 1
+    assert runners.requests[0].input == (b"" if is_output else content)
+    assert mesh.network.sent_bytes[way] < 17 * MB, "only what was on the wire went twice"
+    assert not [node.peer_id for node in mesh.nodes if node.recorder.reports]
+
+
+async def test_the_second_delivery_begins_with_the_piece_behind_the_last_one_that_came() -> None:
+    mesh = JobMesh()
+    submitter = mesh.add("submitter")
+    worker = mesh.add("worker", runners=FakeRunnerPool(output_of=lambda _: bytes(4 * MB)))
+    job = terms(1)
+    digests = Outgoing.cut(job.output_salt, bytes(4 * MB)).digests
+    came: list[Chunk] = []
+
+    async def take(count: int) -> None:
+        while len(came) < count:
+            came.extend(m for m in await receive(stream) if isinstance(m, Chunk))
+
+    async with mesh.running():
+        stream = await raw_session(submitter, worker)
+        start = [job.offer(1, 600_000), Accept(job.job_id, 1), *inputs(job)]
+        await stream.send(CODEC.encode(start))
+        await take(23)
+        await stream.reset()
+        stream = await raw_session(submitter, worker)
+        accept = Accept(job.job_id, 2, 23, digests[22])
+        await stream.send(CODEC.encode([job.offer(2, 600_000), accept]))
+        await take(64)
+
+    assert [chunk.index for chunk in came] == list(range(64))
+    assert [chunk.fence for chunk in came] == [1] * 23 + [2] * 41
+    assert came[-1].digest == digests[-1]

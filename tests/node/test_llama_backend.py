@@ -197,6 +197,21 @@ def test_files_that_do_not_belong_together_are_refused(
     assert caught.value.code == code
 
 
+def test_weights_that_are_no_safetensors_file_are_refused(tmp_path: Path):
+    folder = llama_folder(tmp_path / "cut")
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    huge = (1 << 60).to_bytes(8, "little") + whole[8:]
+    store = ModelStore(tmp_path / "models")
+
+    for place, content in enumerate((b"", whole[:-9], whole[:100], huge)):
+        weights.write_bytes(content)
+        model = store.add_path(folder, name=f"cut{place}", kind="generate")
+        with pytest.raises(ModelError) as caught:
+            loaded(ModelFiles(model.path, model.manifest), "fp32")
+        assert caught.value.code == "model-weights"
+
+
 def test_sizes_that_four_bits_cannot_have_are_refused(tmp_path: Path):
     weights = random_weights(config={**CONFIG, "intermediate_size": 72})
     folder = llama_folder(tmp_path / "odd", weights, intermediate_size=72)

@@ -1,31 +1,20 @@
 from __future__ import annotations
 
 import base64
-import json
 import struct
 from typing import Any
 
 import cbor2
-import httpx
 import pytest
 import trio
-from starlette.types import Message
 from trio.testing import MockClock
 
 from node.api.room import Room
 from protocols.errors import JobFailed, Refused
 from protocols.limits import MAX_EMBED_TEXT_BYTES
-from tests.support.api import TOKEN, Api, a_pair, serving
+from tests.support.api import AsgiClient, a_pair, error_of, serving
 from tests.support.jobs import DIMENSION, JobMesh
 from tests.support.transports import until
-
-
-def error_of(response: httpx.Response) -> dict[str, Any]:
-    """The error of an answer, whose four keys are always there."""
-    assert set(response.json()) == {"error"}
-    error = response.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    return error
 
 
 async def test_texts_become_vectors_computed_by_another_peer(autojump_clock: MockClock) -> None:
@@ -271,7 +260,7 @@ async def test_a_client_that_goes_away_cancels_its_job(autojump_clock: MockClock
     mesh, submitter, worker = a_pair(hold=True)
 
     async with mesh.running(), serving(submitter) as api, trio.open_nursery() as nursery:
-        client = Client({"model": "minilm", "input": "one"})
+        client = AsgiClient("/v1/embeddings", {"model": "minilm", "input": "one"})
         nursery.start_soon(client.ask, api)
         await until(lambda: worker.runners.running == 1)
         client.gone.set()
@@ -279,35 +268,3 @@ async def test_a_client_that_goes_away_cancels_its_job(autojump_clock: MockClock
 
     assert client.statuses == [499]
     assert len(submitter.recorder.of_kind("job.ended")) == 1
-
-
-class Client:
-    """A client as ASGI has it: one body, then nothing until it is gone."""
-
-    def __init__(self, body: dict[str, Any]) -> None:
-        self._messages: list[Message] = [
-            {"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}
-        ]
-        self.gone = trio.Event()
-        self.statuses: list[int] = []
-
-    async def ask(self, api: Api) -> None:
-        headers = {"host": "localhost", "authorization": f"Bearer {TOKEN}"}
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": "/v1/embeddings",
-            "query_string": b"",
-            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-        }
-        await api.app(scope, self._receive, self._send)
-
-    async def _receive(self) -> Message:
-        if self._messages:
-            return self._messages.pop()
-        await self.gone.wait()
-        return {"type": "http.disconnect"}
-
-    async def _send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.statuses.append(message["status"])

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,16 @@ import trio
 
 from node.models import ModelStore
 from node.runner.kinds import embed
+from node.runner.messages import (
+    FROM_RUNNER,
+    LOAD_JOB,
+    TO_RUNNER,
+    Failed,
+    FrameBuffer,
+    Load,
+    frames,
+)
+from node.runner.sandbox import OFF, STRICT, lacking
 from node.runner_child import RunOutcome
 from node.runners import RunnerPool, RunRequest
 from peer.effects import system_effects
@@ -47,7 +58,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
 
 
 @asynccontextmanager
-async def serving(store: ModelStore, **options: float) -> AsyncGenerator[RunnerPool]:
+async def serving(store: ModelStore, **options: Any) -> AsyncGenerator[RunnerPool]:
     pool = RunnerPool(store, system_effects(), **options)
     with trio.fail_after(WITHIN_S):
         async with trio.open_nursery() as nursery:
@@ -301,6 +312,80 @@ async def test_even_a_frozen_runner_dies_with_its_daemon(store: ModelStore):
     with trio.fail_after(WITHIN_S):
         await until(lambda: not is_alive(pid))
     assert was_alive
+
+
+@pytest.mark.skipif(bool(lacking()), reason=lacking())
+async def test_a_confined_runner_computes_the_same_and_none_of_its_threads_is_free(
+    store: ModelStore,
+):
+    outcomes: dict[str, RunOutcome] = {}
+    states: dict[str, set[str]] = {}
+    for level in (STRICT, OFF):
+        async with serving(store, sandbox=level) as pool:
+            outcomes[level] = await pool.run(request(TEXTS))
+            states[level] = confinement(pool.running()[0]["pid"])
+
+    assert outcomes[STRICT].output == outcomes[OFF].output
+    assert [outcomes[level].execution["sandbox"] for level in (STRICT, OFF)] == [STRICT, OFF]
+    assert states == {STRICT: {"Seccomp:\t2"}, OFF: {"Seccomp:\t0"}}
+
+
+def confinement(pid: int | None) -> set[str]:
+    """What the kernel says of the filters of a process's threads, of which there are some."""
+    tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    assert len(tasks) > 1
+    return {
+        line
+        for task in tasks
+        for line in (task / "status").read_text().splitlines()
+        if line.startswith("Seccomp:")
+    }
+
+
+async def test_a_model_that_is_installed_anew_gets_a_runner_that_can_open_it(tmp_path: Path):
+    store = ModelStore(tmp_path / "models")
+    content = embed.encode_input(TEXTS)
+    noop = RunRequest("noop", "bench.noop", "none", content)
+    store.add("noop")
+
+    async with serving(store) as pool:
+        await pool.run(noop)
+        before = pool.running()[0]["pid"]
+        store.remove("noop")
+        store.add("noop")
+        outcome = await pool.run(noop)
+        after = [runner["pid"] for runner in pool.running()]
+
+    assert outcome.output == content
+    assert before not in after
+
+
+UNCONFINABLE = """
+import os, sys
+from node.runner.sandbox import kernel
+from node.runner.sandbox.seccomp import ALLOW, EQUAL, FAIL, LOAD, RETURN, SECCOMP, install
+column = kernel.machine()
+kernel.forbid_new_privileges()
+is_seccomp = [(LOAD, 0, 0, 0), (EQUAL, 0, 1, SECCOMP[column])]
+install(column, [*is_seccomp, (RETURN, 0, 0, FAIL | 1), (RETURN, 0, 0, ALLOW)])
+os.execv(sys.executable, [sys.executable, "-P", "-m", "node.runner", str(os.getppid())])
+"""
+
+
+@pytest.mark.skipif(bool(lacking()), reason=lacking())
+def test_a_runner_that_cannot_be_confined_computes_nothing(store: ModelStore):
+    model = store.get(MODEL)
+    order = Load(str(model.path), MODEL, bytes(model.cid), "embed", "fp32", 1, 768, STRICT, "cpu")
+    (frame,) = frames(TO_RUNNER, [order])
+
+    ended = subprocess.run(
+        [sys.executable, "-c", UNCONFINABLE], input=frame, capture_output=True, check=True
+    )
+
+    (payload,) = FrameBuffer().feed(ended.stdout)
+    (answer,) = FROM_RUNNER.decode(payload)
+    assert isinstance(answer, Failed)
+    assert (answer.job, answer.code) == (LOAD_JOB, "runner-sandbox")
 
 
 async def test_noop_takes_the_same_way_without_weights(tmp_path: Path):

@@ -124,6 +124,27 @@ async def test_a_session_that_is_found_again_repeats_nothing_to_the_client(
     assert worker.runners.finished == 1
 
 
+async def test_a_session_that_breaks_while_an_output_grows_sends_no_piece_of_it_again(
+    autojump_clock: MockClock,
+) -> None:
+    mesh = JobMesh()
+    submitter = mesh.add("submitter")
+    worker = mesh.add("worker", runners=emitting())
+    way = worker.peer_id, submitter.peer_id
+    client = Client()
+
+    async with mesh.running(), trio.open_nursery() as nursery:
+        job = spec(input=bytes(range(97, 123)) * 40_000, items=10)
+        nursery.start_soon(submitter.submitter.run, job, client.listener)
+        await until(lambda: len(client.steps) >= 9)
+        mesh.network.reset(*way)
+
+    assert client.output == job.input.upper()
+    assert client.restarts == 0
+    assert mesh.network.sent_bytes[way] < len(job.input) + 100_000, "one piece less than twice"
+    assert worker.runners.finished == 1
+
+
 async def test_a_client_that_comes_later_sees_all_of_the_output(autojump_clock: MockClock) -> None:
     mesh = JobMesh()
     submitter = mesh.add("submitter")

@@ -11,6 +11,7 @@ import trio
 from node.accepted import AcceptedJobs
 from node.admission import Admission
 from node.ledger import JobLedger
+from node.models import InstalledModel
 from node.placement import Placement
 from node.salts import Salts
 from node.sessions import Sessions
@@ -49,6 +50,8 @@ class JobNode:
     submitter: Submitter
     worker: Worker
     runners: FakeRunnerPool
+    model: InstalledModel
+    """What it advertises."""
     speed: float
 
     @property
@@ -56,7 +59,7 @@ class JobNode:
         return self.key.peer_id
 
     def advert(self) -> SignedAdvert:
-        model = model_of(MODEL)
+        model = self.model
         advert = Advert(
             version=1,
             peer=self.key.public,
@@ -67,7 +70,7 @@ class JobNode:
             roles=self.membership.roles,
             hardware=HARDWARE,
             capabilities={"matmul_gflops": self.speed},
-            models=(ModelOffer(MODEL, model.cid, "embed", model.precisions, DIMENSION),),
+            models=(ModelOffer(model.name, model.cid, model.kind, model.precisions, DIMENSION),),
             software="covey 0",
         )
         return sign_advert(self.key, advert, self.membership)
@@ -95,8 +98,9 @@ class JobMesh:
         runners: FakeRunnerPool | None = None,
         speed: float = 10.0,
         models: FakeModels | None = None,
+        model: InstalledModel | None = None,
     ) -> JobNode:
-        """Make one more node."""
+        """Make one more node; ``models`` is what it has where that is not what it advertises."""
         key = key_of(len(self.nodes) + 1)
         effects = effects_of(len(self.nodes) + 1)
         transport = self.network.transport(key)
@@ -105,7 +109,7 @@ class JobMesh:
         ledger = JobLedger(recorder, Origin("covey-node", "0"), effects)
         sessions = Sessions(transport, transport.dial, directory, ledger)
         runners = runners or FakeRunnerPool()
-        models = models or FakeModels({MODEL: model_of(MODEL)})
+        models = models or FakeModels({each.name: each for each in (model or model_of(MODEL),)})
         admission = Admission(directory, models, runners)
         journal = MemoryJournal()
         salts = Salts(journal, effects)
@@ -123,6 +127,7 @@ class JobMesh:
             submitter=Submitter(placement, sessions, ledger, salts, AcceptedJobs(journal)),
             worker=Worker(sessions, admission, models, runners, ledger),
             runners=runners,
+            model=model or model_of(MODEL),
             speed=speed,
         )
         transport.on_connection(

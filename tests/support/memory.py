@@ -2,7 +2,7 @@
 
 It passes the same contract test as libp2p. Everything takes trio's time, so ``autojump_clock``
 makes its time-outs free. The only randomness (delay, gossip loss) comes from the seed. Faults:
-``partition``, ``freeze`` (as SIGSTOP does), ``reset`` (as kill -9 does).
+``partition``, ``freeze`` (as SIGSTOP does), ``reset`` (as kill -9 does), also in mid-content.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -61,6 +62,9 @@ class MemoryNetwork:
         self.changed = Signal()
         self._cut: set[frozenset[PeerId]] = set()
         self._frozen: set[PeerId] = set()
+        self._breaks: dict[tuple[PeerId, PeerId], int] = {}
+        self.sent_bytes: Counter[tuple[PeerId, PeerId]] = Counter()
+        """What each peer has handed over to each other one, as (from, to)."""
         self._next_port = 20_000
 
     def transport(self, key: SigningKey) -> MemoryTransport:
@@ -92,6 +96,18 @@ class MemoryNetwork:
         """Break their connection now, losing what is under way; they may dial again at once."""
         for link in list(self.links_between(one, other)):
             link.drop()
+
+    def reset_after(self, sender: PeerId, receiver: PeerId, size_bytes: int) -> None:
+        """Break their connection as ``reset`` does, when the sender has handed over so much."""
+        self._breaks[sender, receiver] = size_bytes
+
+    def count(self, sender: PeerId, receiver: PeerId, size_bytes: int) -> None:
+        """A frame was handed over."""
+        pair = (sender, receiver)
+        self.sent_bytes[pair] += size_bytes
+        if self.sent_bytes[pair] >= self._breaks.get(pair, self.sent_bytes[pair] + 1):
+            del self._breaks[pair]
+            self.reset(*pair)
 
     def is_blocked(self, one: PeerId, other: PeerId) -> bool:
         """Whether a partition or a freeze is between two peers."""

@@ -98,6 +98,7 @@ class MemoryStream:
         pipe.frames.append((arrives_at, frame))
         pipe.size += len(frame or b"")
         pipe.changed.fire()
+        self._link.network.count(self.owner.peer_id, self.peer_id, len(frame or b""))
         await trio.lowlevel.checkpoint()
 
     async def receive(self) -> bytes | None:

@@ -54,6 +54,16 @@ def offer(budget_ms: int = 60_000, **changes: object) -> Offer:
     return Terms(**terms).offer(1, budget_ms)  # type: ignore[arg-type]
 
 
+def test_an_embedder_takes_jobs_that_classify_and_others_do_not() -> None:
+    admission = Admission(Place(), MODELS, Place())
+
+    assert isinstance(admission.decide("peer", offer(kind="classify"), IDLE), Granted)
+    refused = admission.decide("peer", offer(kind="vad"), IDLE)
+
+    assert isinstance(refused, Refuse)
+    assert refused.code == "unknown-kind"
+
+
 def leased(*estimates_s: float, submitter: str = "peer", **changes: object) -> Load:
     """Jobs of these estimates that have not begun."""
     terms = Terms.of(offer(**changes))  # type: ignore[arg-type]

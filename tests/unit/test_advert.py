@@ -172,3 +172,15 @@ def test_a_later_boot_wins_and_within_a_boot_the_later_sequence(
 
     assert supersedes(new, old) == (one > other)
     assert supersedes(new, None)
+
+
+def test_the_sandbox_is_told_and_empty_from_an_older_covey():
+    told = signed(sandbox="strict")
+    older = dagcbor.encode(dagcbor.decode(told.payload)[:-1])
+    signature = AUTHOR.sign(pae(ADVERT_TYPE, older))
+    before = msgspec.structs.replace(told, payload=older, signature=signature)
+
+    decoded = [SignedAdvert.decode(each.encode()).advert for each in (told, before)]
+
+    assert [each.sandbox for each in decoded] == ["strict", ""]
+    assert decoded[1] == advert()

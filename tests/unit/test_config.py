@@ -102,3 +102,13 @@ def test_an_api_that_could_not_listen_is_a_mistake(
 ) -> None:
     with pytest.raises(ConfigError, match=variable):
         load(NodeConfig, tmp_path / "none", {variable: value})
+
+
+def test_a_sandbox_is_one_of_the_levels_or_the_strictest_there_is(tmp_path: Path) -> None:
+    file = tmp_path / "none"
+    wished = load(NodeConfig, file, {"COVEY_RUNNERS_SANDBOX": "basic"})
+
+    assert wished.values.runners.sandbox == "basic"
+    assert NodeConfig().runners.sandbox == "auto"
+    with pytest.raises(ConfigError, match="COVEY_RUNNERS_SANDBOX"):
+        load(NodeConfig, file, {"COVEY_RUNNERS_SANDBOX": "none"})

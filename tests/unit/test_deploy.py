@@ -15,6 +15,7 @@ from node.config import NodeConfig
 from peer.config import load, options
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
+LANDLOCK = ("create_ruleset", "add_rule", "restrict_self")
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,22 @@ def test_the_units_start_our_commands_and_start_them_again(command: str) -> None
     assert service["Restart"] == "always"
     assert unit["Unit"]["StartLimitIntervalSec"] == "0"
     assert int(service["TimeoutStopSec"]) > 30, "draining takes 30 s at most"
+    confining = {
+        "landlock_create_ruleset",
+        "landlock_add_rule",
+        "landlock_restrict_self",
+        "seccomp",
+    }
+    assert command != "covey" or confining <= set(service["SystemCallFilter"].split())
     assert service["Environment"].endswith(f"=%S/{service['StateDirectory']}")
+
+
+def test_the_nodes_unit_lets_runners_confine_themselves() -> None:
+    unit = (DEPLOY / "covey.service").read_text()
+    (allowed,) = (line for line in unit.splitlines() if line.startswith("SystemCallFilter="))
+
+    for call in ("seccomp", *(f"landlock_{part}" for part in LANDLOCK)):
+        assert call in allowed.split(), call
 
 
 def test_keep_running_starts_a_command_again_until_it_is_told_to_stop(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from node.runner.embedder import WINDOW_ITEMS, EmbedEngine
+from node.runner.batcher import WINDOW_ITEMS
+from node.runner.embedder import EmbedEngine
 from node.runner.kinds import (
     Advanced,
     BadInputError,
@@ -124,7 +125,25 @@ def test_a_list_that_claims_more_items_than_allowed_is_not_even_read():
         embed.decode_input(claimed)
 
 
-@pytest.mark.parametrize("content", [b"\x81\x78\x01a", b"\x81\x61a\x00", b"\x9f\x61a\xff"])
+@pytest.mark.parametrize("size", [0, 1, 23, 24, 255, 256, MAX_EMBED_TEXT_BYTES])
+@pytest.mark.parametrize("number", [1, 23, 24, 256])
+def test_texts_of_every_size_and_number_are_read_back(size: int, number: int):
+    items = ["x" * size, *["é"] * (number - 1)]
+
+    assert embed.decode_input(embed.encode_input(items)) == items
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x81\x78\x01a",
+        b"\x98\x01\x61a",
+        b"\x81\x61a\x00",
+        b"\x9f\x61a\xff",
+        b"\x81\xd9\xd9\xf7\x61a",
+        b"\x82\xd8\x1c\x78\x05hello\xd8\x1d\x00",  # as long as the one form of its two texts
+    ],
+)
 def test_an_input_has_one_form_only(content: bytes):
     with pytest.raises(BadInputError):
         embed.decode_input(content)

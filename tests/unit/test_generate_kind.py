@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.runner.generator import PIECE_TOKENS, GenerateEngine
+from node.runner.generator import PIECE_TOKENS, TELL_EVERY_S, GenerateEngine
 from node.runner.kinds import (
     Advanced,
     BadInputError,
@@ -177,6 +177,47 @@ def test_an_output_that_is_not_whole_and_in_turn_is_refused(output: bytes):
         list(generate.rows(output))
 
 
+@settings(max_examples=100)
+@given(st.lists(st.integers(1, 40)))
+def test_a_growing_output_is_read_however_it_is_cut(sizes: list[int]):
+    wanted = [(0, "a🦜" * 9, None, 2), (0, "", "stop", 1), (1, "b" * 70, "length", 3)]
+    output = b"".join(generate.piece(*part) for part in wanted)
+    reader, read = generate.PieceReader(), list[generate.Piece]()
+
+    for size in [*sizes, len(output)]:
+        read += reader.feed(output[:size])
+        output = output[size:]
+
+    assert [(p.index, p.text, p.finish_reason, p.tokens) for p in read] == wanted
+    assert reader.items_done == 2
+
+
+def test_a_growing_output_that_is_in_the_midst_of_an_item_is_not_whole():
+    reader = generate.PieceReader()
+    reader.feed(generate.piece(0, "a", None, 1))
+    within = reader.items_done
+    reader.feed(generate.piece(0, "b", "stop", 1))
+
+    assert (within, reader.items_done) == (None, 1)
+    assert not reader.feed(generate.piece(1, "c", "stop", 1)[:-1])
+    assert reader.items_done is None
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        b"\xff",
+        cbor2.dumps([0, "a", "tired", 1]),
+        generate.piece(1, "a", "stop", 1),
+        generate.piece(0, "a", "stop", 1) * 2,
+        cbor2.dumps([0, "x" * (1 << 20), None, 1])[: (256 << 10) + 1],
+    ],
+)
+def test_a_growing_output_that_is_none_is_refused(output: bytes):
+    with pytest.raises(RemoteProtocolError):
+        generate.PieceReader().feed(output)
+
+
 def test_parameters_are_not_for_other_kinds_and_text_is_no_array():
     with pytest.raises(BadInputError, match="seed"):
         kind_named("embed").encode_input(["a"], {"seed": 1})
@@ -216,6 +257,26 @@ def test_what_is_emitted_is_the_beginning_of_the_output_in_whole_characters():
         [0, "é", None, 2],
     ]
     assert outputs(events)[1] == b"".join(emitted) + generate.piece(0, "", "stop", 1)
+
+
+def test_text_is_emitted_at_once_and_then_no_oftener_than_it_must_be():
+    now = 0.0
+    running = GenerateEngine(BackwardsModel(), ByteText(), lambda: now, lambda: 0.0)
+    running.start(1, generate.encode_input(["abcdefghijklmnop|"]))
+    told: list[tuple[int, str]] = []
+    moved: list[int] = []
+    for step in range(17):
+        now = step * TELL_EVERY_S / 4
+        for event in running.step():
+            if isinstance(event, Emitted | Finished):
+                content = event.piece if isinstance(event, Emitted) else event.output
+                told.append((step, "".join(piece.text for piece in generate.pieces(content))))
+            elif isinstance(event, Advanced):
+                moved.append(step)
+
+    assert not running.is_busy
+    assert told == [(0, "p"), (4, "onml"), (8, "kjih"), (12, "gfed"), (16, "cba")]
+    assert moved == [step for step, _ in told]
 
 
 def test_items_are_told_in_their_order_whoever_is_first():

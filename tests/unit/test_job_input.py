@@ -17,6 +17,9 @@ TABLE = (Parameter("size", int, "How much.", default=1, least=1, most=9),)
 TEXTS = InputCodec(str, TABLE, 3, 8, 64)
 FILES = InputCodec(bytes, TABLE, 3, 8, 64)
 BARE = InputCodec(bytes, (), 3, 8, 64)
+LARGE = InputCodec(bytes, TABLE, 300, 1 << 20, 1 << 21)
+SHARED = b"\x83" + cbor2.dumps(pack(TABLE, {})) + b"\xd8\x1c\x58\x05hello\xd8\x1d\x00"
+"""As long as the one form of its two items, of which the second is a reference to the first."""
 
 
 @given(st.lists(st.binary(max_size=8), min_size=1, max_size=3), st.integers(1, 9))
@@ -25,6 +28,14 @@ def test_items_and_parameters_come_back(items: list[bytes], size: int) -> None:
 
     assert FILES.decode(content) == (items, {"size": size})
     assert BARE.decode(BARE.encode(items, {})) == (items, {})
+
+
+@pytest.mark.parametrize("size", [0, 1, 23, 24, 255, 256, 65_535, 65_536])
+@pytest.mark.parametrize("number", [1, 22, 23, 24, 255, 256])
+def test_items_of_every_size_and_number_are_read_back(size: int, number: int) -> None:
+    items = [b"x" * size, *[b"y"] * (number - 1)]
+
+    assert LARGE.decode(LARGE.encode(items, {})) == (items, {"size": 1})
 
 
 @given(st.binary(max_size=80))
@@ -50,6 +61,11 @@ def test_any_bytes_are_an_input_or_bad_input(content: bytes) -> None:
         (cbor2.dumps([b"\xa0\xa0", b"a"]), "parameters are not a DAG-CBOR map"),
         (cbor2.dumps([b"\x80", b"a"]), "parameters are not a DAG-CBOR map"),
         (b"\x98\x02" + cbor2.dumps(pack(TABLE, {})) + b"\x40", "one form"),
+        (b"\x82\x58\x01\xa0\x40", "one form"),
+        (b"\x82" + cbor2.dumps(pack(TABLE, {})) + b"\x58\x01a", "one form"),
+        (cbor2.dumps([pack(TABLE, {}), b"a"]) + b"\x40", "one form|not a DAG-CBOR list"),
+        (SHARED, "not a DAG-CBOR list of files"),
+        (b"\x82\xd8\x18\x41\xa0\x41a", "begin with its parameters|not a DAG-CBOR list"),
         (cbor2.dumps([pack(TABLE, {}), b"a" * 9]), "item 0 is larger than 8 bytes"),
         (b"\x00" * 65, "65 bytes is over the limit of 64"),
     ],

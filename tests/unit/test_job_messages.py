@@ -48,6 +48,7 @@ facts = st.dictionaries(
 )
 timings = st.dictionaries(names, st.floats(allow_nan=False), max_size=5)
 budgets = st.integers(0, MAX_BUDGET_MS)
+counts = st.integers(1, MAX_JOB_OUTPUT_BYTES)
 progress = st.tuples(st.integers(0, MAX_ITEMS), st.integers(0, MAX_ITEMS)).map(sorted)
 bodies = st.binary(max_size=200)
 
@@ -69,6 +70,8 @@ messages: st.SearchStrategy[Message] = st.one_of(
         requirements=facts,
     ),
     st.builds(Lease, job_ids, fences, budgets, st.integers(1, MAX_BUDGET_MS), st.booleans()),
+    st.builds(lambda j, f, n, d: Lease(j, f, 0, 1, True, n, d), job_ids, fences, counts, digests),
+    st.builds(Accept, job_ids, fences, counts, digests),
     st.builds(Refuse, job_ids, fences, codes, st.text(max_size=99), budgets, fences),
     st.builds(Accept, job_ids, fences),
     st.builds(Input, job_ids, fences, st.integers(0, 99), bodies, digests),
@@ -129,6 +132,11 @@ def test_any_bytes_decode_or_are_refused(payload: bytes) -> None:
         lambda: SessionHello(0),
         lambda: offer_with(b"four", size_bytes=5),
         lambda: offer_with(bytes(MAX_INLINE_PIECE_BYTES + 1)),
+        lambda: Accept(b"j" * 16, 1, 3),
+        lambda: Accept(b"j" * 16, 1, 3, bytes(31)),
+        lambda: Accept(b"j" * 16, 1, 0, bytes(32)),
+        lambda: Accept(b"j" * 16, 1, MAX_JOB_OUTPUT_BYTES + 1, bytes(32)),
+        lambda: Lease(b"j" * 16, 1, 0, 1, True, -1, bytes(32)),
     ],
 )
 def test_an_invalid_message_cannot_be_made(wrong: object) -> None:
@@ -137,8 +145,8 @@ def test_an_invalid_message_cannot_be_made(wrong: object) -> None:
 
 
 def test_a_message_of_an_unknown_kind_is_refused() -> None:
-    known = CODEC.encode([Accept(b"j" * 16, 1)])
-    unknown = known.replace(b"\x81\x83\x05", b"\x81\x83\x17")
+    known = CODEC.encode([Ack(b"j" * 16, 1)])
+    unknown = known.replace(b"\x81\x83\x0d", b"\x81\x83\x17")
 
     with pytest.raises(RemoteProtocolError):
         CODEC.decode(unknown)

@@ -130,6 +130,7 @@ def test_the_command_line_offers_what_the_named_kind_takes(monkeypatch: pytest.M
 
     told = ran("embed", "--model", "m", "--labels", "a, b", "--max-tokens", "3", "--echo")
     assert "'echo': True" in told
+    assert "'echo': False" in ran("embed", "--model", "m", "--no-echo")
     assert "'labels': ('a', 'b')" in told
     assert "'max_tokens': 3" in told
     assert "temperature" not in told
@@ -142,6 +143,9 @@ def test_options_go_to_the_request_or_into_the_input_and_nothing_is_ignored() ->
     request = prepare("embed", ["one"], {"model": "m", "precision": "bf16"})
 
     assert request == JobRequest("embed", "m", embed.encode_input(["one"]), 1, "bf16")
+    told = prepare("classify", ["one"], {"model": "m", "labels": ["a", "b"], "timeout_s": 5.0})
+    assert told.timeout_s == 5.0
+    assert kind_named("classify").encode_input(["one"], {"labels": ("a", "b")}) == told.input
     with pytest.raises(BadInputError, match="embed takes no max_tokens"):
         prepare("embed", ["one"], {"model": "m", "max_tokens": 3})
     with pytest.raises(BadInputError, match="takes no input"):

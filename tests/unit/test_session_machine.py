@@ -2,6 +2,7 @@
 time.
 """
 
+import hashlib
 import random
 from collections import deque
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from protocols.cid import CID, commitment
 from protocols.job import (
+    Accept,
     Chunk,
     Done,
     Failed,
@@ -47,6 +49,7 @@ SUBMITTER = "submitter"
 WORKERS = ("w1", "w2")
 JOBS = tuple(bytes([n]) * 16 for n in range(1, 3))
 BUDGET_S = 120.0
+PIECE_BYTES = 8
 
 workers = st.sampled_from(WORKERS)
 jobs = st.sampled_from(JOBS)
@@ -58,6 +61,13 @@ def content_of(job_id: bytes) -> bytes:
 
 def output_of(job_id: bytes) -> bytes:
     return b"output of " + job_id
+
+
+def cut(salt: bytes, content: bytes) -> Outgoing:
+    """Four pieces, so that sessions break between them."""
+    ends = [*range(PIECE_BYTES, len(content), PIECE_BYTES), len(content)]
+    digests = tuple(hashlib.sha256(salt + content[:end]).digest() for end in ends)
+    return Outgoing(content, digests, tuple(ends))
 
 
 def terms_of(job_id: bytes) -> Terms:
@@ -97,6 +107,10 @@ class JobsMachine(RuleBasedStateMachine):
         self.emitted: dict[tuple[str, bytes], int] = {}
         self.sessions: dict[str, Session] = {}
         self.nodes: dict[str, WorkerNode] = {}
+        self.resumed: set[str] = set()
+        """What was seen to go on in the middle: inputs, outputs, those that grow, and those that
+        were all here.
+        """
 
     @initialize()
     def start(self) -> None:
@@ -124,6 +138,7 @@ class JobsMachine(RuleBasedStateMachine):
             is_named=is_named,
             last_fence=last,
         )
+        machine.input_digests = cut(b"i" * 16, content_of(job_id)).digests
         self.machines[job_id] = machine
         self.fences[job_id] = last
         machine.stream()
@@ -138,9 +153,13 @@ class JobsMachine(RuleBasedStateMachine):
         if session and session.to_worker:
             message = session.to_worker.popleft()
             for _ in range(1 + is_doubled):
-                self.by_worker(
-                    worker, self.nodes[worker].jobs.receive(SUBMITTER, message, self.now)
-                )
+                effects = self.nodes[worker].jobs.receive(SUBMITTER, message, self.now)
+                if isinstance(message, Accept) and message.held_pieces:
+                    sent = [e.message for e in effects if isinstance(e, Send)]
+                    chunks = [each for each in sent if isinstance(each, Chunk)]
+                    if chunks and chunks[0].index == message.held_pieces:
+                        self.resumed.add("growing output")
+                self.by_worker(worker, effects)
 
     @precondition(lambda self: any(s.to_submitter for s in self.sessions.values()))
     @rule(worker=workers, is_doubled=st.booleans())
@@ -193,7 +212,7 @@ class JobsMachine(RuleBasedStateMachine):
         if fails is None:
             self.executed.add((worker, job_id))
             whole = job.grown.complete(output_of(job_id)) if job.grown else None
-            output = whole or Outgoing.cut(b"o" * 16, output_of(job_id))
+            output = whole or cut(b"o" * 16, output_of(job_id))
             size = len(output_of(job_id))
             done = Done(job_id, 1, bytes(output.cid), size, CID.of(worker.encode() + job_id))
             outcome = Outcome(done, output)
@@ -294,8 +313,8 @@ class JobsMachine(RuleBasedStateMachine):
             match effect:
                 case Send(peer, message):
                     self.send_to_worker(peer, message)  # type: ignore[arg-type]
-                case SendInput(peer, fence):
-                    self.send_input(peer, fence)
+                case SendInput(peer, fence, first):
+                    self.send_input(peer, fence, first)
                 case Late() | Lost() | Grown():
                     pass  # that a late result is not taken is an invariant
                 case Violation(_, error):
@@ -310,11 +329,13 @@ class JobsMachine(RuleBasedStateMachine):
         if session := self.sessions.get(worker):
             session.to_worker.append(message)
 
-    def send_input(self, worker: str, fence: int) -> None:
+    def send_input(self, worker: str, fence: int, first: int) -> None:
+        if first:
+            self.resumed.add("input")
         for job_id, machine in self.machines.items():
             is_this = machine.worker == worker and machine.fence == fence
             if is_this and machine.state is JobState.LEASED and worker in self.sessions:
-                for p in Outgoing.cut(b"i" * 16, content_of(job_id)).pieces():
+                for p in cut(b"i" * 16, content_of(job_id)).pieces(first):
                     message = Input(job_id, fence, p.index, p.body, p.digest)
                     self.sessions[worker].to_worker.append(message)
 
@@ -343,6 +364,8 @@ class JobsMachine(RuleBasedStateMachine):
     ) -> None:
         assert job is not None
         assert job.outcome is not None
+        if job.outcome.output and 0 < job.held.pieces == first:
+            self.resumed.add("output" if first < len(job.outcome.output.digests) else "end")
         for p in job.outcome.output.pieces(first) if job.outcome.output else ():
             session.to_submitter.append(Chunk(job.terms.job_id, fence, p.index, p.body, p.digest))
         session.to_submitter.append(job.outcome.final_message(fence))
@@ -456,3 +479,29 @@ def test_every_schedule_ends_with_each_result_accepted_once(seed: int) -> None:
             a_step(world, rng)
             world.check()
         world.teardown()
+
+
+def test_sessions_that_break_in_the_middle_of_inputs_and_outputs_are_gone_on_with() -> None:
+    resumed: set[str] = set()
+    for seed in range(100):
+        rng, world = random.Random(seed), JobsMachine()
+        world.start()
+        goes_along, grows = rng.random() < 0.5, rng.random() < 0.5
+        world.submit(JOBS[0], list(WORKERS), True, goes_along)
+        for _ in range(20):
+            for _ in range(rng.randrange(8)):
+                world.deliver_to_worker(WORKERS[0], False)
+                world.deliver_to_submitter(WORKERS[0], False)
+                if grows:
+                    world.emit(WORKERS[0], rng.randint(1, 6))
+                world.check()
+            if not grows or rng.random() < 0.3:
+                world.finish_run(WORKERS[0], None)
+            if rng.random() < 0.3:
+                world.lose_session(WORKERS[0], rng.random() < 0.5)
+            elif rng.random() < 0.1:
+                world.restart_worker(WORKERS[0])  # what it sends anew may be cut otherwise
+        world.teardown()
+        resumed |= world.resumed
+
+    assert resumed == {"input", "output", "growing output", "end"}

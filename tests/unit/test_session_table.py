@@ -1,5 +1,6 @@
 import itertools
 
+import msgspec
 import pytest
 
 from protocols.cid import CID
@@ -451,6 +452,25 @@ def offer(fence: int = 1, budget_ms: int = 600_000) -> Offer:
 
 def inputs(fence: int = 1) -> list[Input]:
     return [Input(JOB_ID, fence, p.index, p.body, p.digest) for p in INPUT.pieces()]
+
+
+def test_an_output_grows_only_for_who_wants_to_see_it_and_comes_whole_to_the_other() -> None:
+    jobs = WorkerJobs(lambda *_: Granted(1.0, 1_000))
+    jobs.receive("submitter", msgspec.structs.replace(offer(), stream=False), 0.0)
+    jobs.receive("submitter", Accept(JOB_ID, 1), 0.0)
+    (piece,) = INPUT.pieces()
+    jobs.receive("submitter", Input(JOB_ID, 1, piece.index, piece.body, piece.digest), 0.0)
+    job = jobs.get(KEY)
+    assert job is not None
+
+    unseen = jobs.emitted(job, OUTPUT[:4], 1.0)
+    jobs.receive("submitter", offer(fence=2), 2.0)
+    caught_up = jobs.receive("submitter", Accept(JOB_ID, 2), 2.0)
+    seen = jobs.emitted(job, OUTPUT[4:], 3.0)
+
+    assert unseen == []
+    bodies = [m.body for m in worker_messages([*caught_up, *seen]) if isinstance(m, Chunk)]
+    assert bodies == [OUTPUT[:4], OUTPUT[4:]]
 
 
 def running_at(now: float, fence: int = 1) -> tuple[WorkerJobs, WorkerJob]:

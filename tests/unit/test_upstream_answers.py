@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from node.runner.kinds import generate
 from node.runner.kinds.generate import Message, Parameters, pieces
 from node.upstream import embedding
 from node.upstream.continuation import Continuation, request
@@ -274,6 +275,15 @@ def test_a_server_without_models_lists_none() -> None:
 )
 def test_a_status_becomes_a_code(status: int, code: str) -> None:
     assert of_status(status, "models", b"").code == code
+
+
+@pytest.mark.parametrize(
+    "told", [{"code": "context_length_exceeded"}, {"type": "exceed_context_size_error"}]
+)
+def test_a_prompt_that_is_too_long_has_the_code_that_runners_give_it(told: dict[str, str]) -> None:
+    body = json.dumps({"error": {"message": "8 tokens too many", **told}}).encode()
+
+    assert of_status(400, "completions", body).code == generate.TOO_LONG
 
 
 def test_a_refusals_words_are_told_to_the_submitter_and_not_reported() -> None:

@@ -1,5 +1,6 @@
-"""The HTTP API that programs written for OpenAI's find here: models, embeddings, errors.
+"""The HTTP API that programs written for OpenAI's find here.
 
-A file a group of routes (``models``, ``embeddings``); ``front`` is what they share, ``app`` puts
-them behind ``node.api.access``. It is imported only where the API is on.
+A file a group of routes (``models``, ``embeddings``, ``chat``, ``completions``, the last two over
+``generation``); ``front`` is what they share, ``app`` puts them behind ``node.api.access``. It is
+imported only where the API is on.
 """

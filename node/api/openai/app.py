@@ -1,7 +1,4 @@
-"""The application: the routes, what their errors become, and who may reach them.
-
-Chat and completions are files beside ``embeddings``, and a line here.
-"""
+"""The application: the routes, what their errors become, and who may reach them."""
 
 from __future__ import annotations
 
@@ -15,6 +12,8 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
 from node.api.access import Access
+from node.api.openai.chat import chat_routes
+from node.api.openai.completions import completions_routes
 from node.api.openai.embeddings import EmbeddingsApi
 from node.api.openai.errors import (
     UNFORESEEN,
@@ -46,7 +45,12 @@ def openai_app(front: Front, access: Access) -> ASGIApp:
         told = ApiError(UNFORESEEN, "this node failed at the request", code="node-fault")
         return response_of(told)
 
-    routes = [*ModelsApi(front).routes(), *EmbeddingsApi(front).routes()]
+    routes = [
+        *ModelsApi(front).routes(),
+        *EmbeddingsApi(front).routes(),
+        *chat_routes(front),
+        *completions_routes(front),
+    ]
     handlers = {**HANDLERS, Exception: answer_unforeseen}
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False  # to a location that a client's own header names

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import re
 import struct
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Annotated, Any, Final, Literal, TypeVar
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import trio
@@ -15,22 +15,16 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from node.api.openai.errors import ApiError, bad_request
-from node.api.openai.front import Front, read_body
-from node.api.openai.models import offered, why_not_there
+from node.api.openai.front import Front, aside, read_body
+from node.api.openai.models import offered, why_nobody
 from node.errors import NoWorkerError
 from node.job import JobResult, JobSpec
 from node.runner.kinds import embed
-from protocols.errors import CoveyError
 from protocols.limits import MAX_NAME_CHARS
 
-T = TypeVar("T")
-
 KIND: Final = "embed"
-ASIDE_BYTES: Final = 256 << 10  # a millisecond or two of parsing: more leaves the loop
 PIECE_FLOATS: Final = 16_384  # written as JSON in about a millisecond
 TOKENS: Final = re.compile(rb"\s*\[\s*[\[\d-]")
-
-_aside = trio.CapacityLimiter(2)
 
 
 class EmbeddingsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,18 +88,7 @@ class EmbeddingsApi:
         try:
             return await self._front.run(request, spec)
         except NoWorkerError as error:
-            raise self._why_nobody(wanted.model, error) from error
-
-    def _why_nobody(self, model: str, error: NoWorkerError) -> CoveyError:
-        """Tell a model that is not there from workers that are."""
-        offers = offered(self._front.directory).get(model)
-        if offers is None:
-            return why_not_there(self._front.directory, model)
-        kinds = {offer.kind for offer in offers}
-        if KIND not in kinds:
-            kind = ", ".join(sorted(kinds))
-            return bad_request(f"{model} is a model for {kind}, not for {KIND}", param="model")
-        return error
+            raise why_nobody(self._front.directory, spec, error) from error
 
     def _check_dimensions(self, wanted: Wanted) -> None:
         """A model's vectors are as long as they are: another length would be made up."""
@@ -183,13 +166,6 @@ def _as_base64(vector: bytes) -> str:
 
 def _as_floats(vector: bytes) -> tuple[float, ...]:
     return struct.unpack(f"<{len(vector) // 4}f", vector)
-
-
-async def aside(size_bytes: int, work: Callable[[], T]) -> T:
-    """Do ``work`` over so many bytes: in a thread if the loop would feel it."""
-    if size_bytes <= ASIDE_BYTES:
-        return work()
-    return await trio.to_thread.run_sync(work, limiter=_aside)
 
 
 class _Stepwise:

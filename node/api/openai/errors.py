@@ -20,6 +20,7 @@ from protocols.errors import CoveyError, Refused
 UNFORESEEN: Final = 500
 STATUSES: Final = {
     "bad-input": 400,
+    "context-length": 400,
     "not-submitter": 403,
     "revoked": 403,
     "too-big": 413,
@@ -31,6 +32,7 @@ STATUSES: Final = {
     "journal-behind": 503,
     "journal-busy": 503,
     "no-worker": 503,
+    "restarted": 503,
     "retry-budget": 503,
     "worker-lost": 503,
     "expired": 504,
@@ -41,7 +43,7 @@ STATUSES: Final = {
 }
 """Of errors that are not the API's own; the others are ``UNFORESEEN``."""
 TYPES: Final = {403: "permission_error", 429: "rate_limit_error"}
-NAMES: Final = {"busy": "rate_limit_exceeded"}
+NAMES: Final = {"busy": "rate_limit_exceeded", "context-length": "context_length_exceeded"}
 
 
 class ApiError(CoveyError):
@@ -69,14 +71,19 @@ def bad_request(message: str, *, param: str | None = None) -> ApiError:
 
 def response_of(error: CoveyError) -> JSONResponse:
     """Return an error as an answer."""
+    content = {"error": body_of(error)}
+    return JSONResponse(content, status_code=_status(error), headers=_headers(error))
+
+
+def body_of(error: CoveyError) -> dict[str, str | None]:
+    """Return the object that tells of an error."""
     status = _status(error)
-    body = {
+    return {
         "message": f"{error.message} ({error.hint})" if error.hint else error.message,
         "type": TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error"),
         "param": error.param if isinstance(error, ApiError) else None,
         "code": NAMES.get(error.code, error.code),
     }
-    return JSONResponse({"error": body}, status_code=status, headers=_headers(error))
 
 
 async def answer_error(_request: Request, error: Exception) -> JSONResponse:

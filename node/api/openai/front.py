@@ -4,26 +4,32 @@ one request.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 from starlette.requests import Request
 from starlette.types import Message
 
+from node.api.following import Following, News
 from node.api.openai.errors import ApiError
 from node.api.room import Held, Room
-from node.job import JobResult, JobSpec, Progress
+from node.job import JobResult, JobSpec, Progress, summary_of
 from node.submissions import Reports, Submissions
 from node.submitted_job import Listener
 from peer.directory import Directory
 from protocols.errors import CoveyError
 
+T = TypeVar("T")
+
 MAX_API_BODY_BYTES: Final = 96 << 20  # 64 MiB of texts, in JSON with its quotes and escapes
+ASIDE_BYTES: Final = 256 << 10  # a millisecond or two of parsing: more leaves the loop
 BODY_SILENCE_S: Final = 30.0  # a client that has begun a body and sends nothing more
 
 CLIENT_GONE: Final = 499  # nobody reads it
+
+_aside = trio.CapacityLimiter(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,7 @@ class Front:
     new_job_id: Callable[[], bytes]
     check_may_submit: Callable[[], None]
     """Raises ``Refused`` where no worker would take this node's jobs."""
+    now_us: Callable[[], int]
     report: Reports
     """Takes what was not foreseen."""
     timeout_s: float
@@ -62,6 +69,42 @@ class Front:
         if isinstance(outcome, CoveyError):
             raise outcome
         return outcome
+
+    async def follow(
+        self, request: Request, spec: JobSpec, tell: Callable[[News], Awaitable[None]]
+    ) -> None:
+        """As ``run``, and await ``tell`` with all that is new meanwhile, the output included; what
+        it raises ends the job, too.
+        """
+        following = Following(streams=True)
+        outcome: CoveyError | None = _gone()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_watch, request, nursery.cancel_scope)
+            nursery.start_soon(self._submit, spec, following)
+            try:
+                while not following.is_over:
+                    await tell(await following.next_news())
+                outcome = None
+            except CoveyError as error:
+                outcome = error
+            nursery.cancel_scope.cancel()
+        if outcome is not None:
+            raise outcome
+
+    async def _submit(self, spec: JobSpec, following: Following) -> None:
+        try:
+            result = await self.submissions.run(spec, following.listener)
+        except CoveyError as error:
+            following.failed(error)
+        else:
+            following.succeeded(result.output, summary_of(spec, result))
+
+
+async def aside(size_bytes: int, work: Callable[[], T]) -> T:
+    """Do ``work`` over so many bytes: in a thread if the loop would feel it."""
+    if size_bytes <= ASIDE_BYTES:
+        return work()
+    return await trio.to_thread.run_sync(work, limiter=_aside)
 
 
 async def read_body(request: Request, held: Held) -> bytes:

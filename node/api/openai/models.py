@@ -9,10 +9,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from node.api.openai.errors import ApiError
+from node.api.openai.errors import ApiError, bad_request
 from node.api.openai.front import Front
+from node.errors import NoWorkerError
+from node.job import JobSpec
 from peer.directory import Directory
 from protocols.advert import ModelOffer
+from protocols.errors import CoveyError
 
 Offers = dict[str, list[ModelOffer]]
 
@@ -65,6 +68,20 @@ def why_not_there(directory: Directory, model: str) -> ApiError:
             param="model",
         )
     return ApiError(503, reason, code="no-worker", param="model", headers={"Retry-After": "5"})
+
+
+def why_nobody(directory: Directory, spec: JobSpec, error: NoWorkerError) -> CoveyError:
+    """Tell a model that is not there, or is for something else, from workers that are busy."""
+    offers = offered(directory).get(spec.model)
+    if offers is None:
+        return why_not_there(directory, spec.model)
+    kinds = {offer.kind for offer in offers}
+    if spec.kind not in kinds:
+        told = ", ".join(sorted(kinds))
+        return bad_request(
+            f"{spec.model} is a model for {told}, not for {spec.kind}", param="model"
+        )
+    return error
 
 
 def _row(name: str, offers: list[ModelOffer]) -> dict[str, Any]:

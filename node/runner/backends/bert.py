@@ -7,12 +7,16 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from node.manifest import ModelError
+from node.model_source import Description, ModelSource
 
 POOLINGS: Final = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
 }
+
+LIMITS: Final = "sentence_bert_config.json"
+OPTIONAL_FILES: Final = ("modules.json", "1_Pooling/config.json", LIMITS)
 
 Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 
@@ -37,7 +41,7 @@ class BertConfig(msgspec.Struct, frozen=True):
         """Return the configuration in ``text``; raises ``ModelError`` for another architecture or
         impossible sizes.
         """
-        config = _parse(text, cls, "config.json")
+        config = parse(text, cls, "config.json")
         if config.hidden_size % config.num_attention_heads:
             raise ModelError(
                 f"config.json: a hidden size of {config.hidden_size} does not divide among its "
@@ -64,11 +68,25 @@ class _Module(msgspec.Struct, frozen=True):
     type: str
 
 
+def describe_embedder(source: ModelSource) -> Description:
+    """Return what makes the sentence embedder in a folder; raises ``ModelError``."""
+    config = BertConfig.parse(source.read("config.json"))
+    weights = source.weights()
+    optional = source.present(*OPTIONAL_FILES)
+    limits = source.read(LIMITS) if LIMITS in optional else None
+    return Description(
+        architecture=config.model_type,
+        dimension=config.hidden_size,
+        max_tokens=max_tokens_of(config, limits),
+        files=("config.json", "tokenizer.json", *weights, *optional),
+    )
+
+
 def max_tokens_of(config: BertConfig, limits: bytes | None) -> int:
     """Return how many tokens of a text count, given the text of ``sentence_bert_config.json`` if
     the model has one.
     """
-    wanted = _parse(limits, _Limits, "sentence_bert_config.json").max_seq_length if limits else None
+    wanted = parse(limits, _Limits, "sentence_bert_config.json").max_seq_length if limits else None
     return min(wanted or config.max_position_embeddings, config.max_position_embeddings)
 
 
@@ -81,7 +99,7 @@ def pooling_of(modules: bytes | None, pooling: bytes | None) -> Pooling:
     """
     if modules is None:
         return Pooling()
-    stages = [m.type.rsplit(".", 1)[-1] for m in _parse(modules, list[_Module], "modules.json")]
+    stages = [m.type.rsplit(".", 1)[-1] for m in parse(modules, list[_Module], "modules.json")]
     if stages not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise ModelError(
             f"modules.json: the stages {', '.join(stages)} are not supported", code="model-config"
@@ -92,7 +110,7 @@ def pooling_of(modules: bytes | None, pooling: bytes | None) -> Pooling:
 def _pooling_mode(text: bytes | None) -> str:
     if text is None:
         return Pooling().mode
-    values = _parse(text, dict[str, Any], "1_Pooling/config.json")
+    values = parse(text, dict[str, Any], "1_Pooling/config.json")
     chosen = [
         name for name, value in values.items() if name.startswith("pooling_mode_") and value is True
     ]
@@ -103,10 +121,11 @@ def _pooling_mode(text: bytes | None) -> str:
     return POOLINGS[chosen[0]]
 
 
-def _parse(text: bytes, shape: Any, name: str) -> Any:
+def parse(text: bytes, shape: Any, name: str, what: str = "a BERT sentence embedder") -> Any:
+    """Return JSON as ``shape`` has it; raises ``ModelError``: it does not describe ``what``."""
     try:
         return msgspec.json.decode(text, type=shape)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ModelError(
-            f"{name} does not describe a BERT sentence embedder: {error}", code="model-config"
+            f"{name} does not describe {what}: {error}", code="model-config"
         ) from error

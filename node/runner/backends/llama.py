@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 
 from node.manifest import ModelError
+from node.model_source import Description
+
+if TYPE_CHECKING:
+    from node.model_source import ModelSource
 
 Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
 Heads = Annotated[int, msgspec.Meta(ge=1, le=1_024)]
@@ -15,7 +19,8 @@ Positive = Annotated[float, msgspec.Meta(gt=0, lt=1e12)]
 
 EndTokens = Token | Annotated[list[Token], msgspec.Meta(max_length=64)] | None
 
-PRECISIONS: Final = ("int4", "int8", "bf16", "fp32")
+TOKENIZER_CONFIG: Final = "tokenizer_config.json"
+OPTIONAL_FILES: Final = (TOKENIZER_CONFIG, "generation_config.json", "chat_template.jinja")
 MAX_TEMPLATE_CHARS: Final = 64 << 10  # the longest published ones have about 15,000
 
 
@@ -140,3 +145,13 @@ def _parse(text: bytes, shape: Any, name: str) -> Any:
         raise ModelError(
             f"{name} does not describe a Llama-family model: {error}", code="model-config"
         ) from error
+
+
+def describe_llama(source: ModelSource) -> Description:
+    """Say what makes the Llama-family model in a folder; raises ``ModelError``."""
+    config = LlamaConfig.parse(source.read("config.json"))
+    optional = source.present(*OPTIONAL_FILES)
+    if TOKENIZER_CONFIG in optional:
+        TokenizerConfig.parse(source.read(TOKENIZER_CONFIG))
+    files = ("config.json", "tokenizer.json", *source.weights(), *optional)
+    return Description(config.model_type, config.hidden_size, config.max_position_embeddings, files)

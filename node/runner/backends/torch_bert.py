@@ -20,7 +20,7 @@ from torch import Tensor
 
 from node.manifest import ModelError
 from node.runner.backends.bert import BertConfig, Pooling, pooling_of
-from node.runner.backends.torch_weights import Weights
+from node.runner.backends.weights import Weights, device_of, read_weights
 from node.runner.files import ModelFiles
 from node.runner.kinds import EngineSettings, Facts
 
@@ -33,38 +33,28 @@ MASKED: Final = float("-inf")
 
 def load_encoder(files: ModelFiles, settings: EngineSettings) -> TorchBert:
     """Return the embedder in ``files``; raises ``ModelError``."""
-    if settings.precision not in DTYPES:
-        raise ModelError(
-            f"precision {settings.precision} is not one of {', '.join(DTYPES)}",
-            code="precision-unavailable",
-        )
+    dtype = dtype_of(settings)
     torch.set_num_threads(settings.threads)
     config = BertConfig.parse(files.read("config.json"))
     pooling = pooling_of(
         files.read_if_there("modules.json"), files.read_if_there("1_Pooling/config.json")
     )
-    tokenizer = _tokenizer(files.read("tokenizer.json"), config, files.manifest.max_tokens)
-    # a model saved with a head on top keeps its encoder under this prefix
-    weights = _Weights(Weights.read(files, prefix="bert."), DTYPES[settings.precision])
-    return TorchBert(tokenizer, _Encoder(config, weights), pooling, settings.threads)
+    tokenizer = tokenizer_of(files.read("tokenizer.json"), config, files.manifest.max_tokens)
+    weights = Weights(_encoder_weights(files), dtype, device_of(settings))
+    return TorchBert(tokenizer, BertEncoder(config, weights), pooling, settings.threads)
 
 
 class TorchBert:
-    """A loaded embedder; computes on the CPU."""
+    """A loaded embedder."""
 
     def __init__(
-        self, tokenizer: Tokenizer, encoder: _Encoder, pooling: Pooling, threads: int
+        self, tokenizer: Tokenizer, encoder: BertEncoder, pooling: Pooling, threads: int
     ) -> None:
         self._tokenizer = tokenizer
         self._encoder = encoder
         self._pooling = pooling
         self.dimension = encoder.config.hidden_size
-        self.execution: Facts = {
-            "engine": f"torch {version('torch')}",
-            "dtype": str(encoder.dtype).removeprefix("torch."),
-            "device": "cpu",
-            "threads": threads,
-        }
+        self.execution = execution_of(encoder.dtype, encoder.device, threads)
 
     def tokenise(self, texts: list[str]) -> tuple[list[list[int]], int]:
         """Return the token ids of each text, and how many texts were cut to the model's length."""
@@ -73,16 +63,36 @@ class TorchBert:
 
     def encode(self, rows: list[list[int]]) -> NDArray[np.float32]:
         """Return the vectors of a batch, in its order."""
-        ids, mask = _padded(rows)
+        ids, mask = padded(rows, self._encoder.device)
         with torch.inference_mode():
             tokens = self._encoder.run(ids, mask).float()
             vectors = _pool(tokens, mask, self._pooling.mode)
             if self._pooling.is_normalized:
                 vectors = F.normalize(vectors, dim=-1)
-            return vectors.numpy()
+            return vectors.cpu().numpy()
 
 
-def _padded(rows: list[list[int]]) -> tuple[Tensor, Tensor | None]:
+def dtype_of(settings: EngineSettings) -> torch.dtype:
+    """Return the type to compute in; raises ``ModelError`` for a precision that there is not."""
+    if settings.precision not in DTYPES:
+        raise ModelError(
+            f"precision {settings.precision} is not one of {', '.join(DTYPES)}",
+            code="precision-unavailable",
+        )
+    return DTYPES[settings.precision]
+
+
+def execution_of(dtype: torch.dtype, device: torch.device, threads: int) -> Facts:
+    """Return how plain torch computes."""
+    return {
+        "engine": f"torch {version('torch')}",
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": device.type,
+        "threads": threads,
+    }
+
+
+def padded(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
     """Return token ids as a matrix, and which of them are real; no mask when all are."""
     lengths = [len(row) for row in rows]
     width = max(lengths)
@@ -90,9 +100,9 @@ def _padded(rows: list[list[int]]) -> tuple[Tensor, Tensor | None]:
     for place, row in enumerate(rows):
         ids[place, : len(row)] = row
     if min(lengths) == width:
-        return torch.from_numpy(ids), None
+        return torch.from_numpy(ids).to(device), None
     mask = np.arange(width) < np.array(lengths)[:, None]
-    return torch.from_numpy(ids), torch.from_numpy(mask)
+    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
 
 
 def _pool(tokens: Tensor, mask: Tensor | None, mode: str) -> Tensor:
@@ -108,7 +118,10 @@ def _pool(tokens: Tensor, mask: Tensor | None, mode: str) -> Tensor:
     return (tokens * kept).sum(dim=1) / kept.sum(dim=1)
 
 
-def _tokenizer(text: bytes, config: BertConfig, max_tokens: int) -> Tokenizer:
+def tokenizer_of(text: bytes, config: BertConfig, max_tokens: int) -> Tokenizer:
+    """Return a tokenizer that cuts to ``max_tokens``; raises ``ModelError`` unless it fits
+    ``config``.
+    """
     tokenizer = Tokenizer.from_buffer(text)
     if (
         tokenizer.get_vocab_size() > config.vocab_size
@@ -122,21 +135,9 @@ def _tokenizer(text: bytes, config: BertConfig, max_tokens: int) -> Tokenizer:
     return tokenizer
 
 
-@dataclass(frozen=True, slots=True)
-class _Weights:
-    """Weights by name, converted to the type computed in."""
-
-    weights: Weights
-    dtype: torch.dtype
-
-    def get(self, name: str, *shape: int) -> Tensor:
-        return self.weights.get(name, *shape).to(self.dtype)
-
-    def linear(self, name: str, out_size: int, in_size: int) -> tuple[Tensor, Tensor]:
-        return self.get(f"{name}.weight", out_size, in_size), self.get(f"{name}.bias", out_size)
-
-    def norm(self, name: str, size: int) -> tuple[Tensor, Tensor]:
-        return self.get(f"{name}.weight", size), self.get(f"{name}.bias", size)
+def _encoder_weights(files: ModelFiles) -> dict[str, Tensor]:
+    """A model saved with a head on top keeps its encoder under a prefix."""
+    return {name.removeprefix("bert."): tensor for name, tensor in read_weights(files).items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +150,14 @@ class _Layer:
     norm: tuple[Tensor, Tensor]
 
 
-class _Encoder:
+class BertEncoder:
     """Embeddings and transformer layers: token ids in, one vector a token out."""
 
-    def __init__(self, config: BertConfig, weights: _Weights) -> None:
+    def __init__(self, config: BertConfig, weights: Weights) -> None:
         size = config.hidden_size
         self.config = config
         self.dtype = weights.dtype
+        self.device = weights.device
         self._words = weights.get("embeddings.word_embeddings.weight", config.vocab_size, size)
         positions = weights.get(
             "embeddings.position_embeddings.weight", config.max_position_embeddings, size
@@ -169,6 +171,7 @@ class _Encoder:
         ]
 
     def run(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        """Return a vector a token; ``mask`` says which tokens are real."""
         attended = None if mask is None else mask[:, None, None, :]
         x = self._normed(self._words[ids] + self._positions[: ids.shape[1]], self._norm)
         for layer in self._layers:
@@ -198,7 +201,7 @@ class _Encoder:
                 return F.gelu(x)
 
 
-def _layer(config: BertConfig, weights: _Weights, prefix: str) -> _Layer:
+def _layer(config: BertConfig, weights: Weights, prefix: str) -> _Layer:
     size, inner = config.hidden_size, config.intermediate_size
     parts = [
         weights.linear(f"{prefix}attention.self.{part}", size, size)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name that torch's own documentation uses
@@ -21,12 +21,13 @@ from torch import Tensor
 
 from node.manifest import ModelError
 from node.runner.backends.kv_cache import ROUND_TO, Cache, CacheRanges
-from node.runner.backends.llama import PRECISIONS, LlamaConfig
+from node.runner.backends.llama import LlamaConfig
 from node.runner.backends.llama_text import LlamaText
 from node.runner.backends.torch_linear import Linear, has_kernels, make_linear
-from node.runner.backends.torch_weights import Weights
+from node.runner.backends.weights import Weights, device_of, read_weights
 from node.runner.files import ModelFiles
 from node.runner.kinds import EngineSettings, Facts
+from node.runner.kinds.generate import PRECISIONS
 from protocols.limits import MAX_KV_CACHE_BYTES
 
 if TYPE_CHECKING:
@@ -51,12 +52,11 @@ class TorchLlama:
                 code="precision-unavailable",
             )
         torch.set_num_threads(settings.threads)
-        self._device = _device_for(settings.precision)
+        self._device = weights.device
         self._config = config
         self._network = _Network(config, weights, settings.precision, self._device)
-        self.vocabulary = config.vocab_size
         self.capacity = _capacity(config)
-        self.context = min(config.max_position_embeddings, self.capacity)
+        self.context = _context(config)
         self._ranges = CacheRanges(self.capacity)
         self._memory = torch.empty(
             config.num_hidden_layers,
@@ -184,18 +184,19 @@ class _Network:
         self.is_row_independent = self.by_kernel
         self._config = config
         size, vocabulary = config.hidden_size, config.vocab_size
-        self._width = (size,)
         self._heads = config.num_attention_heads
-        self._all_heads = config.num_attention_heads + 2 * config.key_value_heads
-        embedding = weights.get("model.embed_tokens.weight", vocabulary, size)
+        self._turning = config.num_attention_heads + config.key_value_heads
+        self._all_heads = self._turning + config.key_value_heads
+        embedding = weights.stored("model.embed_tokens.weight", vocabulary, size)
         tied = config.tie_word_embeddings
-        head = embedding if tied else weights.get("lm_head.weight", vocabulary, size)
+        head = embedding if tied else weights.stored("lm_head.weight", vocabulary, size)
         # in four bits the last matrix costs thirty times more of the answer's meaning than all
         # others together
         self._head = self._linear(head, "int8" if precision == "int4" else precision, device)
         self._embedding = embedding.to(device)
-        self._norm = weights.get("model.norm.weight", size).float().to(device)
+        self._norm = weights.stored("model.norm.weight", size).float().to(device)
         self._rotations = _rotations(config).to(device)
+        self._still = torch.ones_like(self._rotations[:1])[None]
         self._layers = [
             self._layer(weights, f"model.layers.{n}.", precision, device)
             for n in range(config.num_hidden_layers)
@@ -204,7 +205,7 @@ class _Network:
     def run(self, ids: Tensor, places: Tensor, attend: Attend) -> Tensor:
         """Return the states after the last layer, ``[rows, size]``."""
         x = self._embedding[ids].float()
-        turns = self._rotations[places][:, None]
+        turns = self._turns(places)
         for number, layer in enumerate(self._layers):
             mixed = layer.queries_keys_values(self._normed(x, layer.attention_norm))
             queries, pairs = self._turned(mixed.float(), turns)
@@ -217,18 +218,23 @@ class _Network:
         """Return a number for each token of the vocabulary, one row a state."""
         return self._head(self._normed(states, self._norm)).float()
 
+    def _turns(self, places: Tensor) -> Tensor:
+        """Return by what each row's queries and keys are turned, and its values are not."""
+        turns = self._rotations[places][:, None].expand(-1, self._turning, -1)
+        still = self._still.expand(len(places), self._all_heads - self._turning, -1)
+        return torch.cat([turns, still], dim=1)
+
     def _turned(self, mixed: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
-        """Return queries, and keys with values; queries and keys turned by their positions."""
-        config = self._config
-        rows = mixed.view(len(mixed), self._all_heads, config.head_size)
-        turning = self._heads + config.key_value_heads
-        halves = rows[:, :turning].view(len(mixed), turning, config.head_size // 2, 2)
-        pairs = torch.view_as_complex(halves)
-        turned = torch.view_as_real(pairs * turns).flatten(2)
-        return turned[:, : self._heads], torch.cat([turned[:, self._heads :], rows[:, turning:]], 1)
+        """Return queries, and keys with values, each head of each row turned by its position."""
+        pairs = torch.view_as_complex(mixed.view(*turns.shape, 2))
+        heads = torch.view_as_real(pairs * turns).flatten(2)
+        return heads[:, : self._heads], heads[:, self._heads :]
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.rms_norm(x, self._width, weight, self._config.rms_norm_eps)
+        # F.rms_norm says the same in twice the time for the few rows of a step
+        length = cast("Tensor", torch.linalg.vector_norm(x, dim=1, keepdim=True))
+        mean = length.square_().mul_(1 / self._config.hidden_size)
+        return x * mean.add_(self._config.rms_norm_eps).rsqrt_() * weight
 
     def _linear(self, weight: Tensor, precision: str, device: torch.device) -> Linear:
         return make_linear(weight.to(device), precision, by_kernel=self.by_kernel)
@@ -240,17 +246,17 @@ class _Network:
         pairs = config.key_value_heads * config.head_size
         attention, forward = f"{prefix}self_attn.", f"{prefix}mlp."
         parts = [
-            _side_by_side(weights.get(f"{attention}q_proj.weight", queries, size), config),
-            _side_by_side(weights.get(f"{attention}k_proj.weight", pairs, size), config),
-            weights.get(f"{attention}v_proj.weight", pairs, size),
+            _side_by_side(weights.stored(f"{attention}q_proj.weight", queries, size), config),
+            _side_by_side(weights.stored(f"{attention}k_proj.weight", pairs, size), config),
+            weights.stored(f"{attention}v_proj.weight", pairs, size),
         ]
         gates = [
-            weights.get(f"{forward}{part}_proj.weight", inner, size) for part in ("gate", "up")
+            weights.stored(f"{forward}{part}_proj.weight", inner, size) for part in ("gate", "up")
         ]
-        out = weights.get(f"{attention}o_proj.weight", size, queries)
-        down = weights.get(f"{forward}down_proj.weight", size, inner)
+        out = weights.stored(f"{attention}o_proj.weight", size, queries)
+        down = weights.stored(f"{forward}down_proj.weight", size, inner)
         norms = [
-            weights.get(f"{prefix}{name}_layernorm.weight", size).float().to(device)
+            weights.stored(f"{prefix}{name}_layernorm.weight", size).float().to(device)
             for name in ("input", "post_attention")
         ]
         return _Layer(
@@ -272,10 +278,12 @@ def _side_by_side(weight: Tensor, config: LlamaConfig) -> Tensor:
 
 
 def _rotations(config: LlamaConfig) -> Tensor:
-    """Return the turn of each position and pair of numbers, ``[positions, head size / 2]``."""
+    """Return the turn of each position and pair of numbers, ``[positions, head size / 2]``, as far
+    as there is room for a sequence.
+    """
     exponents = torch.arange(0, config.head_size, 2, dtype=torch.float64) / config.head_size
     speeds = config.rope_base**-exponents
-    angles = torch.outer(torch.arange(config.max_position_embeddings).double(), speeds)
+    angles = torch.outer(torch.arange(_context(config)).double(), speeds)
     return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
 
 
@@ -288,13 +296,14 @@ def _capacity(config: LlamaConfig) -> int:
     return tokens
 
 
-def _device_for(precision: str) -> torch.device:
-    """bfloat16 goes to a GPU where there is one; the other precisions are for CPUs."""
-    return torch.device("cuda" if precision == "bf16" and torch.cuda.is_available() else "cpu")
+def _context(config: LlamaConfig) -> int:
+    """Return the most tokens of one sequence."""
+    return min(config.max_position_embeddings, _capacity(config))
 
 
 def load_model(files: ModelFiles, settings: EngineSettings) -> tuple[TorchLlama, LlamaText]:
     """Return the model in ``files`` and its text side; raises ``ModelError``."""
     config = LlamaConfig.parse(files.read("config.json"))
     text = LlamaText.read(files, config)
-    return TorchLlama(config, Weights.read(files), settings), text
+    weights = Weights(read_weights(files), torch.float32, device_of(settings))
+    return TorchLlama(config, weights, settings), text

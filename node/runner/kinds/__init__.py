@@ -1,15 +1,17 @@
 """What can be run: a file and a line in ``KINDS`` for each kind.
 
-A kind's module has two sides. The submitter's (``ITEM_TYPE``, ``PARAMETERS``, ``encode_input``,
-``count``, ``rows``, ``array``) is plain Python. The runner's (``load``) returns an ``Engine``; only
-there, and only when called, may it import torch.
+A kind's module has three sides. The submitter's (``ITEM_TYPE``, ``PARAMETERS``, ``READER``,
+``encode_input``, ``count``, ``rows``, ``array``) and the node's (``MODEL_KINDS``, ``PRECISIONS``,
+``IS_ACCELERATED``, ``NEEDS``, ``describe``) are plain Python. The runner's (``load``) returns an
+``Engine``; only there, and only when called, may it import torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
@@ -19,13 +21,18 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from node.model_source import Description, ModelSource
     from node.runner.files import ModelFiles
     from node.runner.parameters import Parameter
 
 KINDS: Final = {
     "bench.noop": "node.runner.kinds.noop",
+    "classify": "node.runner.kinds.classify",
+    "detect": "node.runner.kinds.detect",
     "embed": "node.runner.kinds.embed",
     "generate": "node.runner.kinds.generate",
+    "pipeline": "node.runner.kinds.pipeline",
+    "vad": "node.runner.kinds.vad",
 }
 
 Facts = dict[str, int | float | str]
@@ -48,12 +55,31 @@ class BadOutputError(CoveyError):
 
 
 @dataclass(frozen=True, slots=True)
+class Needs:
+    """What the runner of a kind imports, and the extra of covey that installs it."""
+
+    extra: str
+    modules: tuple[str, ...]
+
+    def unmet(self) -> str | None:
+        """Say what is not installed here; None when everything is. Nothing is imported."""
+        missing = [name for name in self.modules if find_spec(name) is None]
+        if not missing:
+            return None
+        return f"{', '.join(missing)} is not installed: pip install 'covey[{self.extra}]'"
+
+
+TORCH: Final = Needs("worker", ("torch", "safetensors", "tokenizers"))
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """How to compute: the precision, the threads, and the tokens of one batch."""
+    """How to compute: the precision, the threads, the tokens of one batch, and the device."""
 
     precision: str
     threads: int
     batch_tokens: int
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +150,32 @@ class Engine(Protocol):
         ...
 
 
+class Part(Protocol):
+    """One part of an output of texts: ``text`` continues that of item ``index``."""
+
+    @property
+    def index(self) -> int:
+        """The item."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """What it is continued by."""
+        ...
+
+
+class Reader(Protocol):
+    """Reads one output while it comes into being."""
+
+    def feed(self, body: bytes) -> Sequence[Part]:
+        """Take in what came, however it is cut, and return the parts that it completes; raises
+        ``RemoteProtocolError``.
+        """
+        ...
+
+
 class Kind(Protocol):
-    """What a kind's module offers, to submitters and to runners."""
+    """What a kind's module offers, to submitters, to nodes and to runners."""
 
     @property
     def ITEM_TYPE(self) -> type[str] | type[bytes]:  # noqa: N802 - a constant of the module
@@ -135,6 +185,35 @@ class Kind(Protocol):
     @property
     def PARAMETERS(self) -> tuple[Parameter, ...]:  # noqa: N802 - a constant of the module
         """What a job may be told besides its items; see ``node.runner.parameters``."""
+        ...
+
+    @property
+    def READER(self) -> Callable[[], Reader] | None:  # noqa: N802 - a constant of the module
+        """Makes what reads an output that grows; None where outputs come whole."""
+        ...
+
+    @property
+    def MODEL_KINDS(self) -> tuple[str, ...]:  # noqa: N802 - a constant of the module
+        """The kinds of the models that this kind runs on: its own, if any are, and others."""
+        ...
+
+    @property
+    def PRECISIONS(self) -> tuple[str, ...]:  # noqa: N802 - a constant of the module
+        """The precisions that its engine computes in."""
+        ...
+
+    @property
+    def IS_ACCELERATED(self) -> bool:  # noqa: N802 - a constant of the module
+        """Whether its engine computes on an accelerator where there is one."""
+        ...
+
+    @property
+    def NEEDS(self) -> Needs:  # noqa: N802 - a constant of the module
+        """What must be installed to run it."""
+        ...
+
+    def describe(self, source: ModelSource) -> Description:
+        """Say what makes the model of this kind in a folder; raises ``ModelError``."""
         ...
 
     def encode_input(self, items: Items, parameters: Mapping[str, Any] = NO_PARAMETERS) -> bytes:
@@ -167,3 +246,8 @@ def kind_named(name: str) -> Kind:
     if name not in KINDS:
         raise BadInputError(f"there is no kind {name!r}", hint=f"kinds: {', '.join(sorted(KINDS))}")
     return cast("Kind", import_module(KINDS[name]))
+
+
+def runs_on(kind: str, model_kind: str) -> bool:
+    """Whether jobs of ``kind`` run on models of ``model_kind``."""
+    return kind == model_kind or (kind in KINDS and model_kind in kind_named(kind).MODEL_KINDS)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import cbor2
 
 from node.runner.items import InputCodec
-from node.runner.kinds import NO_PARAMETERS, Engine, EngineSettings, Items
+from node.runner.kinds import NO_PARAMETERS, TORCH, Engine, EngineSettings, Items
 from node.runner.parameters import Parameter
 from protocols.errors import RemoteProtocolError
 from protocols.limits import MAX_EMBED_INPUT_BYTES, MAX_EMBED_ITEMS, MAX_EMBED_TEXT_BYTES
@@ -24,10 +24,16 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from node.model_source import Description, ModelSource
     from node.runner.files import ModelFiles
 
 ITEM_TYPE: Final = str
 PARAMETERS: Final[tuple[Parameter, ...]] = ()
+MODEL_KINDS: Final = ("embed",)
+PRECISIONS: Final = ("fp32", "bf16")
+IS_ACCELERATED: Final = True
+NEEDS: Final = TORCH
+READER: Final = None
 
 CODEC: Final = InputCodec(
     ITEM_TYPE, PARAMETERS, MAX_EMBED_ITEMS, MAX_EMBED_TEXT_BYTES, MAX_EMBED_INPUT_BYTES
@@ -68,6 +74,12 @@ def unpack(output: bytes) -> tuple[int, int, bytes]:
         if not math.isfinite(sum(struct.unpack(f"<{len(floats) // 4}f", floats))):
             raise _not_finite()
     return count, dimension, content
+
+
+def encode_output(vectors: NDArray[np.float32]) -> bytes:
+    """Return the output of vectors in little-endian float32."""
+    rows, dimension = vectors.shape
+    return cbor2.dumps([DTYPE, rows, dimension, vectors.tobytes()])
 
 
 def decode_output(output: bytes) -> tuple[int, int, NDArray[np.float32]]:
@@ -118,6 +130,16 @@ def _not_finite() -> RemoteProtocolError:
 
 def _is_size(value: Any) -> bool:
     return type(value) is int and value > 0
+
+
+# The node's side
+
+
+def describe(source: ModelSource) -> Description:
+    """Say what makes the sentence embedder in a folder; raises ``ModelError``."""
+    from node.runner.backends.bert import describe_embedder
+
+    return describe_embedder(source)
 
 
 # The runner's side

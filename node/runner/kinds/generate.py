@@ -18,7 +18,6 @@ that was computed, also the one that ended it.
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -27,6 +26,7 @@ import msgspec
 
 from node.runner.kinds import (
     NO_PARAMETERS,
+    TORCH,
     BadInputError,
     Engine,
     EngineSettings,
@@ -40,6 +40,7 @@ from protocols.limits import (
     MAX_CHAT_MESSAGES,
     MAX_GENERATE_INPUT_BYTES,
     MAX_GENERATE_ITEMS,
+    MAX_GENERATE_PIECE_BYTES,
     MAX_NEW_TOKENS,
     MAX_STOP_CHARS,
     MAX_STOP_TEXTS,
@@ -50,16 +51,23 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from node.model_source import Description, ModelSource
     from node.runner.files import ModelFiles
 
 MAX_SEED: Final = (1 << 53) - 1  # exact in every language's numbers
 STOP: Final = "stop"
 LENGTH: Final = "length"
+TOO_LONG: Final = "context-length"
+"""The code of a prompt that does not fit into the model's context."""
 
 StopWord = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_STOP_CHARS)]
 
 
 ITEM_TYPE: Final = str
+MODEL_KINDS: Final = ("generate",)
+PRECISIONS: Final = ("int4", "int8", "bf16", "fp32")
+IS_ACCELERATED: Final = True
+NEEDS: Final = TORCH
 PARAMETERS: Final = (
     Parameter(
         "max_tokens", int, "Tokens to write for each item.", 256, least=1, most=MAX_NEW_TOKENS
@@ -155,19 +163,73 @@ class Piece(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     tokens: Annotated[int, msgspec.Meta(ge=0, le=MAX_NEW_TOKENS)]
 
 
+class PieceReader:
+    """Reads an output while it comes into being, however it is cut up."""
+
+    def __init__(self) -> None:
+        self._tail = b""
+        self._index = 0
+        self._is_within = False
+
+    @property
+    def items_done(self) -> int | None:
+        """How many items are whole; None in the midst of one."""
+        return None if self._is_within or self._tail else self._index
+
+    def feed(self, body: bytes) -> list[Piece]:
+        """Take in what came and return the parts that it completes.
+
+        Raises ``RemoteProtocolError`` for what is no part, comes out of turn, or is larger than
+        ``MAX_GENERATE_PIECE_BYTES``.
+        """
+        stream = io.BytesIO(self._tail + body)
+        size_bytes, read_bytes = len(stream.getbuffer()), 0
+        parts: list[Piece] = []
+        while read_bytes < size_bytes:
+            try:
+                part = _next_piece(stream)
+            except cbor2.CBORDecodeEOF:
+                break  # the rest of it is to come
+            read_bytes = stream.tell()
+            parts.append(self._in_turn(part))
+        self._tail = stream.getvalue()[read_bytes:]
+        if len(self._tail) > MAX_GENERATE_PIECE_BYTES:
+            raise RemoteProtocolError("an output of generate has a part that does not end")
+        return parts
+
+    def _in_turn(self, part: Piece) -> Piece:
+        if part.index != self._index:
+            raise RemoteProtocolError(f"an output of generate has item {part.index} out of turn")
+        self._is_within = part.finish_reason is None
+        self._index += not self._is_within
+        return part
+
+
+READER: Final = PieceReader
+
+
 def pieces(output: bytes) -> Iterator[Piece]:
     """Yield the parts of an output, or of its beginning if that ends with a whole part; raises
     ``RemoteProtocolError``.
     """
     stream = io.BytesIO(output)
+    try:
+        while stream.tell() < len(output):
+            yield _next_piece(stream)
+    except cbor2.CBORDecodeEOF as error:
+        raise RemoteProtocolError("an output of generate ends in the midst of a part") from error
+
+
+def _next_piece(stream: io.BytesIO) -> Piece:
     decoder = cbor2.CBORDecoder(stream, max_depth=1, allow_indefinite=False, read_size=1)
-    while stream.tell() < len(output):
-        try:
-            yield msgspec.convert(decoder.decode(), Piece)
-        except (cbor2.CBORError, msgspec.ValidationError, ValueError, TypeError) as error:
-            raise RemoteProtocolError(
-                f"an output of generate has a part that is none: {str(error)[:200]}"
-            ) from error
+    try:
+        return msgspec.convert(decoder.decode(), Piece)
+    except cbor2.CBORDecodeEOF:
+        raise
+    except (cbor2.CBORError, msgspec.ValidationError, ValueError, TypeError) as error:
+        raise RemoteProtocolError(
+            f"an output of generate has a part that is none: {str(error)[:200]}"
+        ) from error
 
 
 def rows(output: bytes) -> Iterator[dict[str, Any]]:
@@ -202,8 +264,6 @@ def _checked(value: Any) -> GenerateInput:
     except (msgspec.ValidationError, RecursionError) as error:
         raise _bad(error) from error
     parameters = wanted.parameters
-    if not math.isfinite(parameters.temperature + parameters.top_p):
-        raise BadInputError("temperature and top_p must be finite numbers")
     # -0.0 has no place in DAG-CBOR, and adding zero makes it 0.0
     plain = msgspec.structs.replace(parameters, temperature=parameters.temperature + 0.0)
     return msgspec.structs.replace(wanted, parameters=plain)
@@ -211,6 +271,16 @@ def _checked(value: Any) -> GenerateInput:
 
 def _bad(error: Exception) -> BadInputError:
     return BadInputError(f"the input is not what generate takes: {str(error)[:300]}")
+
+
+# The node's side
+
+
+def describe(source: ModelSource) -> Description:
+    """Say what makes the language model in a folder; raises ``ModelError``."""
+    from node.runner.backends.llama import describe_llama
+
+    return describe_llama(source)
 
 
 # The runner's side

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from node.manifest import only_packaged
 from node.runner.kinds import (
     NO_PARAMETERS,
     BadInputError,
@@ -20,6 +21,7 @@ from node.runner.kinds import (
     Facts,
     Finished,
     Items,
+    Needs,
 )
 from node.runner.kinds.embed import count as count_texts
 from node.runner.kinds.embed import decode_input
@@ -31,10 +33,16 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from node.model_source import Description, ModelSource
     from node.runner.files import ModelFiles
 
 ITEM_TYPE: Final = str
 PARAMETERS: Final[tuple[Parameter, ...]] = ()
+MODEL_KINDS: Final = ("bench.noop",)
+PRECISIONS: Final = ("none",)
+IS_ACCELERATED: Final = False
+NEEDS: Final = Needs("worker", ())
+READER: Final = None
 
 
 # The submitter's side
@@ -63,6 +71,14 @@ def rows(output: bytes) -> Iterator[dict[str, Any]]:
 def array(output: bytes) -> NDArray[np.float32]:
     """Raise ``BadInputError``: texts are not numbers."""
     raise BadInputError("the output of bench.noop is text", hint="write it to a .jsonl file")
+
+
+# The node's side
+
+
+def describe(source: ModelSource) -> Description:
+    """Raise ``ModelError``: the model comes with covey."""
+    raise only_packaged("bench.noop", "noop")
 
 
 # The runner's side

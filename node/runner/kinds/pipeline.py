@@ -1,0 +1,203 @@
+"""The kind ``pipeline``: texts in, out comes what a Transformers pipeline says about each.
+
+What a model can do is decided by its architecture, from a list of tasks (see
+``node.runner.backends.pipeline_config``); nothing is downloaded and no code of a model runs. Input
+is a job input of texts (see ``node.runner.items``). Output is a flat DAG-CBOR list with one text an
+item: JSON, as the pipeline of that task has it.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+import json
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import cbor2
+
+from node.runner.backends.pipeline_config import AUTO, TASKS
+from node.runner.batcher import Batcher, window
+from node.runner.items import InputCodec, listed
+from node.runner.kinds import (
+    NO_PARAMETERS,
+    BadInputError,
+    BadOutputError,
+    Engine,
+    EngineSettings,
+    Items,
+    Needs,
+)
+from node.runner.parameters import Parameter
+from protocols.errors import RemoteProtocolError
+from protocols.limits import (
+    MAX_JOB_INPUT_BYTES,
+    MAX_JOB_OUTPUT_BYTES,
+    MAX_LABELS,
+    MAX_PIPELINE_ITEM_BYTES,
+    MAX_PIPELINE_ITEMS,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from node.model_source import Description, ModelSource
+    from node.runner.backends.transformers_pipeline import TransformersModel
+    from node.runner.files import ModelFiles
+
+ITEM_TYPE: Final = str
+PARAMETERS: Final = (
+    Parameter(
+        "task",
+        str,
+        "What to do; auto is what the model's architecture is for.",
+        default=AUTO,
+        choices=(AUTO, *TASKS),
+    ),
+    Parameter(
+        "labels",
+        tuple,
+        "What texts may be about, with commas, for zero-shot-classification.",
+        least=1,
+        most=MAX_LABELS,
+        separator=",",
+    ),
+    Parameter(
+        "top_k",
+        int,
+        "How many answers to give, for fill-mask and text-classification.",
+        default=5,
+        least=1,
+        most=100,
+    ),
+)
+READER: Final = None
+MODEL_KINDS: Final = ("pipeline",)
+PRECISIONS: Final = ("fp32",)
+IS_ACCELERATED: Final = False
+NEEDS: Final = Needs("transformers", ("torch", "safetensors", "tokenizers", "transformers"))
+
+CODEC: Final = InputCodec(
+    ITEM_TYPE, PARAMETERS, MAX_PIPELINE_ITEMS, MAX_PIPELINE_ITEM_BYTES, MAX_JOB_INPUT_BYTES
+)
+
+
+# The submitter's side
+
+
+def encode_input(items: Items, parameters: Mapping[str, Any] = NO_PARAMETERS) -> bytes:
+    """Return a job's input; raises ``BadInputError``."""
+    return CODEC.encode(items, parameters)
+
+
+def count(content: bytes) -> int:
+    """Return how many texts an input has."""
+    return CODEC.count(content)
+
+
+def decode_input(content: bytes) -> tuple[list[str], dict[str, Any]]:
+    """Return texts and parameters of an input; raises ``BadInputError``."""
+    return CODEC.decode(content)
+
+
+def decode_output(output: bytes) -> list[Any]:
+    """Return what is said about each text; raises ``RemoteProtocolError``."""
+    try:
+        return [json.loads(told, parse_constant=_no_number) for told in listed(output)]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RemoteProtocolError("an output of pipeline is not a DAG-CBOR list of JSON") from error
+
+
+def rows(output: bytes) -> Iterator[dict[str, Any]]:
+    """Yield one JSON object a text: ``{"index", "result"}``."""
+    for index, told in enumerate(decode_output(output)):
+        yield {"index": index, "result": told}
+
+
+def array(output: bytes) -> NDArray[np.float32]:
+    """Raise ``BadInputError``: what pipelines say is no array."""
+    raise BadInputError("the output of pipeline is JSON", hint="write it to a .jsonl file")
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+# The node's side
+
+
+def describe(source: ModelSource) -> Description:
+    """Say what makes the model in a folder; raises ``ModelError``."""
+    from node.runner.backends.pipeline_config import describe_pipeline
+
+    return describe_pipeline(source)
+
+
+# The runner's side
+
+
+def load(files: ModelFiles, settings: EngineSettings) -> Engine:
+    """Return an engine that holds the model of ``files``; raises ``ModelError``."""
+    from node.runner.turns_engine import TurnsEngine
+
+    with _no_search_for_libraries():
+        from node.runner.backends.transformers_pipeline import load_model
+
+        model = load_model(files, settings)
+
+    def begin(content: bytes) -> tuple[int, Generator[int, None, bytes]]:
+        texts, told = decode_input(content)
+        model.check(texts, told)
+        return len(texts), _steps(model, texts, told, settings.batch_tokens)
+
+    return TurnsEngine(model.execution, begin)
+
+
+@contextmanager
+def _no_search_for_libraries() -> Generator[None]:
+    """Have nobody look for a system library meanwhile: what Transformers' HTTP client imports does,
+    by running a compiler on a temporary file, and a confined runner may do neither. Not to find one
+    is an answer that it can live with.
+    """
+    searching = ctypes.util.find_library
+    ctypes.util.find_library = lambda name: None
+    try:
+        yield
+    finally:
+        ctypes.util.find_library = searching
+
+
+def _steps(
+    model: TransformersModel, texts: list[str], told: dict[str, Any], batch_tokens: int
+) -> Generator[int, None, bytes]:
+    said: dict[int, str] = {}
+    size_bytes = first = 0
+    while first < len(texts):
+        near, _ = window(texts, first)
+        batcher = Batcher(batch_tokens)
+        batcher.add(0, enumerate(model.weigh(near, told), first))
+        while batch := batcher.take():
+            places = [row.item for row in batch]
+            results = model.answer([texts[place] for place in places], told)
+            for place, result in zip(places, results, strict=True):
+                said[place] = _json(result, place)
+                size_bytes += len(said[place])
+            _check_size(size_bytes)
+            yield len(said)
+        first += len(near)
+    return cbor2.dumps([said[place] for place in range(len(texts))])
+
+
+def _check_size(size_bytes: int) -> None:
+    """JSON here is ASCII, and a text of it needs five bytes more in the output."""
+    limit = MAX_JOB_OUTPUT_BYTES - 5 * MAX_PIPELINE_ITEMS
+    if size_bytes > limit:
+        raise BadInputError(f"the output is over {limit} bytes", hint="submit it as several jobs")
+
+
+def _json(result: Any, index: int) -> str:
+    try:
+        return json.dumps(result, allow_nan=False, default=lambda number: number.item())
+    except ValueError as error:
+        raise BadOutputError(f"the result of item {index} is not finite", item=index) from error
