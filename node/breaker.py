@@ -1,8 +1,9 @@
 """Circuit breakers: a peer that fails at a model is left alone for a while, then tried once.
 
 A breaker opens after a few failures in a row, or after one silence, because a silence costs a job
-its whole lease. Once its time is over it is half open: one job is let through as a trial. A result
-closes it; another failure opens it for twice as long. Nothing here reads a clock.
+its whole lease. Once its time is over, or when a peer that was silent says hello again, it is half
+open: one job is let through as a trial. A result closes it; another failure opens it for twice as
+long. Nothing here reads a clock.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import random
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Final
 
 from protocols.keys import PeerId
 from protocols.limits import (
@@ -19,6 +21,8 @@ from protocols.limits import (
     BREAKER_TRIAL_S,
     MAX_OBSERVED,
 )
+
+SILENT: Final = "did not answer"
 
 Key = tuple[PeerId, str]
 """A peer, and the model at which it fails."""
@@ -53,11 +57,17 @@ class Breakers:
         """Note that a peer fell silent, or was not to be reached."""
         breaker = self._get(key)
         breaker.failures += 1
-        self._trip(breaker, "did not answer", now)
+        self._trip(breaker, SILENT, now)
 
     def succeeded(self, key: Key) -> None:
         """Note a result: the breaker closes."""
         self._breakers.pop(key, None)
+
+    def met(self, peer: PeerId, now: float) -> None:
+        """A peer says hello: if it was silent, it may be tried again now."""
+        for (each, _), breaker in self._breakers.items():
+            if each == peer and breaker.why == SILENT and not breaker.is_on_trial:
+                breaker.opens_at = min(breaker.opens_at, now)
 
     def why_open(self, key: Key, now: float) -> str | None:
         """Say why the peer is to be left alone now; None when it may be asked."""

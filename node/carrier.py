@@ -22,7 +22,7 @@ from node.accepted import AcceptedJobs
 from node.audience import Audience
 from node.errors import NoWorkerError
 from node.explanation import Explanation, moment
-from node.job import JobResult, JobSpec, Progress, summary_of
+from node.job import JobResult, JobSpec, Progress, result_of, summary_of
 from node.kept_jobs import JobEnd, KeptJob, KeptJobs
 from node.submit import Submitter
 from node.submitted_job import Listener
@@ -31,7 +31,7 @@ from peer.durable import NotWrittenError
 from peer.effects import Effects
 from peer.journal import JournalError
 from protocols.errors import CoveyError, JobFailed, Refused
-from protocols.job import OTHER_SPECIFICATION
+from protocols.job import DRAINING, OTHER_SPECIFICATION
 
 T = TypeVar("T")
 
@@ -220,11 +220,12 @@ class Carrier:
         left_us = job.deadline_us() - self._effects.now_us()
         if await self.on_disk(lambda: self.kept.ended(job_id)) is not None:
             return None
-        if left_us <= 0:
+        taken = await self._taken(job) if job.spec.verify else None
+        if left_us <= 0 and taken is None:
             await self._end(job_id, self._end_of(EXPIRED, error=self._expired(job_id)))
             return None
         try:
-            await self._submit(job, max(1, left_us // 1_000))
+            await self._submit(job, max(1, left_us // 1_000), taken)
         except CoveyError as error:
             if isinstance(error, WAITED_OUT) and error.code not in FINAL:
                 return self._wait(job_id, error, left_us)
@@ -232,7 +233,8 @@ class Carrier:
             await self._end(job_id, self._end_of(state, error=_told(error), job_id=job_id))
         return None
 
-    async def _submit(self, job: KeptJob, budget_ms: int) -> None:
+    async def _submit(self, job: KeptJob, budget_ms: int, taken: JobResult | None) -> None:
+        """Have a job done, or what is left to do of one whose result was ``taken`` before."""
         job_id = job.spec.job_id
         content = await self.on_disk(lambda: self.kept.input(job_id))
         spec = replace(job.spec, input=content, budget_ms=budget_ms)
@@ -243,9 +245,14 @@ class Carrier:
 
         self._reasons.pop(job_id, None)
         try:
-            result = await self._submitter.run(spec, self._audience(job_id).listener, take)
+            if taken is None:
+                result = await self._submitter.run(spec, self._audience(job_id).listener, take)
+            else:
+                result = await self._submitter.verified(spec, taken)
         finally:
             await self._write_log(job_id)
+        if result.verification is not None and result.verification.is_interrupted:
+            raise Refused("this node is stopping: the next one verifies", code=DRAINING)
         summary = summary_of(spec, result)
         await self._end(job_id, self._end_of(DONE, result=summary, job_id=job_id))
 
@@ -258,17 +265,28 @@ class Carrier:
     async def _resume(self, job: KeptJob) -> None:
         """Go on with a job of an earlier daemon; what that accepted needs only be said."""
         job_id = job.spec.job_id
-        past, taken = (
-            self._accepted.get(job_id),
-            await self.on_disk(lambda: self.kept.taken(job_id)),
-        )
-        if past is not None and taken is not None and taken["fence"] == past.fence:
-            result = {**taken, "accepted_cid": str(past.cid)}
-            await self._end(job_id, self._end_of(DONE, result=result))
+        taken = await self._taken_summary(job_id)
+        if taken is not None and not job.spec.verify:
+            await self._end(job_id, self._end_of(DONE, result=taken))
             return
         step = {"at": moment(self._effects.now_us()), "what": "resumed after a restart"}
         await self.on_disk(lambda: self.kept.add_to_log(job_id, [step]))
         self._push(job_id, 0.0)
+
+    async def _taken(self, job: KeptJob) -> JobResult | None:
+        """Return a job's result if it was accepted already."""
+        job_id = job.spec.job_id
+        taken = await self._taken_summary(job_id)
+        if taken is None:
+            return None
+        return result_of(taken, await self.on_disk(lambda: self.kept.output(job_id)))
+
+    async def _taken_summary(self, job_id: bytes) -> dict[str, Any] | None:
+        past = self._accepted.get(job_id)
+        taken = await self.on_disk(lambda: self.kept.taken(job_id))
+        if past is None or taken is None or taken["fence"] != past.fence:
+            return None
+        return {**taken, "accepted_cid": str(past.cid)}
 
     async def _end(self, job_id: bytes, end: JobEnd) -> None:
         with trio.CancelScope(shield=True):

@@ -78,8 +78,9 @@ class Covey:
 
         ``input`` is a list of texts, of bytes for kinds that take files, or for ``generate`` also
         of chats. ``options`` are those of ``covey job submit``: ``precision``, ``peer``,
-        ``timeout_s``, ``job_id``, and the kind's parameters. The same ``job_id`` with the same job
-        is the same job.
+        ``timeout_s``, ``verify``, ``job_id``, and the kind's parameters. The same ``job_id`` with
+        the same job is the same job. With ``verify``, ``Result.summary["verification"]`` has the
+        verdict of other peers.
         """
         request = _request(kind, model, input, options)
         answer = await self.call(

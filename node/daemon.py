@@ -141,6 +141,7 @@ async def started(
         ledger = JobLedger(recorder, origin("node", offerer.software), effects)
         sessions = Sessions(transport, presence.greeter.connect, directory, ledger)
         accepted, placement = AcceptedJobs(journal), Placement(directory, effects.rng)
+        presence.greeter.on_met(lambda peer: placement.met(peer, trio.current_time()))
         submitter = Submitter(placement, sessions, ledger, Salts(journal, effects), accepted)
         carrier = Carrier(KeptJobs(home.jobs), submitter, accepted, effects)
         worker = Worker(

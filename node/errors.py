@@ -5,7 +5,8 @@
     CoveyError
     ├── InputError          what the user gave cannot be used
     ├── UnknownError        nothing here has that name (codes unknown-…)
-    └── NoWorkerError       nobody took the job; the message says what was looked for
+    ├── NoWorkerError       nobody took the job; the message says what was looked for
+    └── VerificationMismatch    peers computed different outputs; reported, never raised
 """
 
 from __future__ import annotations
@@ -29,3 +30,9 @@ class NoWorkerError(CoveyError):
     """Nobody took the job."""
 
     default_code = "no-worker"
+
+
+class VerificationMismatch(CoveyError):  # noqa: N818 - an observation about others
+    """Peers computed different outputs of one input in the same way: one of them is off."""
+
+    default_code = "verification-mismatch"

@@ -10,6 +10,8 @@ from node.manifest import ModelDamagedError, reinstall_hint
 from node.needs import AUTO, JobNeeds
 from node.placement import Candidate, explain
 from node.requirements import NOTHING, Requirements
+from node.runner.kinds import kind_named
+from node.verdict import Verification
 from protocols.cid import CID
 from protocols.errors import CoveyError, JobFailed, Refused
 from protocols.job import CODE, JOB_ID_BYTES, Refuse
@@ -20,6 +22,7 @@ from protocols.limits import (
     MAX_ITEMS,
     MAX_JOB_INPUT_BYTES,
     MAX_NAME_CHARS,
+    MAX_VERIFICATIONS,
 )
 from protocols.session import JobState
 from protocols.submitter_job import SubmitterJob
@@ -40,11 +43,25 @@ class JobSpec:
     precision: str = AUTO
     peer: PeerId | None = None
     requirements: Requirements = NOTHING
+    verify: int = 0
+    """How many other peers run it again, to compare."""
+    excluded: frozenset[PeerId] = frozenset()
+    """Who must not run it."""
+    model_cid: bytes = b""
+    """The only model of that name that will do, if given."""
 
     @property
     def needs(self) -> JobNeeds:
         """What placement looks for."""
-        return JobNeeds(self.kind, self.model, self.precision, self.peer, self.requirements)
+        return JobNeeds(
+            self.kind,
+            self.model,
+            self.precision,
+            self.peer,
+            self.requirements,
+            self.excluded,
+            self.model_cid,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +83,8 @@ class JobResult:
     timings: dict[str, float]
     """In milliseconds: the worker's own, and ``total_ms`` as seen from here."""
     execution: dict[str, Any]
+    verification: Verification | None = None
+    """What others made of it, where that was asked for."""
 
 
 def summary_of(spec: JobSpec, result: JobResult) -> dict[str, Any]:
@@ -85,7 +104,26 @@ def summary_of(spec: JobSpec, result: JobResult) -> dict[str, Any]:
         "accepted_cid": str(result.accepted_cid) if result.accepted_cid else None,
         "timings": result.timings,
         "execution": result.execution,
+        "verification": result.verification.told() if result.verification else None,
     }
+
+
+def result_of(summary: dict[str, Any], output: bytes) -> JobResult:
+    """Return an accepted result from its summary, as it was before others verified it."""
+    return JobResult(
+        job_id=bytes.fromhex(summary["job_id"]),
+        worker=summary["worker"],
+        output=output,
+        input_cid=CID.parse(summary["input_cid"]),
+        output_cid=CID.parse(summary["output_cid"]),
+        record_cid=CID.parse(summary["record_cid"]),
+        submitted_cid=CID.parse(summary["submitted_cid"]),
+        accepted_cid=CID.parse(summary["accepted_cid"]),
+        fence=summary["fence"],
+        attempts=summary["attempts"],
+        timings=summary["timings"],
+        execution=summary["execution"],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +156,10 @@ def check(spec: JobSpec) -> None:
         )
     if not 0 < spec.budget_ms <= MAX_BUDGET_MS:
         raise InputError(f"a job's time lies between 1 ms and {MAX_BUDGET_MS} ms")
+    if not 0 <= spec.verify <= MAX_VERIFICATIONS:
+        raise InputError(f"a job is verified by 0 to {MAX_VERIFICATIONS} peers, not {spec.verify}")
+    if spec.verify:
+        kind_named(spec.kind)  # how its outputs are compared must be known here
     spec.requirements.check()
 
 

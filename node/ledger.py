@@ -7,9 +7,9 @@ their commitments.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -22,6 +22,10 @@ from protocols.job import Done, Terms
 from protocols.keys import PeerId
 from protocols.report import ExceptionInfo
 from protocols.session import Late, Lost
+
+if TYPE_CHECKING:
+    from node.job import JobResult, JobSpec
+    from node.verdict import Run, Verification
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,37 @@ class JobLedger:
             start_us=watch.start_us,
             duration_us=watch.duration_us,
             attributes=_taken(terms, done, worker),
+        )
+
+    async def verified(
+        self,
+        spec: JobSpec,
+        result: JobResult,
+        runs: Sequence[Run],
+        verification: Verification,
+        watch: Stopwatch,
+    ) -> CID:
+        """Other peers ran an accepted job again; ``runs`` are all whose outputs were compared, the
+        accepted one first.
+        """
+        accepted = [result.accepted_cid] if result.accepted_cid else []
+        told = verification.told()
+        return await self._recorder.activity(
+            "job.verified",
+            used=[(run.output_cid, "output") for run in runs],
+            informed_by=[*accepted, *(run.record_cid for run in runs[1:])],
+            start_us=watch.start_us,
+            duration_us=watch.duration_us,
+            status="ok",
+            attributes={
+                "job_id": spec.job_id,
+                "kind": spec.kind,
+                "model": spec.model,
+                "worker": result.worker,
+                "profile": dict(runs[0].profile),
+                "peers": [each.record() for each in verification.peers],
+                **{name: told[name] for name in _VERDICT},
+            },
         )
 
     async def late(self, job_id: bytes, late: Late) -> CID:
@@ -220,6 +255,9 @@ class JobLedger:
                 "submitter": attempt.submitter,
             },
         )
+
+
+_VERDICT: Final = ("verdict", "tolerance", "wanted", "outvoted", "disputed", "reason")
 
 
 def _taken(terms: Terms, done: Done, worker: PeerId) -> dict[str, Any]:

@@ -15,6 +15,7 @@ refused by name.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final
 
@@ -23,6 +24,7 @@ import msgspec
 from protocols import dagcbor
 from protocols.cid import CID
 from protocols.errors import CoveyError
+from protocols.limits import MAX_TOLERANCE, MAX_TOLERANCES
 
 MANIFEST_NAME: Final = "manifest.json"
 MANIFEST_VERSION: Final = 1
@@ -54,6 +56,8 @@ class ModelDamagedError(ModelError):
 
 
 Word = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Precision = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
+Tolerance = Annotated[float, msgspec.Meta(ge=0, le=MAX_TOLERANCE)]
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,11 +84,15 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: Annotated[int, msgspec.Meta(ge=MANIFEST_VERSION, le=MANIFEST_VERSION)] = (
         MANIFEST_VERSION
     )
+    tolerances: Annotated[dict[Precision, Tolerance], msgspec.Meta(max_length=MAX_TOLERANCES)] = {}
+    """By precision, how far two outputs of one input may be apart, in the measure of the kind's
+    ``compare``; the kind's own where nothing is declared.
+    """
 
     @property
     def cid(self) -> CID:
         """The model's name among peers: the CID of this manifest as DAG-CBOR."""
-        return CID.of(dagcbor.encode(msgspec.to_builtins(self)))
+        return CID.of(dagcbor.encode(self._fields()))
 
     @property
     def size_bytes(self) -> int:
@@ -93,8 +101,15 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def to_json(self) -> bytes:
         """Return the text of ``manifest.json``."""
+        told = {"version": self.version, **self._fields()}
+        return msgspec.json.format(msgspec.json.encode(told)) + b"\n"
+
+    def _fields(self) -> dict[str, Any]:
+        """Return what is told; the same as ever of a model that declares no tolerance."""
         fields: dict[str, Any] = msgspec.to_builtins(self)
-        return msgspec.json.format(msgspec.json.encode({"version": self.version, **fields})) + b"\n"
+        if not self.tolerances:
+            del fields["tolerances"]
+        return fields
 
 
 def parse_manifest(text: bytes, name: str) -> Manifest:
@@ -115,6 +130,21 @@ def parse_manifest(text: bytes, name: str) -> Manifest:
             hint=reinstall_hint(name),
         )
     return manifest
+
+
+def declaring(manifest: Manifest, tolerances: Mapping[str, float]) -> Manifest:
+    """Return the manifest of the same model that declares these tolerances; raises ``ModelError``
+    for any that can't be.
+    """
+    try:
+        fields = {**msgspec.to_builtins(manifest), "tolerances": dict(tolerances)}
+        return msgspec.convert(fields, Manifest)
+    except msgspec.ValidationError as error:
+        raise ModelError(
+            f"these tolerances can't be: {error}",
+            code="model-tolerance",
+            hint=f"a precision and a number from 0 to {MAX_TOLERANCE:g}: --tolerance fp32=1e-5",
+        ) from error
 
 
 def check_name(name: str) -> str:

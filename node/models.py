@@ -10,10 +10,11 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Self
 
 from node.catalogue import CATALOGUE, locate
@@ -27,12 +28,14 @@ from node.manifest import (
     ModelError,
     ModelMissingError,
     check_name,
+    declaring,
 )
 from node.runner.files import ModelFiles, read_manifest
 from node.runner.host import cpu_flags
 from node.runner.kinds import KINDS, kind_named
 from protocols.cid import CID
 
+NO_TOLERANCES: Final[Mapping[str, float]] = MappingProxyType({})
 BF16_FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # x86, x86 with tiles, ARM
 
 
@@ -56,6 +59,11 @@ class InstalledModel:
     def dimension(self) -> int:
         """Length of an embedding, or of a state."""
         return self.manifest.dimension
+
+    @property
+    def tolerances(self) -> dict[str, float]:
+        """By precision, how far two outputs of one input may be apart."""
+        return self.manifest.tolerances
 
     @property
     def registration(self) -> dict[str, Any]:
@@ -90,17 +98,26 @@ class ModelStore:
         return self._install(name, lambda to: convert_model(file, to, name, promised), promised)
 
     def add_path(
-        self, folder: Path, *, name: str, kind: str = "embed", license_name: str = "unknown"
+        self,
+        folder: Path,
+        *,
+        name: str,
+        kind: str = "embed",
+        license_name: str = "unknown",
+        tolerances: Mapping[str, float] = NO_TOLERANCES,
     ) -> InstalledModel:
-        """Install the model in a local folder, or in a GGUF file, under ``name``.
+        """Install the model in a local folder, or in a GGUF file, under ``name``; ``tolerances``
+        are what it declares besides.
 
         Installing what is there already does nothing, or replaces its files when they are damaged.
         Raises ``ModelError``, with code ``model-exists`` when another model has that name.
         """
         check_name(name)
         if folder.suffix == GGUF_SUFFIX and not folder.is_dir():
-            return self._install(name, lambda to: convert_model(folder, to, name))
-        manifest = describe(folder, name, kind, license_name)
+            return self._install(
+                name, lambda to: declaring(convert_model(folder, to, name), tolerances)
+            )
+        manifest = declaring(describe(folder, name, kind, license_name), tolerances)
         return self._install(name, lambda to: copy_model(folder, to, manifest), manifest)
 
     def list(self) -> list[InstalledModel]:

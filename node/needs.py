@@ -24,6 +24,10 @@ class JobNeeds:
     precision: str = AUTO
     peer: PeerId | None = None
     requirements: Requirements = NOTHING
+    excluded: frozenset[PeerId] = frozenset()
+    """Who must not run it: they have already."""
+    model_cid: bytes = b""
+    """The only model of that name that will do, if given."""
 
     def __str__(self) -> str:
         demands = f", {self.requirements}" if self.requirements != NOTHING else ""
@@ -41,6 +45,8 @@ def why_not(advert: Advert, needs: JobNeeds) -> str | None:
     of_kind = [offer for offer in offers if serves(offer, needs.kind)]
     if not of_kind:
         return f"runs {needs.model} as {offers[0].kind}, not {needs.kind}"
+    if needs.model_cid and all(bytes(offer.cid) != needs.model_cid for offer in of_kind):
+        return f"has another model of the name {needs.model}"
     if not any(_has_precision(offer, needs.precision) for offer in of_kind):
         return f"runs {needs.model} in {', '.join(of_kind[0].precisions)} only"
     return why_unmet(needs.requirements, advert.capabilities)

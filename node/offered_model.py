@@ -36,6 +36,11 @@ class OfferedModel(Protocol):
         ...
 
     @property
+    def tolerances(self) -> dict[str, float]:
+        """By precision, how far two outputs of one input may be apart, as it declares."""
+        ...
+
+    @property
     def backend(self) -> str:
         """Whose word it is what computes: ``openai``; empty where files are pinned by ``cid``."""
         ...

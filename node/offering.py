@@ -208,5 +208,6 @@ def _offer(model: OfferedModel) -> ModelOffer:
         kind=model.kind,
         precisions=model.precisions,
         dimension=model.dimension,
+        tolerances=model.tolerances,
         backend=model.backend,
     )

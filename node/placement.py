@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from node.breaker import Breakers
+from node.doubts import Doubts
 from node.needs import UNMEASURED_GFLOPS, JobNeeds, stated_speed, why_not
 from node.observations import Key, Observations
 from node.retries import RetryBudget
 from node.roster import Pool, Roster
 from peer.directory import Directory
+from protocols.advert import ModelOffer
 from protocols.job import Refuse, Terms
 from protocols.keys import PeerId
 from protocols.limits import MAX_CONSIDERED
@@ -31,6 +33,7 @@ DRAWN: Final = (
 )  # of a pool too large to weigh: for three rounds, each twice as wide
 EXPLAINED: Final = 20  # candidates named in a message; a person reads no more
 GONE: Final = "has no current advert as a worker"
+EXCLUDED: Final = "has run it already"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,9 @@ class Candidate:
     results: int = 0
     """How many results of ours the speed rests on."""
     is_last_resort: bool = False
-    """Whether the reason is only that it failed lately: it is asked when nobody else will do."""
+    """Whether the reason is only that it failed lately, or is doubted: it is asked when nobody else
+    will do.
+    """
 
 
 class Choice(NamedTuple):
@@ -67,6 +72,7 @@ class Placement:
         self._roster = Roster(directory)
         self._observations = Observations()
         self._breakers = Breakers(rng)
+        self._doubts = Doubts()
 
     def choose(self, needs: JobNeeds, now: float, near: Collection[PeerId] = ()) -> Choice:
         """Return whom to ask for a new job, best guess first, and everyone who was considered.
@@ -106,6 +112,20 @@ class Placement:
                 self._breakers.silent((peer, terms.model), now)
             case Sign.ENDED:
                 self._observations.dropped(key)
+
+    def met(self, peer: PeerId, now: float) -> None:
+        """A peer says hello."""
+        self._breakers.met(peer, now)
+
+    def doubt(self, peer: PeerId, model: str, doubt: float, now: float) -> None:
+        """Give a peer fewer jobs of a model, for its output was not what others computed."""
+        self._doubts.add((peer, model), doubt, now)
+
+    def offer_of(self, peer: PeerId, model: str) -> ModelOffer | None:
+        """Return what a worker says of a model, if it offers it now."""
+        worker = self._directory.worker(peer)
+        offers = worker.advert.models if worker and worker.advert else ()
+        return next((offer for offer in offers if offer.name == model), None)
 
     def _consider_named(self, peer: PeerId, needs: JobNeeds, now: float) -> Candidate:
         worker = self._directory.worker(peer)
@@ -165,7 +185,16 @@ class Placement:
         results = 0
         if seen is not None:
             speed, basis, results = seen
+        if reason is None and peer in needs.excluded:
+            reason = EXCLUDED
         left_alone = self._breakers.why_open((peer, needs.model), now)
+        share = self._doubts.share((peer, needs.model), now)
+        if share < 1:
+            doubted = f"its output differed from others': considered for {share:.0%} of jobs"
+            basis = f"{basis}; {doubted}"
+            # Passed over as a whole: of few candidates all are offered a job, whatever they weigh.
+            if left_alone is None and self._rng.random() >= share:
+                left_alone = doubted
         is_last_resort = reason is None and left_alone is not None
         return Candidate(peer, speed, reason or left_alone, basis, results, is_last_resort)
 

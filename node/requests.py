@@ -34,6 +34,8 @@ class JobRequest:
     min_speed: float | None = None
     peer: str | None = None
     timeout_s: float = 600.0
+    verify: int = 0
+    """How many other peers run it again, to compare."""
     job_id: str | None = None
     """32 hexadecimal digits: with the same ones, a job may be submitted again when its answer was
     lost."""
@@ -142,6 +144,7 @@ def query_of(job: JobRequest) -> dict[str, Any]:
         "min_memory_mb": job.min_memory_mb,
         "min_speed": job.min_speed,
         "peer": job.peer,
+        "verify": job.verify or None,
         "job_id": job.job_id,
         "stream": True if job.stream else None,
     }

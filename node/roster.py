@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from bisect import bisect
 from collections import OrderedDict
+from dataclasses import replace
 from itertools import accumulate
 from typing import Final
 
@@ -85,7 +86,11 @@ class Roster:
         directory.on_change(self._mark)
 
     def pool(self, needs: JobNeeds) -> Pool:
-        """Return the pool for these needs, as the directory is now but for what time has ended."""
+        """Return the pool for these needs, as the directory is now but for what time has ended.
+        Those whom one job excludes are in it: it is a pool for many jobs.
+        """
+        if needs.excluded:
+            needs = replace(needs, excluded=frozenset())
         pool = self._pools.get(needs)
         if pool is None:
             pool = self._pools[needs] = Pool()

@@ -27,6 +27,7 @@ from node.salts import Salts
 from node.sessions import Sessions
 from node.submissions import other_specification
 from node.submitted_job import ROLE, Listener, Means, SubmittedJob
+from node.verifier import Verifier
 from peer.journal import JournalError
 from protocols.cid import CID
 from protocols.errors import CoveyError, Refused
@@ -77,6 +78,7 @@ class Submitter:
         self._salts = salts
         self._accepted = accepted
         self._means = Means(sessions, placement, ledger)
+        self._verifier = Verifier(self._run, placement, ledger)
         self._jobs: dict[bytes, SubmittedJob | None] = {}
         """Those under way; None as long as one is prepared."""
         self._is_draining = False
@@ -94,7 +96,8 @@ class Submitter:
     async def run(
         self, spec: JobSpec, listener: Listener = NOBODY, on_taken: OnTaken | None = None
     ) -> JobResult:
-        """Have a worker do this job and return its result, whose acceptance is durable then.
+        """Have a worker do this job and return its result, whose acceptance is durable then, with
+        the verdict of others if the job is to be verified: the client sees both together.
 
         ``on_taken`` is awaited with the result before its acceptance: what it raises leaves the job
         without one, and its outcome with the worker. Cancelling cancels the job.
@@ -103,6 +106,23 @@ class Submitter:
         ``Refused`` when the named peer does not or this node is busy, and ``JobFailed`` with the
         worker's reason, or with code ``expired`` or ``cancelled``.
         """
+        began = trio.current_time()
+        result = await self._run(spec, listener, on_taken)
+        if not spec.verify:
+            return result
+        spent_ms = int((trio.current_time() - began) * 1_000)
+        return await self.verified(replace(spec, budget_ms=spec.budget_ms - spent_ms), result)
+
+    async def verified(self, spec: JobSpec, result: JobResult) -> JobResult:
+        """Return an accepted result with the verdict of other peers on it; see
+        ``Verifier.verify``.
+        """
+        verification = await self._verifier.verify(spec, result)
+        return replace(result, verification=verification)
+
+    async def _run(
+        self, spec: JobSpec, listener: Listener = NOBODY, on_taken: OnTaken | None = None
+    ) -> JobResult:
         check(spec)
         self._reserve(spec.job_id)
         try:

@@ -309,7 +309,8 @@ class Worker:
             )
         terms = attempt.terms
         output = await _output_of(job, run.output)
-        record = await self._ledger.ran(attempt, output.cid, run.execution)
+        execution = {"precision": attempt.precision, **run.execution}
+        record = await self._ledger.ran(attempt, output.cid, execution)
         done = Done(
             job_id=terms.job_id,
             fence=attempt.fence,
@@ -317,7 +318,7 @@ class Worker:
             size_bytes=len(run.output),
             record_cid=bytes(record),
             timings=timings_of(run.timings),
-            execution=facts_of(run.execution),
+            execution=facts_of(execution),
         )
         return Outcome(done, output)
 

@@ -17,7 +17,13 @@ from protocols import dagcbor
 from protocols.cid import CID
 from protocols.errors import LocalProtocolError, RemoteProtocolError
 from protocols.keys import PeerId, SigningKey, pae, peer_id_of, verify
-from protocols.limits import ADVERT_LIFETIME_S, MAX_ADVERT_BYTES, MAX_ADVERT_MODELS
+from protocols.limits import (
+    ADVERT_LIFETIME_S,
+    MAX_ADVERT_BYTES,
+    MAX_ADVERT_MODELS,
+    MAX_TOLERANCE,
+    MAX_TOLERANCES,
+)
 from protocols.membership import (
     Addresses,
     Certificate,
@@ -40,6 +46,8 @@ InstanceId = Annotated[bytes, Meta(max_length=16)]
 ModelName = Annotated[str, Meta(min_length=1, max_length=128)]
 Word = Annotated[str, Meta(min_length=1, max_length=32)]
 Precisions = Annotated[tuple[Word, ...], Meta(max_length=8)]
+Tolerance = Annotated[float, Meta(ge=0, le=MAX_TOLERANCE)]
+Tolerances = Annotated[dict[Word, Tolerance], Meta(max_length=MAX_TOLERANCES)]
 
 
 class ModelOffer(msgspec.Struct, frozen=True, array_like=True):
@@ -51,6 +59,10 @@ class ModelOffer(msgspec.Struct, frozen=True, array_like=True):
     precisions: Precisions
     dimension: Counter = 0
     """Length of an embedding; 0 for kinds that have none."""
+    tolerances: Tolerances = {}
+    """By precision, how far two outputs of one input may be apart, as the model's manifest declares
+    it; empty from an older covey.
+    """
     backend: Annotated[str, Meta(max_length=32)] = ""
     """``openai`` for what a server behind the author has by that server's word, ``cid`` naming only
     what was said; empty for files that ``cid`` pins, and from an older covey.

@@ -136,6 +136,14 @@ STORM_NEW_WINDOW_S: Final = 300.0
 MAX_GROUP_TEMPLATES: Final = 8  # up to here one place's messages are one fault (B³ F1 .894 on
 # Defects4J); past it they are many faults raised at one place
 
+# Verification
+MAX_VERIFICATIONS: Final = (
+    4  # other peers a job: each costs as much as the job; five outputs in memory
+)
+MAX_TOLERANCES: Final = 8  # of a model, one a precision; no model has as many
+MAX_TOLERANCE: Final = 1e6  # a difference above that is none that anybody declares
+MAX_TOLD_CHARS: Final = 256  # of a peer's reason within a record: a sentence
+
 # Jobs and sessions
 MAX_SESSIONS: Final = 64  # a dial costs 12 CPU-ms and 58 KB; past this many, idle sessions rotate
 MAX_SESSION_QUEUE: Final = 4_096  # messages waiting for one peer: past it, that peer does not read

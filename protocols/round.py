@@ -15,7 +15,7 @@ from protocols.job import BUSY, Lease, Refuse
 from protocols.limits import BUSY_RETRY_S_MAX, BUSY_RETRY_S_MIN, LEASE_CHOICE_S, OFFER_ANSWER_S
 
 NEVER: Final = float("inf")
-FIRST_OFFERS: Final = 3  # p99 1.4x an oracle's at 1,000 workers, two offers 1.7x (decision 0004)
+FIRST_OFFERS: Final = 3  # p99 1.4x an oracle's at 1,000 workers, two offers 1.7x (decision 0009)
 
 
 class Candidates:

@@ -33,6 +33,8 @@ class JobQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_speed: float | None = None
     peer: str | None = None
     timeout_s: float = 600.0
+    verify: int = 0
+    """How many other peers run it again, to compare, within the same time."""
     job_id: str | None = None
     """Chosen by the client: submitted again with it, a job is attached to and not done twice."""
     stream: bool = False
@@ -56,6 +58,7 @@ async def job_of(request: Request, node: Node) -> JobSpec:
         items=query.items,
         budget_ms=int(query.timeout_s * 1_000),
         peer=query.peer,
+        verify=query.verify,
         requirements=Requirements(
             device=query.device,
             min_memory_mb=query.min_memory_mb,

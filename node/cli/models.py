@@ -23,6 +23,20 @@ COLUMNS = {
 }
 
 
+def _declared(_context: object, _option: object, given: tuple[str, ...]) -> dict[str, float]:
+    """Return what each ``PRECISION=NUMBER`` declares."""
+    declared: dict[str, float] = {}
+    for text in given:
+        precision, separator, number = text.partition("=")
+        try:
+            declared[precision] = float(number)
+        except ValueError:
+            separator = ""
+        if not (precision and separator):
+            raise click.BadParameter(f"{text!r} is not PRECISION=NUMBER, such as fp32=1e-5")
+    return declared
+
+
 @click.group()
 def models() -> None:
     """Install and list the models that this node can run."""
@@ -59,8 +73,17 @@ def list_models(as_json: bool) -> None:
     show_default=True,
     help="What the model of a folder is for.",
 )
+@click.option(
+    "--tolerance",
+    "tolerances",
+    multiple=True,
+    callback=_declared,
+    help="PRECISION=NUMBER, with --path: how far outputs may be apart for `--verify`.",
+)
 @json_option
-def add(name: str, path: Path | None, kind: str, as_json: bool) -> None:
+def add(
+    name: str, path: Path | None, kind: str, tolerances: dict[str, float], as_json: bool
+) -> None:
     """Copy a model into this node's models, pinned by digest.
 
     \b
@@ -70,9 +93,14 @@ def add(name: str, path: Path | None, kind: str, as_json: bool) -> None:
     from node.models import ModelStore
     from node.runner.kinds import kind_named
 
+    if path is None and tolerances:
+        raise click.UsageError("a packaged model declares its tolerances itself: --path FOLDER")
     home().create()
     store = ModelStore(home().models)
-    model = store.add(name) if path is None else store.add_path(path, name=name, kind=kind)
+    if path is None:
+        model = store.add(name)
+    else:
+        model = store.add_path(path, name=name, kind=kind, tolerances=tolerances)
     if (missing := kind_named(model.kind).NEEDS.unmet()) is not None:
         note(f"this node cannot run it: {missing}")
     else:

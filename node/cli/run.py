@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from node.cli.kind_options import KindCommand, given
+from node.cli.verdict import tell_verdict
 from peer.cli import json_option, note
+from protocols.limits import MAX_VERIFICATIONS
 
 if TYPE_CHECKING:
     from node.requests import Delta, JobOutcome, JobRequest
@@ -47,6 +49,11 @@ def input_options(command: F) -> F:
             "--min-speed", type=float, help="In measured GFLOP/s, as `covey peers` shows it."
         ),
         click.option("--peer", help="Only this peer may run it."),
+        click.option(
+            "--verify",
+            type=click.IntRange(0, MAX_VERIFICATIONS),
+            help="How many other peers run it again, to compare.",
+        ),
         click.option("--job-id", help="32 hexadecimal digits; again with the same, it is one job."),
     )
     for option in reversed(options):
@@ -77,6 +84,9 @@ def run_job(kind: str, target: str | None, streams: bool, as_json: bool, **wante
     or objects with "text" or, for generate, with a chat's "messages". Kinds that take files have
     FILES, one item each, or one file as --input. The result is JSON lines. Exit status 1 means that
     the job failed. `covey run KIND --help` shows what else a kind can be told.
+
+    With --verify N, N other peers run the job again before the result is printed, and stderr says
+    what came of it: exit status 1 when an output differs, 3 when fewer than N could be compared.
 
     \b
     Example:  covey run embed --model all-minilm-l6-v2 --input sentences.txt --output vectors.npy
@@ -114,7 +124,9 @@ def request_of(
 
 
 def write_outcome(outcome: JobOutcome, codec: Any, target: str | None, as_json: bool) -> None:
-    """Print a result, or write it to ``target``."""
+    """Print a result, or write it to ``target``; exit if others were to verify it and do not
+    agree.
+    """
     from node import results
 
     rows = codec.rows(outcome.output)
@@ -127,6 +139,7 @@ def write_outcome(outcome: JobOutcome, codec: Any, target: str | None, as_json: 
         results.print_lines(rows)
     else:
         note(f"computed by {summary['worker']}, written to {target}")
+    tell_verdict(summary, as_json=as_json)
 
 
 @contextmanager

@@ -65,6 +65,11 @@ class UpstreamModel:
         """The CID of what is known of it."""
         return CID.of(dagcbor.encode(self._known))
 
+    @property
+    def tolerances(self) -> dict[str, float]:
+        """None: whether two outputs should be alike, nobody can say."""
+        return {}
+
     def used_for(self, kind: str) -> Self:
         """Return this model: an upstream does with it only what it is for."""
         assert kind == self.kind, "who asks has seen that it serves that kind"

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +27,9 @@ def _run_and_check(demo: Demo, fake: FakeGithub) -> None:
         demo.form_a_mesh()
         demo.show_peers()
         result = demo.embed()
+        verified = _verify(demo)
         demo.fail()
+        verified_lineage = demo.aggregator.json("lineage", verified["output_cid"])
         lineage = demo.aggregator.json("lineage", result["output_cid"])
         rebuilt = _lineage_after_a_rebuild(demo, result["output_cid"])
         groups = demo.aggregator.json("groups", "list")
@@ -42,11 +46,30 @@ def _run_and_check(demo: Demo, fake: FakeGithub) -> None:
     assert lineage["software"]
     assert lineage["hardware"]
     assert rebuilt == lineage
+    assert verified_lineage["worker"] == verified["worker"], "not the peer that ran it again"
     assert [(group["count"], group["issue"]) for group in groups] == [(3, 1)]
     assert len(list((demo.aggregator.home / "issues").glob("*.md"))) == 1
     assert list(fake.repository.issues) == [1]
     assert fake.count("POST", "/issues$") == 1
     assert fake.violations == []
+
+
+def _verify(demo: Demo) -> dict[str, Any]:
+    """The other worker agrees; a third one is not there, and that is no success."""
+    arguments = ("run", "embed", "--model", MODEL, "--verify")
+    agreed = json.loads(demo.node1.run(*arguments, "1", "--json", stdin=SENTENCES).stdout)
+    short = demo.node1.run(*arguments, "2", status=3, stdin=SENTENCES)
+
+    verification = agreed["verification"]
+    (other,) = verification["peers"]
+    workers = {demo.node2.json("id")["peer"], demo.node3.json("id")["peer"]}
+    assert verification["verdict"] == other["verdict"] == "agreed"
+    assert {agreed["worker"], other["peer"]} == workers
+    assert other["difference"] <= verification["tolerance"] == 1e-5
+    assert short.stderr.startswith("unverified: 1 of 2 other peers agree")
+    assert "has run it already" in short.stderr
+    assert len(short.stdout.splitlines()) == agreed["items"], "the result is printed all the same"
+    return agreed
 
 
 def _fail_twenty_times_more(demo: Demo) -> None:

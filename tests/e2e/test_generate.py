@@ -67,10 +67,12 @@ def test_chats_and_prompts_come_from_json_lines_and_programs(mesh: Mesh, tmp_pat
     from_file = mesh.submitter.json(*RUN, "--input", str(tmp_path / "in.jsonl"), *chance)
     with connect_sync(mesh.submitter.home) as covey:
         job = covey.submit("generate", model=MODEL, input=[messages, "1, 2, 3,"], **wanted)
-        rows = list(job)
+        parts = list(job)
+        rows = list(job.result().rows())
 
     assert rows == from_file["output"]
     assert [row["index"] for row in rows] == [0, 1]
+    assert "".join(part["text"] for part in parts if part["index"] == 0) == rows[0]["text"]
 
 
 def test_a_parameter_that_cannot_be_is_refused_in_one_line(mesh: Mesh) -> None:

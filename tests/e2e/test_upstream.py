@@ -47,7 +47,7 @@ def mesh() -> Iterator[Mesh]:
     root, fake, port = Path(mkdtemp(prefix="covey-")), FakeOpenAi(token=TOKEN), free_port()
     through_the_worker = {
         "COVEY_UPSTREAM_URL": f"http://127.0.0.1:{port}/v1",
-        "COVEY_UPSTREAM_MODELS": "far=vectors",
+        "COVEY_UPSTREAM_MODELS": "far=vectors, said=chatty",
         "COVEY_UPSTREAM_EMBEDDINGS": "far",
     }
     submitter = Machine("submitter", root / "submitter", options=through_the_worker)
@@ -138,10 +138,17 @@ def test_coveys_own_api_is_an_upstream(mesh: Mesh) -> None:
     before = len(mesh.fake.of("embeddings"))
 
     answer = mesh.run("embed", "far", stdin="a text")
+    said = mesh.run("generate", "said", "--chat", "--max-tokens", "2", stdin="one two three")
+    text = mesh.run("generate", "said", stdin="four five")
 
     assert answer["output"][0]["embedding"][0] == len("a text")
     assert answer["worker"] == mesh.submitter.json("id")["peer"]
     assert answer["execution"]["upstream_model"] == "vectors"
+    assert said["output"] == [
+        {"index": 0, "text": "ONE TWO ", "finish_reason": "length", "tokens": 2}
+    ]
+    assert said["worker"] == answer["worker"]
+    assert [row["text"] for row in text["output"]] == ["FOUR FIVE "]
     assert mesh.fake.of("embeddings")[before:][-1]["input"] == ["a text"]
 
 

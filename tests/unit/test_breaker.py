@@ -114,3 +114,20 @@ def test_no_more_than_a_burst_is_saved_up() -> None:
         budget.earn()
 
     assert sum(budget.take(0.0) for _ in range(100)) == RETRY_BURST
+
+
+def test_a_silent_peer_that_says_hello_is_tried_at_once_and_one_that_fails_is_not() -> None:
+    breakers = Breakers(random.Random(1))
+    breakers.silent(KEY, 0.0)
+    for _ in range(BREAKER_FAILURES):
+        breakers.failed(("other", "m"), 0.0)
+
+    for peer in ("peer", "other"):
+        breakers.met(peer, 1.0)
+
+    assert breakers.why_open(KEY, 1.0) is None
+    assert breakers.why_open(("other", "m"), 1.0) is not None
+    breakers.claim_trial(KEY, 1.0)
+    assert breakers.why_open(KEY, 1.0) is not None, "one trial at a time"
+    breakers.silent(KEY, 2.0)
+    assert open_s(breakers, 2.0) > BREAKER_OPEN_S_MIN

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from node import catalogue
@@ -314,3 +315,23 @@ def test_no_more_tokens_count_than_there_are_positions():
     assert max_tokens_of(config, None) == 64
     assert max_tokens_of(config, b'{"max_seq_length": 9999}') == 64
     assert max_tokens_of(config, b'{"max_seq_length": null}') == 64
+
+
+def test_a_model_of_ones_own_declares_its_tolerance(store: ModelStore, folder: Path):
+    plain = store.add_path(folder, name="tiny")
+    declaring = store.add_path(folder, name="other", tolerances={"fp32": 1e-4})
+
+    assert plain.manifest.tolerances == {}
+    assert b"tolerances" not in plain.manifest.to_json()
+    assert store.get("other").manifest.tolerances == {"fp32": 1e-4}
+    same = msgspec.structs.replace(declaring.manifest, name="tiny")
+    assert same.cid != plain.cid, "what outputs may be is part of what a model is"
+    assert msgspec.structs.replace(same, tolerances={}).cid == plain.cid
+
+
+@pytest.mark.parametrize("tolerance", [-1.0, float("nan"), float("inf"), 1e9])
+def test_a_tolerance_that_can_not_be_is_refused(store: ModelStore, folder: Path, tolerance: float):
+    with pytest.raises(ModelError) as caught:
+        store.add_path(folder, name="tiny", tolerances={"fp32": tolerance})
+
+    assert code_of(caught) == "model-tolerance"

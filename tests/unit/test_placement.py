@@ -1,10 +1,12 @@
 import random
 from collections import Counter
+from dataclasses import replace
 
 import msgspec
 import pytest
 import trio
 
+from node.doubts import OUTVOTED
 from node.needs import JobNeeds, stated_speed
 from node.placement import Candidate, explain, order
 from node.requirements import Requirements
@@ -91,3 +93,45 @@ def test_the_explanation_names_what_was_looked_for_and_each_reason() -> None:
         "a: busy (much to do); b: has no model m; c: was not asked"
     )
     assert explain(NEEDS, []).endswith("no worker is known")
+
+
+async def test_another_model_of_the_same_name_will_not_do() -> None:
+    mesh = JobMesh()
+    submitter, worker = mesh.add("submitter"), mesh.add("worker")
+    mesh.introduce()
+    await trio.lowlevel.checkpoint()
+    offer = submitter.placement.offer_of(worker.peer_id, MODEL)
+    assert offer is not None
+
+    same = submitter.placement.choose(replace(NEEDS, model_cid=bytes(offer.cid)), 0)
+    other = submitter.placement.choose(replace(NEEDS, model_cid=b"another"), 0)
+
+    assert same.peers == [worker.peer_id]
+    assert other.peers == []
+    assert other.considered[0].reason == f"has another model of the name {MODEL}"
+    assert submitter.placement.offer_of("nobody", MODEL) is None
+
+
+async def test_who_is_excluded_is_never_asked_however_few_there_are() -> None:
+    mesh = JobMesh()
+    submitter, one, other = mesh.add("submitter"), mesh.add("worker"), mesh.add("worker")
+    mesh.introduce()
+    await trio.lowlevel.checkpoint()
+
+    def peers(*excluded: str) -> list[str]:
+        needs = replace(NEEDS, excluded=frozenset(excluded))
+        return submitter.placement.choose(needs, 0.0).peers
+
+    assert peers(one.peer_id) == [other.peer_id]
+    assert peers(one.peer_id, other.peer_id) == []
+    assert sorted(peers()) == sorted([one.peer_id, other.peer_id]), "only for that job"
+
+
+async def test_a_doubted_peer_is_asked_where_there_is_no_other() -> None:
+    mesh = JobMesh()
+    submitter, worker = mesh.add("submitter"), mesh.add("worker")
+    mesh.introduce()
+    await trio.lowlevel.checkpoint()
+    submitter.placement.doubt(worker.peer_id, MODEL, OUTVOTED, 0.0)
+
+    assert all(submitter.placement.choose(NEEDS, 0.0).peers for _ in range(50))

@@ -227,7 +227,7 @@ def test_a_models_cid_is_what_its_peer_says_of_it_and_nothing_that_changes_by_th
     assert model.cid != UpstreamModel("m", "org/M", "generate", "12D3KooWOther", "vllm", 1).cid
     assert model.registration["digest"] is None
     assert (model.backend, model.precisions) == ("openai", ("upstream",))
-    ModelOffer(model.name, model.cid, model.kind, model.precisions, 0, model.backend)
+    ModelOffer(model.name, model.cid, model.kind, model.precisions, backend=model.backend)
 
 
 @pytest.mark.parametrize("id_", ["", "a b", "a\nb", "x" * 129, "żółw", "\ud800"])

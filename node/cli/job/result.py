@@ -17,6 +17,8 @@ from peer.cli import json_option
 def result(job_id: str, target: str | None, as_json: bool) -> None:
     """Print or write the result of a job, waiting for it if need be; exit status 1 if it failed.
 
+    If it was to be verified, the exit status is as `covey run --verify` says.
+
     \b
     Example:  covey job result 0123456789abcdef0123456789abcdef --output vectors.npy
     """

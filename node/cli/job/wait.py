@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from node.cli.run import showing_progress
+from node.cli.verdict import tell_verdict
 from peer.cli import emit, json_option
 
 
@@ -13,6 +14,8 @@ from peer.cli import emit, json_option
 @json_option
 def wait(job_id: str, as_json: bool) -> None:
     """Wait until a job is over, and say how it ended; exit status 1 if it failed.
+
+    If it was to be verified, the exit status is as `covey run --verify` says.
 
     \b
     Example:  covey job wait 0123456789abcdef0123456789abcdef
@@ -25,3 +28,4 @@ def wait(job_id: str, as_json: bool) -> None:
         with showing_progress(items) as on_progress:
             outcome = requests.result(control, job_id, on_progress)
     emit(outcome.summary, as_json, lambda told: f"{told['items']} items by {told['worker']}")
+    tell_verdict(outcome.summary, as_json=as_json)

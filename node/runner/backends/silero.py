@@ -6,7 +6,7 @@ frame is speech. The frames of a block go through everything but the cell at onc
 
 Written out, since the package's own ways to compute it are a TorchScript archive, which holds code,
 and ONNX; the tests compare it with the latter. Only the weights of the safetensors file are used:
-it has the shape of the ONNX file's network and another training (docs/decisions/0005).
+it has the shape of the ONNX file's network and another training (docs/decisions/0011).
 """
 
 from __future__ import annotations

@@ -88,6 +88,7 @@ def execution_of(dtype: torch.dtype, device: torch.device, threads: int) -> Fact
         "engine": f"torch {version('torch')}",
         "dtype": str(dtype).removeprefix("torch."),
         "device": device.type,
+        "cpu": torch.backends.cpu.get_cpu_capability(),
         "threads": threads,
     }
 

@@ -73,6 +73,7 @@ class TorchLlama:
             "kernels": "weight-only" if self._network.by_kernel else "plain",
             "rows": "independent" if self._network.is_row_independent else "vary with the batch",
             "device": self._device.type,
+            "cpu": torch.backends.cpu.get_cpu_capability(),
             "threads": settings.threads,
         }
 

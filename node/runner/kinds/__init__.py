@@ -1,9 +1,9 @@
 """What can be run: a file and a line in ``KINDS`` for each kind.
 
 A kind's module has three sides. The submitter's (``ITEM_TYPE``, ``PARAMETERS``, ``READER``,
-``encode_input``, ``count``, ``rows``, ``array``) and the node's (``MODEL_KINDS``, ``PRECISIONS``,
-``IS_ACCELERATED``, ``NEEDS``, ``describe``) are plain Python. The runner's (``load``) returns an
-``Engine``; only there, and only when called, may it import torch.
+``TOLERANCES``, ``encode_input``, ``count``, ``rows``, ``array``, ``compare``) and the node's
+(``MODEL_KINDS``, ``PRECISIONS``, ``IS_ACCELERATED``, ``NEEDS``, ``describe``) are plain Python. The
+runner's (``load``) returns an ``Engine``; only there, and only when called, may it import torch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
 from protocols.errors import CoveyError
 
@@ -40,6 +40,8 @@ Item = str | bytes | Sequence[Mapping[str, str]]
 """What a kind takes several of: a text, the content of a file, or the messages of a chat."""
 Items = Sequence[Item]
 NO_PARAMETERS: Final[Mapping[str, Any]] = MappingProxyType({})
+EXACT: Final[Mapping[str, float]] = MappingProxyType({})
+"""The tolerances of a kind whose outputs are equal or are not."""
 
 
 class BadInputError(CoveyError):
@@ -122,6 +124,17 @@ class Broken:
 
 
 Event = Advanced | Emitted | Finished | Broken
+
+
+class Difference(NamedTuple):
+    """How far two outputs of one input are apart."""
+
+    amount: float | None
+    """In the kind's own measure, 0 for not at all; None when they can't be compared."""
+    is_within: bool
+    """Whether that is within the tolerance."""
+    told: str = ""
+    """Where they part, for a person."""
 
 
 class Engine(Protocol):
@@ -216,6 +229,13 @@ class Kind(Protocol):
         """Say what makes the model of this kind in a folder; raises ``ModelError``."""
         ...
 
+    @property
+    def TOLERANCES(self) -> Mapping[str, float]:  # noqa: N802 - a constant of the module
+        """By precision, how far two outputs of one input may be apart where the model declares
+        nothing; 0 for a precision that is missing. One above 0 holds across engines and machines.
+        """
+        ...
+
     def encode_input(self, items: Items, parameters: Mapping[str, Any] = NO_PARAMETERS) -> bytes:
         """Return a job's input: items of ``ITEM_TYPE`` and the parameters that were given; raises
         ``BadInputError``.
@@ -234,6 +254,12 @@ class Kind(Protocol):
 
     def array(self, output: bytes) -> NDArray[np.float32]:
         """Return an output as an array, one row an item; raises ``RemoteProtocolError``."""
+        ...
+
+    def compare(self, output: bytes, other: bytes, tolerance: float) -> Difference:
+        """Return how far two outputs of one input are apart; pure, and may take its time. Raises
+        ``RemoteProtocolError`` when one of them is none.
+        """
         ...
 
     def load(self, files: ModelFiles, settings: EngineSettings) -> Engine:

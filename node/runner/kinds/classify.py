@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import cbor2
 
+from node.runner.comparison import compare_rows
 from node.runner.items import InputCodec, listed
 from node.runner.kinds import (
     NO_PARAMETERS,
     TORCH,
     BadInputError,
+    Difference,
     Engine,
     EngineSettings,
     Items,
@@ -73,6 +75,7 @@ PARAMETERS: Final = (
         most=10.0,
     ),
 )
+TOLERANCES: Final = {"fp32": 1e-3, "bf16": 0.1}  # softmax divides what embeddings are apart by 0.03
 READER: Final = None
 MODEL_KINDS: Final = ("classify", "embed")
 PRECISIONS: Final = ("fp32", "bf16")
@@ -154,6 +157,13 @@ def rows(output: bytes) -> Iterator[dict[str, Any]]:
 def array(output: bytes) -> NDArray[np.float32]:
     """Return the scores, a row a text and a column a label; raises ``RemoteProtocolError``."""
     return decode_output(output)[1]
+
+
+def compare(output: bytes, other: bytes, tolerance: float) -> Difference:
+    """Return the largest difference of a score; the order of labels nearly as likely may differ."""
+    (labels, scores), (others, their_scores) = decode_output(output), decode_output(other)
+    mine = [labels, *scores.tolist()]
+    return compare_rows(mine, [others, *their_scores.tolist()], tolerance)
 
 
 # The node's side

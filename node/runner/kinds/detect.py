@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import cbor2
 
 from node.manifest import only_packaged
+from node.runner.comparison import compare_rows
 from node.runner.items import InputCodec, listed
 from node.runner.kinds import (
     NO_PARAMETERS,
     BadInputError,
     BadOutputError,
+    Difference,
     Engine,
     EngineSettings,
     Items,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
 ITEM_TYPE: Final = bytes
 PARAMETERS: Final[tuple[Parameter, ...]] = ()
+TOLERANCES: Final = {"fp32": 0.02}  # what else is in the batch moves a score by .018 at most
 READER: Final = None
 MODEL_KINDS: Final = ("detect",)
 PRECISIONS: Final = ("fp32",)
@@ -109,6 +112,11 @@ def rows(output: bytes) -> Iterator[dict[str, Any]]:
 def array(output: bytes) -> NDArray[np.float32]:
     """Raise ``BadInputError``: labels are not numbers."""
     raise BadInputError("the output of detect is text", hint="write it to a .jsonl file")
+
+
+def compare(output: bytes, other: bytes, tolerance: float) -> Difference:
+    """Return the largest difference of a number, where all else is the same."""
+    return compare_rows(rows(output), rows(other), tolerance)
 
 
 # The node's side

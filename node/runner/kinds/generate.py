@@ -25,9 +25,11 @@ import cbor2
 import msgspec
 
 from node.runner.kinds import (
+    EXACT,
     NO_PARAMETERS,
     TORCH,
     BadInputError,
+    Difference,
     Engine,
     EngineSettings,
     Item,
@@ -59,6 +61,7 @@ STOP: Final = "stop"
 LENGTH: Final = "length"
 TOO_LONG: Final = "context-length"
 """The code of a prompt that does not fit into the model's context."""
+TOLERANCES: Final = EXACT
 
 StopWord = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_STOP_CHARS)]
 
@@ -256,6 +259,31 @@ def rows(output: bytes) -> Iterator[dict[str, Any]]:
 def array(output: bytes) -> NDArray[np.float32]:
     """Raise ``BadInputError``: texts are not numbers."""
     raise BadInputError("the output of generate is text", hint="write it to a .jsonl file")
+
+
+def compare(output: bytes, other: bytes, tolerance: float) -> Difference:
+    """Return the share of items whose texts, ends or numbers of tokens are not the same."""
+    mine, others = list(rows(output)), list(rows(other))
+    if len(mine) != len(others):
+        return Difference(None, False, f"{len(mine)} items against {len(others)}")
+    parted = [index for index, row in enumerate(mine) if row != others[index]]
+    if not parted:
+        return Difference(0.0, True)
+    first, amount = parted[0], len(parted) / len(mine)
+    token = _parting(output, first, others[first]["text"])
+    return Difference(amount, amount <= tolerance, f"item {first} parts at token {token}")
+
+
+def _parting(output: bytes, item: int, other: str) -> int:
+    """Return which token of an item, counted from 1, is the first that the other text has not."""
+    shared, tokens = "", 1
+    for each in pieces(output):
+        if each.index == item:
+            shared += each.text
+            if not other.startswith(shared) or each.finish_reason is not None:
+                break
+            tokens += each.tokens
+    return tokens
 
 
 def _checked(value: Any) -> GenerateInput:

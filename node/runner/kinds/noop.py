@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from node.manifest import only_packaged
 from node.runner.kinds import (
+    EXACT,
     NO_PARAMETERS,
     BadInputError,
+    Difference,
     Engine,
     EngineSettings,
     Event,
@@ -43,6 +45,7 @@ PRECISIONS: Final = ("none",)
 IS_ACCELERATED: Final = False
 NEEDS: Final = Needs("worker", ())
 READER: Final = None
+TOLERANCES: Final = EXACT
 
 
 # The submitter's side
@@ -71,6 +74,12 @@ def rows(output: bytes) -> Iterator[dict[str, Any]]:
 def array(output: bytes) -> NDArray[np.float32]:
     """Raise ``BadInputError``: texts are not numbers."""
     raise BadInputError("the output of bench.noop is text", hint="write it to a .jsonl file")
+
+
+def compare(output: bytes, other: bytes, tolerance: float) -> Difference:
+    """Return 0 for equal bytes, and else 1."""
+    amount = float(output != other)
+    return Difference(amount, amount <= tolerance, "the texts are not the same" if amount else "")
 
 
 # The node's side

@@ -18,11 +18,13 @@ import cbor2
 
 from node.runner.backends.pipeline_config import AUTO, TASKS
 from node.runner.batcher import Batcher, window
+from node.runner.comparison import compare_rows
 from node.runner.items import InputCodec, listed
 from node.runner.kinds import (
     NO_PARAMETERS,
     BadInputError,
     BadOutputError,
+    Difference,
     Engine,
     EngineSettings,
     Items,
@@ -72,6 +74,7 @@ PARAMETERS: Final = (
         most=100,
     ),
 )
+TOLERANCES: Final = {"fp32": 1e-3}
 READER: Final = None
 MODEL_KINDS: Final = ("pipeline",)
 PRECISIONS: Final = ("fp32",)
@@ -122,6 +125,11 @@ def array(output: bytes) -> NDArray[np.float32]:
 
 def _no_number(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
+
+
+def compare(output: bytes, other: bytes, tolerance: float) -> Difference:
+    """Return the largest difference of a number, where all else is the same."""
+    return compare_rows(rows(output), rows(other), tolerance)
 
 
 # The node's side

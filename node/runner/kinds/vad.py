@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 import cbor2
 
 from node.manifest import only_packaged
+from node.runner.comparison import compare_rows
 from node.runner.items import InputCodec, listed
 from node.runner.kinds import (
     NO_PARAMETERS,
+    Difference,
     Engine,
     EngineSettings,
     Items,
@@ -67,6 +69,7 @@ PARAMETERS: Final = (
         "pad_ms", int, "Added before and after each segment.", default=30, least=0, most=10_000
     ),
 )
+TOLERANCES: Final = {"fp32": 0.032}  # seconds: one frame
 READER: Final = None
 MODEL_KINDS: Final = ("vad",)
 PRECISIONS: Final = ("fp32",)
@@ -148,6 +151,11 @@ def _segments_of(item: Any) -> list[Segment]:
     if moments != sorted(moments):
         raise ValueError("not in order")
     return found
+
+
+def compare(output: bytes, other: bytes, tolerance: float) -> Difference:
+    """Return the largest difference of a number, where all else is the same."""
+    return compare_rows(rows(output), rows(other), tolerance)
 
 
 # The node's side
