@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from node.needs import serves
 from node.runner.kinds import generate
 from node.runner.kinds.generate import Message, Parameters, pieces
 from node.upstream import embedding
@@ -21,6 +22,7 @@ from node.upstream.models import Listed, UpstreamModel, Wanted, choose, decode_l
 from protocols.advert import ModelOffer
 from protocols.errors import JobFailed
 from protocols.limits import MAX_NEW_TOKENS
+from tests.support.runners import model_of
 
 PEER = "12D3KooWPeer"
 
@@ -228,6 +230,14 @@ def test_a_models_cid_is_what_its_peer_says_of_it_and_nothing_that_changes_by_th
     assert model.registration["digest"] is None
     assert (model.backend, model.precisions) == ("openai", ("upstream",))
     ModelOffer(model.name, model.cid, model.kind, model.precisions, backend=model.backend)
+
+
+def test_an_upstreams_embeddings_serve_no_kind_that_runners_build_on_them() -> None:
+    model = UpstreamModel("m", "org/M", "embed", PEER)
+
+    assert serves(model, "embed")
+    assert not serves(model, "classify")
+    assert serves(model_of("m", "embed"), "classify")
 
 
 @pytest.mark.parametrize("id_", ["", "a b", "a\nb", "x" * 129, "żółw", "\ud800"])
