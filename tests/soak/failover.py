@@ -24,7 +24,7 @@ from tests.support.machines import Machine, stopping
 
 WORKERS = 4
 JOBS = 1_000
-ITEMS = 4  # sentences a job, so that a worker that goes has some in hand
+ITEMS = 12  # sentences a job: more than its promise takes, so that who goes has some in hand
 PATIENCE_S = 600.0
 
 
