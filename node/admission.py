@@ -14,10 +14,9 @@ from typing import Any, Final, Protocol
 
 from node.fair_queue import Asker
 from node.lanes import runs_alone
-from node.models import InstalledModel
-from node.needs import AUTO
+from node.needs import AUTO, serves
+from node.offered_model import OfferedModel
 from node.requirements import unmet
-from node.runner.kinds import runs_on
 from protocols.errors import CoveyError
 from protocols.job import (
     BUSY,
@@ -64,10 +63,10 @@ class Roles(Protocol):
 
 
 class Models(Protocol):
-    """What admission asks of the model store."""
+    """What admission asks of the models."""
 
-    def get(self, name: str) -> InstalledModel:
-        """Return an installed model; raise ``CoveyError`` when it cannot be used."""
+    def get(self, name: str) -> OfferedModel:
+        """Return the model of that name; raise ``CoveyError`` when it cannot be used."""
         ...
 
 
@@ -75,12 +74,12 @@ class Estimates(Protocol):
     """What admission asks of the runners."""
 
     def estimate_s(
-        self, model: InstalledModel, precision: str, items: int, size_bytes: int
+        self, model: OfferedModel, precision: str, items: int, size_bytes: int
     ) -> float | None:
         """How long a job would take, None when nothing is known."""
         ...
 
-    def backlog_s(self, model: InstalledModel, precision: str, asker: Asker) -> float:
+    def backlog_s(self, model: OfferedModel, precision: str, asker: Asker) -> float:
         """How long a job would wait for what the model's runner has and will get before it."""
         ...
 
@@ -119,12 +118,12 @@ class Admission:
             return _no(offer, UNMET_REQUIREMENT, why)
         return None
 
-    def _model_for(self, offer: Offer) -> InstalledModel | Refuse:
+    def _model_for(self, offer: Offer) -> OfferedModel | Refuse:
         try:
             model = self._models.get(offer.model)
         except CoveyError as error:
             return _no(offer, UNKNOWN_MODEL, error.message)
-        if not runs_on(offer.kind, model.kind):
+        if not serves(model, offer.kind):
             return _no(offer, UNKNOWN_KIND, f"{model.name} is here for {model.kind}")
         if offer.precision not in (AUTO, *model.precisions):
             offered = ", ".join(model.precisions)
@@ -132,7 +131,7 @@ class Admission:
         return model.used_for(offer.kind)
 
     def _weigh(
-        self, submitter: PeerId, offer: Offer, model: InstalledModel, load: Load
+        self, submitter: PeerId, offer: Offer, model: OfferedModel, load: Load
     ) -> Granted | Refuse:
         """Refuse what this worker can't take on now, else say when it would be done."""
         if full := self._is_full(offer, load):
@@ -173,12 +172,12 @@ class Admission:
         return ""
 
 
-def resolve_precision(model: InstalledModel, precision: str) -> str:
+def resolve_precision(model: OfferedModel, precision: str) -> str:
     """Return the precision to compute in: the model's declared one comes first in its list."""
     return model.precisions[0] if precision == AUTO else precision
 
 
-def _leased_s(asker: PeerId, load: Load, model: InstalledModel, precision: str) -> dict[str, float]:
+def _leased_s(asker: PeerId, load: Load, model: OfferedModel, precision: str) -> dict[str, float]:
     """Return what was promised to each submitter of the work that a job of this model waits for. A
     benchmark waits for all and all wait for one, to its end: that counts as the asker's own.
     """

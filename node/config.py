@@ -59,6 +59,32 @@ class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"{host}:{self.port}"
 
 
+UpstreamUrl = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:\d{1,5})?(/[A-Za-z0-9._~/-]*)?)?$"
+    ),
+]
+
+
+class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A server of OpenAI's protocol whose models this node offers; none without a ``url``.
+
+    Its token is no option, so that nothing shows it: see ``node.upstream.token``.
+    """
+
+    url: UpstreamUrl = ""
+    """Up to what ``/models`` is appended to, such as ``http://127.0.0.1:11434/v1``."""
+    models: tuple[str, ...] = ()
+    """Those to offer, ``ID`` or ``NAME=ID``; all if empty."""
+    embeddings: tuple[str, ...] = ()
+    """Those of them, by name, that are for ``embed``; the others are for ``generate``."""
+    requests: Annotated[int, msgspec.Meta(ge=1, le=1_024)] = 8
+    """At once; more wait here."""
+    first_byte_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 120.0
+    silence_s: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 30.0
+
+
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the daemon says on stderr."""
 
@@ -76,4 +102,5 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     runners: Runners = Runners()
     store: Store = Store()
     api: Api = Api()
+    upstream: Upstream = Upstream()
     log: Log = Log()

@@ -15,6 +15,7 @@ from node.accepted import AcceptedJobs
 from node.admission import Admission
 from node.api.control import ControlApi
 from node.api.token import load_or_create
+from node.backends import Backends
 from node.carrier import Carrier
 from node.config import NodeConfig, Runners
 from node.devices import ComputeDevice
@@ -31,6 +32,8 @@ from node.sessions import Sessions
 from node.store import Store
 from node.submissions import Reports, Submissions
 from node.submit import Submitter
+from node.upstream.pool import Upstream
+from node.upstream.token import read_token
 from node.worker import Worker
 from peer import control, logs
 from peer.capture import origin
@@ -71,6 +74,7 @@ class Node:
     presence: Presence
     models: ModelStore
     runners: RunnerPool
+    upstream: Upstream
     offerer: Offerer
     submissions: Submissions
     carrier: Carrier
@@ -100,18 +104,21 @@ def run(home: Home, environ: Mapping[str, str]) -> None:
     """Run the node of ``home`` until SIGTERM or SIGINT; raises ``CoveyError`` when it cannot."""
     config = load(NodeConfig, home.config, environ).values
     logs.configure(config.log.level)
-    trio.run(main, home, config, system_effects())
+    token = read_token(home.path, environ) if config.upstream.url else ""
+    trio.run(main, home, config, system_effects(), token)
 
 
-async def main(home: Home, config: NodeConfig, effects: Effects) -> None:
+async def main(home: Home, config: NodeConfig, effects: Effects, upstream_token: str) -> None:
     """Run a node until told to stop; then drain, flush and return."""
-    async with started(home, config, effects):
+    async with started(home, config, effects, upstream_token):
         await wait_for_stop()
     log.info("node down")
 
 
 @asynccontextmanager
-async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGenerator[Node]:
+async def started(
+    home: Home, config: NodeConfig, effects: Effects, upstream_token: str = ""
+) -> AsyncGenerator[Node]:
     """Run a node, control API included, while the block runs; then drain and flush."""
     async with home.locked():
         identity = Identity.load(home.path)
@@ -124,20 +131,22 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
         feeds = Feeds(journal, identity.key, effects)
         index = open_index(journal, home, identity, config)
         recorder = Recorder(feeds, effects)
+        upstream = Upstream(config.upstream, upstream_token, identity.peer_id)
+        backends = Backends(models, runners, upstream)
         offerer = Offerer(
-            home.path, identity.member, models, recorder, runners.sandbox.level, device
+            home.path, identity.member, backends, recorder, runners.sandbox.level, device
         )
         presence = Presence(identity, _network(config), feeds, effects, offerer.offering)
         directory, transport = presence.directory, presence.transport
         ledger = JobLedger(recorder, origin("node", offerer.software), effects)
         sessions = Sessions(transport, presence.greeter.connect, directory, ledger)
-        salts = Salts(journal, effects)
         accepted, placement = AcceptedJobs(journal), Placement(directory, effects.rng)
         presence.greeter.on_met(lambda peer: placement.met(peer, trio.current_time()))
-        submitter = Submitter(placement, sessions, ledger, salts, accepted)
+        submitter = Submitter(placement, sessions, ledger, Salts(journal, effects), accepted)
         carrier = Carrier(KeptJobs(home.jobs), submitter, accepted, effects)
-        admission = Admission(directory, models, runners)
-        worker = Worker(sessions, admission, models, runners, ledger)
+        worker = Worker(
+            sessions, Admission(directory, backends, backends), backends, backends, ledger
+        )
         exchange = Exchange(transport, feeds, policy_of(directory, shares=config.share))
         admitter = _admitter(identity, effects, presence.revocations)
         if admitter is not None:
@@ -146,7 +155,10 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
             running(journal.run),  # outermost: all that is below still writes while it stops
             running(feeds.run, index.run, recorder.run),
             presence.started(),
-            running(exchange.run, runners.serve, sessions.run, worker.run, offerer.run),
+            running(
+                *(exchange.run, runners.serve, sessions.run, worker.run, offerer.run),
+                partial(upstream.serve, offerer.refresh),
+            ),
         ):
             offerer.on_change(presence.advertiser.refresh)
             async with trio.open_nursery() as clients:
@@ -160,6 +172,7 @@ async def started(home: Home, config: NodeConfig, effects: Effects) -> AsyncGene
                     presence=presence,
                     models=models,
                     runners=runners,
+                    upstream=upstream,
                     offerer=offerer,
                     carrier=carrier,
                     submissions=Submissions(submitter, ledger.report, clients),

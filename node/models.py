@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final, Self
 
 from node.catalogue import CATALOGUE, locate
 from node.gguf.convert import SUFFIX as GGUF_SUFFIX
@@ -51,10 +51,26 @@ class InstalledModel:
     path: Path
     manifest: Manifest
     precisions: tuple[str, ...]
+    backend: str = ""
     inode: int = field(default=0, compare=False)
     """Of its folder: another one, of the same model, when it is installed anew."""
 
-    def used_for(self, kind: str) -> InstalledModel:
+    @property
+    def dimension(self) -> int:
+        """Length of an embedding, or of a state."""
+        return self.manifest.dimension
+
+    @property
+    def tolerances(self) -> dict[str, float]:
+        """By precision, how far two outputs of one input may be apart."""
+        return self.manifest.tolerances
+
+    @property
+    def registration(self) -> dict[str, Any]:
+        """What its record says of it."""
+        return {"name": self.name, "kind": self.kind, "source": self.manifest.source}
+
+    def used_for(self, kind: str) -> Self:
         """Return this model as runners of ``kind`` use it: some kinds run on models of another."""
         return self if kind == self.kind else replace(self, kind=kind)
 

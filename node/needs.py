@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from node.requirements import NOTHING, SPEED, Requirements, number, why_unmet
 from node.runner.kinds import runs_on
@@ -42,7 +42,7 @@ def why_not(advert: Advert, needs: JobNeeds) -> str | None:
         return "still measures its hardware: it offers its models in a few seconds"
     if not offers:
         return f"has no model {needs.model}"
-    of_kind = [offer for offer in offers if runs_on(needs.kind, offer.kind)]
+    of_kind = [offer for offer in offers if serves(offer, needs.kind)]
     if not of_kind:
         return f"runs {needs.model} as {offers[0].kind}, not {needs.kind}"
     if needs.model_cid and all(bytes(offer.cid) != needs.model_cid for offer in of_kind):
@@ -50,6 +50,19 @@ def why_not(advert: Advert, needs: JobNeeds) -> str | None:
     if not any(_has_precision(offer, needs.precision) for offer in of_kind):
         return f"runs {needs.model} in {', '.join(of_kind[0].precisions)} only"
     return why_unmet(needs.requirements, advert.capabilities)
+
+
+class _Served(Protocol):
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def backend(self) -> str: ...
+
+
+def serves(model: _Served, kind: str) -> bool:
+    """Whether jobs of ``kind`` run on a model: an upstream's does only what it is for."""
+    return kind == model.kind or (not model.backend and runs_on(kind, model.kind))
 
 
 def stated_speed(advert: Advert) -> float | None:

@@ -6,23 +6,27 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
+import msgspec
 import trio
 
 from node import hardware
 from node.devices import ComputeDevice
-from node.models import InstalledModel, ModelStore
+from node.manifest import ModelError
+from node.offered_model import OfferedModel
 from node.runner.kinds import KINDS, kind_named
 from node.runner.sandbox import beside_device
 from peer.adverts import Offering
 from peer.durable import NotWrittenError, write_durably
 from peer.journal import JournalFullError
 from peer.recorder import Recorder
+from protocols import dagcbor
 from protocols.advert import ModelOffer
 from protocols.cid import CID
+from protocols.limits import MAX_ADVERT_MODELS, MAX_ADVERT_OFFERS_BYTES
 from protocols.membership import WORKER, Membership
 
 log = logging.getLogger(__name__)
@@ -30,6 +34,14 @@ log = logging.getLogger(__name__)
 MEASURED_FILE: Final = "hardware.json"
 MODEL_REGISTERED: Final = "model.registered"
 ROOM_RETRY_S: Final = 10.0  # a full disk is emptied by a person
+
+
+class Models(Protocol):
+    """Where the models come from."""
+
+    def scan(self) -> tuple[list[OfferedModel], list[ModelError]]:
+        """Return all usable models, and what is wrong with others."""
+        ...
 
 
 class Offerer:
@@ -43,7 +55,7 @@ class Offerer:
         self,
         home: Path,
         membership: Membership,
-        models: ModelStore,
+        models: Models,
         recorder: Recorder,
         sandbox: str,
         device: ComputeDevice,
@@ -57,7 +69,7 @@ class Offerer:
         self._environment = hardware.environment()
         self._capabilities: dict[str, Any] = {}
         self._hardware: CID | None = None
-        self._installed: list[InstalledModel] = []
+        self._here: list[OfferedModel] = []
         self._registered: set[CID] = set()
         self._changed: Callable[[], None] = lambda: None
 
@@ -85,7 +97,7 @@ class Offerer:
             software=self.software,
             hardware=self._hardware,
             capabilities=self._capabilities,
-            models=tuple(map(_offer, self._installed)) if is_ready else (),
+            models=_offers(self._here) if is_ready else (),
             sandbox=self._level if WORKER in self._roles else "",
         )
 
@@ -118,21 +130,19 @@ class Offerer:
                 await trio.sleep(ROOM_RETRY_S)
 
     async def refresh(self) -> None:
-        """Look at the installed models again; register those that are new, and advertise."""
+        """Look at the models again; register those that are new, and advertise."""
         models, damaged = self._models.scan()
         for error in damaged:
             log.warning("model not offered", extra={"reason": error.message})
-        self._installed = runnable(models)
-        for model in self._installed:
+        self._here = runnable(models)
+        for model in self._here:
             if model.cid not in self._registered:
                 await self._register(model)
         self._changed()
 
-    async def _register(self, model: InstalledModel) -> None:
+    async def _register(self, model: OfferedModel) -> None:
         await self._recorder.block(
-            MODEL_REGISTERED,
-            {"name": model.name, "kind": model.kind, "source": model.manifest.source},
-            generated=[(model.cid, "model")],
+            MODEL_REGISTERED, model.registration, generated=[(model.cid, "model")]
         )
         self._registered.add(model.cid)
 
@@ -159,7 +169,7 @@ class Offerer:
             log.warning("measurement not kept", extra={"reason": error.message})
 
 
-def runnable(models: list[InstalledModel]) -> list[InstalledModel]:
+def runnable(models: Sequence[OfferedModel]) -> list[OfferedModel]:
     """Return the models for whose kinds everything is installed; says in the log what is missing
     for the others.
     """
@@ -170,18 +180,34 @@ def runnable(models: list[InstalledModel]) -> list[InstalledModel]:
     return [model for model in models if reasons[model.name] is None]
 
 
-def _why_not(model: InstalledModel) -> str | None:
+def _why_not(model: OfferedModel) -> str | None:
+    if model.backend:
+        return None  # it computes elsewhere
     if model.kind not in KINDS:
         return f"this covey does not know the kind {model.kind}"
     return kind_named(model.kind).NEEDS.unmet()
 
 
-def _offer(model: InstalledModel) -> ModelOffer:
+def _offers(models: Iterable[OfferedModel]) -> tuple[ModelOffer, ...]:
+    """Return what the advert says of models: of an upstream's only as many as it has room for."""
+    offers: list[ModelOffer] = []
+    size_bytes = 0
+    for model in models:
+        offer = _offer(model)
+        size_bytes += len(dagcbor.encode(msgspec.to_builtins(offer, builtin_types=(bytes, CID))))
+        is_full = size_bytes > MAX_ADVERT_OFFERS_BYTES or len(offers) == MAX_ADVERT_MODELS
+        if not (is_full and model.backend):
+            offers.append(offer)
+    return tuple(offers)
+
+
+def _offer(model: OfferedModel) -> ModelOffer:
     return ModelOffer(
         name=model.name,
         cid=model.cid,
         kind=model.kind,
         precisions=model.precisions,
-        dimension=model.manifest.dimension,
-        tolerances=model.manifest.tolerances,
+        dimension=model.dimension,
+        tolerances=model.tolerances,
+        backend=model.backend,
     )

@@ -23,6 +23,7 @@ from node.link import SessionLink
 from node.runner_child import RunOutcome
 from node.runners import RunRequest
 from node.sessions import Sessions
+from node.upstream.errors import WORKER_FAULTS as UPSTREAM_FAULTS
 from protocols.cid import CID
 from protocols.errors import CoveyError, JobFailed
 from protocols.job import (
@@ -59,14 +60,14 @@ ROLE: Final = "worker"
 UNEXPECTED: Final = "unexpected"
 """The code of what was not foreseen."""
 WORKER_FAULTS: Final = frozenset(
-    {"disk-full", "out-of-memory", "precision-unavailable", UNEXPECTED}
+    {"disk-full", "out-of-memory", "precision-unavailable", UNEXPECTED, *UPSTREAM_FAULTS}
 )
 WORKER_FAULT_PREFIXES: Final = ("journal", "model-", "runner-", "runners-")
 """Codes of failures that say nothing about the job: another worker may well do it."""
 
 
 class Runners(Protocol):
-    """What a worker asks of the runner pool."""
+    """What a worker asks of what computes its jobs."""
 
     async def run(
         self,

@@ -63,6 +63,10 @@ class ModelOffer(msgspec.Struct, frozen=True, array_like=True):
     """By precision, how far two outputs of one input may be apart, as the model's manifest declares
     it; empty from an older covey.
     """
+    backend: Annotated[str, Meta(max_length=32)] = ""
+    """``openai`` for what a server behind the author has by that server's word, ``cid`` naming only
+    what was said; empty for files that ``cid`` pins, and from an older covey.
+    """
 
 
 class Advert(msgspec.Struct, frozen=True, array_like=True):

@@ -276,3 +276,21 @@ DETECT_END_BYTES: Final = 4 << 10  # of a file's beginning and end; magika looks
 MAX_PIPELINE_ITEMS: Final = 10_000  # each may come back as a few kilobytes of JSON
 MAX_PIPELINE_ITEM_BYTES: Final = 64 << 10  # as MAX_EMBED_TEXT_BYTES
 SESSION_OPEN_S: Final = 6.0  # DIAL_TIMEOUT_S, then a stream on the new connection
+
+# Upstreams: servers that speak OpenAI's protocol, behind a node
+UPSTREAM_CONNECT_S: Final = 5.0  # as DIAL_TIMEOUT_S: TCP and TLS within a data centre take 50 ms
+UPSTREAM_LIST_S: Final = 10.0  # a list of names from a busy server
+UPSTREAM_POLL_S: Final = 30.0  # a server that is gone is noticed by a job or within this
+UPSTREAM_RETRY_S_MIN: Final = 1.0  # between two looks at one that is not there, doubled each time
+UPSTREAM_RETRY_S_MAX: Final = 60.0  # a server that was repaired is found again within a minute
+MAX_UPSTREAM_LIST_BYTES: Final = 4 << 20  # the largest public gateways list 400 models in 1 MB
+MAX_UPSTREAM_MODELS: Final = 4_096  # looked at; what an advert has room for is offered
+MAX_UPSTREAM_WHOLE_BYTES: Final = 16 << 20  # 32 embeddings of 8,192 numbers are 6 MB of JSON
+MAX_UPSTREAM_STREAM_BYTES: Final = 64 << 20  # MAX_NEW_TOKENS events of 400 bytes are 13 MB
+MAX_UPSTREAM_EVENT_BYTES: Final = (
+    128 << 10  # a token's event has 400 bytes; its text must fit into MAX_GENERATE_PIECE_BYTES
+)
+MAX_UPSTREAM_ERROR_BYTES: Final = 16 << 10  # of a refusal; a sentence of it is shown
+UPSTREAM_EMBED_TEXTS: Final = 32  # of one request: what the strictest servers take by default
+UPSTREAM_EMBED_BYTES: Final = 256 << 10  # of one request's texts, unless one alone is larger
+MAX_ADVERT_OFFERS_BYTES: Final = 5 << 10  # of MAX_ADVERT_BYTES; certificates and hardware have 3

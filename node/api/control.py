@@ -94,6 +94,7 @@ class ControlApi:
                 "sandbox": node.runners.sandbox.level,
                 "sandbox_reason": node.runners.sandbox.reason or None,
                 "runners": [msgspec.to_builtins(runner) for runner in node.runners.running()],
+                "upstream": node.upstream.status(),
                 "jobs": node.worker.unfinished,
                 "api": self._api_told(),
                 "shares_records": node.config.share,
@@ -117,8 +118,9 @@ class ControlApi:
         return JSONResponse([_peer_row(entry) for entry in entries])
 
     async def doctor(self, _request: Request) -> JSONResponse:
-        """Which way of discovery found whom."""
-        return JSONResponse(self._node.presence.report())
+        """Which way of discovery found whom, and whether the upstream is there."""
+        report = self._node.presence.report()
+        return JSONResponse({**report, "upstream": self._node.upstream.status()})
 
     async def ticket(self, request: Request) -> JSONResponse:
         """A new join ticket, where this node is an admitter."""

@@ -14,7 +14,8 @@ COLUMNS = {"peer": "PEER", "found_by": "FOUND BY", "state": "STATE", "last_error
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Say which way of discovery found whom, and why one did not.
+    """Say which way of discovery found whom, and why one did not; and whether the upstream is
+    there.
 
     \b
     Example:  covey doctor
@@ -27,4 +28,13 @@ def doctor(as_json: bool) -> None:
 
 def _render(answer: dict[str, Any]) -> str:
     methods = "\n".join(f"{name:<12}{state}" for name, state in answer["methods"].items())
+    if (upstream := answer["upstream"]) is not None:
+        methods += f"\n{'upstream':<12}{_upstream(upstream)}"
     return f"{methods}\n\n" + table(answer["peers"], COLUMNS, empty="nobody was found yet")
+
+
+def _upstream(upstream: dict[str, Any]) -> str:
+    if upstream["state"] != "up":
+        return f"{upstream['url']} is down: {upstream['reason']}"
+    left_out = "".join(f"; {name}: {why}" for name, why in upstream["left_out"].items())
+    return f"{upstream['url']} is up with {', '.join(upstream['models']) or 'no model'}{left_out}"

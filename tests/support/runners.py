@@ -11,6 +11,7 @@ import trio
 from node.fair_queue import Asker
 from node.manifest import FileEntry, Manifest, ModelMissingError
 from node.models import InstalledModel
+from node.offered_model import OfferedModel
 from node.runner_child import RunOutcome
 from node.runners import RunRequest
 
@@ -109,11 +110,11 @@ class FakeRunnerPool:
         return output[len(output) * (done - 1) // items : len(output) * done // items]
 
     def estimate_s(
-        self, model: InstalledModel, precision: str, items: int, size_bytes: int
+        self, model: OfferedModel, precision: str, items: int, size_bytes: int
     ) -> float | None:
         return self.estimate
 
-    def backlog_s(self, model: InstalledModel, precision: str, asker: Asker) -> float:
+    def backlog_s(self, model: OfferedModel, precision: str, asker: Asker) -> float:
         leased_s = sum(asker.leased_s.values())
         return leased_s + (self.estimate or 0.0) * self.running
 

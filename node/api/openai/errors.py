@@ -36,6 +36,10 @@ STATUSES: Final = {
     "retry-budget": 503,
     "worker-lost": 503,
     "expired": 504,
+    "upstream-broken": 502,
+    "upstream-refused": 400,
+    "upstream-timeout": 504,
+    "upstream-unavailable": 503,
 }
 """Of errors that are not the API's own; the others are ``UNFORESEEN``."""
 TYPES: Final = {403: "permission_error", 429: "rate_limit_error"}
