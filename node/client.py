@@ -17,7 +17,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterator,
+    Mapping,
+)
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +42,8 @@ from peer.home import Home
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+OnProgress = Callable[[dict[str, Any]], Awaitable[None]]
 
 DAY_S: Final = 86_400.0
 HINT: Final = "start the node with `covey up`"
@@ -88,6 +98,25 @@ class Covey:
         )
         return Job(self, answer["job_id"], kind_named(kind))
 
+    async def run(
+        self,
+        kind: str,
+        *,
+        model: str,
+        input: Items,
+        on_progress: OnProgress | None = None,
+        **options: Any,
+    ) -> Result:
+        """Have a job done now, as ``covey run`` does, and return its result.
+
+        Nothing is promised: it fails where nobody can do it now, and ends if this call is
+        cancelled. ``options`` are those of ``submit``, ``on_progress`` is that of ``Job.result``.
+        """
+        request = _request(kind, model, input, options)
+        query = requests.query_of(request)
+        lines = self.lines("/run", method="POST", content=request.input, params=query)
+        return Result(kind_named(kind), *await _collected(lines, on_progress, requests.RUN_AGAIN))
+
     async def job(self, job_id: str) -> Job:
         """Return a job that was submitted before; raises ``CoveyError`` if there is none."""
         answer = await self.call("GET", f"/jobs/{job_id}")
@@ -97,6 +126,10 @@ class Covey:
         """Return everyone whom the node knows, itself first."""
         return await self.call("GET", "/peers")
 
+    async def models(self) -> list[dict[str, Any]]:
+        """Return the models that workers of the mesh offer now, with their kinds."""
+        return await self.call("GET", "/models")
+
     async def call(self, method: str, path: str, **arguments: Any) -> Any:
         """Return the JSON answer of one request to the control API."""
         try:
@@ -105,19 +138,13 @@ class Covey:
             raise _down() from error
         return raise_error(response.json())
 
-    async def collect(self, path: str) -> requests.Collected:
-        """Return an answer's JSON lines put together."""
-        collected = requests.Collected()
-        async with aclosing(self.lines(path)) as lines:
-            async for event in lines:
-                collected.add(event)
-        return collected
-
-    async def lines(self, path: str, **query: str) -> AsyncGenerator[Any]:
+    async def lines(
+        self, path: str, *, method: str = "GET", **arguments: Any
+    ) -> AsyncGenerator[Any]:
         """Yield an answer's JSON lines as they come; raises what one of them tells of."""
         last = None
         try:
-            async with self._http.stream("GET", path, params=query) as response:
+            async with self._http.stream(method, path, **arguments) as response:
                 async for line in response.aiter_lines():
                     yield (last := json.loads(line))
         except httpx.TransportError as error:
@@ -133,12 +160,15 @@ class Job:
         self._covey = covey
         self._kind = kind
 
-    async def result(self) -> Result:
+    async def result(self, on_progress: OnProgress | None = None) -> Result:
         """Wait for the job and return its result; raises what it failed with. May be called again,
         also by another program, for as long as the node keeps it.
+
+        Meanwhile ``on_progress`` is awaited with ``{"state", "worker", "items_done", "items_total",
+        "attempt"}``.
         """
-        outcome = (await self._covey.collect(f"/jobs/{self.id}/result")).outcome(HINT)
-        return Result(self._kind, outcome.output, outcome.summary)
+        lines = self._covey.lines(f"/jobs/{self.id}/result")
+        return Result(self._kind, *await _collected(lines, on_progress, HINT))
 
     async def status(self) -> dict[str, Any]:
         """Return where the job stands, what it waits for, and how it ended."""
@@ -164,7 +194,8 @@ class Job:
                 yield row
             return
         deltas, collected = requests.Deltas(self._kind.READER), requests.Collected()
-        async with aclosing(self._covey.lines(f"/jobs/{self.id}/result", stream="true")) as lines:
+        path = f"/jobs/{self.id}/result"
+        async with aclosing(self._covey.lines(path, params={"stream": "true"})) as lines:
             async for event in lines:
                 collected.add(event)
                 for delta in deltas.add(event):
@@ -199,6 +230,10 @@ class SyncCovey:
         """As ``Covey.peers``."""
         return self._control.get("/peers")
 
+    def models(self) -> list[dict[str, Any]]:
+        """As ``Covey.models``."""
+        return self._control.get("/models")
+
 
 class SyncJob:
     """A job that the node has promised, as ``Job``."""
@@ -230,6 +265,20 @@ class SyncJob:
         if self._kind.READER is None:
             return self.result().rows()
         return map(_told, requests.follow(self._control, self.id, self._kind.READER))
+
+
+async def _collected(
+    lines: AsyncGenerator[Any], on_progress: OnProgress | None, hint: str
+) -> tuple[bytes, Mapping[str, Any]]:
+    """Return the output and the summary that an answer's lines come to."""
+    collected = requests.Collected()
+    async with aclosing(lines) as events:
+        async for event in events:
+            if on_progress is not None and "progress" in event:
+                await on_progress(event["progress"])
+            collected.add(event)
+    outcome = collected.outcome(hint)
+    return outcome.output, outcome.summary
 
 
 def _told(delta: Delta) -> dict[str, Any]:
