@@ -16,6 +16,7 @@ or a worker ends meanwhile. ``connect_sync`` is the same for scripts. Everything
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import (
     AsyncGenerator,
@@ -36,7 +37,13 @@ import httpx
 from node import requests
 from node.requests import Delta, JobRequest
 from node.runner.kinds import Items, Kind, kind_named
-from peer.control import CONNECT_TIMEOUT_S, ControlClient, DaemonDownError, raise_error
+from peer.control import (
+    CONNECT_TIMEOUT_S,
+    ControlClient,
+    DaemonDownError,
+    closed_error,
+    raise_error,
+)
 from peer.home import Home
 
 if TYPE_CHECKING:
@@ -88,7 +95,8 @@ class Covey:
 
         ``input`` is a list of texts, of bytes for kinds that take files, or for ``generate`` also
         of chats. ``options`` are those of ``covey job submit``: ``precision``, ``peer``,
-        ``timeout_s``, ``verify``, ``job_id``, and the kind's parameters. The same ``job_id`` with
+        ``device``, ``min_memory_mb``, ``min_speed``, ``timeout_s``, ``verify``, ``job_id``, and the
+        kind's parameters. The same ``job_id`` with
         the same job is the same job. With ``verify``, ``Result.summary["verification"]`` has the
         verdict of other peers.
         """
@@ -122,6 +130,10 @@ class Covey:
         answer = await self.call("GET", f"/jobs/{job_id}")
         return Job(self, job_id, kind_named(answer["kind"]))
 
+    async def jobs(self, limit: int = 100) -> list[dict[str, Any]]:
+        """Return where the jobs stand that were submitted here, the newest first."""
+        return await self.call("GET", "/jobs", params={"limit": limit})
+
     async def peers(self) -> list[dict[str, Any]]:
         """Return everyone whom the node knows, itself first."""
         return await self.call("GET", "/peers")
@@ -132,6 +144,7 @@ class Covey:
 
     async def call(self, method: str, path: str, **arguments: Any) -> Any:
         """Return the JSON answer of one request to the control API."""
+        self._check_open()
         try:
             response = await self._http.request(method, path, **arguments)
         except httpx.TransportError as error:
@@ -142,6 +155,7 @@ class Covey:
         self, path: str, *, method: str = "GET", **arguments: Any
     ) -> AsyncGenerator[Any]:
         """Yield an answer's JSON lines as they come; raises what one of them tells of."""
+        self._check_open()
         last = None
         try:
             async with self._http.stream(method, path, **arguments) as response:
@@ -150,6 +164,10 @@ class Covey:
         except httpx.TransportError as error:
             raise _down() from error
         raise_error(last)
+
+    def _check_open(self) -> None:
+        if self._http.is_closed:
+            raise closed_error()
 
 
 class Job:
@@ -160,14 +178,17 @@ class Job:
         self._covey = covey
         self._kind = kind
 
-    async def result(self, on_progress: OnProgress | None = None) -> Result:
-        """Wait for the job and return its result; raises what it failed with. May be called again,
-        also by another program, for as long as the node keeps it.
+    async def result(
+        self, timeout_s: float = math.inf, *, on_progress: OnProgress | None = None
+    ) -> Result:
+        """Wait for the job and return its result; raises what it failed with, and with the code
+        ``not-over`` if that takes longer than ``timeout_s``. May be called again, also by another
+        program, for as long as the node keeps it.
 
         Meanwhile ``on_progress`` is awaited with ``{"state", "worker", "items_done", "items_total",
         "attempt"}``.
         """
-        lines = self._covey.lines(f"/jobs/{self.id}/result")
+        lines = self._covey.lines(f"/jobs/{self.id}/result", params={"wait_s": timeout_s})
         return Result(self._kind, *await _collected(lines, on_progress, HINT))
 
     async def status(self) -> dict[str, Any]:
@@ -177,6 +198,10 @@ class Job:
     async def why(self) -> dict[str, Any]:
         """Return who was considered, with which speed, and what each said."""
         return await self._covey.call("GET", f"/jobs/{self.id}/why")
+
+    async def logs(self) -> list[dict[str, Any]]:
+        """Return what happened to the job so far, step by step."""
+        return await self._covey.call("GET", f"/jobs/{self.id}/log")
 
     async def cancel(self) -> None:
         """End the job if it is not over."""
@@ -226,6 +251,16 @@ class SyncCovey:
         answer = self._control.get(f"/jobs/{job_id}")
         return SyncJob(self._control, job_id, kind_named(answer["kind"]))
 
+    def run(self, kind: str, *, model: str, input: Items, **options: Any) -> Result:
+        """As ``Covey.run``."""
+        request = _request(kind, model, input, options)
+        outcome = requests.run(self._control, request, lambda _: None)
+        return Result(kind_named(kind), outcome.output, outcome.summary)
+
+    def jobs(self, limit: int = 100) -> list[dict[str, Any]]:
+        """As ``Covey.jobs``."""
+        return self._control.get("/jobs", limit=limit)
+
     def peers(self) -> list[dict[str, Any]]:
         """As ``Covey.peers``."""
         return self._control.get("/peers")
@@ -243,9 +278,9 @@ class SyncJob:
         self._control = control
         self._kind = kind
 
-    def result(self) -> Result:
+    def result(self, timeout_s: float = math.inf) -> Result:
         """As ``Job.result``."""
-        outcome = requests.result(self._control, self.id, lambda _: None)
+        outcome = requests.result(self._control, self.id, lambda _: None, timeout_s)
         return Result(self._kind, outcome.output, outcome.summary)
 
     def status(self) -> dict[str, Any]:
@@ -255,6 +290,10 @@ class SyncJob:
     def why(self) -> dict[str, Any]:
         """As ``Job.why``."""
         return self._control.get(f"/jobs/{self.id}/why")
+
+    def logs(self) -> list[dict[str, Any]]:
+        """As ``Job.logs``."""
+        return self._control.get(f"/jobs/{self.id}/log")
 
     def cancel(self) -> None:
         """As ``Job.cancel``."""

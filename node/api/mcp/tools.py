@@ -132,7 +132,7 @@ class Tools:
     async def result(self, job_id: JobId, context: Context) -> dict[str, Any]:
         """Wait for a submitted job and return its rows, one an item of its input."""
         job = await self._covey.job(job_id)
-        return _answer(await job.result(_teller(context)))
+        return _answer(await job.result(on_progress=_teller(context)))
 
     @told
     async def job(self, job_id: JobId) -> dict[str, Any]:
