@@ -95,6 +95,12 @@ class WorkerJob:
         content, self.input = self.input.content(), Incoming(b"", 0)
         return content
 
+    def end(self, outcome: Outcome, forget_at: float) -> None:
+        """Its run is over: keep how it ended, and nothing twice."""
+        self.outcome, self.forget_at = outcome, forget_at
+        self.grown = None  # the outcome has all of it, cut alike
+        self.input = Incoming(b"", 0)  # a run that failed early has not taken it
+
     def go_on(self, held: Held) -> None:
         """Its submitter listens from now on, and has so much of an output. What has come of one
         that grows is sent from there, if it begins so.

@@ -140,8 +140,7 @@ class WorkerJobs:
         self._uncount(job)
         is_done = isinstance(outcome.message, Done)
         job.life.step(JobEvent.FINISH if is_done else JobEvent.FAIL)
-        job.outcome = outcome
-        job.forget_at = now + OUTCOME_KEEP_S
+        job.end(outcome, forget_at=now + OUTCOME_KEEP_S)
         self._kept.add(job.key, outcome.size_bytes)
         for key in self._kept.overflow():
             self._forget(self._jobs[key], JobEvent.CANCEL)
@@ -184,7 +183,9 @@ class WorkerJobs:
             return self._refuse(submitter, offer, OTHER_SPECIFICATION, reason)
         if offer.fence < job.fence:
             return self._refuse(submitter, offer, STALE_FENCE, "a later attempt was offered")
-        if offer.fence > job.fence:
+        # One that counts fences from one again, after a crash, may come to the same; from its
+        # acceptance on, an offer that is equal is the one that was accepted.
+        if offer.fence > job.fence or not job.lease.is_accepted:
             self._reattach(job, offer, now)
         needs_input = job.state is JobState.LEASED
         return [Send(submitter, self._lease_of(job, now, needs_input=needs_input))]
@@ -227,7 +228,7 @@ class WorkerJobs:
         return effects
 
     def _reattach(self, job: WorkerJob, offer: Offer, now: float) -> None:
-        """A later attempt takes over what is here; until it is accepted, it gets nothing."""
+        """Another attempt takes over what is here; until it is accepted, it gets nothing."""
         job.fence = offer.fence
         job.is_streamed = offer.stream
         job.lease = LeaseClock(now)

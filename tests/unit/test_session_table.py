@@ -629,6 +629,42 @@ def test_an_outcome_is_replayed_to_a_submitter_that_restarted_and_counts_from_on
     assert jobs.receive("submitter", Accept(JOB_ID, 1), 3) == [Deliver(KEY, 1)]
 
 
+def test_who_counts_fences_from_one_again_has_its_new_offer_listened_to() -> None:
+    jobs = WorkerJobs(grant)
+    jobs.receive("submitter", offer(budget_ms=1_000), 0)
+
+    anew = msgspec.structs.replace(offer(budget_ms=600_000), stream=False)
+    (answer,) = worker_messages(jobs.receive("submitter", anew, 0.5))
+    for message in (Accept(JOB_ID, 1), *inputs()):
+        jobs.receive("submitter", message, LEASE_ACCEPT_S)
+
+    job = jobs.get(KEY)
+    assert isinstance(answer, Lease)
+    assert job is not None
+    assert (job.deadline, job.is_streamed) == (600.5, False)
+    assert job.state is JobState.RUNNING, "the lease is as new as the offer"
+
+
+def test_who_comes_back_to_an_orphan_with_an_equal_fence_gives_it_its_new_time() -> None:
+    jobs, job = running_at(0)
+    jobs.detach(KEY, 1)
+
+    jobs.receive("submitter", msgspec.structs.replace(offer(budget_ms=5_000), stream=False), 2)
+
+    assert (job.deadline, job.is_streamed) == (7, False)
+    assert job.orphan_at == 2 + ORPHAN_S
+
+
+def test_an_offer_that_comes_twice_changes_nothing_of_a_job_that_was_accepted() -> None:
+    jobs, job = running_at(0)
+
+    (answer,) = worker_messages(jobs.receive("submitter", offer(budget_ms=5_000), 1))
+
+    assert answer == Lease(JOB_ID, 1, 1_000, 15_000, False)
+    assert job.deadline == 600
+    assert job.lease.is_accepted
+
+
 def test_an_outcome_that_nobody_wants_is_forgotten_after_an_hour() -> None:
     jobs, job = running_at(0)
     jobs.finish(job, done_outcome(), 1)
