@@ -35,13 +35,15 @@ class Leased(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a worker has taken on: jobs in all, those of the submitter who asks, and which of them
-    have not begun.
+    """What a worker has taken on: jobs in all, those of the submitter who asks, which of them have
+    not begun, and the size of their inputs in all and of that submitter.
     """
 
     jobs: int
     jobs_of_submitter: int
     leased: tuple[Leased, ...] = ()
+    input_bytes: int = 0
+    input_bytes_of_submitter: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ Outcomes wait for ``OUTCOME_KEEP_S``.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -58,7 +57,8 @@ from protocols.session import (
     Start,
     Stop,
 )
-from protocols.worker_job import NEVER, Granted, Leased, Load, Outcome, WorkerJob
+from protocols.worker_job import NEVER, Granted, Load, Outcome, WorkerJob
+from protocols.workload import Workload
 
 LEASE_TTL_MS: Final = int(LEASE_TTL_S * 1_000)
 
@@ -79,9 +79,7 @@ class WorkerJobs:
         self._jobs: dict[JobKey, WorkerJob] = {}
         self._kept = KeptOutcomes()
         self._partial = PartialInputs()
-        # What every offer asks for, kept up to date: counting would look at each job for each offer
-        self._unfinished: Counter[str] = Counter()
-        self._leased: dict[JobKey, Leased] = {}
+        self._workload = Workload()
         self._handlers: dict[type[Any], Callable[[WorkerJob, Any, float], list[Effect]]] = {
             Accept: self._on_accept,
             Input: self._on_input,
@@ -103,7 +101,7 @@ class WorkerJobs:
     @property
     def unfinished(self) -> int:
         """How many jobs are leased or running."""
-        return self._unfinished.total()
+        return self._workload.jobs
 
     @property
     def kept_bytes(self) -> int:
@@ -137,7 +135,7 @@ class WorkerJobs:
         """The run of ``job`` ended by itself; does nothing if the job was stopped meanwhile."""
         if job.state is not JobState.RUNNING:
             return []
-        self._uncount(job)
+        self._workload.remove(job)
         is_done = isinstance(outcome.message, Done)
         job.life.step(JobEvent.FINISH if is_done else JobEvent.FAIL)
         job.end(outcome, forget_at=now + OUTCOME_KEEP_S)
@@ -191,7 +189,7 @@ class WorkerJobs:
         return [Send(submitter, self._lease_of(job, now, needs_input=needs_input))]
 
     def _admit(self, submitter: str, offer: Offer, now: float) -> list[Effect]:
-        decision = self._decide(submitter, offer, self._load(submitter))
+        decision = self._decide(submitter, offer, self._workload.load(submitter))
         if isinstance(decision, Refuse):
             return [Send(submitter, decision)]
         terms = Terms.of(offer)
@@ -209,8 +207,7 @@ class WorkerJobs:
         job.life.step(JobEvent.OFFER)
         job.life.step(JobEvent.LEASE)
         self._jobs[job.key] = job
-        self._unfinished[submitter] += 1
-        self._leased[job.key] = Leased(job.submitter, job.terms, job.estimate_s)
+        self._workload.add(job)
         if offer.input is not None:
             return self._run_at_once(job, offer.input, now)
         held = job.input.held
@@ -243,10 +240,6 @@ class WorkerJobs:
         eta_s = 0.0 if job.state.is_final else min(job.estimate_s, max(0.0, job.deadline - now))
         eta_ms, held = int(eta_s * 1000), job.input.held if needs_input else NOTHING
         return Lease(job.terms.job_id, job.fence, eta_ms, LEASE_TTL_MS, needs_input, *held)
-
-    def _load(self, submitter: str) -> Load:
-        leased = tuple(self._leased.values())
-        return Load(self.unfinished, self._unfinished[submitter], leased)
 
     def _refuse(
         self, submitter: str, message: FromSubmitter, code: str, reason: str
@@ -311,7 +304,7 @@ class WorkerJobs:
         if job.input.cid != job.terms.input_cid:
             return self._reject_input(job, "the input is not the one that was committed to")
         job.life.step(JobEvent.START)
-        del self._leased[job.key]
+        self._workload.begin(job)
         return [Start(job.key)]
 
     def _reject_input(self, job: WorkerJob, reason: str) -> list[Effect]:
@@ -373,14 +366,7 @@ class WorkerJobs:
         if job.state.is_final:
             self._kept.remove(job.key)
             return []
-        self._uncount(job)
+        self._workload.remove(job)
         is_running = job.state is JobState.RUNNING
         job.life.step(event)
         return [Stop(job.key)] if is_running else []
-
-    def _uncount(self, job: WorkerJob) -> None:
-        """A job is about to be finished or forgotten."""
-        self._leased.pop(job.key, None)
-        self._unfinished[job.submitter] -= 1
-        if not self._unfinished[job.submitter]:
-            del self._unfinished[job.submitter]  # submitters come and go

@@ -297,8 +297,11 @@ class JobsMachine(RuleBasedStateMachine):
         known = [self.nodes[worker].jobs.get((SUBMITTER, job_id)) for job_id in JOBS]
         jobs = [job for job in known if job is not None and not job.state.is_final]
         leased = {job.terms.job_id for job in jobs if job.state is JobState.LEASED}
-        counted = (len(jobs), len(jobs), leased)
-        told = (load.jobs, load.jobs_of_submitter, {each.terms.job_id for each in load.leased})
+        input_bytes = sum(job.terms.size_bytes for job in jobs)
+        counted = (len(jobs), len(jobs), leased, input_bytes, input_bytes)
+        told_leased = {each.terms.job_id for each in load.leased}
+        told_bytes = (load.input_bytes, load.input_bytes_of_submitter)
+        told = (load.jobs, load.jobs_of_submitter, told_leased, *told_bytes)
         assert told == counted, "told as counting would tell"
         if self.nodes[worker].is_busy:
             return Refuse(offer.job_id, offer.fence, "busy", "busy", 500)

@@ -697,6 +697,38 @@ def test_outcomes_over_the_limit_go_oldest_first() -> None:
     assert jobs.kept_bytes == MAX_OUTCOME_BYTES
 
 
+def test_an_input_counts_from_its_lease_until_its_job_ends_however_it_ends() -> None:
+    told: list[tuple[int, int]] = []
+
+    def note(_submitter: str, _offer: Offer, load: Load) -> Granted:
+        told.append((load.input_bytes, load.input_bytes_of_submitter))
+        return Granted(1.0, 1_000)
+
+    jobs, size = WorkerJobs(note), len(CONTENT)
+
+    def asked() -> tuple[int, int]:
+        """What another offer of the same submitter would be weighed against."""
+        jobs.receive("submitter", msgspec.structs.replace(offer(), job_id=b"?" * 16), 0)
+        jobs.receive("submitter", Cancel(b"?" * 16, 1), 0)
+        return told[-1]
+
+    jobs.receive("submitter", offer(), 0)
+    jobs.receive("other", offer(), 0)
+    assert asked() == (2 * size, size)
+    jobs.receive("submitter", Release(JOB_ID, 1), 0)
+    assert asked() == (size, 0)
+    for message in (offer(), Accept(JOB_ID, 1), *inputs()):
+        jobs.receive("submitter", message, 0)
+    job = jobs.get(KEY)
+    assert job is not None
+    job.take_input()
+    assert asked() == (2 * size, size), "its runner has it now"
+    jobs.finish(job, done_outcome(), 1)
+    assert asked() == (size, 0)
+    jobs.tick(LEASE_ACCEPT_S)
+    assert asked() == (0, 0)
+
+
 def test_another_specification_under_the_same_key_is_refused() -> None:
     jobs, _ = running_at(0)
     other = Terms(JOB_ID, "embed", "other", "auto", 3, 10, INPUT.cid, b"i" * 16, b"o" * 16)
