@@ -16,6 +16,9 @@ from protocols.session import Deliver, JobKey, JobState, Lifecycle
 
 NEVER: Final = float("inf")
 
+OUTCOME_DROPPED: Final = "outcome-dropped"
+"""The code of a failure of a worker that had the outcome, and keeps it no longer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Granted:
@@ -115,6 +118,21 @@ class WorkerJob:
         output = self.outcome.output if self.outcome else None
         is_held = not self.pieces_sent and output is not None and output.begins_with(self.held)
         return Deliver(self.key, self.fence, self.held.pieces if is_held else self.pieces_sent)
+
+    def is_wanted(self, now: float) -> bool:
+        """Whether its submitter takes its outcome in, or was just told that it may."""
+        return self.lease.is_accepted or not self.lease.is_over(now)
+
+    def given_up(self) -> Failed:
+        """Return what its submitter is told when its outcome is kept no longer."""
+        return Failed(
+            job_id=self.terms.job_id,
+            fence=self.fence,
+            code=OUTCOME_DROPPED,
+            reason="its outcome was given up: this worker keeps too many, or for too long",
+            is_worker_fault=True,
+            record_cid=self.outcome.message.record_cid if self.outcome else b"",
+        )
 
     @property
     def key(self) -> JobKey:

@@ -74,10 +74,10 @@ class WorkerJobs:
     says when ``tick`` is due at the latest.
     """
 
-    def __init__(self, decide: Decide) -> None:
+    def __init__(self, decide: Decide, kept: KeptOutcomes | None = None) -> None:
         self._decide = decide
         self._jobs: dict[JobKey, WorkerJob] = {}
-        self._kept = KeptOutcomes()
+        self._kept = KeptOutcomes() if kept is None else kept
         self._partial = PartialInputs()
         self._workload = Workload()
         self._handlers: dict[type[Any], Callable[[WorkerJob, Any, float], list[Effect]]] = {
@@ -126,7 +126,7 @@ class WorkerJobs:
             if job.input.size_bytes:
                 self._partial.keep(key, job.terms, job.input, now)
             return self._forget(job, JobEvent.EXPIRE)
-        job.lease.is_accepted = False
+        job.lease.end(now)
         if job.state is JobState.RUNNING:
             self._orphan(job, now)
         return []
@@ -140,9 +140,8 @@ class WorkerJobs:
         job.life.step(JobEvent.FINISH if is_done else JobEvent.FAIL)
         job.end(outcome, forget_at=now + OUTCOME_KEEP_S)
         self._kept.add(job.key, outcome.size_bytes)
-        for key in self._kept.overflow():
-            self._forget(self._jobs[key], JobEvent.CANCEL)
-        return [job.deliver()] if job.lease.is_accepted else []
+        told = self._make_room(job.key, now)
+        return [*told, job.deliver()] if job.lease.is_accepted else told
 
     def progressed(self, job: WorkerJob, done: int, total: int, now: float) -> list[Effect]:
         """The run of ``job`` came this far; its submitter is told every ``PROGRESS_S`` at most."""
@@ -326,7 +325,7 @@ class WorkerJobs:
 
     def _tick_job(self, job: WorkerJob, now: float) -> list[Effect]:
         if job.state.is_final:
-            return self._forget(job, JobEvent.CANCEL)
+            return self._give_up(job)
         if now >= job.deadline:
             return self._expire(job)
         if job.state is JobState.LEASED and job.lease.is_over(now):
@@ -359,6 +358,18 @@ class WorkerJobs:
     def _orphan(self, job: WorkerJob, now: float) -> None:
         job.lease.is_accepted = False
         job.orphan_at = now + ORPHAN_S
+
+    def _make_room(self, newest: JobKey, now: float) -> list[Effect]:
+        """Give up outcomes that are too many."""
+        dropped = self._kept.overflow(newest, lambda key: self._jobs[key].is_wanted(now))
+        return [effect for key in dropped for effect in self._give_up(self._jobs[key])]
+
+    def _give_up(self, job: WorkerJob) -> list[Effect]:
+        """Drop an outcome. Who waits for it is told and goes elsewhere at once; who comes later
+        hears that the lease is over, or offers the job anew.
+        """
+        told: list[Effect] = [Send(job.submitter, job.given_up())] if job.lease.is_accepted else []
+        return [*told, *self._forget(job, JobEvent.CANCEL)]
 
     def _forget(self, job: WorkerJob, event: JobEvent) -> list[Effect]:
         """Drop a job, and its outcome or run with it."""
