@@ -8,7 +8,7 @@ and acknowledged to its worker after that; so a crash in between repeats an acce
 from __future__ import annotations
 
 import logging
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
@@ -22,6 +22,7 @@ from node.hashing import cut, digest_of
 from node.job import JobResult, JobSpec, check, failure_of, nobody
 from node.ledger import Ended, JobLedger, Stopwatch
 from node.link import SessionLink
+from node.past_jobs import PastJobs
 from node.placement import Placement
 from node.salts import Salts
 from node.sessions import Sessions
@@ -44,8 +45,7 @@ from protocols.job import (
     Renew,
     Terms,
 )
-from protocols.keys import PeerId
-from protocols.limits import MAX_STRAY_RESULTS, MAX_SUBMITTER_JOBS
+from protocols.limits import MAX_SUBMITTER_JOBS
 from protocols.pieces import Outgoing
 from protocols.session import JobState, Late, Send
 from protocols.submitter_job import SubmitterJob
@@ -83,10 +83,7 @@ class Submitter:
         """Those under way; None as long as one is prepared."""
         self._is_draining = False
         self._ended = trio.Event()
-        self._fences: OrderedDict[bytes, int] = OrderedDict()
-        """The last fence of each job that ended lately, for clients that submit it again."""
-        self._strays: Counter[PeerId] = Counter()
-        """How many results of jobs that we know nothing of each worker had recorded here."""
+        self._past = PastJobs()
         self._explainers: dict[bytes, Callable[[], Explanation]] = {}
         self._explanations: OrderedDict[bytes, Explanation] = OrderedDict()
         sessions.subscribe(
@@ -147,7 +144,7 @@ class Submitter:
                 peers,
                 deadline,
                 is_named=spec.peer is not None,
-                last_fence=max(self._fences.pop(spec.job_id, 0), past.fence if past else 0),
+                last_fence=max(self._past.resume(spec.job_id), past.fence if past else 0),
             )
             self._placement.retries.earn()
             machine.may_retry = self._placement.retries.take
@@ -249,9 +246,7 @@ class Submitter:
         try:
             await job.carry()
         finally:
-            self._fences[job_id] = machine.fence
-            if len(self._fences) > MAX_SUBMITTER_JOBS:
-                self._fences.popitem(last=False)
+            self._past.add(machine)
 
     async def _write_end(self, machine: SubmitterJob, submitted: CID, watch: Stopwatch) -> None:
         """Record that a job has no result, even if its client is gone; what this node was stopped
@@ -350,12 +345,9 @@ class Submitter:
                 link.send(Cancel(message.job_id, message.fence))
             case Done() if message.job_id not in self._jobs:
                 link.send(Ack(message.job_id, message.fence))
-                if message.job_id not in self._fences:
-                    self._strays[link.peer_id] += 1
-                    if self._strays[link.peer_id] > MAX_STRAY_RESULTS:
-                        return
-                late = Late(link.peer_id, message.fence, message.output_cid, message.record_cid)
-                self._sessions.start_soon(self._means.write, message.job_id, late)
+                if self._past.is_recorded(link.peer_id, message):
+                    late = Late(link.peer_id, message.fence, message.output_cid, message.record_cid)
+                    self._sessions.start_soon(self._means.write, message.job_id, late)
             case Failed():
                 link.send(Ack(message.job_id, message.fence))
             case _:

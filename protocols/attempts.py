@@ -7,13 +7,14 @@ the job has long moved on. A result of an attempt that never was breaks the prot
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 
 from protocols import job_history as history
 from protocols.attempt import Attempt
 from protocols.errors import RemoteProtocolError
 from protocols.job import Ack, Chunk, Done, Lease, Terms
 from protocols.job_output import JobOutput
+from protocols.limits import MAX_STRAY_RESULTS
 from protocols.output_stream import OutputStream
 from protocols.pieces import Held
 from protocols.session import Effect, Grown, Late, Lost, Send
@@ -45,6 +46,8 @@ class Attempts:
         self._stream: OutputStream | None = None
         self._may_send: dict[tuple[str, int], bool] = {}
         """Who may send a result under which fence, and whether it would be the first."""
+        self._strays: Counter[str] = Counter()
+        """How many of an earlier submission each has sent."""
 
     def stream(self) -> None:
         """Tell from now on how the output comes into being."""
@@ -59,6 +62,11 @@ class Attempts:
     def progress(self) -> tuple[int, int]:
         """Items done in the current one, and of how many."""
         return self.current.progress if self.current is not None else (0, self._terms.items)
+
+    @property
+    def owed(self) -> frozenset[tuple[str, int]]:
+        """Who may still send a result, under which fence."""
+        return frozenset(key for key, is_owed in self._may_send.items() if is_owed)
 
     def entrust(self, peer: str, fence: int) -> None:
         """This peer may be at work from now on, heard or not."""
@@ -89,6 +97,13 @@ class Attempts:
         is_anew, new = self._stream.add(start, chunk.body)
         return Grown(new, is_anew) if new else None
 
+    def finish(self, fence: int, now: float) -> None:
+        """The current one, under this fence, has the result."""
+        assert self.worker is not None, "only an attempt can end the job"
+        self._history.add(now, history.DONE, self.worker, fence)
+        self._signs.append((self.worker, Sign.DONE))
+        self._may_send[self.worker, fence] = False
+
     @property
     def has_output(self) -> bool:
         """Whether the worker has begun to send the output."""
@@ -113,10 +128,19 @@ class Attempts:
         Raises ``RemoteProtocolError`` when there was no such attempt.
         """
         key = (peer, done.fence)
-        if done.fence <= self._last_fence:
-            self._may_send.setdefault(key, True)
-        if key not in self._may_send:
+        if key not in self._may_send and done.fence > self._last_fence:
             raise RemoteProtocolError("a result came for a job that the worker does not have")
-        is_first, self._may_send[key] = self._may_send[key], False
+        is_first = self._may_send.get(key) or self._is_new_stray(key)
+        if is_first:
+            self._may_send[key] = False
         late = [Late(peer, done.fence, done.output_cid, done.record_cid)] if is_first else []
         return [*late, Send(peer, Ack(done.job_id, done.fence))]
+
+    def _is_new_stray(self, key: tuple[str, int]) -> bool:
+        """Whether a result of an earlier submission, of which nothing is known here, is the first;
+        only so many of a worker are remembered, and more are none.
+        """
+        if key in self._may_send or self._strays[key[0]] >= MAX_STRAY_RESULTS:
+            return False
+        self._strays[key[0]] += 1
+        return True

@@ -4,8 +4,9 @@ crash goes on above them.
 
 from __future__ import annotations
 
+from protocols.errors import RemoteProtocolError
 from protocols.job import STALE_FENCE, Refuse
-from protocols.limits import MAX_FENCE, MAX_FENCE_JUMPS
+from protocols.limits import MAX_FENCE_JUMPS, MAX_FENCE_RISE, MAX_FENCE_TOLD
 
 
 class SeenFences:
@@ -15,11 +16,23 @@ class SeenFences:
         self._latest = 0
         self._jumps = 0
 
-    def add(self, refuse: Refuse) -> None:
-        """A worker refuses, perhaps because it has seen a later fence."""
-        is_told = refuse.code == STALE_FENCE
-        if is_told and refuse.seen_fence < MAX_FENCE // 2:  # nobody gets that far
-            self._latest = max(self._latest, refuse.seen_fence)
+    def add(self, refuse: Refuse, fence: int) -> None:
+        """A worker refuses an offer under ``fence``, perhaps because it has seen a later one.
+
+        That counts up to ``MAX_FENCE_RISE`` above: where an honest worker has seen more than that,
+        because another one lied, several rounds reach it. Raises ``RemoteProtocolError`` for one
+        that no round ever had.
+        """
+        if refuse.code != STALE_FENCE:
+            return
+        if refuse.seen_fence > fence + MAX_FENCE_TOLD:
+            raise RemoteProtocolError(
+                f"it says that it has seen fence {refuse.seen_fence} of a job that is at {fence}",
+                code="wrong-fence",
+                seen_fence=refuse.seen_fence,
+                limit=fence + MAX_FENCE_TOLD,
+            )
+        self._latest = max(self._latest, min(refuse.seen_fence, fence + MAX_FENCE_RISE))
 
     def next_after(self, fence: int) -> int:
         """Return the first fence that is later than ``fence`` and than all that were seen."""

@@ -133,6 +133,11 @@ class SubmitterJob:
         return self._attempts.progress
 
     @property
+    def owed(self) -> frozenset[tuple[str, int]]:
+        """Who may still send a result, under which fence."""
+        return self._attempts.owed
+
+    @property
     def refusals(self) -> dict[str, Refuse]:
         """Why each candidate of the last round said no, by its last word."""
         return self._offers.round.refusals
@@ -152,10 +157,9 @@ class SubmitterJob:
         """
         self._life.step(JobEvent.OFFER)
         only = self.only_candidate
-        if small_input is None or only is None:
-            return self._new_attempt(now)
-        effects = self._new_attempt(now, small_input)
-        self._attempts.entrust(only, self.fence)
+        effects = self._new_attempt(now, small_input if only else None)
+        if small_input is not None and only is not None:
+            self._attempts.entrust(only, self.fence)
         return effects
 
     def receive(self, peer: str, message: FromWorker, now: float) -> list[Effect]:
@@ -224,8 +228,8 @@ class SubmitterJob:
         if refuse.fence != self.fence:
             return []
         if self._is_asking(peer):
+            self._seen_fences.add(refuse, self.fence)
             self._offers.refused(peer, refuse, now)
-            self._seen_fences.add(refuse)
             return self._choose_if_due(now)
         if self._is_from_worker(peer, refuse.fence):
             return self._move_on(f"refused after its lease: {refuse.reason}", now, Sign.ENDED)
@@ -315,8 +319,7 @@ class SubmitterJob:
             return [] if is_taken else self._attempts.stray(peer, done)
         attempt.check(done)
         self._life.step(JobEvent.FINISH)
-        self.history.add(now, history.DONE, peer, self.fence)
-        self.signs.append((peer, Sign.DONE))
+        self._attempts.finish(self.fence, now)
         self.done = done
         return []
 
@@ -379,11 +382,10 @@ class SubmitterJob:
     def _end(self, event: JobEvent) -> list[Effect]:
         """End the job here, and free whoever holds something of it."""
         self._life.step(event)
-        job_id, fence = self.terms.job_id, self.fence
         effects = self._offers.withdraw()
         if self.worker is not None:
             self.signs.append((self.worker, Sign.ENDED))
-            effects.append(Send(self.worker, Cancel(job_id, fence)))
+            effects.append(Send(self.worker, Cancel(self.terms.job_id, self.fence)))
         return effects
 
 
