@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -59,6 +59,25 @@ OnTaken = Callable[[JobResult], Awaitable[None]]
 
 NOBODY: Final = Listener(lambda _: None)
 """For clients that only wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Submission:
+    """The record of a job's submission: written soon, unless the disk turns out to refuse it."""
+
+    cid: CID
+    watch: Stopwatch
+    refusals: list[JournalError]
+
+    def check(self) -> None:
+        """Raise ``JournalError`` if the record will never be there; nothing may name it then."""
+        if self.refusals:
+            raise self.refusals[0]
+
+    @property
+    def link(self) -> CID | None:
+        """What a later record may name."""
+        return None if self.refusals else self.cid
 
 
 class Submitter:
@@ -135,9 +154,7 @@ class Submitter:
                 raise nobody(spec, considered, {})
             terms, outgoing = await self._commit(spec)
             past = self._acceptance_of(terms)
-            spoilt: list[JournalError] = []
-            refused = partial(self._spoil, spec.job_id, spoilt)
-            submitted = await self._ledger.submitted(terms, watch, refused)
+            submission = await self._record_submission(terms, watch)
             deadline = trio.current_time() + spec.budget_ms / 1_000
             machine = SubmitterJob(
                 terms,
@@ -156,13 +173,14 @@ class Submitter:
             finally:
                 self._explained(spec.job_id, self._explainers.pop(spec.job_id)())
                 if machine.state is not JobState.DONE:
-                    await self._write_end(machine, submitted, watch)
+                    await self._write_end(machine, submission)
             if machine.state is not JobState.DONE:
-                raise spoilt[0] if spoilt else failure_of(spec, machine, considered)
-            result = self._result_of(machine, submitted, watch)
+                submission.check()
+                raise failure_of(spec, machine, considered)
+            result = self._result_of(machine, submission)
             if on_taken is not None:
                 await on_taken(result)
-            return await self._accept(machine, result, watch, past)
+            return await self._accept(machine, result, submission, past)
         finally:
             del self._jobs[spec.job_id]
             self._ended.set()
@@ -216,10 +234,15 @@ class Submitter:
             raise other_specification()
         return past
 
-    def _spoil(self, job_id: bytes, spoilt: list[JournalError], error: JournalError) -> None:
-        """The disk takes nothing: end a job whose acceptance could not be kept either."""
-        spoilt.append(error)
-        self.cancel(job_id)
+    async def _record_submission(self, terms: Terms, watch: Stopwatch) -> _Submission:
+        refusals: list[JournalError] = []
+
+        def refused(error: JournalError) -> None:
+            """The disk takes nothing: end a job whose acceptance could not be kept either."""
+            refusals.append(error)
+            self.cancel(terms.job_id)
+
+        return _Submission(await self._ledger.submitted(terms, watch, refused), watch, refusals)
 
     async def _commit(self, spec: JobSpec) -> tuple[Terms, Outgoing]:
         """Choose the salts and commit to the input."""
@@ -248,7 +271,7 @@ class Submitter:
         finally:
             self._past.add(machine)
 
-    async def _write_end(self, machine: SubmitterJob, submitted: CID, watch: Stopwatch) -> None:
+    async def _write_end(self, machine: SubmitterJob, submission: _Submission) -> None:
         """Record that a job has no result, even if its client is gone; what this node was stopped
         under is not over.
         """
@@ -258,7 +281,7 @@ class Submitter:
             status = "interrupted"
         end = Ended(
             machine.terms,
-            submitted,
+            submission.link,
             status,
             machine.attempts,
             failed.code if failed else "",
@@ -266,11 +289,11 @@ class Submitter:
         )
         with trio.CancelScope(shield=True):
             try:
-                await self._ledger.ended(end, watch)
+                await self._ledger.ended(end, submission.watch)
             except (CoveyError, OSError) as error:
                 log.warning("end not recorded", extra={"error": str(error)})
 
-    def _result_of(self, machine: SubmitterJob, submitted: CID, watch: Stopwatch) -> JobResult:
+    def _result_of(self, machine: SubmitterJob, submission: _Submission) -> JobResult:
         """Return the result of a job that is DONE, not accepted yet."""
         done, worker, terms = machine.done, machine.worker, machine.terms
         assert done is not None, "a job that is DONE has a result"
@@ -282,16 +305,20 @@ class Submitter:
             input_cid=CID(terms.input_cid),
             output_cid=CID(done.output_cid),
             record_cid=CID(done.record_cid),
-            submitted_cid=submitted,
+            submitted_cid=submission.cid,
             accepted_cid=None,
             fence=done.fence,
             attempts=machine.attempts,
-            timings={**done.timings, "total_ms": round(watch.duration_us / 1_000, 3)},
+            timings={**done.timings, "total_ms": round(submission.watch.duration_us / 1_000, 3)},
             execution=dict(done.execution),
         )
 
     async def _accept(
-        self, machine: SubmitterJob, result: JobResult, watch: Stopwatch, past: Acceptance | None
+        self,
+        machine: SubmitterJob,
+        result: JobResult,
+        submission: _Submission,
+        past: Acceptance | None,
     ) -> JobResult:
         """Make the acceptance durable, then tell the worker. There is one acceptance of a job: what
         was accepted in the past and asked for again is recorded as repeated.
@@ -300,20 +327,22 @@ class Submitter:
         assert done is not None, "a job that is DONE has a result"
         self._salts.keep(await digest_of(result.output), terms.output_salt)
         if past is not None:
-            await self._ledger.repeated(terms, past.cid, result.worker, done, watch)
+            submission.check()
+            await self._ledger.repeated(terms, past.cid, result.worker, done, submission.watch)
             accepted = past.cid
         else:
-            accepted = await self._accept_once(terms, result, done, watch)
+            accepted = await self._accept_once(terms, result, done, submission)
         self._acknowledge(machine)
         return replace(result, accepted_cid=accepted)
 
     async def _accept_once(
-        self, terms: Terms, result: JobResult, done: Done, watch: Stopwatch
+        self, terms: Terms, result: JobResult, done: Done, submission: _Submission
     ) -> CID:
         taken = None
         with trio.CancelScope(shield=True):  # durable but not remembered, it could happen twice
+            submission.check()
             cid = await self._ledger.accepted(
-                terms, result.submitted_cid, result.worker, done, watch
+                terms, submission.cid, result.worker, done, submission.watch
             )
             taken = Acceptance(cid, done.fence, terms.kind, terms.model, terms.input_cid)
             self._accepted.add(terms.job_id, taken)
