@@ -143,12 +143,11 @@ class Submitter:
         self._reserve(spec.job_id)
         try:
             needs = spec.needs
-            considered, peers, _ = self._placement.choose(
-                needs, trio.current_time(), self._sessions.crowded()
-            )
+            choice = self._placement.choose(needs, trio.current_time(), self._sessions.crowded())
+            considered = choice.considered
             watch = self._ledger.stopwatch()
             began = watch.started_at, watch.start_us
-            if not peers:
+            if not choice.peers:
                 why = Explanation.of_nobody(needs, considered, spec.job_id, began)
                 self._explained(spec.job_id, why)
                 raise nobody(spec, considered, {})
@@ -158,9 +157,10 @@ class Submitter:
             deadline = trio.current_time() + spec.budget_ms / 1_000
             machine = SubmitterJob(
                 terms,
-                peers,
+                choice.peers,
                 deadline,
                 is_named=spec.peer is not None,
+                last_resorts=choice.last_resorts,
                 last_fence=max(self._past.resume(spec.job_id), past.fence if past else 0),
             )
             self._placement.retries.earn()

@@ -14,7 +14,7 @@ is that of an attempt.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 from protocols import job_history as history
@@ -39,6 +39,7 @@ from protocols.job import (
 from protocols.limits import MAX_ATTEMPTS
 from protocols.offers import Offers
 from protocols.pieces import Held
+from protocols.round import Candidates
 from protocols.seen_fences import SeenFences
 from protocols.session import (
     Effect,
@@ -55,8 +56,8 @@ from protocols.signs import Sign
 class SubmitterJob:
     """The submitter's machine. ``candidates`` come in the order in which they are to be asked.
 
-    ``last_fence`` is the latest that an earlier submission of this job id used, so that its stray
-    results can't be taken for this one's.
+    ``last_resorts`` among them are asked alone, when no other will do. ``last_fence`` is the latest
+    that an earlier submission used, so that its stray results can't be taken for this one's.
 
     Every method returns effects to carry out in order. After a change, ``next_deadline`` says when
     ``tick`` is due at the latest.
@@ -70,6 +71,7 @@ class SubmitterJob:
         *,
         is_named: bool = False,
         last_fence: int = 0,
+        last_resorts: Collection[str] = (),
     ) -> None:
         self.terms = terms
         self.fence = last_fence
@@ -86,7 +88,8 @@ class SubmitterJob:
         self._is_named = is_named
         self._life = Lifecycle()
         self._deadline = deadline
-        self._offers = Offers(terms, candidates, deadline, self.history, self.signs)
+        asked = Candidates(candidates, last_resorts)
+        self._offers = Offers(terms, asked, deadline, self.history, self.signs)
         self._violators: set[str] = set()
         self._attempts = Attempts(terms, last_fence, self.history, self.signs)
         self._seen_fences = SeenFences()
@@ -178,10 +181,9 @@ class SubmitterJob:
         """The session with ``peer`` is gone, or it could not be reached."""
         if self.state.is_final:
             return []
-        if peer == self.worker:
-            return self._move_on(why, now, Sign.LOST)
         if peer == self._offers.entrusted:
             self._begin(peer, now)
+        if peer == self.worker:
             return self._move_on(why, now, Sign.LOST)
         if self._is_asking(peer):
             return [*self._offers.unreached(peer, why, now), *self._choose_if_due(now)]
@@ -259,8 +261,7 @@ class SubmitterJob:
         best = offered.best()
         if best is not None:
             return self._accept(*best, now)
-        freed = self._offers.expire(now)
-        return [*freed, *(self._offers.widen(now) or self._exhausted(now))]
+        return [*self._offers.expire(now), *(self._offers.widen(now) or self._exhausted(now))]
 
     def _accept(self, peer: str, lease: Lease, now: float) -> list[Effect]:
         freed = self._offers.withdraw(chosen=peer)
@@ -342,8 +343,7 @@ class SubmitterJob:
     def _give_up_if_due(self, now: float) -> list[Effect]:
         """Take the job from a worker that is silent, or that says it lives and does nothing."""
         attempt = self._attempts.current
-        why = attempt.why_over(now) if attempt is not None else None
-        if attempt is None or why is None:
+        if attempt is None or (why := attempt.why_over(now)) is None:
             return []
         if not attempt.is_silent(now):
             self._offers.candidates.stalled.add(attempt.worker)

@@ -400,6 +400,28 @@ def entrusted(peer: str = "a") -> SubmitterJob:
     return job
 
 
+def test_a_last_resort_is_asked_alone_when_all_others_have_refused() -> None:
+    job = SubmitterJob(TERMS, ["a", "b", "c"], 600, last_resorts={"c"})
+
+    first = offered_to(job.start(0))
+    job.receive("a", refuse(code="draining"), 0)
+    last = offered_to(job.receive("b", refuse(code="unknown-model"), 0))
+
+    assert first == ["a", "b"]
+    assert last == ["c"]
+
+
+def test_a_last_resort_is_not_asked_while_another_is_merely_busy() -> None:
+    job = SubmitterJob(TERMS, ["a", "c"], 600, last_resorts={"c"})
+
+    first = offered_to(job.start(0))
+    again = job.receive("a", refuse(retry_after_ms=1_000), 0)
+
+    assert first == ["a"]
+    assert again == []
+    assert offered_to(job.tick(1)) == ["a"]
+
+
 def test_a_refusal_raises_the_fence_by_so_much_at_most() -> None:
     job = SubmitterJob(TERMS, ["a"], 600)
     job.start(0)
