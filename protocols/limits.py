@@ -146,7 +146,11 @@ MAX_TOLD_CHARS: Final = 256  # of a peer's reason within a record: a sentence
 
 # Jobs and sessions
 MAX_SESSIONS: Final = 64  # a dial costs 12 CPU-ms and 58 KB; past this many, idle sessions rotate
+MAX_INBOUND_SESSIONS: Final = 2  # of one peer: one that it uses, and one that it gave up just now
 MAX_SESSION_QUEUE: Final = 4_096  # messages waiting for one peer: past it, that peer does not read
+MAX_SESSION_QUEUE_BYTES: Final = (
+    MAX_SESSION_QUEUE * 4 << 10
+)  # an inline piece in each; larger ones are paced
 MAX_SESSION_BATCH: Final = 128  # messages a frame: 1 to 5 KB at most, 100 bytes in the usual case
 MAX_QUEUED_PIECES: Final = 16  # pieces of content waiting in one session, of all its jobs: 1 MiB
 MAX_INLINE_PIECE_BYTES: Final = 4 << 10  # content this small rides with the other messages
