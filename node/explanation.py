@@ -120,6 +120,9 @@ def _row(candidate: Candidate, last: Step | None) -> dict[str, Any]:
         answer = _SENTENCES[last.what].format(detail=last.detail)
     else:
         answer = f"not asked: {candidate.reason or 'others came first'}"
+    if candidate.is_last_resort:
+        why = "" if last is None else f"{candidate.reason}; "
+        answer = f"{answer} ({why}asked only when no other will do)"
     return {
         "peer": candidate.peer,
         "speed": round(candidate.speed, 3),

@@ -15,12 +15,22 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 import trio
 
 from protocols.errors import LocalProtocolError, RemoteProtocolError, TransportError
-from protocols.job import CODEC, SESSION_VERSION, Chunk, Input, JobMessage, Message, SessionHello
+from protocols.job import (
+    CODEC,
+    SESSION_VERSION,
+    Chunk,
+    Input,
+    JobMessage,
+    Message,
+    Offer,
+    SessionHello,
+)
 from protocols.limits import (
     BULK_CHUNK_BYTES,
     MAX_QUEUED_PIECES,
     MAX_SESSION_BATCH,
     MAX_SESSION_QUEUE,
+    MAX_SESSION_QUEUE_BYTES,
 )
 from protocols.transport import Stream
 
@@ -34,7 +44,8 @@ class SessionLink:
 
     Sending never blocks and never raises: messages to a peer that is gone are dropped, and whoever
     has jobs here is told of the end by ``Sessions``. A peer that does not read what it is sent
-    loses the session when ``MAX_SESSION_QUEUE`` messages wait.
+    loses the session when ``MAX_SESSION_QUEUE`` messages wait, or content of
+    ``MAX_SESSION_QUEUE_BYTES`` in them.
     """
 
     def __init__(self, stream: Stream, dispatch: Dispatch) -> None:
@@ -43,6 +54,8 @@ class SessionLink:
         self.why_ended = "the session ended"
         self.jobs: set[tuple[str, bytes]] = set()
         """(role, job id) of those who rely on this session; one without any may be closed."""
+        self.is_inbound = False
+        """Whether the peer opened it."""
         self.used_at = trio.current_time()
         self.error: RemoteProtocolError | None = None
         """How the peer broke the protocol, if that ended the session."""
@@ -50,6 +63,7 @@ class SessionLink:
         self._dispatch = dispatch
         self._theirs: SessionHello | None = None
         self._waiting: deque[Message] = deque([SessionHello(SESSION_VERSION)])
+        self._waiting_bytes = 0
         self._pieces: deque[Message] = deque()
         self._room = trio.Semaphore(MAX_QUEUED_PIECES)
         self._is_writing = False
@@ -69,11 +83,18 @@ class SessionLink:
         """Whether the peer has spoken on this session."""
         return self._theirs is not None
 
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something waits to be handed to the transport."""
+        return bool(self._waiting or self._pieces or self._is_writing)
+
     def send(self, message: Message) -> None:
         """Queue one message."""
         if not self.is_open:
             return
-        if len(self._waiting) >= MAX_SESSION_QUEUE:
+        self._waiting_bytes += body_bytes(message)
+        is_full = self._waiting_bytes > MAX_SESSION_QUEUE_BYTES
+        if is_full or len(self._waiting) >= MAX_SESSION_QUEUE:
             self.close("the peer does not read")
             return
         self._waiting.append(message)
@@ -98,7 +119,7 @@ class SessionLink:
         """Wait until everything that is queued was handed to the transport, or the session has
         ended.
         """
-        while self.is_open and (self._waiting or self._pieces or self._is_writing):
+        while self.is_open and self.has_unsent:
             await self._wrote.wait()
 
     def close(self, why: str) -> None:
@@ -147,6 +168,7 @@ class SessionLink:
 
     def _next_batch(self) -> list[Message]:
         batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_SESSION_BATCH))]
+        self._waiting_bytes -= sum(map(body_bytes, batch))
         size = 0
         while self._pieces and size + body_bytes(self._pieces[0]) <= BULK_CHUNK_BYTES:
             piece = self._pieces.popleft()
@@ -175,7 +197,9 @@ class SessionLink:
 
 def body_bytes(message: Message) -> int:
     """Return how much content a message carries."""
-    return len(message.body) if isinstance(message, (Input, Chunk)) else 0
+    if isinstance(message, (Input, Chunk)):
+        return len(message.body)
+    return len(message.input or b"") if isinstance(message, Offer) else 0
 
 
 def frames_of(batch: list[Message]) -> Iterator[bytes]:

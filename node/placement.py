@@ -2,7 +2,9 @@
 
 The order is a sample without replacement, weighted by speed: its first get the offer, the rest is
 for widening. One in twenty times its first place goes to a peer that never did a job of ours, so
-that everyone is tried. Load is never looked at here; the answers to the offers tell it as it is.
+that everyone is tried. Who failed lately comes behind all others, so that a job whose other workers
+are gone still finds one that has just come back. Load is never looked at here; the answers to the
+offers tell it as it is.
 Everyone who was considered is listed with its speed, where that comes from, and the reason why not.
 """
 
@@ -32,6 +34,7 @@ DRAWN: Final = (
     7 * FIRST_OFFERS
 )  # of a pool too large to weigh: for three rounds, each twice as wide
 EXPLAINED: Final = 20  # candidates named in a message; a person reads no more
+NO_PEERS: Final = frozenset[PeerId]()
 GONE: Final = "has no current advert as a worker"
 EXCLUDED: Final = "has run it already"
 
@@ -48,7 +51,7 @@ class Candidate:
     results: int = 0
     """How many results of ours the speed rests on."""
     is_last_resort: bool = False
-    """Whether the reason is only that it failed lately, or is doubted: it is asked when nobody else
+    """Whether the reason is only that it failed lately, or is doubted: it is asked when no other
     will do.
     """
 
@@ -60,6 +63,12 @@ class Choice(NamedTuple):
     peers: list[PeerId]
     pool_size: int
     """How many would do in all; of very many, only some are considered."""
+
+    @property
+    def last_resorts(self) -> frozenset[PeerId]:
+        """Those of ``peers`` that are asked only when no other will do."""
+        resorts = frozenset(each.peer for each in self.considered if each.is_last_resort)
+        return resorts if resorts and self.peers[:1] and self.peers[0] not in resorts else NO_PEERS
 
 
 class Placement:
@@ -90,7 +99,8 @@ class Placement:
             choice = self._choose_of_all(pool, among, needs, now)
         else:
             choice = self._choose_of_many(pool, needs, now)
-        for peer in choice.peers[:FIRST_OFFERS]:
+        resorts = choice.last_resorts
+        for peer in [each for each in choice.peers[:FIRST_OFFERS] if each not in resorts]:
             self._breakers.claim_trial((peer, needs.model), now)
         return choice
 
@@ -165,7 +175,8 @@ class Placement:
             pool.weigh(peer, candidate.speed)
             considered.append(candidate)
         fitting = [each.peer for each in considered if each.reason is None]
-        return Choice(considered, fitting or order(considered, self._rng), len(pool.weights))
+        peers = [*fitting, *_last_resorts(considered, self._rng)]
+        return Choice(considered, peers, len(pool.weights))
 
     def _consider(
         self,
@@ -200,15 +211,12 @@ class Placement:
 
 
 def order(considered: Iterable[Candidate], rng: random.Random) -> list[PeerId]:
-    """Return the peers that will do, sampled without replacement, faster ones likely first; those
-    that are a last resort if there is no other.
+    """Return the peers that will do, sampled without replacement, faster ones likely first; behind
+    all of them those that are a last resort.
     """
     listed = list(considered)
     fitting = [candidate for candidate in listed if candidate.reason is None]
-    fitting = fitting or [candidate for candidate in listed if candidate.is_last_resort]
-    # Efraimidis and Spirakis: the first of many exponential clocks is a weighted draw
-    drawn = [(rng.expovariate(candidate.speed), candidate.peer) for candidate in fitting]
-    return [peer for _, peer in sorted(drawn)]
+    return [*_drawn(fitting, rng), *_last_resorts(listed, rng)]
 
 
 def explain(
@@ -222,6 +230,16 @@ def explain(
     if len(told) > EXPLAINED:
         told[EXPLAINED:] = [f"and {len(told) - EXPLAINED} more"]
     return f"looked for {needs}; {'; '.join(told) or 'no worker is known'}"
+
+
+def _last_resorts(considered: Iterable[Candidate], rng: random.Random) -> list[PeerId]:
+    return _drawn([candidate for candidate in considered if candidate.is_last_resort], rng)
+
+
+def _drawn(candidates: Iterable[Candidate], rng: random.Random) -> list[PeerId]:
+    # Efraimidis and Spirakis: the first of many exponential clocks is a weighted draw
+    drawn = [(rng.expovariate(candidate.speed), candidate.peer) for candidate in candidates]
+    return [peer for _, peer in sorted(drawn)]
 
 
 def _with_first(peer: PeerId, peers: list[PeerId]) -> list[PeerId]:

@@ -28,7 +28,7 @@ from protocols.errors import (
 )
 from protocols.job import JobMessage
 from protocols.keys import PeerId
-from protocols.limits import MAX_NEIGHBOURS, MAX_SESSIONS, SESSION_OPEN_S
+from protocols.limits import MAX_INBOUND_SESSIONS, MAX_NEIGHBOURS, MAX_SESSIONS, SESSION_OPEN_S
 from protocols.membership import SESSION_PROTOCOL
 from protocols.transport import Stream, Transport
 
@@ -169,12 +169,25 @@ class Sessions:
             await stream.reset()
             return
         try:
+            self._check_share(stream.peer_id)
             self._make_room()
         except TransportError as error:
             log.warning("session refused", extra={"peer": stream.peer_id, "reason": str(error)})
             await stream.reset()
             return
-        await self._carry(self._register(stream))
+        link = self._register(stream)
+        link.is_inbound = True
+        await self._carry(link)
+
+    def _check_share(self, peer: PeerId) -> None:
+        """Raise ``TransportError`` if a peer has opened as many sessions as it may, the ending ones
+        included.
+        """
+        inbound = sum(link.is_inbound for link in self._links.get(peer, ()))
+        if inbound >= MAX_INBOUND_SESSIONS:
+            raise TransportError(
+                f"it has {inbound} sessions", code=SESSIONS_FULL, limit=MAX_INBOUND_SESSIONS
+            )
 
     def _register(self, stream: Stream) -> SessionLink:
         link = SessionLink(stream, self._dispatch)
@@ -212,7 +225,7 @@ class Sessions:
         if self.open_count() < MAX_SESSIONS:
             return
         links = [link for links in self._links.values() for link in links]
-        idle = [link for link in links if not link.jobs and link.is_open]
+        idle = [link for link in links if not link.jobs and not link.has_unsent and link.is_open]
         if not idle:
             raise TransportError(
                 f"all {MAX_SESSIONS} sessions have jobs", code=SESSIONS_FULL, limit=MAX_SESSIONS

@@ -9,9 +9,8 @@ failed run.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import chain, takewhile
 from typing import Final, Protocol
 
 import trio
@@ -20,6 +19,7 @@ from node.admission import Admission, Models, resolve_precision
 from node.hashing import cut
 from node.ledger import Attempt, JobLedger
 from node.link import SessionLink
+from node.outputs import Outputs
 from node.runner_child import RunOutcome
 from node.runners import RunRequest
 from node.sessions import Sessions
@@ -41,6 +41,7 @@ from protocols.job import (
     facts_of,
     timings_of,
 )
+from protocols.keys import PeerId
 from protocols.limits import (
     DRAIN_S,
     MAX_CODE_CHARS,
@@ -109,7 +110,7 @@ class Worker:
         self._jobs = WorkerJobs(admission.decide)
         self._links: dict[JobKey, SessionLink] = {}
         self._running: dict[JobKey, _Running] = {}
-        self._deliveries = 0
+        self._outputs = Outputs(self._jobs, self._output_ended)
         self._nursery: trio.Nursery | None = None
         self._woken = trio.Event()
         self._ticks_at = 0.0
@@ -164,8 +165,8 @@ class Worker:
         now = trio.current_time()
         if isinstance(message, Offer):
             self._bind(key, link, now)
-        elif self._links.get(key, link) is not link:
-            return  # of a session that this job has left
+        elif self._links.get(key, link) is not link and not isinstance(message, Ack):
+            return  # of a session that this job has left; an outcome is durable on whichever
         self._perform(self._jobs.receive(link.peer_id, message, now), link)
         self._tidy(key)
 
@@ -180,7 +181,9 @@ class Worker:
         known = self._links.get(key)
         if known is link:
             return
-        if known is not None:  # its submitter came back before we noticed that it was gone
+        job = self._jobs.get(key)
+        # Its submitter came back before we noticed that it was gone, or after all was sent to it
+        if known is not None or (job is not None and job.state.is_final):
             self._detach(key, now)
         self._links[key] = link
         link.jobs.add((ROLE, key[1]))
@@ -191,6 +194,7 @@ class Worker:
         self._woken.set()  # what it left here in part is dropped in time, though no job is due
 
     def _unbind(self, key: JobKey) -> None:
+        self._outputs.forget(key)
         if link := self._links.pop(key, None):
             link.jobs.discard((ROLE, key[1]))
 
@@ -208,7 +212,7 @@ class Worker:
 
     @property
     def _is_busy(self) -> bool:
-        return bool(self._jobs.unfinished or self._running or self._deliveries)
+        return bool(self._jobs.unfinished or self._running or self._outputs.sending)
 
     # Effects
 
@@ -218,7 +222,9 @@ class Worker:
             match effect:
                 case Send():
                     link = self._links.get((effect.peer, effect.message.job_id), answer_to)
-                    if link is not None:
+                    if isinstance(effect.message, Chunk):
+                        self._go_on(effect.peer, effect.message)
+                    elif link is not None:
                         link.send(effect.message)
                 case Start():
                     self._start(effect.key)
@@ -237,36 +243,33 @@ class Worker:
         running = self._running[key] = _Running(job, trio.CancelScope())
         self._nursery.start_soon(self._run_job, running)
 
+    def _go_on(self, submitter: PeerId, chunk: Chunk) -> None:
+        """Send a growing output as far as this piece."""
+        key = (submitter, chunk.job_id)
+        job, link = self._jobs.get(key), self._links.get(key)
+        if job is not None and link is not None and self._nursery is not None:
+            self._outputs.go_on(self._nursery, job, link, chunk.index)
+
     def _deliver(self, effect: Deliver) -> None:
         """Send a kept outcome: its output in pieces, then what ends the job, in this order."""
         job, link = self._jobs.get(effect.key), self._links.get(effect.key)
         if job is None or job.outcome is None or link is None:
             return
         outcome = job.outcome
-        pieces = outcome.output.pieces(effect.first_piece) if outcome.output else ()
-        chunks = (Chunk(effect.key[1], effect.fence, p.index, p.body, p.digest) for p in pieces)
-        messages = chain(chunks, (outcome.final_message(effect.fence),))
-        if outcome.output is None or outcome.output.is_inline:
-            for message in messages:
-                link.send(message)
+        is_small = outcome.output is None or outcome.output.is_inline
+        if not is_small or self._outputs.has(job, link):
+            assert self._nursery is not None, "a worker runs before it has jobs"
+            self._outputs.end(self._nursery, job, link, effect.first_piece)
             return
-        # Pieces are cut as they are sent, so that an output is in memory once, and only while it is
-        # kept and wanted under this fence: who does not read holds no more than kept outcomes may.
-        wanted = takewhile(
-            lambda _: self._jobs.get(effect.key) is job and job.fence == effect.fence, messages
-        )
-        assert self._nursery is not None, "a worker runs before it has jobs"
-        self._nursery.start_soon(self._stream, job, link, wanted)
+        for p in outcome.output.pieces(effect.first_piece) if outcome.output else ():
+            link.send(Chunk(effect.key[1], effect.fence, p.index, p.body, p.digest))
+        link.send(outcome.final_message(effect.fence))
+        self._unbind(effect.key)  # who acknowledges nothing holds no session
 
-    async def _stream(
-        self, job: WorkerJob, link: SessionLink, messages: Iterable[Chunk | Done | Failed]
-    ) -> None:
-        self._deliveries += 1
-        try:
-            await link.send_content(messages)
-        finally:
-            self._deliveries -= 1
-            self._tidy(job.key)
+    def _output_ended(self, job: WorkerJob, is_sent: bool) -> None:
+        if is_sent and self._jobs.get(job.key) is job:
+            self._unbind(job.key)
+        self._tidy(job.key)
 
     # Runs
 

@@ -146,7 +146,11 @@ MAX_TOLD_CHARS: Final = 256  # of a peer's reason within a record: a sentence
 
 # Jobs and sessions
 MAX_SESSIONS: Final = 64  # a dial costs 12 CPU-ms and 58 KB; past this many, idle sessions rotate
+MAX_INBOUND_SESSIONS: Final = 2  # of one peer: one that it uses, and one that it gave up just now
 MAX_SESSION_QUEUE: Final = 4_096  # messages waiting for one peer: past it, that peer does not read
+MAX_SESSION_QUEUE_BYTES: Final = (
+    MAX_SESSION_QUEUE * 4 << 10
+)  # an inline piece in each; larger ones are paced
 MAX_SESSION_BATCH: Final = 128  # messages a frame: 1 to 5 KB at most, 100 bytes in the usual case
 MAX_QUEUED_PIECES: Final = 16  # pieces of content waiting in one session, of all its jobs: 1 MiB
 MAX_INLINE_PIECE_BYTES: Final = 4 << 10  # content this small rides with the other messages
@@ -175,6 +179,8 @@ ORPHAN_S: Final = 30.0  # a submitter that comes back within it finds its job ru
 DRAIN_S: Final = 30.0  # what systemd grants a service by default is 90 s
 MAX_ATTEMPTS: Final = 3  # a job that kills three workers is not tried on a fourth
 MAX_FENCE_JUMPS: Final = 3  # rounds that workers may void by having seen later fences
+MAX_FENCE_RISE: Final = 1 << 20  # by each of them: a day of submissions every second is 86,400
+MAX_FENCE_TOLD: Final = 1 << 40  # above ours: it takes a million such rises, so it is a lie
 BUSY_RETRY_S_MAX: Final = 5.0  # everyone is busy: ask again at least this often within the budget
 BUSY_RETRY_S_MIN: Final = 0.1  # and no more often than this
 MAX_QUEUE_S: Final = 1.0  # estimated wait past which a worker refuses: p99 1.45x an oracle's

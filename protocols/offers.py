@@ -7,7 +7,6 @@ next attempt, and lines of the job's history.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 
 from protocols import job_history as history
 from protocols.job import NO_ANSWER, UNREACHABLE, Cancel, Lease, Refuse, Release, Terms
@@ -17,17 +16,17 @@ from protocols.signs import Sign
 
 
 class Offers:
-    """``candidates`` come in the order in which they are to be asked, until ``deadline``."""
+    """Made to ``candidates`` until ``deadline``."""
 
     def __init__(
         self,
         terms: Terms,
-        candidates: Sequence[str],
+        candidates: Candidates,
         deadline: float,
         told: history.JobHistory,
         signs: deque[tuple[str, Sign]],
     ) -> None:
-        self.candidates = Candidates(candidates)
+        self.candidates = candidates
         self.round = Round(self.candidates)
         self.entrusted: str | None = None
         """Who got the input with its offer, and has not answered yet."""

@@ -8,7 +8,7 @@ in which everyone has refused, but some are merely busy, rests until they want t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from protocols.job import BUSY, Lease, Refuse
@@ -21,12 +21,12 @@ FIRST_OFFERS: Final = 3  # p99 1.4x an oracle's at 1,000 workers, two offers 1.7
 class Candidates:
     """Who may be asked about one job, in what order; it learns from the job's lost attempts."""
 
-    def __init__(self, order: Sequence[str]) -> None:
+    def __init__(self, order: Sequence[str], last_resorts: Iterable[str] = ()) -> None:
         self.order = list(order)
-        self.suspects: set[str] = set()
-        """Those who lost the job: asked last, and alone."""
-        self.stalled: set[str] = set()
-        """Those who said that they were at work and were not."""
+        self.suspects = set(last_resorts)
+        """Those who lost the job, or are a last resort for any: asked last, and alone."""
+        self.stalled = set(self.suspects)
+        """Of these, those who would only cost time again: asked when nobody else is even busy."""
 
     def __bool__(self) -> bool:
         return bool(self.order)
@@ -36,20 +36,16 @@ class Candidates:
         if peer in self.order:
             self.order.remove(peer)
 
-    def ask_first(self, peer: str) -> None:
-        """This one was lost, but if it is there it has what nobody else has; if not, its place
-        costs no time.
+    def lost(self, peer: str, *, is_wanted: bool) -> None:
+        """This one lost the job: it gets it again only when nobody else takes it. One that
+        ``is_wanted`` is asked first instead: if it is there it has what nobody else has; if not,
+        its place costs no time.
         """
         if peer in self.order:
             self.order.remove(peer)
-            self.order.insert(0, peer)
-
-    def ask_last(self, peer: str) -> None:
-        """This one lost the job: it gets it again only when nobody else takes it."""
-        if peer in self.order:
-            self.order.remove(peer)
-            self.order.append(peer)
-        self.suspects.add(peer)
+            self.order.insert(0 if is_wanted else len(self.order), peer)
+        if not is_wanted:
+            self.suspects.add(peer)
 
 
 class Round:
@@ -78,7 +74,7 @@ class Round:
         """Return whom to ask next, all at once; nobody when all have been."""
         asked: list[str] = []
         if self._unasked and self._unasked[0] in self._candidates.stalled and self._busy_waits():
-            self._unasked.clear()  # it would only stall again: wait for those who are busy
+            self._unasked.clear()  # it would only cost time again: wait for those who are busy
         while self._unasked and len(asked) < self._width:
             if asked and self._unasked[0] in self._candidates.suspects:
                 break

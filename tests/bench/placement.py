@@ -216,14 +216,16 @@ class Mesh:
         began = time.perf_counter()
         near = [peer for peer, jobs in submitter.sessions.items() if jobs]
         near = list(submitter.sessions) if len(near) >= CROWDED_SESSIONS else []
-        peers = submitter.placement.choose(NEEDS, self.now, near).peers
+        choice = submitter.placement.choose(NEEDS, self.now, near)
         self.choose_s.append(time.perf_counter() - began)
         submitter.placement.retries.earn()
         job_id = number.to_bytes(16, "big")
         items = max(1, int(work * 1_000))
         cid = bytes(CID.of(b""))
         terms = Terms(job_id, "embed", "m", "auto", items, 0, cid, bytes(16), bytes(16))
-        job = submitter.jobs[job_id] = SubmitterJob(terms, peers, self.now + BUDGET_S)
+        job = submitter.jobs[job_id] = SubmitterJob(
+            terms, choice.peers, self.now + BUDGET_S, last_resorts=choice.last_resorts
+        )
         job.may_retry = submitter.placement.retries.take
         self.perform(submitter, job, job.start(self.now))
         submitted_at = self.now if is_counted else None

@@ -7,8 +7,10 @@ import trio
 from msgspec.structs import replace
 from trio.testing import MockClock
 
+from node import sessions
 from node.errors import NoWorkerError
 from protocols.cid import CID
+from protocols.errors import StreamLostError
 from protocols.job import (
     CODEC,
     Accept,
@@ -27,16 +29,18 @@ from protocols.job import (
 )
 from protocols.limits import (
     LEASE_TTL_S,
+    MAX_INBOUND_SESSIONS,
     MAX_JOB_INPUT_BYTES,
     MAX_JOBS_PER_SUBMITTER,
     MAX_SESSIONS,
+    MAX_STRAY_RESULTS,
     MAX_SUBMITTER_INPUT_BYTES,
 )
 from protocols.membership import SESSION_PROTOCOL
 from protocols.pieces import Outgoing
 from protocols.transport import Stream
-from tests.support.hostile import Script, a_lease, answers, hostile, raw_session, terms
-from tests.support.jobs import JobMesh, spec
+from tests.support.hostile import Script, a_lease, answers, hostile, inputs, raw_session, terms
+from tests.support.jobs import JobMesh, JobNode, spec
 from tests.support.runners import FakeRunnerPool
 from tests.support.transports import until
 
@@ -187,6 +191,34 @@ async def test_outcomes_of_jobs_that_are_nobodys_are_acknowledged_and_ignored(
     assert not submitter.recorder.reports
 
 
+@pytest.mark.parametrize("is_repeated", [True, False])
+async def test_results_of_jobs_that_have_ended_do_not_fill_the_journal(
+    is_repeated: bool, autojump_clock: MockClock
+) -> None:
+    mesh = JobMesh()
+    submitter = mesh.add("submitter")
+    ended = spec(1)
+    cid = bytes(CID.of(b"x"))
+
+    def flood(message: Message) -> Sequence[Message]:
+        if not isinstance(message, Offer):
+            return []
+        return [Done(ended.job_id, 1 if is_repeated else n, cid, 0, cid) for n in range(1, 1_001)]
+
+    flooder, told = hostile(mesh, flood)
+    honest = mesh.add("worker")
+
+    async with mesh.running():
+        await submitter.submitter.run(spec(1, peer=honest.peer_id))
+        with pytest.raises(Exception, match="no-answer"):
+            await submitter.submitter.run(spec(2, peer=flooder.peer_id))
+        await until(lambda: sum(isinstance(message, Ack) for message in told) == 1_000)
+        result = await submitter.submitter.run(spec(3, peer=honest.peer_id))
+
+    assert len(submitter.recorder.of_kind("job.late")) <= MAX_STRAY_RESULTS
+    assert result.output == b"SOME TEXT"
+
+
 # Submitters
 
 
@@ -273,6 +305,72 @@ async def test_a_submitter_that_vanishes_leaves_nothing_running(autojump_clock: 
         await until(lambda: worker.runners.cancelled == 1, within_s=60)
 
     assert worker.worker.unfinished == 0
+
+
+async def test_a_submitter_gets_two_sessions_and_no_more(autojump_clock: MockClock) -> None:
+    mesh = JobMesh()
+    greedy, modest, worker = mesh.add("submitter"), mesh.add("submitter"), mesh.add("worker")
+
+    async with mesh.running():
+        kept = [await raw_session(greedy, worker) for _ in range(MAX_INBOUND_SESSIONS)]
+        for _ in range(2 * MAX_SESSIONS):
+            another = await greedy.transport.open_stream(worker.peer_id, SESSION_PROTOCOL)
+            with pytest.raises(StreamLostError):
+                await another.receive()
+        assert worker.sessions.open_count() == len(kept)
+        await kept[0].send(CODEC.encode([terms(1).offer(1, 60_000)]))
+        (lease,) = await answers(kept[0], 1)
+        result = await modest.submitter.run(spec())
+
+    assert isinstance(lease, Lease)
+    assert result.output == b"SOME TEXT"
+
+
+async def test_submitters_that_acknowledge_nothing_hold_no_sessions(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "MAX_SESSIONS", 3)
+    mesh = JobMesh()
+    mute = [mesh.add("submitter") for _ in range(3)]
+    modest, worker = mesh.add("submitter"), mesh.add("worker")
+
+    async with mesh.running():
+        streams = [await run_raw(submitter, worker) for submitter in mute]
+        result = await modest.submitter.run(spec(2))
+        await streams[-1].send(CODEC.encode([terms(1).offer(1, 60_000)]))
+        (lease,) = await answers(streams[-1], 1)
+        await streams[-1].send(CODEC.encode([Accept(terms(1).job_id, 1)]))
+        again = await answers(streams[-1], 2)
+
+    assert result.output == b"SOME TEXT"
+    assert isinstance(lease, Lease)
+    assert not lease.needs_input, "the outcome is kept all the same"
+    assert isinstance(again[-1], Done)
+
+
+async def test_an_acknowledgement_counts_on_whichever_session_it_comes(
+    autojump_clock: MockClock,
+) -> None:
+    mesh = JobMesh()
+    submitter, worker = mesh.add("submitter"), mesh.add("worker")
+    job = terms(1)
+
+    async with mesh.running():
+        first = await run_raw(submitter, worker)
+        other = await raw_session(submitter, worker)
+        await first.send(CODEC.encode([job.offer(1, 60_000)]))
+        await answers(first, 1)
+        await other.send(CODEC.encode([Ack(job.job_id, 1)]))
+        await until(lambda: worker.worker._jobs.get((submitter.peer_id, job.job_id)) is None)
+
+
+async def run_raw(submitter: JobNode, worker: JobNode) -> Stream:
+    """Have job 1 done over a session of its own, and acknowledge nothing."""
+    job, stream = terms(1), await raw_session(submitter, worker)
+    await stream.send(CODEC.encode([job.offer(1, 60_000), Accept(job.job_id, 1), *inputs(job)]))
+    while not isinstance((await answers(stream, 1))[-1], Done):
+        pass
+    return stream
 
 
 async def test_who_may_not_submit_gets_no_session(autojump_clock: MockClock) -> None:

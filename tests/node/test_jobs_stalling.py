@@ -5,10 +5,12 @@ time that has a bound, and the others go on.
 import math
 from collections.abc import Callable, Sequence
 
+import msgspec
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
+from node.link import body_bytes
 from protocols.cid import CID
 from protocols.job import (
     CODEC,
@@ -26,10 +28,12 @@ from protocols.job import (
     SessionHello,
 )
 from protocols.limits import (
+    BULK_CHUNK_BYTES,
     FIRST_PROGRESS_S,
     LEASE_RENEW_S,
     LEASE_TTL_S,
     MAX_JOBS_PER_SUBMITTER,
+    MAX_QUEUED_PIECES,
     MAX_STRAY_RESULTS,
     ORPHAN_S,
     SEND_STALL_S,
@@ -318,6 +322,63 @@ async def test_a_submitter_that_has_a_thousand_jobs_run_and_never_reads_loses_it
     assert took_s < 1
     assert result.output == again.output
     assert worker.worker.unfinished == 0
+
+
+async def test_an_output_that_grows_waits_at_the_worker_for_a_submitter_that_does_not_read(
+    autojump_clock: MockClock,
+) -> None:
+    mesh = JobMesh()
+    mute = mesh.add("submitter")
+    large = bytes(range(256)) * (64 << 10)
+    runners = FakeRunnerPool(emits=True, pace_s=0.01, output_of=lambda _: large)
+    worker = mesh.add("worker", runners=runners)
+    job = msgspec.structs.replace(terms(1), items=256)
+
+    async with mesh.running():
+        stream = await raw_session(mute, worker)
+        messages = [job.offer(1, 600_000), Accept(job.job_id, 1), *inputs(job)]
+        await stream.send(CODEC.encode(messages))
+        await until(lambda: runners.finished == 1)
+        link = worker.sessions.current(mute.peer_id)
+        assert link is not None
+        queued = sum(map(body_bytes, [*link._waiting, *link._pieces]))
+        got: list[Message] = []
+        while not isinstance(got[-1] if got else None, Done):
+            got += await answers(stream, 1)
+
+    chunks = [message for message in got if isinstance(message, Chunk)]
+    assert queued <= MAX_QUEUED_PIECES * BULK_CHUNK_BYTES
+    assert b"".join(chunk.body for chunk in chunks) == large
+    assert [chunk.index for chunk in chunks] == list(range(256))
+
+
+async def test_an_outcome_that_is_asked_for_again_and_again_is_sent_by_one_task(
+    autojump_clock: MockClock,
+) -> None:
+    mesh = JobMesh()
+    mute = mesh.add("submitter")
+    worker = mesh.add("worker", runners=FakeRunnerPool(output_of=lambda _: bytes(8 << 20)))
+    job = terms(1)
+
+    async with mesh.running():
+        stream = await raw_session(mute, worker)
+        messages = [job.offer(1, 600_000), Accept(job.job_id, 1), *inputs(job)]
+        await stream.send(CODEC.encode(messages))
+        await until(lambda: worker.runners.finished == 1)
+        for fence in range(2, 102):
+            again = [job.offer(fence, 600_000), *[Accept(job.job_id, fence)] * 3]
+            await stream.send(CODEC.encode(again))
+        nursery = worker.worker._nursery
+        assert nursery is not None
+        await wait_all_tasks_blocked()
+        tasks = len(nursery.child_tasks)
+        got: list[Message] = []
+        while not isinstance(got[-1] if got else None, Done):
+            got += await answers(stream, 1)
+
+    latest = [m for m in got if isinstance(m, Chunk) and m.fence == 101]
+    assert tasks == 1
+    assert sum(len(chunk.body) for chunk in latest) == 8 << 20
 
 
 async def test_a_submitter_that_vanishes_while_its_input_comes_in_frees_its_place(

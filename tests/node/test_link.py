@@ -10,7 +10,12 @@ from node.link import SessionLink
 from node.loopback import LoopbackStream, loopback_pair
 from protocols.errors import StreamLostError
 from protocols.job import CODEC, Ack, Chunk, JobMessage, Message, Refuse, SessionHello
-from protocols.limits import BULK_CHUNK_BYTES, MAX_FRAME_BYTES, MAX_SESSION_QUEUE
+from protocols.limits import (
+    BULK_CHUNK_BYTES,
+    MAX_FRAME_BYTES,
+    MAX_SESSION_QUEUE,
+    MAX_SESSION_QUEUE_BYTES,
+)
 
 BIG, OTHER, SMALL = b"b" * 16, b"o" * 16, b"s" * 16
 
@@ -141,6 +146,32 @@ async def test_a_peer_that_does_not_read_loses_the_session(autojump_clock: MockC
         assert not one.link.is_open
         assert one.link.why_ended == "the peer does not read"
         one.link.send(Ack(SMALL, 1))  # does nothing
+
+
+async def test_a_peer_that_does_not_read_what_is_large_loses_the_session_earlier(
+    autojump_clock: MockClock,
+) -> None:
+    fitting = MAX_SESSION_QUEUE_BYTES // BULK_CHUNK_BYTES
+
+    async with session() as one:
+        for piece in pieces(BIG, fitting):
+            one.link.send(piece)
+        assert one.link.is_open
+        one.link.send(*pieces(BIG, 1))
+
+        assert not one.link.is_open
+        assert one.link.why_ended == "the peer does not read"
+
+
+async def test_what_was_written_leaves_room_for_more(autojump_clock: MockClock) -> None:
+    count = 2 * MAX_SESSION_QUEUE_BYTES // BULK_CHUNK_BYTES
+
+    async with session() as one:
+        for piece in pieces(BIG, count):
+            one.link.send(piece)
+            await one.receive()
+
+        assert one.link.is_open
 
 
 async def test_those_who_send_content_go_on_when_the_session_ends(

@@ -12,6 +12,7 @@ from protocols.errors import JobFailed, Refused
 from protocols.job import CODEC, Lease, Message, Offer, SessionHello
 from protocols.limits import BREAKER_OPEN_S_MIN, LEASE_TTL_S, MAX_SESSIONS, RETRY_FLOOR
 from protocols.membership import SESSION_PROTOCOL
+from protocols.signs import Sign
 from protocols.transport import Stream
 from tests.support.jobs import JobMesh, JobNode, spec
 from tests.support.runners import FakeRunnerPool
@@ -153,6 +154,30 @@ async def test_a_worker_that_was_left_alone_is_asked_if_nobody_else_will_do(
     assert choice.considered[0].is_last_resort
     assert choice.peers == [worker.peer_id]
     assert after.considered[0].reason is None
+
+
+async def test_a_worker_that_was_left_alone_comes_behind_all_others_and_why_says_so(
+    autojump_clock: MockClock,
+) -> None:
+    mesh = JobMesh()
+    submitter = mesh.add("submitter")
+    steady = mesh.add("worker", speed=1.0)
+    back = mesh.add("worker", speed=1e6)
+
+    async with mesh.running():
+        terms, _ = await submitter.submitter._commit(spec())
+        submitter.placement.note(terms, back.peer_id, Sign.SILENT, trio.current_time())
+        first = await submitter.submitter.run(spec(1))
+        steady.worker._admission.is_draining = True
+        second = await submitter.submitter.run(spec(2))
+        whys = [submitter.submitter.explanation(spec(n).job_id) for n in (1, 2)]
+
+    assert (first.worker, second.worker) == (steady.peer_id, back.peer_id)
+    told = [{row["peer"]: row["answer"] for row in why.told()["candidates"]} for why in whys if why]
+    assert "is tried again in" in told[0][back.peer_id]
+    assert "asked only when no other will do" in told[0][back.peer_id]
+    assert "its result was taken" in told[1][back.peer_id]
+    assert "asked only when no other will do" in told[1][back.peer_id]
 
 
 async def test_jobs_that_workers_spoil_are_retried_within_a_budget(

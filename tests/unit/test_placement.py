@@ -8,7 +8,7 @@ import trio
 
 from node.doubts import OUTVOTED
 from node.needs import JobNeeds, stated_speed
-from node.placement import Candidate, explain, order
+from node.placement import Candidate, Choice, explain, order
 from node.requirements import Requirements
 from protocols.advert import sign_advert
 from protocols.job import Refuse
@@ -32,6 +32,15 @@ def test_everyone_who_will_do_is_in_the_order_once_and_nobody_else() -> None:
     considered = [Candidate("a", 5.0), Candidate("b", 1e8), Candidate("no", 9.0, "has no model")]
 
     assert sorted(order(considered, random.Random(2))) == ["a", "b"]
+
+
+def test_a_last_resort_comes_behind_all_others_however_fast_it_is() -> None:
+    failing = Candidate("failing", 1e9, "failed 3 times in a row", is_last_resort=True)
+    considered = [failing, Candidate("a", 5.0), Candidate("no", 9.0, "has no model")]
+
+    assert order(considered, random.Random(2)) == ["a", "failing"]
+    assert Choice(considered, ["a", "failing"], 3).last_resorts == {"failing"}
+    assert Choice([failing], ["failing"], 1).last_resorts == frozenset(), "it is the first, then"
 
 
 async def test_who_is_considered_and_why_not() -> None:

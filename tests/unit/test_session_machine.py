@@ -144,8 +144,17 @@ class JobsMachine(RuleBasedStateMachine):
         first=st.permutations(WORKERS),
         is_named=st.sampled_from([False, False, True]),
         goes_along=st.booleans(),
+        is_failing=st.booleans(),
     )
-    def submit(self, job_id: bytes, first: list[str], is_named: bool, goes_along: bool) -> None:
+    def submit(
+        self,
+        job_id: bytes,
+        first: list[str],
+        is_named: bool,
+        goes_along: bool,
+        is_failing: bool = False,
+    ) -> None:
+        """The second worker is a last resort if it ``is_failing`` lately."""
         if not self.may_submit(job_id):
             return
         candidates = first[:1] if is_named else first
@@ -156,6 +165,7 @@ class JobsMachine(RuleBasedStateMachine):
             self.now + BUDGET_S,
             is_named=is_named,
             last_fence=last,
+            last_resorts=candidates[1:] if is_failing else (),
         )
         machine.input_digests = cut(b"i" * 16, content_of(job_id)).digests
         self.machines[job_id] = machine
@@ -480,7 +490,8 @@ def a_step(world: JobsMachine, rng: random.Random) -> None:  # noqa: C901 - a li
     is_named, is_doubled = rng.random() < 0.2, rng.random() < 0.2
     match rng.choices(range(12), (6, 16, 16, 8, 3, 1, 1, 1, 1, 6, 2, 8))[0]:
         case 0:
-            world.submit(job_id, rng.sample(WORKERS, len(WORKERS)), is_named, rng.random() < 0.5)
+            first = rng.sample(WORKERS, len(WORKERS))
+            world.submit(job_id, first, is_named, rng.random() < 0.5, rng.random() < 0.3)
         case 1:
             world.deliver_to_worker(worker, is_doubled)
         case 2:
