@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from node.benchmarks import MACHINE
 from node.requirements import NOTHING, SPEED, Requirements, number, why_unmet
 from node.runner.kinds import runs_on
 from protocols.advert import Advert, ModelOffer
@@ -12,6 +13,7 @@ from protocols.keys import PeerId
 
 AUTO: Final = "auto"
 UNMEASURED_GFLOPS: Final = 1.0  # a slow core: unmeasured peers are tried, but seldom first
+MEASURES: Final = "still measures its hardware: it offers its models in a few seconds"
 SLOWEST_GFLOPS: Final = 1e-3  # so that no statement makes a division overflow
 
 
@@ -37,9 +39,12 @@ class JobNeeds:
 
 def why_not(advert: Advert, needs: JobNeeds) -> str | None:
     """Say why this worker will not do; None if it will, as far as its advert tells."""
+    if needs.model == MACHINE:  # every worker has it, and says so nowhere
+        is_ready = advert.hardware is not None
+        return why_unmet(needs.requirements, advert.capabilities) if is_ready else MEASURES
     offers = [offer for offer in advert.models if offer.name == needs.model]
     if not offers and advert.hardware is None:
-        return "still measures its hardware: it offers its models in a few seconds"
+        return MEASURES
     if not offers:
         return f"has no model {needs.model}"
     of_kind = [offer for offer in offers if serves(offer, needs.kind)]
