@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from node.benchmarks import is_benchmark
 from node.breaker import Breakers
 from node.doubts import Doubts
-from node.needs import UNMEASURED_GFLOPS, JobNeeds, stated_speed, why_not
+from node.needs import UNMEASURED_GFLOPS, JobNeeds, basis_of, stated_speed, why_not
 from node.observations import Key, Observations
 from node.retries import RetryBudget
 from node.roster import Pool, Roster
@@ -185,7 +185,8 @@ class Placement:
         rules it out.
         """
         speed = stated or UNMEASURED_GFLOPS
-        basis = f"advert {stated:g} GFLOP/s" if stated else "not measured"
+        advert = self.advert_of(peer)
+        basis = basis_of(advert) if stated and advert else "not measured"
         key = Key(peer, _subject(needs), needs.precision)
         seen = self._observations.speed(key, speed, now)
         results = 0

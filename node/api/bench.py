@@ -4,9 +4,10 @@ are run as jobs, by ``POST /run``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+import trio
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
     from node.daemon import Node
     from peer.directory import Entry
+    from protocols.keys import PeerId
+
+
+MEASURED_WITHIN_S: Final = 20.0  # a start measures for two to five seconds on a quiet machine
 
 
 class PlanQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,6 +54,8 @@ class BenchApi:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._changed = trio.Event()
+        node.presence.directory.on_change(self._mark)
 
     def routes(self) -> list[Route]:
         """Return the routes."""
@@ -66,7 +73,15 @@ class BenchApi:
             )
         entries = self._workers() if query.all else [self._worker(query.peer)]
         kinds = [kind for kind in query.kinds.split(",") if kind]
+        await self._until_measured(entries)
         planned = [each for entry in entries for each in chosen(_plan(query.suite, entry), kinds)]
+        if not planned:
+            what = ", ".join(kinds) or "benchmark"
+            raise UnknownError(
+                f"there is nothing to measure: no {what} fits what these workers offer",
+                hint="models of kind embed and generate are measured (covey models add), and the "
+                "network of another node than this one (--peer, --all)",
+            )
         return JSONResponse(msgspec.to_builtins(planned))
 
     async def verdict(self, request: Request) -> JSONResponse:
@@ -85,6 +100,18 @@ class BenchApi:
         _, told = await self._node.index.ask(lambda store: one(store, cid))
         return told
 
+    async def _until_measured(self, entries: list[Entry]) -> None:
+        """Wait for workers that have just started: until their hardware is measured, they offer no
+        models, and none would be planned for.
+        """
+        with trio.move_on_after(MEASURED_WITHIN_S):
+            while any(map(_is_measuring, entries)):
+                await self._changed.wait()
+
+    def _mark(self, _peer: PeerId) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
     def _workers(self) -> list[Entry]:
         workers = [entry for entry in self._node.presence.directory if _is_worker(entry)]
         if not workers:
@@ -100,6 +127,12 @@ class BenchApi:
             who = f"{entry.peer_id} is" if peer else "this node is"
             raise InputError(f"{who} no worker", hint="name one with --peer, or take --all")
         return entry
+
+
+def _is_measuring(entry: Entry) -> bool:
+    """Whether a worker is here and has not said yet what its hardware does."""
+    is_here = entry.is_self or entry.is_connected
+    return is_here and (entry.advert is None or entry.advert.hardware is None)
 
 
 def _is_worker(entry: Entry) -> bool:

@@ -46,15 +46,16 @@ def compare(columns: Sequence[Sequence[Row]]) -> list[dict[str, Any]]:
 
 def judge(before: Row, after: Row, tolerance_percent: float) -> dict[str, Any]:
     """Return whether a repeated benchmark came out as before: it passes when every figure of the
-    first is there again and differs by ``tolerance_percent`` at most, to either side.
+    first is there again, and the larger of the two medians is at most ``tolerance_percent`` above
+    the smaller one. So a rate and the time that it takes pass or fail together.
     """
     olds, news = figures_of(before), figures_of(after)
     judged = [_judged(old, news.get(name), tolerance_percent) for name, old in olds.items()]
-    worst = max((abs(each["change_percent"] or 0.0) for each in judged), default=0.0)
+    worst = max((each["apart_percent"] or 0.0 for each in judged), default=0.0)
     return {
         "is_passed": all(each["is_passed"] for each in judged),
         "tolerance_percent": tolerance_percent,
-        "worst_change_percent": worst,
+        "worst_apart_percent": worst,
         "figures": judged,
         "changed": changed(before, after),
     }
@@ -109,17 +110,22 @@ def _verdict(first: Figure, other: Figure) -> str:
 
 
 def _judged(old: Figure, new: Figure | None, tolerance_percent: float) -> dict[str, Any]:
-    change = None if new is None else round((new.median / old.median - 1) * 100, 2)
+    apart = None if new is None else _apart_percent(old.median, new.median)
     return {
         "figure": old.name,
         "before": old.median,
         "after": new.median if new else None,
-        "change_percent": change,
+        "change_percent": round((new.median / old.median - 1) * 100, 2) if new else None,
+        "apart_percent": apart,
         "spread_before_percent": round(old.spread * 100, 2),
         "spread_after_percent": round(new.spread * 100, 2) if new else None,
         "is_noisy": is_noisy(old) or (new is not None and is_noisy(new)),
-        "is_passed": change is not None and abs(change) <= tolerance_percent,
+        "is_passed": apart is not None and apart <= tolerance_percent,
     }
+
+
+def _apart_percent(one: float, other: float) -> float:
+    return round((max(one, other) / min(one, other) - 1) * 100, 2)
 
 
 def _subject(row: Row) -> Subject:

@@ -600,6 +600,7 @@ def test_every_sentence_stands_in_the_documents() -> None:
         is no worker
         is no benchmark
         no benchmark of
+        nothing to measure
         takes no input
         nobody else can verify
         has expired

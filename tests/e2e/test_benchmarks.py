@@ -132,13 +132,28 @@ def test_a_benchmark_is_repeated_and_judged(pair: Pair) -> None:
     assert answer["after"]["parameters"] == network["parameters"]
     assert answer["after"]["worker"] == network["worker"]
     assert len(verdict["figures"]) == 3
-    assert all(
-        each["is_passed"] is (abs(each["change_percent"]) <= 50) for each in verdict["figures"]
-    )
+    assert all(each["is_passed"] is (each["apart_percent"] <= 50) for each in verdict["figures"])
     recorded = pair.first.json("records", "show", verdict["cid"])
     assert recorded["kind"] == "bench.verdict"
     assert {link["cid"] for link in recorded["links"]} == {network["cid"], answer["after"]["cid"]}
     assert "FAILED: at most" in strict.stdout
+
+
+def test_a_mesh_without_models_has_none_to_measure(pair: Pair) -> None:
+    done = pair.first.run("bench", "run", "--all", "--kind", "bench.model", status=1)
+
+    assert done.stderr.startswith("covey: there is nothing to measure: no bench.model")
+    assert "covey models add" in done.stderr
+
+
+def test_a_job_says_what_the_speed_of_its_worker_rests_on(pair: Pair) -> None:
+    asked = ("run", "bench.network", "--model", "machine", "--pings", "5", "--peer", pair.peers[1])
+
+    ran = pair.first.json(*asked)
+
+    assert ran["output"][0]["n"] == 5
+    (why,) = pair.first.json("job", "why", ran["job_id"])["candidates"]
+    assert " samples, 20" in why["basis"]
 
 
 def test_a_worker_that_fails_does_not_stop_the_others(pair: Pair) -> None:

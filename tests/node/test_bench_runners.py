@@ -17,6 +17,7 @@ from node.runners import RunnerPool, RunRequest
 from peer.effects import system_effects
 from protocols.benchmark import Figure, decode_figures
 from protocols.errors import JobFailed
+from tests.support.llama import llama_folder
 from tests.support.transports import until
 
 MODEL = "all-minilm-l6-v2"
@@ -152,6 +153,37 @@ async def test_a_model_is_measured_by_items_of_a_job_and_expected_to_take_as_lon
     assert unknown_s is None
     assert known_s == pytest.approx(2.0)
     assert of_itself_s is not None
+
+
+async def test_a_model_that_writes_tells_of_tokens_too(tmp_path: Path):
+    store = ModelStore(tmp_path / "models")
+    store.add_path(llama_folder(tmp_path / "llama"), name="llama", kind="generate")
+    asked = {"seconds": 0.05, "batches": (1, 8), "words": 4, "tokens": 4}
+    content = bench_model.encode_input([], asked)
+
+    async with serving(store) as pool:
+        outcome = await pool.run(RunRequest("llama", benchmarks.MODEL, "fp32", content))
+
+    figures = named(outcome)
+    assert {
+        f"batch_{batch}_{what}" for batch in (1, 8) for what in ("first_token_ms", "tokens_s")
+    } < (figures.keys())
+    assert all(figure.n >= 5 for figure in figures.values())
+    assert figures["batch_1_first_token_ms"].median < figures["batch_1_latency_ms"].median
+    assert outcome.execution["kind_of_model"] == "generate"
+
+
+async def test_the_daemon_says_how_many_cores_there_are_to_measure(
+    store: ModelStore, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("node.runners.usable_cores", lambda: 3)  # a confined runner cannot look
+
+    async with serving(store) as pool:
+        outcome = await pool.run(compute())
+
+    assert named(outcome)["matmul_fp32_all_threads_gflops"].threads == 3
+    assert outcome.execution["threads"] == 3
+    assert outcome.execution["device"] == "cpu"
 
 
 async def test_a_benchmark_can_be_cancelled(store: ModelStore):

@@ -26,13 +26,13 @@ def latency(*samples: float):
     [
         (100.0, 100.0, 0.0, True),
         (100.0, 110.0, 10.0, True),
-        (100.0, 90.0, -10.0, True),
+        (110.0, 100.0, -9.09, True),
         (100.0, 110.1, 10.1, False),
-        (100.0, 89.9, -10.1, False),
+        (110.1, 100.0, -9.17, False),
         (4.0, 8.0, 100.0, False),
     ],
 )
-def test_a_median_may_differ_by_the_tolerance_to_either_side(
+def test_one_median_may_be_above_the_other_by_the_tolerance(
     before: float, after: float, change: float, is_passed: bool
 ) -> None:
     verdict = judge(row(rate(before)), row(rate(after)), 10.0)
@@ -40,7 +40,8 @@ def test_a_median_may_differ_by_the_tolerance_to_either_side(
     (told,) = verdict["figures"]
     assert told["change_percent"] == change
     assert told["is_passed"] is verdict["is_passed"] is is_passed
-    assert verdict["worst_change_percent"] == abs(change)
+    larger, smaller = max(before, after), min(before, after)
+    assert verdict["worst_apart_percent"] == round((larger / smaller - 1) * 100, 2)
     assert verdict["tolerance_percent"] == 10.0
 
 
@@ -49,7 +50,14 @@ def test_one_figure_outside_fails_the_whole() -> None:
 
     assert [each["is_passed"] for each in verdict["figures"]] == [True, False]
     assert not verdict["is_passed"]
-    assert verdict["worst_change_percent"] == 80.0
+    assert verdict["worst_apart_percent"] == 80.0
+
+
+def test_a_rate_and_the_time_that_it_takes_pass_or_fail_together() -> None:
+    verdict = judge(row(rate(10.0), latency(0.1)), row(rate(15.0), latency(0.1 / 1.5)), 40.0)
+
+    assert [each["apart_percent"] for each in verdict["figures"]] == [50.0, 50.0]
+    assert [each["is_passed"] for each in verdict["figures"]] == [False, False]
 
 
 def test_a_figure_that_is_gone_fails() -> None:
@@ -84,7 +92,8 @@ def test_it_passes_exactly_inside_the_tolerance(before: float, after: float, wit
     verdict = judge(row(rate(before)), row(rate(after)), within)
 
     told = verdict["figures"][0]
-    assert verdict["is_passed"] is (abs(told["change_percent"]) <= within)
+    assert verdict["is_passed"] is (told["apart_percent"] <= within)
+    assert told["apart_percent"] >= abs(told["change_percent"]) - 0.01
     assert told["change_percent"] == pytest.approx(
         (told["after"] / told["before"] - 1) * 100, abs=0.01
     )

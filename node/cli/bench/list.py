@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from peer.cli import emit, json_option, table
+from peer.cli import emit, json_option, printable, table
 
 COLUMNS = {
     "at": "TIME (UTC)",
@@ -32,10 +32,13 @@ def list_benchmarks(peer: str | None, kind: str | None, limit: int, as_json: boo
     from node.cli.reading import reader
 
     with reader() as read:
-        emit(read("/bench", peer=peer or "", kind=kind or "", limit=limit), as_json, _render)
+        rows = read("/bench", peer=peer or "", kind=kind or "", limit=limit)
+    what = " ".join(filter(None, (kind, f"of {peer}" if peer else "")))
+    none = f"no benchmark {what} is known here" if what else "no benchmarks: try `covey bench run`"
+    emit(rows, as_json, lambda found: _render(found, none))
 
 
-def _render(rows: list[dict[str, Any]]) -> str:
+def _render(rows: list[dict[str, Any]], none: str) -> str:
     from node.cli.bench import render
 
     cells: list[dict[str, Any]] = []
@@ -44,4 +47,4 @@ def _render(rows: list[dict[str, Any]]) -> str:
         headline = f"{first['name']} {render.number(first['median'])} (n {first['n']})"
         shown = {"subject": render.subject(row), "headline": headline}
         cells.append({**row, **shown, "spread": render.spread(first)})
-    return table(cells, COLUMNS, empty="no benchmarks: try `covey bench run`")
+    return table(cells, COLUMNS, empty=printable(none))

@@ -14,7 +14,7 @@ COLUMNS = {
     "figure": "FIGURE",
     "before": "BEFORE",
     "after": "AFTER",
-    "change": "CHANGE",
+    "apart": "APART",
     "spreads": "SPREAD BEFORE, AFTER",
     "verdict": "VERDICT",
 }
@@ -26,7 +26,7 @@ COLUMNS = {
     "--tolerance",
     "tolerance_percent",
     type=click.FloatRange(0, 1_000, min_open=True),
-    help="By how many percent a median may differ, to either side.  [default: 25]",
+    help="By how many percent one median may be above the other.  [default: 25]",
 )
 @json_option
 def rerun(cid: str, tolerance_percent: float | None, as_json: bool) -> None:
@@ -64,7 +64,7 @@ def _render(answer: dict[str, Any]) -> str:
             "figure": each["figure"],
             "before": render.number(each["before"]),
             "after": "-" if each["after"] is None else render.number(each["after"]),
-            "change": "gone" if each["after"] is None else f"{each['change_percent']:+.1f} %",
+            "apart": "gone" if each["after"] is None else f"{each['apart_percent']:.1f} %",
             "spreads": _spreads(each),
             "verdict": "pass" if each["is_passed"] else "FAIL",
         }
@@ -72,7 +72,7 @@ def _render(answer: dict[str, Any]) -> str:
     ]
     word = "passed" if verdict["is_passed"] else "FAILED"
     summary = (
-        f"{word}: at most {verdict['worst_change_percent']:.1f} % away, "
+        f"{word}: at most {verdict['worst_apart_percent']:.1f} % apart, "
         f"{verdict['tolerance_percent']:g} % allowed; verdict {verdict['cid']}"
     )
     changes = [f"changed: {name} {was} -> {now}" for name, (was, now) in verdict["changed"].items()]
