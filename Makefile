@@ -21,7 +21,7 @@ lint: $(READY)
 	$(BIN)/pyright -p tests
 
 test: $(READY)
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n auto --dist loadfile
 
 fix: $(READY)          ## format, and mend what can be mended by itself
 	$(BIN)/ruff check --fix .

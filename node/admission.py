@@ -40,6 +40,8 @@ from protocols.limits import (
     MAX_JOBS_PER_SUBMITTER,
     MAX_QUEUE_S,
     MAX_REASON_CHARS,
+    MAX_SUBMITTER_INPUT_BYTES,
+    MAX_WORKER_INPUT_BYTES,
     MAX_WORKER_JOBS,
 )
 from protocols.membership import OFFER, may
@@ -158,18 +160,29 @@ class Admission:
         return Granted(estimate_s, min(int((wait_s + estimate_s) * 1_000), MAX_BUDGET_MS))
 
     def _is_full(self, offer: Offer, load: Load) -> str:
-        """Say what there are too many of already; empty when there is room."""
-        if load.jobs >= MAX_WORKER_JOBS:
-            return f"{load.jobs} jobs are here, the limit is {MAX_WORKER_JOBS}"
-        if load.jobs_of_submitter >= MAX_JOBS_PER_SUBMITTER:
-            limit = MAX_JOBS_PER_SUBMITTER
-            return f"{load.jobs_of_submitter} of your jobs are here, the limit is {limit}"
+        """Say what there would be too much of; empty when there is room."""
+        if full := _over_limit(offer, load):
+            return full
         if not runs_alone(offer.kind):
             return ""
         is_leased = any(runs_alone(job.terms.kind) for job in load.leased)
         if is_leased or self._estimates.is_benchmark_waiting():
             return "1 benchmark is waiting to be alone here already, the limit is 1"
         return ""
+
+
+def _over_limit(offer: Offer, load: Load) -> str:
+    """Say which limit this offer would pass beside what is here; empty when it fits in."""
+    size_bytes, mine_bytes = offer.size_bytes, load.input_bytes_of_submitter
+    for here, more, limit, what in (
+        (load.jobs, 1, MAX_WORKER_JOBS, "jobs"),
+        (load.jobs_of_submitter, 1, MAX_JOBS_PER_SUBMITTER, "of your jobs"),
+        (load.input_bytes, size_bytes, MAX_WORKER_INPUT_BYTES, "bytes of inputs"),
+        (mine_bytes, size_bytes, MAX_SUBMITTER_INPUT_BYTES, "bytes of your inputs"),
+    ):
+        if here + more > limit:
+            return f"{here} {what} are here, the limit is {limit}"
+    return ""
 
 
 def resolve_precision(model: OfferedModel, precision: str) -> str:

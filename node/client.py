@@ -16,8 +16,17 @@ or a worker ends meanwhile. ``connect_sync`` is the same for scripts. Everything
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterator,
+    Mapping,
+)
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +37,20 @@ import httpx
 from node import requests
 from node.requests import Delta, JobRequest
 from node.runner.kinds import Items, Kind, kind_named
-from peer.control import CONNECT_TIMEOUT_S, ControlClient, DaemonDownError, raise_error
+from peer.control import (
+    CONNECT_TIMEOUT_S,
+    ControlClient,
+    DaemonDownError,
+    closed_error,
+    raise_error,
+)
 from peer.home import Home
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+OnProgress = Callable[[dict[str, Any]], Awaitable[None]]
 
 DAY_S: Final = 86_400.0
 HINT: Final = "start the node with `covey up`"
@@ -78,7 +95,8 @@ class Covey:
 
         ``input`` is a list of texts, of bytes for kinds that take files, or for ``generate`` also
         of chats. ``options`` are those of ``covey job submit``: ``precision``, ``peer``,
-        ``timeout_s``, ``verify``, ``job_id``, and the kind's parameters. The same ``job_id`` with
+        ``device``, ``min_memory_mb``, ``min_speed``, ``timeout_s``, ``verify``, ``job_id``, and the
+        kind's parameters. The same ``job_id`` with
         the same job is the same job. With ``verify``, ``Result.summary["verification"]`` has the
         verdict of other peers.
         """
@@ -88,41 +106,68 @@ class Covey:
         )
         return Job(self, answer["job_id"], kind_named(kind))
 
+    async def run(
+        self,
+        kind: str,
+        *,
+        model: str,
+        input: Items,
+        on_progress: OnProgress | None = None,
+        **options: Any,
+    ) -> Result:
+        """Have a job done now, as ``covey run`` does, and return its result.
+
+        Nothing is promised: it fails where nobody can do it now, and ends if this call is
+        cancelled. ``options`` are those of ``submit``, ``on_progress`` is that of ``Job.result``.
+        """
+        request = _request(kind, model, input, options)
+        query = requests.query_of(request)
+        lines = self.lines("/run", method="POST", content=request.input, params=query)
+        return Result(kind_named(kind), *await _collected(lines, on_progress, requests.RUN_AGAIN))
+
     async def job(self, job_id: str) -> Job:
         """Return a job that was submitted before; raises ``CoveyError`` if there is none."""
         answer = await self.call("GET", f"/jobs/{job_id}")
         return Job(self, job_id, kind_named(answer["kind"]))
 
+    async def jobs(self, limit: int = 100) -> list[dict[str, Any]]:
+        """Return where the jobs stand that were submitted here, the newest first."""
+        return await self.call("GET", "/jobs", params={"limit": limit})
+
     async def peers(self) -> list[dict[str, Any]]:
         """Return everyone whom the node knows, itself first."""
         return await self.call("GET", "/peers")
 
+    async def models(self) -> list[dict[str, Any]]:
+        """Return the models that workers of the mesh offer now, with their kinds."""
+        return await self.call("GET", "/models")
+
     async def call(self, method: str, path: str, **arguments: Any) -> Any:
         """Return the JSON answer of one request to the control API."""
+        self._check_open()
         try:
             response = await self._http.request(method, path, **arguments)
         except httpx.TransportError as error:
             raise _down() from error
         return raise_error(response.json())
 
-    async def collect(self, path: str) -> requests.Collected:
-        """Return an answer's JSON lines put together."""
-        collected = requests.Collected()
-        async with aclosing(self.lines(path)) as lines:
-            async for event in lines:
-                collected.add(event)
-        return collected
-
-    async def lines(self, path: str, **query: str) -> AsyncGenerator[Any]:
+    async def lines(
+        self, path: str, *, method: str = "GET", **arguments: Any
+    ) -> AsyncGenerator[Any]:
         """Yield an answer's JSON lines as they come; raises what one of them tells of."""
+        self._check_open()
         last = None
         try:
-            async with self._http.stream("GET", path, params=query) as response:
+            async with self._http.stream(method, path, **arguments) as response:
                 async for line in response.aiter_lines():
                     yield (last := json.loads(line))
         except httpx.TransportError as error:
             raise _down() from error
         raise_error(last)
+
+    def _check_open(self) -> None:
+        if self._http.is_closed:
+            raise closed_error()
 
 
 class Job:
@@ -133,12 +178,18 @@ class Job:
         self._covey = covey
         self._kind = kind
 
-    async def result(self) -> Result:
-        """Wait for the job and return its result; raises what it failed with. May be called again,
-        also by another program, for as long as the node keeps it.
+    async def result(
+        self, timeout_s: float = math.inf, *, on_progress: OnProgress | None = None
+    ) -> Result:
+        """Wait for the job and return its result; raises what it failed with, and with the code
+        ``not-over`` if that takes longer than ``timeout_s``. May be called again, also by another
+        program, for as long as the node keeps it.
+
+        Meanwhile ``on_progress`` is awaited with ``{"state", "worker", "items_done", "items_total",
+        "attempt"}``.
         """
-        outcome = (await self._covey.collect(f"/jobs/{self.id}/result")).outcome(HINT)
-        return Result(self._kind, outcome.output, outcome.summary)
+        lines = self._covey.lines(f"/jobs/{self.id}/result", params={"wait_s": timeout_s})
+        return Result(self._kind, *await _collected(lines, on_progress, HINT))
 
     async def status(self) -> dict[str, Any]:
         """Return where the job stands, what it waits for, and how it ended."""
@@ -147,6 +198,10 @@ class Job:
     async def why(self) -> dict[str, Any]:
         """Return who was considered, with which speed, and what each said."""
         return await self._covey.call("GET", f"/jobs/{self.id}/why")
+
+    async def logs(self) -> list[dict[str, Any]]:
+        """Return what happened to the job so far, step by step."""
+        return await self._covey.call("GET", f"/jobs/{self.id}/log")
 
     async def cancel(self) -> None:
         """End the job if it is not over."""
@@ -164,7 +219,8 @@ class Job:
                 yield row
             return
         deltas, collected = requests.Deltas(self._kind.READER), requests.Collected()
-        async with aclosing(self._covey.lines(f"/jobs/{self.id}/result", stream="true")) as lines:
+        path = f"/jobs/{self.id}/result"
+        async with aclosing(self._covey.lines(path, params={"stream": "true"})) as lines:
             async for event in lines:
                 collected.add(event)
                 for delta in deltas.add(event):
@@ -195,9 +251,23 @@ class SyncCovey:
         answer = self._control.get(f"/jobs/{job_id}")
         return SyncJob(self._control, job_id, kind_named(answer["kind"]))
 
+    def run(self, kind: str, *, model: str, input: Items, **options: Any) -> Result:
+        """As ``Covey.run``."""
+        request = _request(kind, model, input, options)
+        outcome = requests.run(self._control, request, lambda _: None)
+        return Result(kind_named(kind), outcome.output, outcome.summary)
+
+    def jobs(self, limit: int = 100) -> list[dict[str, Any]]:
+        """As ``Covey.jobs``."""
+        return self._control.get("/jobs", limit=limit)
+
     def peers(self) -> list[dict[str, Any]]:
         """As ``Covey.peers``."""
         return self._control.get("/peers")
+
+    def models(self) -> list[dict[str, Any]]:
+        """As ``Covey.models``."""
+        return self._control.get("/models")
 
 
 class SyncJob:
@@ -208,9 +278,9 @@ class SyncJob:
         self._control = control
         self._kind = kind
 
-    def result(self) -> Result:
+    def result(self, timeout_s: float = math.inf) -> Result:
         """As ``Job.result``."""
-        outcome = requests.result(self._control, self.id, lambda _: None)
+        outcome = requests.result(self._control, self.id, lambda _: None, timeout_s)
         return Result(self._kind, outcome.output, outcome.summary)
 
     def status(self) -> dict[str, Any]:
@@ -221,6 +291,10 @@ class SyncJob:
         """As ``Job.why``."""
         return self._control.get(f"/jobs/{self.id}/why")
 
+    def logs(self) -> list[dict[str, Any]]:
+        """As ``Job.logs``."""
+        return self._control.get(f"/jobs/{self.id}/log")
+
     def cancel(self) -> None:
         """As ``Job.cancel``."""
         self._control.post(f"/jobs/{self.id}/cancel")
@@ -230,6 +304,20 @@ class SyncJob:
         if self._kind.READER is None:
             return self.result().rows()
         return map(_told, requests.follow(self._control, self.id, self._kind.READER))
+
+
+async def _collected(
+    lines: AsyncGenerator[Any], on_progress: OnProgress | None, hint: str
+) -> tuple[bytes, Mapping[str, Any]]:
+    """Return the output and the summary that an answer's lines come to."""
+    collected = requests.Collected()
+    async with aclosing(lines) as events:
+        async for event in events:
+            if on_progress is not None and "progress" in event:
+                await on_progress(event["progress"])
+            collected.add(event)
+    outcome = collected.outcome(hint)
+    return outcome.output, outcome.summary
 
 
 def _told(delta: Delta) -> dict[str, Any]:

@@ -224,6 +224,7 @@ async def _serve_api(
         task_status.started()
         return
     from node.api.access import Access
+    from node.api.mcp.door import McpDoor
     from node.api.openai.app import openai_app
     from node.api.openai.front import Front
 
@@ -238,7 +239,7 @@ async def _serve_api(
         timeout_s=options.timeout_s,
     )
     access = Access.of(token, options.host, options.hosts, options.origins)
-    app = openai_app(front, access)
+    app = openai_app(front, access, McpDoor(node.home.path, node.nursery, report))
     await control.serve_http(app, options.address, task_status=task_status)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import msgspec
 
 from node.errors import InputError
 from node.runner.kinds import BadInputError, Items, Reader, kind_named
@@ -60,8 +63,8 @@ def prepare(kind: str, items: Items, options: Mapping[str, Any]) -> JobRequest:
     are fields of ``JobRequest``. Raises ``BadInputError`` for items, parameters or options that the
     kind does not take.
     """
-    if isinstance(items, (str, bytes)):
-        raise BadInputError("the input is one item, not a list of them", hint="put it in a list")
+    if isinstance(items, (str, bytes)) or not isinstance(cast("object", items), Sequence):
+        raise BadInputError("the input is no list of items", hint="put it in a list")
     codec = kind_named(kind)
     named = {parameter.name for parameter in codec.PARAMETERS}
     own = {field.name for field in fields(JobRequest)} - {"kind", "items", "input"}
@@ -71,7 +74,11 @@ def prepare(kind: str, items: Items, options: Mapping[str, Any]) -> JobRequest:
             raise BadInputError(f"{kind} takes no {name}", hint=f"parameters of {kind}: {known}")
     content = codec.encode_input(items, {n: v for n, v in options.items() if n in named})
     wanted = {name: value for name, value in options.items() if name in own}
-    return JobRequest(kind=kind, input=content, items=codec.count(content), **wanted)
+    request = {**wanted, "kind": kind, "input": content, "items": codec.count(content)}
+    try:
+        return msgspec.convert(request, JobRequest)
+    except msgspec.ValidationError as error:
+        raise BadInputError(f"an option is of the wrong type: {error}") from error
 
 
 def run(control: ControlClient, job: JobRequest, on_progress: OnProgress) -> JobOutcome:
@@ -111,11 +118,13 @@ def submit(control: ControlClient, job: JobRequest) -> dict[str, Any]:
     return control.post_content("/jobs", content=job.input, query=query_of(job))
 
 
-def result(control: ControlClient, job_id: str, on_progress: OnProgress) -> JobOutcome:
+def result(
+    control: ControlClient, job_id: str, on_progress: OnProgress, timeout_s: float = math.inf
+) -> JobOutcome:
     """Wait for a submitted job and return its outcome; raises what it failed with as
-    ``CoveyError``.
+    ``CoveyError``, and with the code ``not-over`` if that takes longer than ``timeout_s``.
     """
-    lines = control.get_lines(f"/jobs/{job_id}/result")
+    lines = control.get_lines(f"/jobs/{job_id}/result", wait_s=timeout_s)
     return _outcome(lines, on_progress, ASK_AGAIN)
 
 

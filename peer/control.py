@@ -202,6 +202,7 @@ class ControlClient:
     def _lines(self, method: str, path: str, **arguments: Any) -> Iterator[Any]:
         import httpx
 
+        self._check_open()
         try:
             with self._http.stream(method, path, **arguments) as response:
                 if response.is_error:
@@ -218,10 +219,15 @@ class ControlClient:
         if not PATH.fullmatch(path):
             name = path.rpartition("/")[2]
             raise CoveyError(f"{name!r} names nothing", code="bad-input", hint="see --help")
+        self._check_open()
         try:
             return self._checked(self._http.request(method, path, **arguments))
         except httpx.TransportError as error:
             raise self._down(error) from error
+
+    def _check_open(self) -> None:
+        if self._http.is_closed:
+            raise closed_error()
 
     def _checked(self, response: httpx.Response) -> Any:
         try:
@@ -244,6 +250,15 @@ class ControlClient:
 
     def _nobody(self) -> DaemonDownError:
         return DaemonDownError(f"no daemon answers at {self._path}", hint=self._hint)
+
+
+def closed_error() -> CoveyError:
+    """The error for a client that is used after its ``with`` block."""
+    return CoveyError(
+        "the connection to the daemon is closed",
+        code="closed",
+        hint="use it inside its `with` block",
+    )
 
 
 def raise_error(value: Any) -> Any:

@@ -12,6 +12,7 @@ from peer.feed_server import Recent, send
 from peer.feeds import Feeds
 from protocols.ack import SignedAck
 from protocols.chain import Link
+from protocols.cid import CID
 from protocols.errors import Refused, RemoteProtocolError
 from protocols.feed import Bundle, UnverifiedBundle
 from protocols.keys import PeerId
@@ -144,18 +145,20 @@ class FeedPuller:
         """Verify and keep what is new; everything in ``messages`` is on the disk afterwards."""
         if sum(map(size_bytes, messages)) > BUNDLES_PER_FRAME_BYTES + MAX_BUNDLE_BYTES:
             raise RemoteProtocolError("a frame's bundles are larger than a frame may be")
-        opened: list[UnverifiedBundle] = []
+        opened: dict[CID, UnverifiedBundle] = {}
         fresh: list[Bundle] = []
         for message in messages:
             bundle = UnverifiedBundle.open(unpack(message))
-            opened.append(bundle)
+            if bundle.cid in opened:
+                continue
+            opened[bundle.cid] = bundle
             if not self._feeds.holds(_key(bundle), bundle.header.first_sequence, bundle.cid):
                 fresh.append(bundle.verify())
                 await trio.lowlevel.checkpoint()  # a millisecond each; others wait for this thread
-        self._came_from.update(bundle.cid for bundle in opened)
+        self._came_from.update(opened)
         await self._feeds.add_all(fresh)
         if self.has_caught_up:
-            for bundle in opened:
+            for bundle in opened.values():
                 self._offer.fresh(_key(bundle), Link.of(bundle.header, bundle.cid.digest, 0))
 
     def _lacking(self, inventory: Inventory) -> Iterator[Fetch]:

@@ -9,6 +9,7 @@ See docs/protocols/session.md.
 from __future__ import annotations
 
 import re
+from math import isfinite
 from typing import Any, Final
 
 import msgspec
@@ -71,6 +72,8 @@ def _check_facts(facts: dict[str, Fact], name: str) -> None:
         _check(len(key) <= MAX_CODE_CHARS, f"{name} has a key that is too long")
         if isinstance(value, str):
             _check(len(value) <= MAX_FACT_CHARS, f"{name} has a value that is too long")
+        elif isinstance(value, float):  # others are to compute with it, and JSON has no such number
+            _check(isfinite(value), f"{name} has a value that is not finite")
 
 
 def _check_code(code: str, reason: str) -> None:
@@ -363,6 +366,8 @@ def facts_of(values: dict[str, Any]) -> dict[str, Fact]:
     """
     kept: dict[str, Fact] = {}
     for key, value in values.items():
+        if isinstance(value, float) and not isfinite(value):
+            continue
         if isinstance(value, (int, float)):
             kept[key] = value
         elif value is not None:

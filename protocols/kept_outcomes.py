@@ -2,13 +2,15 @@
 it has in part are kept by the same rule.
 
 A submitter that never acknowledges may not push out what others will come back for: whoever keeps
-the most gives up its oldest, by bytes where these are too many and by number where that is. This
+the most gives up its oldest, by bytes where these are too many and by number where that is. What is
+on its way to its submitter goes after what waits for one, and what has just come goes last. This
 holds names and sizes only; the outcomes are their jobs'.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain, filterfalse
 
 from protocols.limits import MAX_KEPT_OUTCOMES, MAX_OUTCOME_BYTES
 from protocols.session import JobKey
@@ -50,17 +52,42 @@ class KeptOutcomes:
         if not self._sizes[submitter]:
             del self._sizes[submitter], self._bytes[submitter]
 
-    def overflow(self) -> Iterator[JobKey]:
+    def overflow(
+        self,
+        newest: JobKey | None = None,
+        is_wanted: Callable[[JobKey], bool] = lambda _: False,
+    ) -> Iterator[JobKey]:
         """Remove what is too much, one by one, and return it; the last one stays whatever its
-        size.
+        size, and ``newest`` as long as there is another.
+
+        Only who keeps more than an even share gives something up, the largest first, and of this
+        what is wanted right now after the rest.
         """
         while self._count > 1 and self.size_bytes > self._max_bytes:
-            yield self._give_up(self._bytes.__getitem__)
+            share = self._bytes.__getitem__
+            yield self._give_up(self._by_share(share, self._max_bytes), newest, is_wanted)
         while self._count > self._max_count:
-            yield self._give_up(lambda submitter: len(self._sizes[submitter]))
+            ranked = self._by_share(lambda submitter: len(self._sizes[submitter]), self._max_count)
+            yield self._give_up(ranked, newest, is_wanted)
 
-    def _give_up(self, share: Callable[[str], int]) -> JobKey:
-        """Remove the oldest of the submitter that has the largest share."""
-        key = next(iter(self._sizes[max(self._sizes, key=share)]))
-        self.remove(key)
-        return key
+    def _by_share(self, share: Callable[[str], int], limit: int) -> tuple[list[str], list[str]]:
+        """Return the submitters over an even share of ``limit``, and the others, each with the
+        largest first.
+        """
+        ranked = sorted(self._sizes, key=share, reverse=True)
+        over = [submitter for submitter in ranked if share(submitter) * len(ranked) > limit]
+        return over, ranked[len(over) :]
+
+    def _give_up(
+        self,
+        ranked: tuple[list[str], list[str]],
+        newest: JobKey | None,
+        is_wanted: Callable[[JobKey], bool],
+    ) -> JobKey:
+        """Remove the first that may go: the others' only if those have nothing but the newest."""
+        for submitters in ranked:
+            keys = [key for each in submitters for key in self._sizes[each] if key != newest]
+            for key in chain(filterfalse(is_wanted, keys), keys):
+                self.remove(key)
+                return key
+        raise AssertionError("there is another than the newest")

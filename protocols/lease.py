@@ -28,6 +28,11 @@ class LeaseClock:
         self.ends_at = now + LEASE_TTL_S
         self.renew_at = now + LEASE_RENEW_S
 
+    def end(self, now: float) -> None:
+        """The other side is gone."""
+        self.is_accepted = False
+        self.ends_at = now
+
     def is_over(self, now: float) -> bool:
         """Whether the lease has ended."""
         return now >= self.ends_at

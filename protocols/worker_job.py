@@ -16,6 +16,9 @@ from protocols.session import Deliver, JobKey, JobState, Lifecycle
 
 NEVER: Final = float("inf")
 
+OUTCOME_DROPPED: Final = "outcome-dropped"
+"""The code of a failure of a worker that had the outcome, and keeps it no longer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Granted:
@@ -35,13 +38,15 @@ class Leased(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a worker has taken on: jobs in all, those of the submitter who asks, and which of them
-    have not begun.
+    """What a worker has taken on: jobs in all, those of the submitter who asks, which of them have
+    not begun, and the size of their inputs in all and of that submitter.
     """
 
     jobs: int
     jobs_of_submitter: int
     leased: tuple[Leased, ...] = ()
+    input_bytes: int = 0
+    input_bytes_of_submitter: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,12 @@ class WorkerJob:
         content, self.input = self.input.content(), Incoming(b"", 0)
         return content
 
+    def end(self, outcome: Outcome, forget_at: float) -> None:
+        """Its run is over: keep how it ended, and nothing twice."""
+        self.outcome, self.forget_at = outcome, forget_at
+        self.grown = None  # the outcome has all of it, cut alike
+        self.input = Incoming(b"", 0)  # a run that failed early has not taken it
+
     def go_on(self, held: Held) -> None:
         """Its submitter listens from now on, and has so much of an output. What has come of one
         that grows is sent from there, if it begins so.
@@ -107,6 +118,21 @@ class WorkerJob:
         output = self.outcome.output if self.outcome else None
         is_held = not self.pieces_sent and output is not None and output.begins_with(self.held)
         return Deliver(self.key, self.fence, self.held.pieces if is_held else self.pieces_sent)
+
+    def is_wanted(self, now: float) -> bool:
+        """Whether its submitter takes its outcome in, or was just told that it may."""
+        return self.lease.is_accepted or not self.lease.is_over(now)
+
+    def given_up(self) -> Failed:
+        """Return what its submitter is told when its outcome is kept no longer."""
+        return Failed(
+            job_id=self.terms.job_id,
+            fence=self.fence,
+            code=OUTCOME_DROPPED,
+            reason="its outcome was given up: this worker keeps too many, or for too long",
+            is_worker_fault=True,
+            record_cid=self.outcome.message.record_cid if self.outcome else b"",
+        )
 
     @property
     def key(self) -> JobKey:

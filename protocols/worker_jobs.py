@@ -10,7 +10,6 @@ Outcomes wait for ``OUTCOME_KEEP_S``.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -58,7 +57,8 @@ from protocols.session import (
     Start,
     Stop,
 )
-from protocols.worker_job import NEVER, Granted, Leased, Load, Outcome, WorkerJob
+from protocols.worker_job import NEVER, Granted, Load, Outcome, WorkerJob
+from protocols.workload import Workload
 
 LEASE_TTL_MS: Final = int(LEASE_TTL_S * 1_000)
 
@@ -74,14 +74,12 @@ class WorkerJobs:
     says when ``tick`` is due at the latest.
     """
 
-    def __init__(self, decide: Decide) -> None:
+    def __init__(self, decide: Decide, kept: KeptOutcomes | None = None) -> None:
         self._decide = decide
         self._jobs: dict[JobKey, WorkerJob] = {}
-        self._kept = KeptOutcomes()
+        self._kept = KeptOutcomes() if kept is None else kept
         self._partial = PartialInputs()
-        # What every offer asks for, kept up to date: counting would look at each job for each offer
-        self._unfinished: Counter[str] = Counter()
-        self._leased: dict[JobKey, Leased] = {}
+        self._workload = Workload()
         self._handlers: dict[type[Any], Callable[[WorkerJob, Any, float], list[Effect]]] = {
             Accept: self._on_accept,
             Input: self._on_input,
@@ -103,7 +101,7 @@ class WorkerJobs:
     @property
     def unfinished(self) -> int:
         """How many jobs are leased or running."""
-        return self._unfinished.total()
+        return self._workload.jobs
 
     @property
     def kept_bytes(self) -> int:
@@ -128,7 +126,7 @@ class WorkerJobs:
             if job.input.size_bytes:
                 self._partial.keep(key, job.terms, job.input, now)
             return self._forget(job, JobEvent.EXPIRE)
-        job.lease.is_accepted = False
+        job.lease.end(now)
         if job.state is JobState.RUNNING:
             self._orphan(job, now)
         return []
@@ -137,15 +135,13 @@ class WorkerJobs:
         """The run of ``job`` ended by itself; does nothing if the job was stopped meanwhile."""
         if job.state is not JobState.RUNNING:
             return []
-        self._uncount(job)
+        self._workload.remove(job)
         is_done = isinstance(outcome.message, Done)
         job.life.step(JobEvent.FINISH if is_done else JobEvent.FAIL)
-        job.outcome = outcome
-        job.forget_at = now + OUTCOME_KEEP_S
+        job.end(outcome, forget_at=now + OUTCOME_KEEP_S)
         self._kept.add(job.key, outcome.size_bytes)
-        for key in self._kept.overflow():
-            self._forget(self._jobs[key], JobEvent.CANCEL)
-        return [job.deliver()] if job.lease.is_accepted else []
+        told = self._make_room(job.key, now)
+        return [*told, job.deliver()] if job.lease.is_accepted else told
 
     def progressed(self, job: WorkerJob, done: int, total: int, now: float) -> list[Effect]:
         """The run of ``job`` came this far; its submitter is told every ``PROGRESS_S`` at most."""
@@ -184,13 +180,15 @@ class WorkerJobs:
             return self._refuse(submitter, offer, OTHER_SPECIFICATION, reason)
         if offer.fence < job.fence:
             return self._refuse(submitter, offer, STALE_FENCE, "a later attempt was offered")
-        if offer.fence > job.fence:
+        # One that counts fences from one again, after a crash, may come to the same; from its
+        # acceptance on, an offer that is equal is the one that was accepted.
+        if offer.fence > job.fence or not job.lease.is_accepted:
             self._reattach(job, offer, now)
         needs_input = job.state is JobState.LEASED
         return [Send(submitter, self._lease_of(job, now, needs_input=needs_input))]
 
     def _admit(self, submitter: str, offer: Offer, now: float) -> list[Effect]:
-        decision = self._decide(submitter, offer, self._load(submitter))
+        decision = self._decide(submitter, offer, self._workload.load(submitter))
         if isinstance(decision, Refuse):
             return [Send(submitter, decision)]
         terms = Terms.of(offer)
@@ -208,8 +206,7 @@ class WorkerJobs:
         job.life.step(JobEvent.OFFER)
         job.life.step(JobEvent.LEASE)
         self._jobs[job.key] = job
-        self._unfinished[submitter] += 1
-        self._leased[job.key] = Leased(job.submitter, job.terms, job.estimate_s)
+        self._workload.add(job)
         if offer.input is not None:
             return self._run_at_once(job, offer.input, now)
         held = job.input.held
@@ -227,7 +224,7 @@ class WorkerJobs:
         return effects
 
     def _reattach(self, job: WorkerJob, offer: Offer, now: float) -> None:
-        """A later attempt takes over what is here; until it is accepted, it gets nothing."""
+        """Another attempt takes over what is here; until it is accepted, it gets nothing."""
         job.fence = offer.fence
         job.is_streamed = offer.stream
         job.lease = LeaseClock(now)
@@ -242,10 +239,6 @@ class WorkerJobs:
         eta_s = 0.0 if job.state.is_final else min(job.estimate_s, max(0.0, job.deadline - now))
         eta_ms, held = int(eta_s * 1000), job.input.held if needs_input else NOTHING
         return Lease(job.terms.job_id, job.fence, eta_ms, LEASE_TTL_MS, needs_input, *held)
-
-    def _load(self, submitter: str) -> Load:
-        leased = tuple(self._leased.values())
-        return Load(self.unfinished, self._unfinished[submitter], leased)
 
     def _refuse(
         self, submitter: str, message: FromSubmitter, code: str, reason: str
@@ -310,7 +303,7 @@ class WorkerJobs:
         if job.input.cid != job.terms.input_cid:
             return self._reject_input(job, "the input is not the one that was committed to")
         job.life.step(JobEvent.START)
-        del self._leased[job.key]
+        self._workload.begin(job)
         return [Start(job.key)]
 
     def _reject_input(self, job: WorkerJob, reason: str) -> list[Effect]:
@@ -332,7 +325,7 @@ class WorkerJobs:
 
     def _tick_job(self, job: WorkerJob, now: float) -> list[Effect]:
         if job.state.is_final:
-            return self._forget(job, JobEvent.CANCEL)
+            return self._give_up(job)
         if now >= job.deadline:
             return self._expire(job)
         if job.state is JobState.LEASED and job.lease.is_over(now):
@@ -366,20 +359,25 @@ class WorkerJobs:
         job.lease.is_accepted = False
         job.orphan_at = now + ORPHAN_S
 
+    def _make_room(self, newest: JobKey, now: float) -> list[Effect]:
+        """Give up outcomes that are too many."""
+        dropped = self._kept.overflow(newest, lambda key: self._jobs[key].is_wanted(now))
+        return [effect for key in dropped for effect in self._give_up(self._jobs[key])]
+
+    def _give_up(self, job: WorkerJob) -> list[Effect]:
+        """Drop an outcome. Who waits for it is told and goes elsewhere at once; who comes later
+        hears that the lease is over, or offers the job anew.
+        """
+        told: list[Effect] = [Send(job.submitter, job.given_up())] if job.lease.is_accepted else []
+        return [*told, *self._forget(job, JobEvent.CANCEL)]
+
     def _forget(self, job: WorkerJob, event: JobEvent) -> list[Effect]:
         """Drop a job, and its outcome or run with it."""
         del self._jobs[job.key]
         if job.state.is_final:
             self._kept.remove(job.key)
             return []
-        self._uncount(job)
+        self._workload.remove(job)
         is_running = job.state is JobState.RUNNING
         job.life.step(event)
         return [Stop(job.key)] if is_running else []
-
-    def _uncount(self, job: WorkerJob) -> None:
-        """A job is about to be finished or forgotten."""
-        self._leased.pop(job.key, None)
-        self._unfinished[job.submitter] -= 1
-        if not self._unfinished[job.submitter]:
-            del self._unfinished[job.submitter]  # submitters come and go

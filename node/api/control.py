@@ -20,6 +20,7 @@ from node.api.jobs import JobsApi
 from node.api.requests import job_of, parse, wants_stream
 from node.explanation import moment
 from node.job import JobSpec, summary_of
+from node.mesh_models import offered, summary
 from node.reading import READERS, plain
 from peer.addresses import announced
 from peer.control import HANDLERS, json_lines
@@ -68,6 +69,7 @@ class ControlApi:
             Route("/leave", self.leave, methods=["POST"]),
             Route("/run", self.run, methods=["POST"]),
             *JobsApi(self._node).routes(),
+            Route("/models", self.models),
             Route("/models/refresh", self.refresh_models, methods=["POST"]),
             Route("/records", self.read("/records")),
             Route("/records/{cid}", self.read("/records/{cid}")),
@@ -114,7 +116,8 @@ class ControlApi:
         if not options.enabled:
             return None
         token_file = str(self._node.home.api_token)
-        return {"url": f"http://{options.address}/v1", "token_file": token_file}
+        at = f"http://{options.address}"
+        return {"url": f"{at}/v1", "mcp": f"{at}/mcp", "token_file": token_file}
 
     async def peers(self, _request: Request) -> JSONResponse:
         """Everyone this node knows, itself first."""
@@ -157,6 +160,11 @@ class ControlApi:
         answer = await leave(node.identity, presence.transport, admitters)
         signal.raise_signal(signal.SIGTERM)  # the way in which everything else stops, too
         return JSONResponse(answer)
+
+    async def models(self, _request: Request) -> JSONResponse:
+        """What the mesh offers now, this node's own models among them."""
+        offers = sorted(offered(self._node.presence.directory).items())
+        return JSONResponse([{"model": name, **summary(each)} for name, each in offers])
 
     async def refresh_models(self, _request: Request) -> JSONResponse:
         """Advertise the models that are installed now."""

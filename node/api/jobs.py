@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -86,9 +87,10 @@ class JobsApi:
         job_id = _job_id(request)
         # unknown: an error, no line
         await self._carrier.on_disk(partial(self._carrier.kept.get, job_id))
+        wait_s = _wait_s(request.query_params.get("wait_s", "inf"))
         following = Following(streams=request.query_params.get("stream") == "true")
         return StreamingResponse(
-            json_lines(self._followed(job_id, following)), media_type="application/x-ndjson"
+            json_lines(self._followed(job_id, following, wait_s)), media_type="application/x-ndjson"
         )
 
     async def log(self, request: Request) -> JSONResponse:
@@ -136,9 +138,11 @@ class JobsApi:
             "submitted_at": moment(job.submitted_us),
         }
 
-    async def _followed(self, job_id: bytes, following: Following) -> AsyncIterator[Any]:
+    async def _followed(
+        self, job_id: bytes, following: Following, wait_s: float
+    ) -> AsyncIterator[Any]:
         scope = trio.CancelScope()
-        self._node.nursery.start_soon(self._wait, job_id, following, scope)
+        self._node.nursery.start_soon(self._wait, job_id, following, scope, wait_s)
         try:
             with self._carrier.following(job_id, following.listener):
                 while not following.is_over:
@@ -147,11 +151,21 @@ class JobsApi:
         finally:
             scope.cancel()
 
-    async def _wait(self, job_id: bytes, following: Following, scope: trio.CancelScope) -> None:
-        """Tell a client how the job ended, whenever it does."""
+    async def _wait(
+        self, job_id: bytes, following: Following, scope: trio.CancelScope, wait_s: float
+    ) -> None:
+        """Tell a client how the job ended, if it does so in time."""
         with scope:
-            end = await self._carrier.wait(job_id)
+            end: JobEnd | None = None
+            with trio.move_on_after(wait_s):
+                end = await self._carrier.wait(job_id)
             try:
+                if end is None:
+                    raise CoveyError(
+                        f"the job is not over after {wait_s:g} s",
+                        code="not-over",
+                        hint="it goes on: ask again",
+                    )
                 if end.error is not None:
                     raise_error({"error": end.error})
                 output = await self._carrier.on_disk(partial(self._carrier.kept.output, job_id))
@@ -172,6 +186,16 @@ def _worker(end: JobEnd) -> str | None:
 
 def _job_id(request: Request) -> bytes:
     return parse_job_id(request.path_params["job_id"])
+
+
+def _wait_s(text: str) -> float:
+    try:
+        wait_s = float(text)
+    except ValueError:
+        wait_s = math.nan
+    if not wait_s >= 0:
+        raise InputError("how long to wait is a number of seconds, 0 or more")
+    return wait_s
 
 
 def _limit(text: str) -> int:

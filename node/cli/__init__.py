@@ -23,6 +23,7 @@ COMMANDS = {
     "run": "node.cli.run:run_job",
     "job": "node.cli.job:job",
     "bench": "node.cli.bench:bench",
+    "mcp": "node.cli.mcp:mcp",
     "models": "node.cli.models:models",
     "records": "node.cli.records:records",
     "errors": "node.cli.errors:errors",

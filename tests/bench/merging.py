@@ -1,6 +1,6 @@
 """Figures ``merge_records_s_…`` and ``wire_bytes_record_k64``: what an aggregator takes in.
 
-Bundles of k records of fifty feeds, each delivered twice, go the whole way: unpacked,
+Bundles of k records of fifty feeds, each delivered by two servers, go the whole way: unpacked,
 verified, journalled with an fsync, and in the index, where they are counted. The rate is records
 per second of CPU time, so of one core. The baseline keeps the same statements as rows of SQLite, a
 commit for every k, and believes whoever sends them.
@@ -124,12 +124,11 @@ def _author(number: int, k: int, count: int) -> Author:
 
 
 def _frames(authors: Sequence[Author]) -> list[list[BundleMessage]]:
-    """Return what the feeds' servers would send, every bundle twice, in frames of their size."""
+    """Return what a server of all feeds would send, in frames of their size."""
     packed = [pack(bundle.encode()) for author in authors for bundle in author.bundles]
-    twice = [message for message in packed for _ in range(2)]
     frames: list[list[BundleMessage]] = [[]]
     size = 0
-    for message in twice:
+    for message in packed:
         if size >= BUNDLES_PER_FRAME_BYTES:
             frames.append([])
             size = 0
@@ -149,11 +148,14 @@ async def _merge(folder: Path, frames: list[list[BundleMessage]], expected: int)
     key = SigningKey.from_seed(b"a" * 32)
     feeds = Feeds(journal, key, system_effects())
     index = Index(journal, folder / "index.duckdb", key.public, Store.open)
-    puller = FeedPuller(cast("Any", None), feeds, "peer", Recent(), follow=False)
+    one, other = (
+        FeedPuller(cast("Any", None), feeds, name, Recent(), follow=False) for name in ("a", "b")
+    )
     async with running(journal.run, index.run):
         before = time.process_time()
         for frame in frames:
-            await puller._add(frame)
+            await one._add(frame)
+            await other._add(frame)
         await index.catch_up()
         cpu_s = time.process_time() - before
         found = (await index.ask(lambda store: store.counts())).records

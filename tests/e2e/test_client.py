@@ -42,6 +42,8 @@ async def use(home: Path) -> dict[str, Any]:
         with pytest.raises(CoveyError, match="there is no job"):
             await covey.job("00" * 16)
         doomed = await covey.submit("embed", model="no-such", input=["one"], timeout_s=60)
+        with pytest.raises(CoveyError, match="not over"):
+            await doomed.result(timeout_s=0.1)
         await doomed.cancel()
         with pytest.raises(CoveyError, match="cancelled"):
             await doomed.result()
@@ -51,6 +53,11 @@ async def use(home: Path) -> dict[str, Any]:
             "state": (await job.status())["state"],
             "why": await job.why(),
             "peers": await covey.peers(),
+            "ran": (await covey.run("embed", model=MODEL, input=["one"])).array(),
+            "models": await covey.models(),
+            "jobs": [each["job_id"] for each in await covey.jobs()],
+            "logs": await job.logs(),
+            "id": job.id,
         }
 
 
@@ -64,6 +71,10 @@ def test_a_program_submits_iterates_and_comes_back(node: Machine, run: Any) -> N
     assert seen["state"] == "done"
     assert "its result was taken" in seen["why"]["candidates"][0]["answer"]
     assert len(seen["peers"]) == 1
+    assert seen["ran"].shape == (1, 384)
+    assert [each["model"] for each in seen["models"]] == [MODEL]
+    assert seen["id"] in seen["jobs"]
+    assert seen["logs"]
 
 
 def test_a_script_does_the_same_without_coroutines(node: Machine) -> None:
@@ -71,9 +82,36 @@ def test_a_script_does_the_same_without_coroutines(node: Machine) -> None:
         job = covey.submit("embed", model=MODEL, input=["one"])
         rows = list(job)
         again = covey.job(job.id).result()
+        ran = covey.run("embed", model=MODEL, input=["one"])
+        doomed = covey.submit("embed", model="no-such", input=["one"])
+        with pytest.raises(CoveyError, match="not over after 0 s"):
+            doomed.result(timeout_s=0)
+        doomed.cancel()
+        ids, logs = [each["job_id"] for each in covey.jobs()], job.logs()
 
     assert len(rows) == 1
     assert again.summary["worker"] == node.json("id")["peer"]
+    assert np.allclose(ran.array()[0], rows[0]["embedding"])
+    assert {job.id, doomed.id} <= {*ids}
+    assert logs
+    with pytest.raises(CoveyError, match="closed"):
+        job.status()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"input": None}, "no list"),
+        ({"input": "one"}, "no list"),
+        ({"input": ["one"], "timeout_s": "5"}, "timeout_s"),
+        ({"input": ["one"], "seed": 5}, "no seed"),
+    ],
+)
+def test_a_program_that_asks_wrongly_is_told_before_anything_is_sent(
+    node: Machine, options: Any, told: str
+) -> None:
+    with connect_sync(node.home) as covey, pytest.raises(CoveyError, match=told):
+        covey.submit("embed", model=MODEL, **options)
 
 
 def test_without_a_node_a_program_is_told_so(tmp_path: Path) -> None:

@@ -129,7 +129,9 @@ def test_a_question_is_answered_and_told_token_by_token(computed: Computed):
     assert "Paris" in answer["text"]
     assert (answer["finish_reason"], answer["tokens"]) == ("stop", 8)
     assert outcome.output.startswith(told)
-    assert [piece.tokens for piece in generate.pieces(told)] == [1] * 7
+    tokens = [piece.tokens for piece in generate.pieces(told)]
+    assert tokens == [1] * len(tokens)
+    assert 1 < len(tokens) < 8  # what is left at the end is told with it
     assert computed.progress[-1][0] == computed.progress[-1][1]
     assert outcome.execution["precision"] == "int4"
     assert outcome.execution["rows"] == "independent"

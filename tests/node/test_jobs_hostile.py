@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 import trio
+from msgspec.structs import replace
 from trio.testing import MockClock
 
 from node.errors import NoWorkerError
@@ -24,7 +25,13 @@ from protocols.job import (
     Release,
     Renew,
 )
-from protocols.limits import LEASE_TTL_S, MAX_JOBS_PER_SUBMITTER, MAX_SESSIONS
+from protocols.limits import (
+    LEASE_TTL_S,
+    MAX_JOB_INPUT_BYTES,
+    MAX_JOBS_PER_SUBMITTER,
+    MAX_SESSIONS,
+    MAX_SUBMITTER_INPUT_BYTES,
+)
 from protocols.membership import SESSION_PROTOCOL
 from protocols.pieces import Outgoing
 from protocols.transport import Stream
@@ -219,6 +226,33 @@ async def test_a_submitter_that_opens_a_thousand_jobs_gets_its_share_and_others_
     assert sum(isinstance(message, Lease) for message in got) == MAX_JOBS_PER_SUBMITTER
     assert all(m.code == "busy" for m in got if isinstance(m, Refuse))
     assert result.output == b"SOME TEXT"
+
+
+async def test_a_submitter_that_announces_huge_inputs_gets_its_share_and_others_theirs(
+    autojump_clock: MockClock,
+) -> None:
+    mesh = JobMesh()
+    greedy, modest, worker = mesh.add("submitter"), mesh.add("submitter"), mesh.add("worker")
+    share = MAX_SUBMITTER_INPUT_BYTES // MAX_JOB_INPUT_BYTES
+
+    def huge(numbers: range) -> bytes:
+        each = (replace(terms(n), size_bytes=MAX_JOB_INPUT_BYTES).offer(1, 60_000) for n in numbers)
+        return CODEC.encode(list(each))
+
+    async with mesh.running():
+        stream = await raw_session(greedy, worker)
+        await stream.send(huge(range(100)))
+        got = await answers(stream, 100)
+        result = await modest.submitter.run(spec())
+        await stream.send(CODEC.encode([Release(terms(0).job_id, 1)]))
+        await stream.send(huge(range(100, 102)))
+        freed = await answers(stream, 2)
+
+    refusals = [m for m in got if isinstance(m, Refuse)]
+    assert sum(isinstance(message, Lease) for message in got) == share
+    assert {(m.code, m.retry_after_ms > 0) for m in refusals} == {("busy", True)}
+    assert result.output == b"SOME TEXT"
+    assert [type(message) for message in freed] == [Lease, Refuse]
 
 
 async def test_a_submitter_that_vanishes_leaves_nothing_running(autojump_clock: MockClock) -> None:

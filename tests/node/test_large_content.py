@@ -12,7 +12,8 @@ from typing import Final
 import pytest
 import trio
 
-from protocols.job import CODEC, Accept, Chunk, Done, Lease, Message, Terms
+from protocols.job import CODEC, Accept, Chunk, Done, Failed, Lease, Message, Terms
+from protocols.kept_outcomes import KeptOutcomes
 from protocols.limits import BULK_CHUNK_BYTES, STREAM_WINDOW_BYTES
 from protocols.pieces import Outgoing
 from protocols.transport import Stream
@@ -48,6 +49,34 @@ async def test_an_output_that_is_being_sent_is_not_held_twice() -> None:
         tracemalloc.stop()
 
     assert peak_bytes < 4 * MB, "pieces are cut when they are sent"
+
+
+async def test_an_output_that_is_given_up_while_it_is_sent_ends_with_the_word_that_it_is() -> None:
+    mesh = JobMesh()
+    outputs = {b"first": bytes(8 * MB), b"second": bytes(4 * MB)}
+    submitter = mesh.add("submitter")
+    worker = mesh.add("worker", runners=FakeRunnerPool(output_of=outputs.__getitem__))
+    worker.worker._jobs._kept = KeptOutcomes(max_bytes=10 * MB)
+    first, second = terms(1, b"first"), terms(2, b"second")
+    got: list[Message] = []
+
+    async with mesh.running():
+        stream = await raw_session(submitter, worker)
+        for job, content in ((first, b"first"), (second, b"second")):
+            start = [job.offer(1, 600_000), Accept(job.job_id, 1), *inputs(job, content)]
+            await stream.send(CODEC.encode(start))
+            while not any(isinstance(m, Chunk) and m.job_id == first.job_id for m in got):
+                got += await receive(stream)  # it is on its way; of the rest we read nothing yet
+        while not any(isinstance(m, Done) for m in got):
+            got += await receive(stream)
+
+    (failed,) = [message for message in got if isinstance(message, Failed)]
+    assert (failed.job_id, failed.code) == (first.job_id, "outcome-dropped")
+    assert failed.is_worker_fault
+    assert (
+        sum(len(m.body) for m in got if isinstance(m, Chunk) and m.job_id == first.job_id) < 8 * MB
+    )
+    assert [m.job_id for m in got if isinstance(m, Done)] == [second.job_id]
 
 
 async def test_small_jobs_pass_a_large_output_behind_one_piece_a_frame() -> None:

@@ -6,7 +6,13 @@ from node.admission import Admission
 from node.fair_queue import Asker, fair_wait_s
 from protocols.cid import CID
 from protocols.job import Offer, Refuse, Terms
-from protocols.limits import MAX_JOB_INPUT_BYTES, MAX_JOBS_PER_SUBMITTER, MAX_WORKER_JOBS
+from protocols.limits import (
+    MAX_JOB_INPUT_BYTES,
+    MAX_JOBS_PER_SUBMITTER,
+    MAX_SUBMITTER_INPUT_BYTES,
+    MAX_WORKER_INPUT_BYTES,
+    MAX_WORKER_JOBS,
+)
 from protocols.worker_job import Granted, Leased, Load
 from tests.support.runners import FakeModels, model_of
 
@@ -142,6 +148,41 @@ def test_a_job_that_can_not_end_within_its_budget_is_refused() -> None:
 def test_jobs_are_bounded_in_all_and_for_each_submitter() -> None:
     assert code(Place(), offer(), Load(MAX_WORKER_JOBS, 0)) == "busy"
     assert code(Place(), offer(), Load(300, MAX_JOBS_PER_SUBMITTER)) == "busy"
+
+
+@pytest.mark.parametrize(
+    ("load", "free_bytes", "numbers"),
+    [
+        (
+            Load(9, 1, input_bytes=MAX_WORKER_INPUT_BYTES - 10),
+            10,
+            (str(MAX_WORKER_INPUT_BYTES - 10), str(MAX_WORKER_INPUT_BYTES)),
+        ),
+        (
+            Load(9, 1, (), MAX_SUBMITTER_INPUT_BYTES, MAX_SUBMITTER_INPUT_BYTES - 10),
+            10,
+            (f"{MAX_SUBMITTER_INPUT_BYTES - 10} bytes of your", str(MAX_SUBMITTER_INPUT_BYTES)),
+        ),
+    ],
+    ids=["in all", "of one submitter"],
+)
+def test_inputs_are_bounded_in_all_and_for_each_submitter(
+    load: Load, free_bytes: int, numbers: tuple[str, ...]
+) -> None:
+    assert isinstance(decide(Place(), offer(size_bytes=free_bytes), load), Granted)
+
+    answer = decide(Place(), offer(size_bytes=free_bytes + 1), load)
+
+    assert isinstance(answer, Refuse)
+    assert answer.code == "busy"
+    assert answer.retry_after_ms > 0
+    assert all(number in answer.reason for number in numbers)
+
+
+def test_who_has_nothing_at_a_worker_may_bring_the_largest_input_beside_a_greedy_one() -> None:
+    greedy = Load(2, 0, input_bytes=MAX_SUBMITTER_INPUT_BYTES)
+
+    assert isinstance(decide(Place(), offer(size_bytes=MAX_JOB_INPUT_BYTES), greedy), Granted)
 
 
 def test_a_draining_worker_refuses_everything() -> None:

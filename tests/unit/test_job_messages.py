@@ -1,3 +1,5 @@
+import math
+import struct
 from contextlib import suppress
 
 import pytest
@@ -13,6 +15,7 @@ from protocols.job import (
     Cancel,
     Chunk,
     Done,
+    Fact,
     Failed,
     Input,
     Lease,
@@ -46,7 +49,7 @@ codes = st.from_regex(r"[a-z]{1,10}(-[a-z]{1,10}){0,2}", fullmatch=True)
 facts = st.dictionaries(
     names, st.one_of(st.integers(-(2**63), 2**63), st.booleans(), st.text(max_size=96)), max_size=5
 )
-timings = st.dictionaries(names, st.floats(allow_nan=False), max_size=5)
+timings = st.dictionaries(names, st.floats(allow_nan=False, allow_infinity=False), max_size=5)
 budgets = st.integers(0, MAX_BUDGET_MS)
 counts = st.integers(1, MAX_JOB_OUTPUT_BYTES)
 progress = st.tuples(st.integers(0, MAX_ITEMS), st.integers(0, MAX_ITEMS)).map(sorted)
@@ -137,11 +140,31 @@ def test_any_bytes_decode_or_are_refused(payload: bytes) -> None:
         lambda: Accept(b"j" * 16, 1, 0, bytes(32)),
         lambda: Accept(b"j" * 16, 1, MAX_JOB_OUTPUT_BYTES + 1, bytes(32)),
         lambda: Lease(b"j" * 16, 1, 0, 1, True, -1, bytes(32)),
+        lambda: done_with(timings={"run_ms": math.nan}),
+        lambda: done_with(timings={"run_ms": math.inf}),
+        lambda: done_with(execution={"load": -math.inf}),
     ],
 )
 def test_an_invalid_message_cannot_be_made(wrong: object) -> None:
     with pytest.raises(ValueError, match=" "):
         wrong()  # type: ignore[operator]
+
+
+def done_with(
+    timings: dict[str, float] | None = None, execution: dict[str, Fact] | None = None
+) -> Done:
+    cid = bytes(CID.of(b""))
+    return Done(b"j" * 16, 1, cid, 0, cid, timings or {}, execution or {})
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_none_makes_a_message_malformed(wrong: float) -> None:
+    known = CODEC.encode([done_with({"run_ms": 0.5})])
+    half = struct.pack(">d", 0.5)
+    assert half in known
+
+    with pytest.raises(RemoteProtocolError):
+        CODEC.decode(known.replace(half, struct.pack(">d", wrong)))
 
 
 def test_a_message_of_an_unknown_kind_is_refused() -> None:
@@ -173,6 +196,7 @@ def test_what_a_runner_tells_is_cut_to_what_a_message_may_hold() -> None:
     assert facts_of(told) == {"engine": "x" * 96, "threads": 2, "shape": "[1, 2]"}
     assert timings_of(told) == {"threads": 2.0}
     assert len(facts_of({str(n): n for n in range(100)})) == 24
+    assert timings_of({"run_ms": math.nan, "load_ms": math.inf, "cut_ms": 1}) == {"cut_ms": 1.0}
 
 
 @given(salts, st.integers(0, 3 * BULK_CHUNK_BYTES))

@@ -46,6 +46,45 @@ def test_one_that_is_too_large_for_all_stays_until_another_comes() -> None:
     assert keep(kept, "b", range(1), 1) == [key("a", 0)]
 
 
+def test_the_one_that_has_just_come_stays_though_its_submitter_keeps_the_most() -> None:
+    kept = KeptOutcomes()
+    for submitter in "abcd":
+        keep(kept, submitter, range(2), MAX_OUTCOME_BYTES // 8)
+
+    kept.add(key("new", 0), MAX_OUTCOME_BYTES // 2)
+    dropped = list(kept.overflow(key("new", 0)))
+
+    assert dropped == [key(submitter, 0) for submitter in "abcd"]
+
+
+def test_what_is_wanted_now_stays_as_long_as_its_submitter_keeps_another() -> None:
+    kept = KeptOutcomes(max_count=3)
+    keep(kept, "a", range(3))
+    wanted = {key("a", 0), key("a", 2)}
+
+    dropped: list[JobKey] = []
+    for number in (3, 4):
+        kept.add(key("a", number), 0)
+        dropped += kept.overflow(key("a", number), wanted.__contains__)
+
+    assert dropped == [key("a", 1), key("a", 3)]
+    kept.add(key("a", 5), 0)
+    wanted |= {key("a", 4), key("a", 5)}
+    assert list(kept.overflow(key("a", 5), wanted.__contains__)) == [key("a", 0)]
+
+
+def test_who_wants_all_and_acknowledges_nothing_pushes_out_nobody_who_is_away() -> None:
+    kept = KeptOutcomes(max_count=10)
+    keep(kept, "away", range(3))
+
+    dropped: list[JobKey] = []
+    for number in range(20):
+        kept.add(key("mute", number), 0)
+        dropped += kept.overflow(key("mute", number), lambda each: each[0] == "mute")
+
+    assert dropped == [key("mute", number) for number in range(13)]
+
+
 def test_what_was_acknowledged_counts_no_more() -> None:
     kept = KeptOutcomes()
     keep(kept, "a", range(2), size_bytes=7)

@@ -118,6 +118,16 @@ def test_a_run_that_ended_meanwhile_is_delivered_from_there_as_its_pieces_were_c
         assert effects == [Deliver(KEY, 2, first)]
 
 
+def test_what_grew_is_held_once_when_its_run_is_over() -> None:
+    worker = Running(3)
+    worker.finish()
+
+    assert worker.job.grown is None
+    assert worker.job.outcome is not None
+    assert worker.job.outcome.output is not None
+    assert worker.job.outcome.output.content == b"".join(WORDS)
+
+
 def test_what_begins_to_grow_anew_is_sent_from_its_beginning() -> None:
     worker = Running(0)  # restarted: its submitter has of an earlier run what this one has not yet
 

@@ -5,7 +5,9 @@ time.
 import hashlib
 import random
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain, takewhile
 
 import pytest
 from hypothesis import settings
@@ -25,7 +27,8 @@ from protocols.job import (
     Refuse,
     Terms,
 )
-from protocols.limits import MAX_ATTEMPTS
+from protocols.kept_outcomes import KeptOutcomes
+from protocols.limits import MAX_ATTEMPTS, MAX_KEPT_OUTCOMES
 from protocols.pieces import Outgoing
 from protocols.session import (
     Deliver,
@@ -78,10 +81,24 @@ def terms_of(job_id: bytes) -> Terms:
 
 @dataclass
 class Session:
-    """What is under way between the submitter and one worker, in order."""
+    """What is under way between the submitter and one worker, in order. Outputs are cut as they
+    are sent, one piece at a time.
+    """
 
     to_worker: deque[FromSubmitter] = field(default_factory=deque)
     to_submitter: deque[FromWorker] = field(default_factory=deque)
+    outputs: deque[Iterator[FromWorker]] = field(default_factory=deque)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is under way."""
+        while self.outputs and not self.to_submitter:
+            message = next(self.outputs[0], None)
+            if message is None:
+                self.outputs.popleft()
+            else:
+                self.to_submitter.append(message)
+        return not self.to_worker and not self.to_submitter
 
 
 @dataclass
@@ -107,13 +124,15 @@ class JobsMachine(RuleBasedStateMachine):
         self.emitted: dict[tuple[str, bytes], int] = {}
         self.sessions: dict[str, Session] = {}
         self.nodes: dict[str, WorkerNode] = {}
+        self.max_kept = MAX_KEPT_OUTCOMES
         self.resumed: set[str] = set()
         """What was seen to go on in the middle: inputs, outputs, those that grow, and those that
         were all here.
         """
 
-    @initialize()
-    def start(self) -> None:
+    @initialize(max_kept=st.sampled_from([1, MAX_KEPT_OUTCOMES]))
+    def start(self, max_kept: int = MAX_KEPT_OUTCOMES) -> None:
+        self.max_kept = max_kept
         for worker in WORKERS:
             self.restart_worker(worker)
 
@@ -161,11 +180,11 @@ class JobsMachine(RuleBasedStateMachine):
                         self.resumed.add("growing output")
                 self.by_worker(worker, effects)
 
-    @precondition(lambda self: any(s.to_submitter for s in self.sessions.values()))
+    @precondition(lambda self: not all(s.is_quiet for s in self.sessions.values()))
     @rule(worker=workers, is_doubled=st.booleans())
     def deliver_to_submitter(self, worker: str, is_doubled: bool) -> None:
         session = self.sessions.get(worker)
-        if session and session.to_submitter:
+        if session and not session.is_quiet and session.to_submitter:
             message = session.to_submitter.popleft()
             for _ in range(1 + is_doubled):
                 machine = self.machines.get(message.job_id)
@@ -177,16 +196,14 @@ class JobsMachine(RuleBasedStateMachine):
                             self.seen[message.job_id] += effect.body
                     self.by_submitter(effects)
 
-    @precondition(lambda self: any(s.to_worker or s.to_submitter for s in self.sessions.values()))
+    @precondition(lambda self: not all(s.is_quiet for s in self.sessions.values()))
     @rule()
     def settle(self) -> None:
         for worker in WORKERS:
             self.deliver_all(worker)
 
     def deliver_all(self, worker: str) -> None:
-        while (session := self.sessions.get(worker)) and (
-            session.to_worker or session.to_submitter
-        ):
+        while (session := self.sessions.get(worker)) and not session.is_quiet:
             self.deliver_to_worker(worker, False)
             self.deliver_to_submitter(worker, False)
 
@@ -245,8 +262,11 @@ class JobsMachine(RuleBasedStateMachine):
         self.restart_worker(worker)
 
     def restart_worker(self, worker: str) -> None:
-        node = WorkerNode(WorkerJobs(lambda _s, offer, load: self.decide(worker, offer, load)))
-        self.nodes[worker] = node
+        jobs = WorkerJobs(
+            lambda _s, offer, load: self.decide(worker, offer, load),
+            KeptOutcomes(max_count=self.max_kept),
+        )
+        self.nodes[worker] = WorkerNode(jobs)
         if self.sessions.pop(worker, None) is not None:
             for machine in list(self.machines.values()):
                 self.by_submitter(machine.lost(worker, "restarted", self.now))
@@ -297,8 +317,11 @@ class JobsMachine(RuleBasedStateMachine):
         known = [self.nodes[worker].jobs.get((SUBMITTER, job_id)) for job_id in JOBS]
         jobs = [job for job in known if job is not None and not job.state.is_final]
         leased = {job.terms.job_id for job in jobs if job.state is JobState.LEASED}
-        counted = (len(jobs), len(jobs), leased)
-        told = (load.jobs, load.jobs_of_submitter, {each.terms.job_id for each in load.leased})
+        input_bytes = sum(job.terms.size_bytes for job in jobs)
+        counted = (len(jobs), len(jobs), leased, input_bytes, input_bytes)
+        told_leased = {each.terms.job_id for each in load.leased}
+        told_bytes = (load.input_bytes, load.input_bytes_of_submitter)
+        told = (load.jobs, load.jobs_of_submitter, told_leased, *told_bytes)
         assert told == counted, "told as counting would tell"
         if self.nodes[worker].is_busy:
             return Refuse(offer.job_id, offer.fence, "busy", "busy", 500)
@@ -355,20 +378,23 @@ class JobsMachine(RuleBasedStateMachine):
                 case Stop(key):
                     node.runs.pop(key, None)
                 case Deliver(key, fence, first) if session:
-                    self.deliver_outcome(session, node.jobs.get(key), fence, first)
+                    self.deliver_outcome(session, node.jobs, key, fence, first)
                 case _:
                     pass
 
     def deliver_outcome(
-        self, session: Session, job: WorkerJob | None, fence: int, first: int
+        self, session: Session, jobs: WorkerJobs, key: JobKey, fence: int, first: int
     ) -> None:
+        job = jobs.get(key)
         assert job is not None
         assert job.outcome is not None
         if job.outcome.output and 0 < job.held.pieces == first:
             self.resumed.add("output" if first < len(job.outcome.output.digests) else "end")
-        for p in job.outcome.output.pieces(first) if job.outcome.output else ():
-            session.to_submitter.append(Chunk(job.terms.job_id, fence, p.index, p.body, p.digest))
-        session.to_submitter.append(job.outcome.final_message(fence))
+        pieces = job.outcome.output.pieces(first) if job.outcome.output else ()
+        chunks = (Chunk(key[1], fence, p.index, p.body, p.digest) for p in pieces)
+        messages = chain(chunks, (job.outcome.final_message(fence),))
+        wanted = takewhile(lambda _: jobs.get(key) is job and job.fence == fence, messages)
+        session.outputs.append(wanted)
 
     # What always holds
 
@@ -403,6 +429,15 @@ class JobsMachine(RuleBasedStateMachine):
                 assert job.state is JobState.RUNNING
 
     @invariant()
+    def a_worker_that_forgets_a_job_says_so(self) -> None:
+        for job_id, machine in self.machines.items():
+            session = self.sessions.get(machine.worker or "")
+            if machine.state.is_final or session is None or machine.worker is None:
+                continue
+            if session.is_quiet:
+                assert self.nodes[machine.worker].jobs.get((SUBMITTER, job_id))
+
+    @invariant()
     def nothing_is_overdue(self) -> None:
         for machine in self.machines.values():
             assert machine.state.is_final or machine.next_deadline > self.now - 32
@@ -413,6 +448,7 @@ class JobsMachine(RuleBasedStateMachine):
         self.what_is_seen_of_an_output_is_its_beginning()
         self.fences_only_rise_and_attempts_are_bounded()
         self.what_runs_is_known_to_its_worker_as_running()
+        self.a_worker_that_forgets_a_job_says_so()
         self.nothing_is_overdue()
 
     def teardown(self) -> None:
@@ -472,9 +508,9 @@ def a_step(world: JobsMachine, rng: random.Random) -> None:  # noqa: C901 - a li
 @pytest.mark.parametrize("seed", range(40))
 def test_every_schedule_ends_with_each_result_accepted_once(seed: int) -> None:
     rng = random.Random(seed)
-    for _ in range(5):
+    for number in range(5):
         world = JobsMachine()
-        world.start()
+        world.start(max_kept=1 if number == 0 else MAX_KEPT_OUTCOMES)
         for _ in range(120):
             a_step(world, rng)
             world.check()
@@ -505,3 +541,28 @@ def test_sessions_that_break_in_the_middle_of_inputs_and_outputs_are_gone_on_wit
         resumed |= world.resumed
 
     assert resumed == {"input", "output", "growing output", "end"}
+
+
+def test_a_worker_that_gives_up_an_outcome_on_its_way_says_so_and_the_job_is_done_elsewhere() -> (
+    None
+):
+    losses: list[str] = []
+    for seed in range(100):
+        rng, world = random.Random(seed), JobsMachine()
+        world.start(max_kept=1)
+        for job_id in JOBS:
+            world.submit(job_id, list(WORKERS), False, False)
+        world.nodes[WORKERS[1]].is_busy = True
+        for _ in range(40):
+            world.deliver_to_worker(WORKERS[0], False)
+            world.deliver_to_worker(WORKERS[1], False)
+            if rng.random() < 0.5:
+                world.deliver_to_submitter(rng.choice(WORKERS), False)
+            if rng.random() < 0.2:
+                world.finish_run(WORKERS[0], None)
+            world.check()
+        world.teardown()
+        losses += [why for machine in world.machines.values() for _, why in machine.losses]
+        assert {machine.state for machine in world.machines.values()} == {JobState.DONE}
+
+    assert any("given up" in why for why in losses)

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -629,6 +630,42 @@ def test_an_outcome_is_replayed_to_a_submitter_that_restarted_and_counts_from_on
     assert jobs.receive("submitter", Accept(JOB_ID, 1), 3) == [Deliver(KEY, 1)]
 
 
+def test_who_counts_fences_from_one_again_has_its_new_offer_listened_to() -> None:
+    jobs = WorkerJobs(grant)
+    jobs.receive("submitter", offer(budget_ms=1_000), 0)
+
+    anew = msgspec.structs.replace(offer(budget_ms=600_000), stream=False)
+    (answer,) = worker_messages(jobs.receive("submitter", anew, 0.5))
+    for message in (Accept(JOB_ID, 1), *inputs()):
+        jobs.receive("submitter", message, LEASE_ACCEPT_S)
+
+    job = jobs.get(KEY)
+    assert isinstance(answer, Lease)
+    assert job is not None
+    assert (job.deadline, job.is_streamed) == (600.5, False)
+    assert job.state is JobState.RUNNING, "the lease is as new as the offer"
+
+
+def test_who_comes_back_to_an_orphan_with_an_equal_fence_gives_it_its_new_time() -> None:
+    jobs, job = running_at(0)
+    jobs.detach(KEY, 1)
+
+    jobs.receive("submitter", msgspec.structs.replace(offer(budget_ms=5_000), stream=False), 2)
+
+    assert (job.deadline, job.is_streamed) == (7, False)
+    assert job.orphan_at == 2 + ORPHAN_S
+
+
+def test_an_offer_that_comes_twice_changes_nothing_of_a_job_that_was_accepted() -> None:
+    jobs, job = running_at(0)
+
+    (answer,) = worker_messages(jobs.receive("submitter", offer(budget_ms=5_000), 1))
+
+    assert answer == Lease(JOB_ID, 1, 1_000, 15_000, False)
+    assert job.deadline == 600
+    assert job.lease.is_accepted
+
+
 def test_an_outcome_that_nobody_wants_is_forgotten_after_an_hour() -> None:
     jobs, job = running_at(0)
     jobs.finish(job, done_outcome(), 1)
@@ -640,25 +677,135 @@ def test_an_outcome_that_nobody_wants_is_forgotten_after_an_hour() -> None:
     assert jobs.get(KEY) is None
 
 
-def test_outcomes_over_the_limit_go_oldest_first() -> None:
-    jobs = WorkerJobs(grant)
-    huge = Outgoing(bytes(MAX_OUTCOME_BYTES // 2), RESULT.digests)
-    for number in range(3):
-        job_id = bytes([number]) * 16
-        terms = Terms(
-            job_id, "embed", "m", "auto", 3, len(CONTENT), INPUT.cid, b"i" * 16, b"o" * 16
-        )
-        jobs.receive("submitter", terms.offer(1, 60_000), 0)
-        jobs.receive("submitter", Accept(job_id, 1), 0)
-        for p in INPUT.pieces():
-            jobs.receive("submitter", Input(job_id, 1, p.index, p.body, p.digest), 0)
-        job = jobs.get(("submitter", job_id))
-        assert job is not None
-        jobs.finish(job, Outcome(Done(job_id, 1, RESULT.cid, 0, RECORD), huge), number)
+def test_who_comes_for_an_outcome_when_its_hour_is_over_is_told_that_it_is_gone() -> None:
+    jobs, job = running_at(0)
+    jobs.finish(job, done_outcome(), 1)
 
-    assert jobs.get(("submitter", bytes(16))) is None
-    assert jobs.get(("submitter", b"\x02" * 16)) is not None
-    assert jobs.kept_bytes == MAX_OUTCOME_BYTES
+    (told,) = worker_messages(jobs.tick(1 + OUTCOME_KEEP_S))
+
+    assert isinstance(told, Failed)
+    assert told.code == "outcome-dropped"
+
+
+SHARE = MAX_OUTCOME_BYTES // 3 + 1
+"""Bytes of an outcome of which two fit into what a worker keeps."""
+
+
+def ended(
+    jobs: WorkerJobs, number: int, who: str = "submitter", size_bytes: int = SHARE
+) -> list[Effect]:
+    """One more job runs to its end; its submitter listens."""
+    terms = msgspec.structs.replace(TERMS, job_id=bytes([number]) * 16)
+    jobs.receive(who, terms.offer(1, 60_000, CONTENT), 0)
+    job = jobs.get((who, terms.job_id))
+    assert job is not None
+    output = Outgoing(bytes(size_bytes), RESULT.digests)
+    return jobs.finish(job, Outcome(Done(terms.job_id, 1, RESULT.cid, 0, RECORD), output), number)
+
+
+def known(jobs: WorkerJobs, who: str = "submitter") -> list[int]:
+    return [n for n in range(9) if jobs.get((who, bytes([n]) * 16))]
+
+
+def test_outcomes_over_the_limit_go_oldest_first_and_who_takes_one_in_is_told() -> None:
+    jobs = WorkerJobs(grant)
+    for number in (1, 2):
+        ended(jobs, number)
+
+    told, deliver = ended(jobs, 3)
+
+    assert known(jobs) == [2, 3]
+    assert jobs.kept_bytes == 2 * SHARE
+    assert deliver == Deliver(("submitter", b"\x03" * 16), 1)
+    assert isinstance(told, Send)
+    assert isinstance(told.message, Failed)
+    assert (told.message.job_id, told.message.fence) == (b"\x01" * 16, 1)
+    assert told.message.code == "outcome-dropped"
+    assert told.message.is_worker_fault
+    assert told.message.record_cid == RECORD, "the run is on record"
+
+
+def test_a_submitter_whose_outcome_was_dropped_asks_another_worker_at_once() -> None:
+    jobs, job = running_at(0)
+    asking = running_job("a", "b")
+    huge = Outgoing(bytes(2 * SHARE), RESULT.digests)
+    jobs.finish(job, replace(done_outcome(), output=huge), 0)
+
+    told = worker_messages(ended(jobs, 1))[0]
+    assert isinstance(told, Failed)
+
+    assert offered_to(asking.receive("a", told, 1)) == ["b"]
+
+
+def test_an_outcome_that_has_just_come_is_delivered_whoever_keeps_the_most() -> None:
+    jobs = WorkerJobs(grant)
+    for number, who in enumerate("abc"):
+        ended(jobs, number, who, MAX_OUTCOME_BYTES // 4)
+
+    *_, deliver = ended(jobs, 4, "d", MAX_OUTCOME_BYTES // 2)
+
+    assert deliver == Deliver(("d", b"\x04" * 16), 1)
+    assert known(jobs, "d") == [4]
+
+
+def test_what_nobody_listens_for_goes_before_what_somebody_does_and_nobody_is_told() -> None:
+    jobs = WorkerJobs(grant)
+    for number in (1, 2):
+        ended(jobs, number)
+    jobs.detach(("submitter", b"\x02" * 16), 2)
+
+    (effect,) = ended(jobs, 3)
+
+    assert isinstance(effect, Deliver)
+    assert known(jobs) == [1, 3]
+
+
+def test_an_outcome_stays_while_its_acceptance_is_on_its_way() -> None:
+    jobs = WorkerJobs(grant)
+    for number in (1, 2):
+        ended(jobs, number)
+        jobs.detach(("submitter", bytes([number]) * 16), 2)
+    again = msgspec.structs.replace(TERMS, job_id=b"\x01" * 16)
+    jobs.receive("submitter", again.offer(2, 60_000), 3)
+
+    ended(jobs, 3)
+
+    assert known(jobs) == [1, 3]
+    assert jobs.receive("submitter", Accept(b"\x01" * 16, 2), 4) == [
+        Deliver(("submitter", b"\x01" * 16), 2)
+    ]
+
+
+def test_an_input_counts_from_its_lease_until_its_job_ends_however_it_ends() -> None:
+    told: list[tuple[int, int]] = []
+
+    def note(_submitter: str, _offer: Offer, load: Load) -> Granted:
+        told.append((load.input_bytes, load.input_bytes_of_submitter))
+        return Granted(1.0, 1_000)
+
+    jobs, size = WorkerJobs(note), len(CONTENT)
+
+    def asked() -> tuple[int, int]:
+        """What another offer of the same submitter would be weighed against."""
+        jobs.receive("submitter", msgspec.structs.replace(offer(), job_id=b"?" * 16), 0)
+        jobs.receive("submitter", Cancel(b"?" * 16, 1), 0)
+        return told[-1]
+
+    jobs.receive("submitter", offer(), 0)
+    jobs.receive("other", offer(), 0)
+    assert asked() == (2 * size, size)
+    jobs.receive("submitter", Release(JOB_ID, 1), 0)
+    assert asked() == (size, 0)
+    for message in (offer(), Accept(JOB_ID, 1), *inputs()):
+        jobs.receive("submitter", message, 0)
+    job = jobs.get(KEY)
+    assert job is not None
+    job.take_input()
+    assert asked() == (2 * size, size), "its runner has it now"
+    jobs.finish(job, done_outcome(), 1)
+    assert asked() == (size, 0)
+    jobs.tick(LEASE_ACCEPT_S)
+    assert asked() == (0, 0)
 
 
 def test_another_specification_under_the_same_key_is_refused() -> None:

@@ -9,6 +9,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from node.api.access import Access
@@ -36,8 +37,8 @@ HANDLERS: Final[dict[Any, Any]] = {
 }
 
 
-def openai_app(front: Front, access: Access) -> ASGIApp:
-    """Return the application over one node, for TCP."""
+def openai_app(front: Front, access: Access, mcp: ASGIApp | None = None) -> ASGIApp:
+    """Return the application over one node, for TCP, with ``mcp`` behind the same guard."""
 
     async def answer_unforeseen(_request: Request, error: Exception) -> JSONResponse:
         log.error("request failed", exc_info=error)
@@ -51,6 +52,8 @@ def openai_app(front: Front, access: Access) -> ASGIApp:
         *chat_routes(front),
         *completions_routes(front),
     ]
+    if mcp is not None:
+        routes.append(Route("/mcp", mcp))
     handlers = {**HANDLERS, Exception: answer_unforeseen}
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False  # to a location that a client's own header names

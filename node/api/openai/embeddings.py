@@ -16,9 +16,10 @@ from starlette.routing import Route
 
 from node.api.openai.errors import ApiError, bad_request
 from node.api.openai.front import Front, aside, read_body
-from node.api.openai.models import offered, why_nobody
+from node.api.openai.models import why_nobody
 from node.errors import NoWorkerError
 from node.job import JobResult, JobSpec
+from node.mesh_models import offered
 from node.runner.kinds import embed
 from protocols.limits import MAX_NAME_CHARS
 

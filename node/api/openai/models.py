@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
 
 from starlette.requests import Request
@@ -13,11 +12,10 @@ from node.api.openai.errors import ApiError, bad_request
 from node.api.openai.front import Front
 from node.errors import NoWorkerError
 from node.job import JobSpec
+from node.mesh_models import offered, summary
 from peer.directory import Directory
 from protocols.advert import ModelOffer
 from protocols.errors import CoveyError
-
-Offers = dict[str, list[ModelOffer]]
 
 
 class ModelsApi:
@@ -42,15 +40,6 @@ class ModelsApi:
         if offers is None:
             raise why_not_there(self._directory, name)
         return JSONResponse(_row(name, offers))
-
-
-def offered(directory: Directory) -> Offers:
-    """Return what workers of the mesh offer now, by the model's name: an offer a worker."""
-    offers: Offers = defaultdict(list)
-    for entry in directory.workers():
-        for offer in entry.advert.models if entry.advert else ():
-            offers[offer.name].append(offer)
-    return dict(offers)
 
 
 def why_not_there(directory: Directory, model: str) -> ApiError:
@@ -91,8 +80,5 @@ def _row(name: str, offers: list[ModelOffer]) -> dict[str, Any]:
         "object": "model",
         "created": 0,
         "owned_by": "covey",
-        "kinds": sorted({offer.kind for offer in offers}),
-        "precisions": sorted({precision for offer in offers for precision in offer.precisions}),
-        "cids": sorted({str(offer.cid) for offer in offers}),
-        "workers": len(offers),
+        **summary(offers),
     }

@@ -1,0 +1,67 @@
+"""MCP over streamable HTTP, as an application that is put together at its first request."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import trio
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from node.api.mcp import mcp_server
+from node.client import connect
+from node.submissions import Reports
+
+if TYPE_CHECKING:
+    from mcp.server import MCPServer
+
+log = logging.getLogger(__name__)
+
+MAX_MCP_BODY_BYTES: Final = 16 << 20  # thousands of texts, or five minutes of sound in base64
+
+
+class McpDoor:
+    """``/mcp`` of one node, which it asks as any other client does.
+
+    Most nodes are never asked, so the library is loaded when one is. Each request stands for
+    itself: no session is kept that a client could leave behind.
+    """
+
+    def __init__(self, home: Path, nursery: trio.Nursery, report: Reports) -> None:
+        self._home = home
+        self._nursery = nursery
+        self._report = report
+        self._opening = trio.Lock()
+        self._app: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request whose sender has shown the token."""
+        async with self._opening:
+            app = self._app or await self._nursery.start(self._serve)
+        await app(scope, receive, send)
+
+    async def _serve(self, *, task_status: trio.TaskStatus[ASGIApp]) -> None:
+        async with connect(self._home) as covey:
+            # in a thread: it imports for half a second, and the loop has other clients
+            server = await trio.to_thread.run_sync(mcp_server, covey)
+            self._app = _application(server)
+            try:
+                async with server.session_manager.run():
+                    task_status.started(self._app)
+                    await trio.sleep_forever()
+            except Exception as error:
+                self._app = None
+                log.error("mcp failed", exc_info=error)
+                await self._report(error)
+
+
+def _application(server: MCPServer) -> ASGIApp:
+    from mcp.server.transport_security import TransportSecuritySettings
+
+    return server.streamable_http_app(
+        stateless_http=True,
+        max_request_body_size=MAX_MCP_BODY_BYTES,
+        # node.api.access has seen to hosts and origins, and knows their other names
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+    )
