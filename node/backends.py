@@ -62,6 +62,10 @@ class Backends:
         assert isinstance(model, InstalledModel), "there are two kinds of models"
         return self._runners.estimate_s(model, precision, items, size_bytes)
 
+    def learn(self, request: RunRequest, *, items: int, size_bytes: int, busy_s: float) -> None:
+        """Expect the installed model of a benchmark to take so long for a job of that size."""
+        self._runners.learn(request, items=items, size_bytes=size_bytes, busy_s=busy_s)
+
     def backlog_s(self, model: OfferedModel, precision: str, asker: Asker) -> float:
         """Return how long a job would wait for what was there before it."""
         if isinstance(model, UpstreamModel):

@@ -11,11 +11,14 @@ from typing import Final
 
 import trio
 
+from node import benchmarks
 from node.accepted import AcceptedJobs
 from node.admission import Admission
 from node.api.control import ControlApi
 from node.api.token import load_or_create
 from node.backends import Backends
+from node.benchmarks.echo import EchoServer
+from node.benchmarks.runners import BenchRunners
 from node.carrier import Carrier
 from node.config import NodeConfig, Runners
 from node.devices import ComputeDevice
@@ -76,6 +79,7 @@ class Node:
     runners: RunnerPool
     upstream: Upstream
     offerer: Offerer
+    ledger: JobLedger
     submissions: Submissions
     carrier: Carrier
     worker: Worker
@@ -144,9 +148,11 @@ async def started(
         presence.greeter.on_met(lambda peer: placement.met(peer, trio.current_time()))
         submitter = Submitter(placement, sessions, ledger, Salts(journal, effects), accepted)
         carrier = Carrier(KeptJobs(home.jobs), submitter, accepted, effects)
+        benches = BenchRunners(backends, backends, transport, offerer)
         worker = Worker(
-            sessions, Admission(directory, backends, backends), backends, backends, ledger
+            sessions, Admission(directory, backends, backends), backends, benches, ledger
         )
+        EchoServer(transport, directory, partial(submitter.asks, benchmarks.NETWORK))
         exchange = Exchange(transport, feeds, policy_of(directory, shares=config.share))
         admitter = _admitter(identity, effects, presence.revocations)
         if admitter is not None:
@@ -175,6 +181,7 @@ async def started(
                     upstream=upstream,
                     offerer=offerer,
                     carrier=carrier,
+                    ledger=ledger,
                     submissions=Submissions(submitter, ledger.report, clients),
                     worker=worker,
                     admitter=admitter,

@@ -12,6 +12,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, cast
 
@@ -20,12 +21,22 @@ import trio
 from node.runner.environment import child_environment
 from node.runner.host import cpu_model, logical_cores, usable_cores
 from peer.scrub import scrub
+from protocols.benchmark import Figure
 from protocols.errors import CoveyError
 
 MEASURE_WITHIN_S: Final = 90.0  # 5 s on a quiet machine, most of it torch's import from a cold disk
 MAX_TEXT_CHARS: Final = 64
 MAX_ACCELERATORS: Final = 8  # kinds of device, not devices: a machine has one or two
 SHOWN_STDERR_CHARS: Final = 600
+
+
+ADVERTISED: Final = {
+    "matmul_fp32_one_thread_gflops": ("matmul_fp32_gflops", "one_thread"),
+    "matmul_fp32_all_threads_gflops": ("matmul_fp32_gflops", "all_threads"),
+    "memory_copy_one_thread_gb_s": ("memory_copy_gb_s", "one_thread"),
+    "memory_copy_all_threads_gb_s": ("memory_copy_gb_s", "all_threads"),
+}
+"""The figures of benchmarks that adverts state, and where ``measure`` puts the same quantity."""
 
 
 class MeasureError(CoveyError):
@@ -73,12 +84,37 @@ def capabilities(measured: dict[str, Any]) -> dict[str, Any]:
         "memory_gb": round(memory / 1e9, 1) if math.isfinite(memory) else None,
         "matmul_gflops": _median(measured, "matmul_fp32_gflops", "all_threads"),
         "matmul_gflops_one_thread": _median(measured, "matmul_fp32_gflops", "one_thread"),
+        "matmul_n": measured["matmul_fp32_gflops"]["all_threads"]["n"],
+        "measured_at_us": measured.get("measured_at_us"),
         "memory_gb_s": _median(measured, "memory_copy_gb_s", "all_threads")
         or _median(measured, "memory_copy_gb_s", "one_thread"),
         "engine": str(measured["engine"])[:MAX_TEXT_CHARS],
         "accelerators": _grouped(measured["accelerators"]),
     }
     return {name: value for name, value in compact.items() if value is not None}
+
+
+def with_figures(measured: dict[str, Any], figures: Iterable[Figure]) -> dict[str, Any]:
+    """Return ``measured`` with what a benchmark found instead of what the last start did. Nothing
+    else changes: of other figures adverts say nothing.
+    """
+    renewed = {**measured}
+    for figure in figures:
+        if (place := ADVERTISED.get(figure.name)) is None:
+            continue
+        of, threads = place
+        renewed[of] = {**renewed.get(of, {}), threads: _spread(figure)}
+    return renewed
+
+
+def _spread(figure: Figure) -> dict[str, Any]:
+    return {
+        "median": figure.median,
+        "min": figure.least,
+        "max": figure.most,
+        "n": figure.n,
+        "threads": figure.threads,
+    }
 
 
 def environment() -> dict[str, Any]:

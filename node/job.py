@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from node.benchmarks import is_benchmark
 from node.errors import InputError, NoWorkerError
 from node.manifest import ModelDamagedError, reinstall_hint
 from node.needs import AUTO, JobNeeds
@@ -80,6 +81,8 @@ class JobResult:
     """None as long as it is not accepted yet."""
     fence: int
     attempts: int
+    benchmark_cid: CID | None = field(default=None, kw_only=True)
+    """Our own record of what a benchmark found."""
     timings: dict[str, float]
     """In milliseconds: the worker's own, and ``total_ms`` as seen from here."""
     execution: dict[str, Any]
@@ -102,6 +105,7 @@ def summary_of(spec: JobSpec, result: JobResult) -> dict[str, Any]:
         "record_cid": str(result.record_cid),
         "submitted_cid": str(result.submitted_cid),
         "accepted_cid": str(result.accepted_cid) if result.accepted_cid else None,
+        "benchmark_cid": str(result.benchmark_cid) if result.benchmark_cid else None,
         "timings": result.timings,
         "execution": result.execution,
         "verification": result.verification.told() if result.verification else None,
@@ -156,11 +160,20 @@ def check(spec: JobSpec) -> None:
         )
     if not 0 < spec.budget_ms <= MAX_BUDGET_MS:
         raise InputError(f"a job's time lies between 1 ms and {MAX_BUDGET_MS} ms")
+    _check_verify(spec)
+    spec.requirements.check()
+
+
+def _check_verify(spec: JobSpec) -> None:
     if not 0 <= spec.verify <= MAX_VERIFICATIONS:
         raise InputError(f"a job is verified by 0 to {MAX_VERIFICATIONS} peers, not {spec.verify}")
+    if spec.verify and is_benchmark(spec.kind):
+        raise InputError(
+            "nobody else can verify a benchmark: other machines have other figures",
+            hint="repeat it at its worker with `covey bench rerun`",
+        )
     if spec.verify:
         kind_named(spec.kind)  # how its outputs are compared must be known here
-    spec.requirements.check()
 
 
 def failure_of(spec: JobSpec, machine: SubmitterJob, considered: list[Candidate]) -> CoveyError:

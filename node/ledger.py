@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from node.benchmarks.statement import VERDICT, Statement
 from peer.capture import About, Origin, report_of
 from peer.effects import Effects
 from peer.own_feed import OnRefused
@@ -217,6 +218,35 @@ class JobLedger:
             model=attempt.terms.model,
         )
         return await self.report(error, about, informed_by=(record,) if record else ())
+
+    async def benchmark(
+        self,
+        kind: str,
+        statement: Statement,
+        output_cid: CID,
+        informed_by: Sequence[CID],
+        watch: Stopwatch,
+    ) -> CID:
+        """State openly what a benchmark found, as its worker or as its submitter."""
+        return await self._recorder.activity(
+            kind,
+            used=[(output_cid, "output")],
+            informed_by=informed_by,
+            start_us=watch.start_us,
+            duration_us=watch.duration_us,
+            attributes=statement.attributes(),
+        )
+
+    async def judged(self, before: CID, after: CID, verdict: Mapping[str, Any]) -> CID:
+        """State whether a repeated benchmark came out as before."""
+        return await self._recorder.activity(
+            VERDICT,
+            informed_by=[before, after],
+            start_us=self.effects.now_us(),
+            duration_us=0,
+            status="ok" if verdict["is_passed"] else "failed",
+            attributes=verdict,
+        )
 
     async def report(
         self,

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Self
 
+from node.benchmarks import MACHINE
 from node.catalogue import CATALOGUE, locate
 from node.gguf.convert import SUFFIX as GGUF_SUFFIX
 from node.intake import convert_model, copy_model, describe, flush_path
@@ -31,12 +32,12 @@ from node.manifest import (
     declaring,
 )
 from node.runner.files import ModelFiles, read_manifest
-from node.runner.host import cpu_flags
+from node.runner.host import BF16_FLAGS, cpu_flags
 from node.runner.kinds import KINDS, kind_named
 from protocols.cid import CID
 
 NO_TOLERANCES: Final[Mapping[str, float]] = MappingProxyType({})
-BF16_FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # x86, x86 with tiles, ARM
+MACHINE_FOLDER: Final = Path(__file__).parent / "runner" / MACHINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ class ModelStore:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._read: dict[str, tuple[tuple[int, int, int], InstalledModel]] = {}
+        self.machine = _installed(MACHINE_FOLDER, read_manifest(MACHINE_FOLDER, MACHINE))
 
     def add(self, name: str) -> InstalledModel:
         """Install a model of the catalogue; see ``add_path`` for what this means."""
@@ -112,7 +114,8 @@ class ModelStore:
         Installing what is there already does nothing, or replaces its files when they are damaged.
         Raises ``ModelError``, with code ``model-exists`` when another model has that name.
         """
-        check_name(name)
+        if check_name(name) == MACHINE:
+            raise ModelError(f"the name {name} stands for the machine itself", code="model-exists")
         if folder.suffix == GGUF_SUFFIX and not folder.is_dir():
             return self._install(
                 name, lambda to: declaring(convert_model(folder, to, name), tolerances)
@@ -139,8 +142,10 @@ class ModelStore:
         """Return one installed model; its manifest is read again only when the file changed.
 
         Raises ``ModelMissingError``, or ``ModelDamagedError`` when the manifest is not valid. The
-        other files are the runner's to check.
+        other files are the runner's to check. The model ``machine`` is everywhere.
         """
+        if name == MACHINE:
+            return self.machine
         try:  # every job asks several times: no paths are built where nothing changed
             status = os.lstat(f"{self._root}/{check_name(name)}/{MANIFEST_NAME}")
         except FileNotFoundError as error:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, Protocol
 
+from node.benchmarks import MACHINE
 from node.requirements import NOTHING, SPEED, Requirements, number, why_unmet
 from node.runner.kinds import runs_on
 from protocols.advert import Advert, ModelOffer
@@ -12,6 +15,13 @@ from protocols.keys import PeerId
 
 AUTO: Final = "auto"
 UNMEASURED_GFLOPS: Final = 1.0  # a slow core: unmeasured peers are tried, but seldom first
+MEASURES: Final = "still measures its hardware: it offers its models in a few seconds"
+SAMPLES: Final = "matmul_n"
+"""How many samples an advert's speed is the median of."""
+MEASURED_AT: Final = "measured_at_us"
+"""When that was, by its author's clock."""
+MAX_SAMPLES: Final = 1_000_000  # more is nonsense
+LATEST_US: Final = 253_402_300_800_000_000  # the year 10000, which no calendar here has
 SLOWEST_GFLOPS: Final = 1e-3  # so that no statement makes a division overflow
 
 
@@ -37,9 +47,12 @@ class JobNeeds:
 
 def why_not(advert: Advert, needs: JobNeeds) -> str | None:
     """Say why this worker will not do; None if it will, as far as its advert tells."""
+    if needs.model == MACHINE:  # every worker has it, and says so nowhere
+        is_ready = advert.hardware is not None
+        return why_unmet(needs.requirements, advert.capabilities) if is_ready else MEASURES
     offers = [offer for offer in advert.models if offer.name == needs.model]
     if not offers and advert.hardware is None:
-        return "still measures its hardware: it offers its models in a few seconds"
+        return MEASURES
     if not offers:
         return f"has no model {needs.model}"
     of_kind = [offer for offer in offers if serves(offer, needs.kind)]
@@ -69,6 +82,27 @@ def stated_speed(advert: Advert) -> float | None:
     """Return the measured speed that an advert states, if it states one that can be."""
     stated = number(advert.capabilities.get(SPEED))
     return max(stated, SLOWEST_GFLOPS) if stated else None
+
+
+def basis_of(advert: Advert) -> str:
+    """Say what the speed that an advert states rests on: how many samples, measured when."""
+    told = advert.capabilities
+    samples, at_us = told.get(SAMPLES), told.get(MEASURED_AT)
+    return _basis(
+        stated_speed(advert) or UNMEASURED_GFLOPS,
+        samples if type(samples) is int else 0,
+        at_us if type(at_us) is int else 0,
+    )
+
+
+@lru_cache(1_024)  # the candidates of one job are those of the next
+def _basis(speed: float, samples: int, at_us: int) -> str:
+    basis = f"advert {speed:g} GFLOP/s"
+    if 0 < samples < MAX_SAMPLES:
+        basis += f" of {samples} sample{'s' if samples > 1 else ''}"
+    if 0 < at_us < LATEST_US:
+        basis += f", {datetime.fromtimestamp(at_us // 1_000_000, UTC):%Y-%m-%d %H:%M} UTC"
+    return basis
 
 
 def _has_precision(offer: ModelOffer, precision: str) -> bool:

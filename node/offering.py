@@ -25,6 +25,7 @@ from peer.journal import JournalFullError
 from peer.recorder import Recorder
 from protocols import dagcbor
 from protocols.advert import ModelOffer
+from protocols.benchmark import Figure
 from protocols.cid import CID
 from protocols.limits import MAX_ADVERT_MODELS, MAX_ADVERT_OFFERS_BYTES
 from protocols.membership import WORKER, Membership
@@ -67,6 +68,8 @@ class Offerer:
         self._recorder = recorder
         self._sandbox = sandbox
         self._environment = hardware.environment()
+        self._measured: dict[str, Any] | None = None
+        self._was_measured = trio.Event()
         self._capabilities: dict[str, Any] = {}
         self._hardware: CID | None = None
         self._here: list[OfferedModel] = []
@@ -109,6 +112,7 @@ class Offerer:
             await self._offer_hardware(known, hardware.capabilities(known))
         task_status.started()
         await self._measure(is_known=known is not None)
+        self._was_measured.set()
         await trio.sleep_forever()
 
     async def _measure(self, *, is_known: bool) -> None:
@@ -120,14 +124,27 @@ class Offerer:
                 unmeasured = hardware.unmeasured()
                 await self._offer_hardware(unmeasured, unmeasured)
             return
-        self._remember(measured)
         while True:
             try:
-                await self._offer_hardware(measured, hardware.capabilities(measured))
+                await self._offer_measured(measured)
                 return
             except JournalFullError as error:  # no reason to end: the disk may have room again
                 log.warning("hardware not recorded yet", extra={"reason": error.message})
                 await trio.sleep(ROOM_RETRY_S)
+
+    async def until_measured(self) -> None:
+        """Return when the measurement of this start is over, so that a benchmark is alone."""
+        await self._was_measured.wait()
+
+    async def benchmarked(self, figures: Iterable[Figure]) -> None:
+        """Advertise what a benchmark found of this machine, and use it at the next start; raises
+        ``JournalFullError``. Does nothing before the first measurement.
+        """
+        if self._measured is None:
+            return
+        renewed = hardware.with_figures(self._measured, figures)
+        if renewed != self._measured:
+            await self._offer_measured(renewed)
 
     async def refresh(self) -> None:
         """Look at the models again; register those that are new, and advertise."""
@@ -145,6 +162,12 @@ class Offerer:
             MODEL_REGISTERED, model.registration, generated=[(model.cid, "model")]
         )
         self._registered.add(model.cid)
+
+    async def _offer_measured(self, measured: dict[str, Any]) -> None:
+        dated = {**measured, "measured_at_us": self._recorder.effects.now_us()}
+        self._remember(dated)
+        await self._offer_hardware(dated, hardware.capabilities(dated))
+        self._measured = measured
 
     async def _offer_hardware(self, measured: dict[str, Any], capabilities: dict[str, Any]) -> None:
         self._device.found(measured.get("accelerators", ()))

@@ -15,14 +15,15 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from node.benchmarks import is_benchmark
 from node.breaker import Breakers
 from node.doubts import Doubts
-from node.needs import UNMEASURED_GFLOPS, JobNeeds, stated_speed, why_not
+from node.needs import UNMEASURED_GFLOPS, JobNeeds, basis_of, stated_speed, why_not
 from node.observations import Key, Observations
 from node.retries import RetryBudget
 from node.roster import Pool, Roster
 from peer.directory import Directory
-from protocols.advert import ModelOffer
+from protocols.advert import Advert, ModelOffer
 from protocols.job import Refuse, Terms
 from protocols.keys import PeerId
 from protocols.limits import MAX_CONSIDERED
@@ -101,25 +102,25 @@ class Placement:
             choice = self._choose_of_many(pool, needs, now)
         resorts = choice.last_resorts
         for peer in [each for each in choice.peers[:FIRST_OFFERS] if each not in resorts]:
-            self._breakers.claim_trial((peer, needs.model), now)
+            self._breakers.claim_trial((peer, _subject(needs)), now)
         return choice
 
     def note(self, terms: Terms, peer: PeerId, sign: Sign, now: float) -> None:
         """Learn from what became of an offer of this job, or of an attempt at it."""
-        key = Key(peer, terms.model, terms.precision)
+        key = Key(peer, _subject(terms), terms.precision)
         match sign:
             case Sign.ACCEPTED:
                 self._observations.began(key, now)
             case Sign.DONE:
                 self._observations.finished(key, terms.items, terms.size_bytes, now)
-                self._breakers.succeeded((peer, terms.model))
+                self._breakers.succeeded(key[:2])
             case Sign.FAULT | Sign.LOST:
                 self._observations.dropped(key)
-                self._breakers.failed((peer, terms.model), now)
+                self._breakers.failed(key[:2], now)
             case Sign.SILENT | Sign.UNANSWERED:
                 if sign is Sign.SILENT:
                     self._observations.dropped(key)
-                self._breakers.silent((peer, terms.model), now)
+                self._breakers.silent(key[:2], now)
             case Sign.ENDED:
                 self._observations.dropped(key)
 
@@ -136,6 +137,11 @@ class Placement:
         worker = self._directory.worker(peer)
         offers = worker.advert.models if worker and worker.advert else ()
         return next((offer for offer in offers if offer.name == model), None)
+
+    def advert_of(self, peer: PeerId) -> Advert | None:
+        """What a worker says of itself, if it is known and current."""
+        worker = self._directory.worker(peer)
+        return worker.advert if worker is not None else None
 
     def _consider_named(self, peer: PeerId, needs: JobNeeds, now: float) -> Candidate:
         worker = self._directory.worker(peer)
@@ -190,15 +196,16 @@ class Placement:
         rules it out.
         """
         speed = stated or UNMEASURED_GFLOPS
-        basis = f"advert {stated:g} GFLOP/s" if stated else "not measured"
-        key = Key(peer, needs.model, needs.precision)
+        advert = self.advert_of(peer)
+        basis = basis_of(advert) if stated and advert else "not measured"
+        key = Key(peer, _subject(needs), needs.precision)
         seen = self._observations.speed(key, speed, now)
         results = 0
         if seen is not None:
             speed, basis, results = seen
         if reason is None and peer in needs.excluded:
             reason = EXCLUDED
-        left_alone = self._breakers.why_open((peer, needs.model), now)
+        left_alone = self._breakers.why_open(key[:2], now)
         share = self._doubts.share((peer, needs.model), now)
         if share < 1:
             doubted = f"its output differed from others': considered for {share:.0%} of jobs"
@@ -240,6 +247,11 @@ def _drawn(candidates: Iterable[Candidate], rng: random.Random) -> list[PeerId]:
     # Efraimidis and Spirakis: the first of many exponential clocks is a weighted draw
     drawn = [(rng.expovariate(candidate.speed), candidate.peer) for candidate in candidates]
     return [peer for _, peer in sorted(drawn)]
+
+
+def _subject(job: JobNeeds | Terms) -> str:
+    """What an observation is about: a benchmark of a model says nothing of how its jobs fare."""
+    return f"{job.kind} {job.model}" if is_benchmark(job.kind) else job.model
 
 
 def _with_first(peer: PeerId, peers: list[PeerId]) -> list[PeerId]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
+from node.benchmarks import reading as benchmarks
 from node.errors import InputError, UnknownError
 from node.store import Store
 from peer.rows import RecordRow
@@ -29,7 +30,7 @@ def list_records(store: Store, query: Query) -> list[dict[str, Any]]:
 
 def show_record(store: Store, query: Query) -> dict[str, Any]:
     """Return one record whole, by its ``cid``."""
-    cid = _cid(query["cid"])
+    cid = parse_cid(query["cid"])
     row = store.record(cid)
     if row is None:
         raise UnknownError(f"this node holds no record {cid}", hint="see `covey records list`")
@@ -54,10 +55,32 @@ def list_errors(store: Store, query: Query) -> list[dict[str, Any]]:
     return [_report(row) for row in store.newest(REPORT, _limit(query))]
 
 
+def list_benchmarks(store: Store, query: Query) -> list[dict[str, Any]]:
+    """Return the newest benchmarks, of one ``peer`` or ``kind`` if named, at most ``limit``."""
+    found = benchmarks.newest(store, query, _limit(query))
+    return [{**_row(row), "record": row.kind, **told} for row, told in found]
+
+
+def show_benchmark(store: Store, query: Query) -> dict[str, Any]:
+    """Return one benchmark whole, by the ``cid`` of its record."""
+    cid = parse_cid(query["cid"])
+    row, told = benchmarks.one(store, cid)
+    shown = show_record(store, query)
+    return {
+        **_row(row),
+        "record": row.kind,
+        **told,
+        "duration_us": row.duration_us,
+        "links": shown["links"],
+    }
+
+
 READERS: Final[dict[str, Callable[[Store, Query], Any]]] = {
     "/records": list_records,
     "/records/{cid}": show_record,
     "/errors": list_errors,
+    "/bench": list_benchmarks,
+    "/bench/{cid}": show_benchmark,
 }
 
 
@@ -93,7 +116,8 @@ def _limit(query: Query) -> int:
     return limit
 
 
-def _cid(text: str) -> CID:
+def parse_cid(text: str) -> CID:
+    """Return a CID from its text; raises ``InputError``."""
     try:
         return CID.parse(text)
     except RemoteProtocolError as error:

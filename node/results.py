@@ -22,12 +22,19 @@ JSON_LINES: Final = (".jsonl", ".ndjson")
 
 
 def read_input(
-    item_type: type[str] | type[bytes], files: Sequence[str], source: str, *, is_whole: bool
+    item_type: type[str] | type[bytes] | None,
+    files: Sequence[str],
+    source: str,
+    *,
+    is_whole: bool,
 ) -> Items:
-    """Return the items of a job: texts from ``source``, or bytes, one item a file of ``files``.
+    """Return the items of a job: texts from ``source``, bytes, one item a file of ``files``, or
+    none, of a kind that takes none.
 
-    Raises ``InputError`` for what cannot be read, and for files where a kind takes text.
+    Raises ``InputError`` for what cannot be read, and for files where a kind takes no files.
     """
+    if item_type is None:
+        return _no_items(files, source)
     if item_type is bytes:
         return read_files(files, source)
     if files:
@@ -36,6 +43,13 @@ def read_input(
             hint=f"give it one text a line: --input {files[0]}",
         )
     return read_items(source, is_whole=is_whole)
+
+
+def _no_items(files: Sequence[str], source: str) -> Items:
+    """Standard input is left alone: a person at a terminal need not end it."""
+    if files or source != "-":
+        raise InputError("this kind takes no input", hint="see what it can be told with --help")
+    return []
 
 
 def read_files(files: Sequence[str], source: str) -> list[bytes]:

@@ -77,7 +77,9 @@ class RunnerSpec:
 
     @property
     def key(self) -> tuple[str, str, bytes, str, str]:
-        """Jobs with the same key can share a runner."""
+        """Jobs with the same key can share a runner; a benchmark of a model shares none with
+        its jobs.
+        """
         model = self.model
         return self.backend, model.kind, bytes(model.cid), self.precision, self.device
 

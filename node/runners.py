@@ -1,8 +1,9 @@
 """The node's runners: which models are in memory, and the way of a job to one of them.
 
 A runner is a warm process for one (backend, kind, model, precision). It starts with the first job
-that needs it and ends when idle, when it must make room, or with the daemon. What happens inside a
-job stays its own: a crash fails the jobs in that runner, and the next job gets a fresh one.
+that needs it and ends when idle, when it must make room, or with the daemon; a benchmark's ends
+with its job. What happens inside a job stays its own: a crash fails the jobs in that runner, and
+the next job gets a fresh one.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from typing import Final, TypedDict
 
 import trio
 
+from node.benchmarks import OF_MACHINE
 from node.devices import CPU, ComputeDevice
 from node.fair_queue import Asker, fair_wait_s
 from node.lanes import UNKNOWN_BENCHMARK_S, Lanes, runs_alone
 from node.models import InstalledModel, ModelStore
 from node.places import joins_at_once
 from node.runner.batcher import ACCELERATED_BATCH_TOKENS, BATCH_TOKENS
-from node.runner.host import compute_threads
+from node.runner.host import compute_threads, usable_cores
 from node.runner.kinds import kind_named, runs_on
 from node.runner.sandbox import AUTO, beside_device, choose
 from node.runner_child import STOPPED, OnPiece, OnProgress, RunnerChild, RunnerSpec, RunOutcome
@@ -121,6 +123,7 @@ class RunnerPool:
         self._idle_unload_s = idle_unload_s
         self._max_runners = max_runners
         self._threads = compute_threads()  # read from a dozen files of the kernel
+        self._cores = usable_cores()
         self._children: dict[Key, RunnerChild] = {}
         self._active: list[_Active] = []
         self._throughput = Throughput()
@@ -199,6 +202,11 @@ class RunnerPool:
         is_warm = child is not None and child.is_loaded
         return self._throughput.estimate_s(key, items=items, size_bytes=size_bytes, is_warm=is_warm)
 
+    def learn(self, request: RunRequest, *, items: int, size_bytes: int, busy_s: float) -> None:
+        """Expect the model of a benchmark to take so long for a job of that size."""
+        key = self._spec(self._store.get(request.model), request.precision).key
+        self._throughput.observe(key, items=items, size_bytes=size_bytes, busy_s=busy_s)
+
     def backlog_s(self, model: InstalledModel, precision: str, asker: Asker) -> float:
         """Return how long a job would wait for those that were given to its model's runner, and for
         benchmarks, as far as is known; a benchmark waits for all, and what joins others under way
@@ -242,6 +250,8 @@ class RunnerPool:
         finally:
             child.users -= 1
             child.last_used_at = trio.current_time()
+            if runs_alone(request.kind):
+                child.stop("its benchmark is over")  # the next one shall not find a warm process
         self._observe(child, request, outcome)
         return outcome
 
@@ -276,7 +286,7 @@ class RunnerPool:
         return RunnerSpec(
             model,
             precision,
-            threads=self._threads,
+            threads=self._cores if model.kind in OF_MACHINE else self._threads,
             batch_tokens=BATCH_TOKENS if device == CPU else ACCELERATED_BATCH_TOKENS,
             sandbox=beside_device(self.sandbox.level, device),
             device=device,

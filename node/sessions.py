@@ -66,6 +66,11 @@ class Sessions:
         self._nursery: trio.Nursery | None = None
         transport.serve(SESSION_PROTOCOL, self._serve)
 
+    @property
+    def own(self) -> PeerId:
+        """This node's peer."""
+        return self._transport.peer_id
+
     def subscribe(
         self,
         kinds: Iterable[type[JobMessage]],

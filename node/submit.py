@@ -17,6 +17,7 @@ from typing import Final
 import trio
 
 from node.accepted import Acceptance, AcceptedJobs
+from node.benchmarks.stating import Stating
 from node.explanation import Explanation
 from node.hashing import cut, digest_of
 from node.job import JobResult, JobSpec, check, failure_of, nobody
@@ -45,6 +46,7 @@ from protocols.job import (
     Renew,
     Terms,
 )
+from protocols.keys import PeerId
 from protocols.limits import MAX_SUBMITTER_JOBS
 from protocols.pieces import Outgoing
 from protocols.session import JobState, Late, Send
@@ -98,6 +100,7 @@ class Submitter:
         self._accepted = accepted
         self._means = Means(sessions, placement, ledger)
         self._verifier = Verifier(self._run, placement, ledger)
+        self._stating = Stating(sessions.own, placement, ledger)
         self._jobs: dict[bytes, SubmittedJob | None] = {}
         """Those under way; None as long as one is prepared."""
         self._is_draining = False
@@ -178,9 +181,11 @@ class Submitter:
                 submission.check()
                 raise failure_of(spec, machine, considered)
             result = self._result_of(machine, submission)
+            stated = await self._stating.of(spec, result)
             if on_taken is not None:
                 await on_taken(result)
-            return await self._accept(machine, result, submission, past)
+            accepted = await self._accept(machine, result, submission, past)
+            return await self._stating.record(stated, accepted, submission.watch)
         finally:
             del self._jobs[spec.job_id]
             self._ended.set()
@@ -203,6 +208,11 @@ class Submitter:
         if job is not None:
             job.cancel()
         return job is not None
+
+    def asks(self, kind: str, peer: PeerId) -> bool:
+        """Tell whether a job of this kind is under way from here that this peer was asked to do."""
+        jobs = (job for job in self._jobs.values() if job is not None)
+        return any(job.machine.terms.kind == kind and job.concerns(peer) for job in jobs)
 
     async def drain(self) -> None:
         """Refuse new jobs, and return when those at hand have ended."""

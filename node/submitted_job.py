@@ -114,6 +114,10 @@ class SubmittedJob:
             for link in self._links.values():
                 link.jobs.discard((ROLE, machine.terms.job_id))
 
+    def concerns(self, peer: PeerId) -> bool:
+        """Whether this peer was asked, and the job is not over."""
+        return peer in self._links and not self.machine.state.is_final
+
     def receive(self, peer: PeerId, message: FromWorker) -> None:
         """A worker says something about this job."""
         self._perform(self.machine.receive(peer, message, trio.current_time()))

@@ -16,6 +16,9 @@ from typing import Final, Protocol
 import trio
 
 from node.admission import Admission, Models, resolve_precision
+from node.benchmarks.runners import BenchOutcome
+from node.benchmarks.statement import MEASURED
+from node.benchmarks.stating import measured
 from node.hashing import cut
 from node.ledger import Attempt, JobLedger
 from node.link import SessionLink
@@ -314,6 +317,9 @@ class Worker:
         output = await _output_of(job, run.output)
         execution = {"precision": attempt.precision, **run.execution}
         record = await self._ledger.ran(attempt, output.cid, execution)
+        if isinstance(run, BenchOutcome):
+            stated = measured(attempt, run, execution, self._sessions.own)
+            await self._ledger.benchmark(MEASURED, stated, output.cid, [record], attempt.watch)
         done = Done(
             job_id=terms.job_id,
             fence=attempt.fence,

@@ -302,3 +302,23 @@ MAX_UPSTREAM_ERROR_BYTES: Final = 16 << 10  # of a refusal; a sentence of it is 
 UPSTREAM_EMBED_TEXTS: Final = 32  # of one request: what the strictest servers take by default
 UPSTREAM_EMBED_BYTES: Final = 256 << 10  # of one request's texts, unless one alone is larger
 MAX_ADVERT_OFFERS_BYTES: Final = 5 << 10  # of MAX_ADVERT_BYTES; certificates and hardware have 3
+
+# Benchmarks
+MAX_BENCH_INPUT_BYTES: Final = 2 << 10  # a dozen parameters, each a word and a number
+MAX_BENCH_OUTPUT_BYTES: Final = 16 << 10  # MAX_BENCH_FIGURES of them, 150 bytes each
+MAX_BENCH_FIGURES: Final = 64  # of one benchmark; a record holds them all
+MAX_BENCH_SAMPLES: Final = 1_000  # of one figure: a p99 that ten samples lie beyond
+MIN_BENCH_SAMPLES: Final = 5  # fewer have no quartiles worth the name
+MAX_BENCH_FIGURE_S: Final = 30.0  # to measure one figure; longer only measures the weather
+BENCH_OVERTIME: Final = 6.0  # times its seconds, after which a figure has what samples it has
+MAX_BENCH_MATMUL_SIZE: Final = 2_048  # 17 GFLOP, seconds of one slow core
+MAX_BENCH_COPY_MB: Final = 1_024  # held twice
+MAX_BENCH_BATCHES: Final = 8
+MAX_BENCH_BATCH: Final = 256
+MAX_BENCH_WORDS: Final = 128  # of one text; models read 256 tokens and more
+MAX_BENCH_TOKENS: Final = 256  # written for one text: 10 s of a 135M model on one core
+MAX_BENCH_PINGS: Final = MAX_BENCH_SAMPLES
+MAX_BENCH_ROUNDS: Final = 32  # of bulk data in each direction
+MAX_BENCH_ROUND_MB: Final = 16  # 10 ms of CPU a megabyte at each side
+MAX_ECHO_BYTES: Final = (MAX_BENCH_ROUNDS + 2) * MAX_BENCH_ROUND_MB << 20  # of one stream, each way
+BENCH_NETWORK_WITHIN_S: Final = 120.0  # all of it: at 10 Mbit/s the full suite takes 95 s

@@ -44,6 +44,7 @@ JOIN_PROTOCOL: Final = "/covey/join/1"
 HELLO_PROTOCOL: Final = "/covey/hello/1"
 SESSION_PROTOCOL: Final = "/covey/session/1"
 FEED_PROTOCOL: Final = "/covey/feed/1"
+ECHO_PROTOCOL: Final = "/covey/echo/1"
 ADVERTS: Final = "adverts"
 REVOCATIONS: Final = "revocations"
 
@@ -61,6 +62,7 @@ ALLOWED: Final[dict[str, frozenset[str]]] = {
     SESSION_PROTOCOL: frozenset({SUBMITTER}),
     OFFER: frozenset({SUBMITTER}),
     FEED_PROTOCOL: frozenset({AGGREGATOR, OBSERVER}),
+    ECHO_PROTOCOL: frozenset({WORKER}),
     ACKNOWLEDGEMENT: frozenset({AGGREGATOR}),
     ADVERTS: frozenset(ROLES),
     REVOCATIONS: frozenset(ROLES),

@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
+from node.api.bench import BenchApi
 from node.api.following import Following
 from node.api.jobs import JobsApi
 from node.api.requests import job_of, parse, wants_stream
@@ -73,6 +74,9 @@ class ControlApi:
             Route("/records", self.read("/records")),
             Route("/records/{cid}", self.read("/records/{cid}")),
             Route("/errors", self.read("/errors")),
+            *BenchApi(self._node).routes(),
+            Route("/bench", self.read("/bench")),
+            Route("/bench/{cid}", self.read("/bench/{cid}")),
         ]
         return Starlette(routes=routes, exception_handlers=HANDLERS)
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "doctor": "node.cli.doctor:doctor",
     "run": "node.cli.run:run_job",
     "job": "node.cli.job:job",
+    "bench": "node.cli.bench:bench",
     "mcp": "node.cli.mcp:mcp",
     "models": "node.cli.models:models",
     "records": "node.cli.records:records",

@@ -46,12 +46,11 @@ async def _answer(path: str, query: dict[str, Any]) -> Any:
     place = home()
     config = load(NodeConfig, place.config, os.environ).values
     identity = Identity.load(place.path)
-    route, _, cid = path.partition("/records/")
+    folder, _, cid = path.rpartition("/")
+    route, query = (f"{folder}/{{cid}}", {"cid": cid}) if folder else (path, query)
     async with place.locked():
         journal = Journal.open(place.journal)
         index = open_index(journal, place, identity, config)
         async with running(index.run):
             await index.catch_up()
-            if cid:
-                return await index.ask(lambda s: READERS["/records/{cid}"](s, {"cid": cid}))
             return await index.ask(lambda s: READERS[route](s, query))

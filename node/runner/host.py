@@ -19,6 +19,8 @@ _X86_TILES: Final = "amx_tile amx_int8 amx_bf16"
 _ARM: Final = "asimd asimddp sve sve2 i8mm bf16"
 FLAGS_OF_INTEREST: Final = frozenset(f"{_X86} {_X86_TILES} {_ARM}".split())
 
+BF16_FLAGS: Final = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # x86, x86 with tiles, ARM
+
 UNLIMITED_V1: Final = 1 << 60  # control groups of version 1 write nearly 2^63 for "no limit"
 
 PROC: Final = Path("/proc")

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from protocols.cid import CID
 from protocols.ticket import SECRET_BYTES, Ticket
 from tests.e2e.demo import MODEL
 from tests.support.machines import BIN, Machine, stopping
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.e2e
 
 DOCS = Path(__file__).parents[2] / "docs/operations.md"
 SENTENCE = "A man is eating food.\n"
+NOWHERE = str(CID.of(b"nowhere"))
 RUN = ("run", "embed", "--model", MODEL)
 
 
@@ -146,7 +148,7 @@ INPUTS = [
         "unknown kind",
         ("run", "dream", "--model", MODEL),
         "no kind 'dream'",
-        "kinds: bench.noop, classify, detect, embed",
+        "bench.noop, classify, detect, embed",
     ),
     Case("unknown peer", (*RUN, "--peer", "12D3KooWnobody"), "is not known here", "covey peers"),
     Case("unknown precision", (*RUN, "--precision", "fp1"), "'fp1' is not one of", "--help", 2),
@@ -175,6 +177,35 @@ INPUTS = [
     Case("unknown model to add", ("models", "add", "no-such"), "not in the catalogue", "--path"),
     Case("no model to remove", ("models", "remove", "no-such"), "is not installed here"),
     Case("nonsense as a ticket", ("join", "nonsense"), "starts with covey1", "the whole line"),
+    Case("a worker to measure that nobody knows", ("bench", "run", "--peer", "12D3"), "not known"),
+    Case("measuring what is no worker", ("bench", "run"), "this node is no worker", "--all"),
+    Case(
+        "one worker and all", ("bench", "run", "--all", "--peer", "x"), "exclude", "run --help", 2
+    ),
+    Case("unknown suite", ("bench", "run", "--suite", "slow"), "'slow' is not one", "--help", 2),
+    Case("unknown benchmark", ("bench", "show", NOWHERE), "holds no record", "covey bench list"),
+    Case("no CID of a benchmark", ("bench", "show", "x"), "is not a CID", "begins with baf"),
+    Case("rerun of nothing", ("bench", "rerun", NOWHERE), "holds no record", "covey bench list"),
+    Case("no tolerance", ("bench", "rerun", NOWHERE, "--tolerance", "0"), "range", "--help", 2),
+    Case("comparing one", ("bench", "compare", "x"), "at least two", "compare --help", 2),
+    Case("comparing nobody", ("bench", "compare", "x", "y"), "no benchmark of 'x'", "bench run"),
+    Case(
+        "an input for a benchmark",
+        ("run", "bench.compute", "--model", "machine", "--input", "$blank"),
+        "takes no input",
+        "--help",
+    ),
+    Case(
+        "a benchmark that is too large",
+        ("run", "bench.compute", "--model", "machine", "--size", "4096"),
+        "size is a whole number, 64 to 2048",
+    ),
+    Case(
+        "a benchmark for others to verify",
+        ("run", "bench.compute", "--model", "machine", "--verify", "1"),
+        "nobody else can verify a benchmark",
+        "covey bench rerun",
+    ),
     Case("init twice", ("init",), "belongs to a mesh already", "another state directory"),
 ]
 
@@ -193,6 +224,19 @@ def test_bad_input(world: World, case: Case) -> None:
 
     refused(
         world.submitter, *arguments, says=case.says, hint=case.hint, status=case.status, stdin=stdin
+    )
+
+
+def test_a_record_that_is_no_benchmark(world: World) -> None:
+    (record, *_) = world.submitter.json("records", "list", "--kind", "environment")
+
+    refused(
+        world.submitter,
+        "bench",
+        "show",
+        record["cid"],
+        says="is no benchmark: it is environment",
+        hint="covey bench list",
     )
 
 
@@ -553,6 +597,12 @@ def test_every_sentence_stands_in_the_documents() -> None:
         labels are missing
         is not known here
         No such option
+        is no worker
+        is no benchmark
+        no benchmark of
+        nothing to measure
+        takes no input
+        nobody else can verify
         has expired
         used by another peer
         issued no such ticket

@@ -15,7 +15,7 @@ from node.devices import ComputeDevice
 from node.models import ModelStore
 from node.runner.backends.torch_llama import load_model
 from node.runner.files import ModelFiles
-from node.runner.kinds import EngineSettings, Finished, kind_named
+from node.runner.kinds import EngineSettings, Event, Finished, kind_named
 from node.runner.measure import accelerators
 from node.runners import RunnerPool, RunRequest
 from peer.effects import system_effects
@@ -106,6 +106,35 @@ def test_language_models_are_close_to_the_cpus_fp32(
     here = logits_of(store, "fp32", "cpu")
 
     assert np.abs(there - here).max() / np.abs(here).max() < off
+
+
+@needs_accelerator
+@pytest.mark.parametrize(
+    ("kind", "told", "figures"),
+    [
+        ("bench.compute", {"size": 64}, {"matmul_fp32_accelerator_gflops"}),
+        (
+            "bench.memory",
+            {"copy_mb": 1},
+            {"memory_copy_accelerator_gb_s", "memory_read_accelerator_gb_s"},
+        ),
+    ],
+)
+def test_a_benchmark_measures_the_accelerator_and_names_it(
+    store: ModelStore, kind: str, told: dict[str, object], figures: set[str]
+) -> None:
+    codec, model = kind_named(kind), store.get("machine")
+    settings = EngineSettings("none", 1, 0, FOUND[0]["backend"])
+    engine = codec.load(ModelFiles(model.path, model.manifest), settings)
+    engine.start(1, codec.encode_input([], {"seconds": 0.05, **told}))
+    events: list[Event] = []
+    while engine.is_busy:
+        events += engine.step()
+    finished = events[-1]
+
+    assert isinstance(finished, Finished)
+    assert figures <= {row["name"] for row in codec.rows(finished.output)}
+    assert finished.execution["accelerator"] == FOUND[0]["name"]
 
 
 @needs_accelerator

@@ -17,12 +17,13 @@ from aggregator.decisions import Decision, Filed, Intent, Statement, to_attribut
 from aggregator.intake import Findings
 from aggregator.roster import CERTIFICATE_KIND, Roster
 from node.admission import Admission
+from node.benchmarks.echo import EchoServer
 from peer.exchange import Exchange, policy_of
 from peer.feeds import Feeds
 from peer.identity import Identity, init_mesh
 from peer.join import join, open_admitter
 from peer.rows import RecordRow
-from protocols import dagcbor
+from protocols import dagcbor, echo
 from protocols.cid import CID
 from protocols.errors import StreamLostError
 from protocols.job import Refuse
@@ -32,6 +33,7 @@ from protocols.membership import (
     ADVERTS,
     ALLOWED,
     CERTIFICATE_TYPE,
+    ECHO_PROTOCOL,
     FEED_PROTOCOL,
     HELLO_PROTOCOL,
     JOIN_PROTOCOL,
@@ -123,6 +125,21 @@ async def reads_feeds(theirs: Membership, home: Path) -> bool:
     return not any(isinstance(answer, FeedRefuse) for answer in answers)
 
 
+async def measures_the_connection(theirs: Membership, _home: Path) -> bool:
+    us, them = pair(theirs)
+    EchoServer(us.transport, us.directory, lambda _: True)
+    async with running(us, them):
+        await them.connect(us)
+        stream = await them.transport.open_stream(us.peer_id, ECHO_PROTOCOL)
+        try:
+            await stream.send(echo.ping())
+            answer = await stream.receive()
+        except StreamLostError:
+            answer = None
+        await stream.reset()
+    return answer is not None
+
+
 async def acknowledges(theirs: Membership, _home: Path) -> bool:
     us, _ = pair(theirs)
     us.directory.met(THEM.peer_id, theirs, ())
@@ -192,6 +209,7 @@ PROBES: dict[str, Probe] = {
     SESSION_PROTOCOL: opens_a_session,
     OFFER: offers_a_job,
     FEED_PROTOCOL: reads_feeds,
+    ECHO_PROTOCOL: measures_the_connection,
     ACKNOWLEDGEMENT: acknowledges,
     ADVERTS: advertises,
     REVOCATIONS: passes_on_revocations,
@@ -213,7 +231,7 @@ async def test_a_role_gets_what_the_table_says_and_nothing_else(
     assert happened == may((role,), what)
 
 
-@pytest.mark.parametrize("what", [SESSION_PROTOCOL, FEED_PROTOCOL])
+@pytest.mark.parametrize("what", [SESSION_PROTOCOL, FEED_PROTOCOL, ECHO_PROTOCOL])
 async def test_nobody_opens_a_protocol_before_hello(autojump_clock: MockClock, what: str):
     us, them = pair(MESH.membership(THEM, *ROLES))
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
+from node import benchmarks
 from node.accepted import AcceptedJobs
 from node.admission import Admission
+from node.benchmarks.echo import EchoServer
+from node.benchmarks.runners import BenchRunners
 from node.ledger import JobLedger
 from node.models import InstalledModel
 from node.placement import Placement
@@ -24,6 +28,7 @@ from protocols.advert import LIFETIME_MS, Advert, ModelOffer, SignedAdvert, sign
 from protocols.cid import CID
 from protocols.keys import PeerId, SigningKey
 from protocols.membership import Membership
+from tests.support.benchmarks import FakeMachine
 from tests.support.members import TestMesh, effects_of, key_of
 from tests.support.memory import MemoryNetwork, MemoryTransport
 from tests.support.records import MemoryJournal, MemoryRecorder
@@ -53,6 +58,7 @@ class JobNode:
     model: InstalledModel
     """What it advertises."""
     speed: float
+    machine: FakeMachine
 
     @property
     def peer_id(self) -> PeerId:
@@ -114,6 +120,8 @@ class JobMesh:
         journal = MemoryJournal()
         salts = Salts(journal, effects)
         placement = Placement(directory, effects.rng)
+        machine = FakeMachine()
+        benches = BenchRunners(models, runners, transport, machine)
         node = JobNode(
             key=key,
             membership=self.mesh.membership(key, *(roles or ("submitter", "worker"))),
@@ -125,11 +133,13 @@ class JobMesh:
             sessions=sessions,
             placement=placement,
             submitter=Submitter(placement, sessions, ledger, salts, AcceptedJobs(journal)),
-            worker=Worker(sessions, admission, models, runners, ledger),
+            worker=Worker(sessions, admission, models, benches, ledger),
             runners=runners,
             model=model or model_of(MODEL),
             speed=speed,
+            machine=machine,
         )
+        EchoServer(transport, directory, partial(node.submitter.asks, benchmarks.NETWORK))
         transport.on_connection(
             lambda peer, is_up: transport.admit(peer) if is_up else directory.lost(peer)
         )

@@ -63,6 +63,7 @@ class FakeRunnerPool:
     """What it says of every run besides what is usual."""
     estimate: float | None = None
     requests: list[RunRequest] = field(default_factory=list)
+    learned: list[tuple[str, int, int, float]] = field(default_factory=list)
     finished: int = 0
     cancelled: int = 0
     running: int = 0
@@ -108,6 +109,9 @@ class FakeRunnerPool:
     def _piece(self, request: RunRequest, done: int) -> bytes:
         output, items = self.output_of(request.input), request.items
         return output[len(output) * (done - 1) // items : len(output) * done // items]
+
+    def learn(self, request: RunRequest, *, items: int, size_bytes: int, busy_s: float) -> None:
+        self.learned.append((request.model, items, size_bytes, busy_s))
 
     def estimate_s(
         self, model: OfferedModel, precision: str, items: int, size_bytes: int

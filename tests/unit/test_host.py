@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from node.hardware import capabilities, environment
+from node.hardware import capabilities, environment, with_figures
 from node.runner import host
 from node.runner.environment import child_environment
 from protocols import dagcbor
+from protocols.benchmark import figure_of
 
 
 @pytest.fixture
@@ -102,10 +103,30 @@ def test_an_advert_says_what_was_measured():
         "memory_gb": 8.6,
         "matmul_gflops": 120.0,
         "matmul_gflops_one_thread": 61.2,
+        "matmul_n": 12,
         "memory_gb_s": 120.0,
         "engine": "torch 2.13.0",
         "accelerators": [],
     }
+
+
+def test_a_benchmark_renews_what_an_advert_says():
+    found = [
+        figure_of("matmul_fp32_all_threads_gflops", [90.0, 100.0, 130.0], is_higher_better=True),
+        figure_of("batch_1_latency_ms", [5.0], is_higher_better=False),
+    ]
+
+    renewed = with_figures(measured(measured_at_us=1_000), found)
+
+    said = capabilities(renewed)
+    assert (said["matmul_gflops"], said["matmul_n"], said["measured_at_us"]) == (100.0, 3, 1_000)
+    assert said["matmul_gflops_one_thread"] == 61.2
+    assert renewed["matmul_fp32_gflops"]["all_threads"]["max"] == 130.0
+    assert (
+        renewed["matmul_fp32_gflops"]["one_thread"]
+        == measured()["matmul_fp32_gflops"]["one_thread"]
+    )
+    assert set(renewed) == set(measured()) | {"measured_at_us"}
 
 
 def test_an_advert_stays_small_whatever_the_hardware_calls_itself():

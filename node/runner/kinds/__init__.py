@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from node.runner.parameters import Parameter
 
 KINDS: Final = {
+    "bench.compute": "node.runner.kinds.bench_compute",
+    "bench.memory": "node.runner.kinds.bench_memory",
+    "bench.model": "node.runner.kinds.bench_model",
+    "bench.network": "node.runner.kinds.bench_network",
     "bench.noop": "node.runner.kinds.noop",
     "classify": "node.runner.kinds.classify",
     "detect": "node.runner.kinds.detect",
@@ -191,8 +195,8 @@ class Kind(Protocol):
     """What a kind's module offers, to submitters, to nodes and to runners."""
 
     @property
-    def ITEM_TYPE(self) -> type[str] | type[bytes]:  # noqa: N802 - a constant of the module
-        """Whether items are texts, one a line, or bytes, one a file."""
+    def ITEM_TYPE(self) -> type[str] | type[bytes] | None:  # noqa: N802 - a constant of the module
+        """Whether items are texts, one a line, or bytes, one a file; None where there are none."""
         ...
 
     @property
