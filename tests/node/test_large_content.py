@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from protocols.job import CODEC, Accept, Chunk, Done, Failed, Lease, Message, Terms
 from protocols.kept_outcomes import KeptOutcomes
@@ -67,6 +68,7 @@ async def test_an_output_that_is_given_up_while_it_is_sent_ends_with_the_word_th
             await stream.send(CODEC.encode(start))
             while not any(isinstance(m, Chunk) and m.job_id == first.job_id for m in got):
                 got += await receive(stream)  # it is on its way; of the rest we read nothing yet
+        await wait_all_tasks_blocked()  # until the second one is kept
         while not any(isinstance(m, Done) for m in got):
             got += await receive(stream)
 
