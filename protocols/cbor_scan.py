@@ -1,0 +1,91 @@
+"""Bounds the number of items in a block without building anything, whatever their structure.
+
+cbor2's decoder spends 73 bytes of memory a byte of input, so what is too much must be refused
+before it. The scan bounds and nothing more: what it lets pass is still decoded, re-encoded and
+compared.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+CID_HEAD: Final = b"\xd8\x2a\x58\x25\x00"
+"""What stands before the bytes of a ``CID``: tag 42, and a byte string with a zero in front."""
+
+_LINK_HEAD: Final = CID_HEAD[:2]
+_LONG_FROM: Final = 24  # lengths below are part of the head
+_LONG_STRING_WIDTHS: Final = {
+    major + _LONG_FROM + power: 1 << power for major in (0x40, 0x60) for power in range(4)
+}
+_LONG_LINK_HEADS: Final = tuple(
+    _LINK_HEAD + bytes((head,)) for head in _LONG_STRING_WIDTHS if head < 0x60
+)
+
+
+def _short_items(count: int) -> re.Pattern[bytes]:
+    """Match exactly ``count`` items that end within 24 bytes or are links; containers by their
+    head.
+    """
+    forms = [
+        rb"[\x00-\x17\x20-\x37\x40\x60\x80-\x97\xa0-\xb7\xf4-\xf6]",
+        rb"[\x18\x38\x98\xb8].",
+        rb"[\x19\x39\x99\xb9].{2}",
+        rb"[\x1a\x3a\x9a\xba].{4}",
+        rb"[\x1b\x3b\x9b\xbb\xfb].{8}",
+        re.escape(CID_HEAD) + rb".{36}",
+    ]
+    sizes = range(1, _LONG_FROM)
+    forms += [b"[%c%c].{%d}" % (0x40 + size, 0x60 + size, size) for size in sizes]
+    forms += [re.escape(_LINK_HEAD) + b"%c.{%d}" % (0x40 + size, size) for size in sizes]
+    # Possessive: no form is a prefix of another, so there is nothing to go back for.
+    return re.compile(b"(?s:%b){%d}+" % (b"(?:" + b"|".join(forms) + b")", count))
+
+
+# So many at a match that the input cheapest to write is also the cheapest to refuse.
+_SHORT_ITEMS: Final = tuple((count, _short_items(count)) for count in (256, 16, 1))
+
+
+def has_more_items(data: bytes, limit: int) -> bool:
+    """Say whether ``data`` holds more than ``limit`` items below its outermost value.
+
+    Raises ``ValueError`` for a head that no DAG-CBOR has.
+    """
+    position = 0
+    left = limit + 1  # the outermost value is not an item of anything
+    while left >= 0 and position < len(data):
+        width = _LONG_STRING_WIDTHS.get(data[position])
+        if width is None:
+            items, position = _short_run(data, position)
+            left -= items
+        else:
+            position = _after_long_string(data, position, width)
+            left -= 1
+    return left < 0
+
+
+def _short_run(data: bytes, position: int) -> tuple[int, int]:
+    """Return how many short items or links begin at ``position``, at most 256 of them, and where
+    they end.
+    """
+    if data.startswith(_LONG_LINK_HEADS, position) and not data.startswith(CID_HEAD, position):
+        at = position + len(_LINK_HEAD)
+        return 1, _after_long_string(data, at, _LONG_STRING_WIDTHS[data[at]])
+    for items, pattern in _SHORT_ITEMS:
+        run = pattern.match(data, position)
+        if run is not None:
+            return items, run.end()
+    raise ValueError(f"head {data[position]:#x} at byte {position} is not allowed there")
+
+
+def _after_long_string(data: bytes, position: int, width: int) -> int:
+    """Return where the string whose length has ``width`` bytes ends.
+
+    Lengths that would fit into the head are refused here: 20,000 of them would be cheap to write
+    and dear to step over.
+    """
+    start = position + 1 + width
+    size = int.from_bytes(data[position + 1 : start], "big")
+    if size < _LONG_FROM:
+        raise ValueError(f"the length at byte {position} is not minimal")
+    return start + size
