@@ -38,9 +38,8 @@ SMALL_BYTES: Final = 2 << 10
 _SCAN_FROM_BYTES: Final = 4 << 10  # what is smaller costs cbor2 less than the scan would save
 _INT_MIN: Final = -(1 << 64)
 _INT_MAX: Final = (1 << 64) - 1
-LEAVES: Final = frozenset((int, str, bytes, bool, type(None)))
-"""What cbor2 decodes to and is right whatever its value, once it re-encodes to the same bytes."""
-_PLAIN: Final = LEAVES - {int}  # whatever their value, cbor2 encodes them as they must be
+_LEAVES: Final = frozenset((int, str, bytes, bool, type(None)))
+_PLAIN: Final = _LEAVES - {int}  # whatever their value, cbor2 encodes them as they must be
 _LIST: Final = frozenset((list,))
 _MAP: Final = frozenset((dict,))
 _CONTAINERS: Final = _LIST | _MAP
@@ -118,20 +117,30 @@ def decode(data: bytes, *, max_bytes: int = MAX_RECORD_BYTES, profile: Profile =
 def decode_verified(data: bytes) -> Any:
     """Decode ``data`` that ``decode`` has accepted before, at less cost; for our own journal."""
     root = [load(data)]
-    for container, key, cid in _links(root, RECORD):
-        container[key] = cid
+    settle(root)
     return root[0]
 
 
 def load_exact(data: bytes) -> Any:
     """Return what at most ``SMALL_BYTES`` encode, with links still as tags.
 
-    It re-encodes to ``data``; the rest is for the caller to check: keys (by ``check_keys``), tags
-    (by ``link``), floats, and depth.
+    It re-encodes to ``data``. The rest is for the caller to check: links by ``link``, what may hold
+    maps or floats by ``settle``, and depth.
     """
     value = load(data)
     _check_gives_back(value, data)
     return value
+
+
+def settle(container: Any) -> None:
+    """Check what a list or map that was loaded holds, at any depth, and put CIDs for its links;
+    raises ``RemoteProtocolError``.
+    """
+    if type(container) in _MAP and _LEAVES.issuperset(map(type, container.values())):
+        _check_keys([container])  # nearly all attributes are so
+        return
+    for each, key, cid in _links([container], RECORD):
+        each[key] = cid
 
 
 class _Allowance:
@@ -267,21 +276,24 @@ def _links(root: list[Any], profile: Profile) -> list[_Place]:
     It goes by levels and has each looked at as a whole: a step of Python for each of 3,000 maps
     would cost more than all the rest.
     """
+    is_nested = type(root[0]) in _CONTAINERS
+    level: Sequence[Any] = root if is_nested else [root]
+    items = containers = 0 if is_nested else -1  # the root itself is not the block's
     links: list[_Place] = []
-    level: list[Any] = [root]
-    items = containers = -1  # the root is not the block's
-    for _ in range(MAX_CBOR_DEPTH + 1):
-        maps: list[_AnyMap] = [each for each in level if type(each) in _MAP]
+    for _ in range(MAX_CBOR_DEPTH):
+        maps: Sequence[_AnyMap] = [each for each in level if type(each) in _MAP]
         values = _values(level, maps)
         kinds = [*map(type, values)]
         containers += len(level) + kinds.count(Tag)
-        items += len(values) + sum(map(len, maps))
+        items += len(values)
+        if maps:
+            items += sum(map(len, maps))
+            _check_keys(maps)
         if items > MAX_CBOR_ITEMS or containers > MAX_CBOR_CONTAINERS:
             raise _invalid(
                 f"more than {MAX_CBOR_ITEMS} items or {MAX_CBOR_CONTAINERS} lists, maps and links"
             )
-        check_keys(maps)
-        found = set(kinds) - LEAVES
+        found = set(kinds) - _LEAVES
         if not _CONTAINERS.issuperset(found):
             _check_kinds(values, found, profile)
             if Tag in found:
@@ -332,7 +344,7 @@ def link(tag: Any, profile: Profile = RECORD) -> AnyCID:
     raise _invalid("a tag other than a link to a CID, here of raw or dag-cbor under sha2-256")
 
 
-def check_keys(maps: Iterable[_AnyMap]) -> None:
+def _check_keys(maps: Iterable[_AnyMap]) -> None:
     """Raise ``RemoteProtocolError`` unless the keys of each decoded map are text and in order."""
     for each in maps:
         try:
