@@ -23,9 +23,9 @@ _LONG_LINK_HEADS: Final = tuple(
 )
 
 
-def _short_items(count: int) -> re.Pattern[bytes]:
-    """Match exactly ``count`` items that end within 24 bytes or are links; containers by their
-    head.
+def _short_item() -> bytes:
+    """Return the pattern of an item that ends within 24 bytes or is a link; of a container it is
+    the head.
     """
     forms = [
         rb"[\x00-\x17\x20-\x37\x40\x60\x80-\x97\xa0-\xb7\xf4-\xf6]",
@@ -38,12 +38,15 @@ def _short_items(count: int) -> re.Pattern[bytes]:
     sizes = range(1, _LONG_FROM)
     forms += [b"[%c%c].{%d}" % (0x40 + size, 0x60 + size, size) for size in sizes]
     forms += [re.escape(_LINK_HEAD) + b"%c.{%d}" % (0x40 + size, size) for size in sizes]
-    # Possessive: no form is a prefix of another, so there is nothing to go back for.
-    return re.compile(b"(?s:%b){%d}+" % (b"(?:" + b"|".join(forms) + b")", count))
+    return b"(?s:" + b"|".join(forms) + b")"
 
 
-# So many at a match that the input cheapest to write is also the cheapest to refuse.
-_SHORT_ITEMS: Final = tuple((count, _short_items(count)) for count in (256, 16, 1))
+# Possessive: no form is a prefix of another, so there is nothing to go back for. A full run is
+# counted by one match, so that the input cheapest to write is also the cheapest to refuse.
+_RUN: Final = 256
+_FULL_RUN: Final = re.compile(b"%b{%d}+" % (_short_item(), _RUN))
+_SHORT_RUN: Final = re.compile(b"%b{1,%d}+" % (_short_item(), _RUN))
+_SHORT_ITEM: Final = re.compile(_short_item())
 
 
 def has_more_items(data: bytes, limit: int) -> bool:
@@ -71,10 +74,10 @@ def _short_run(data: bytes, position: int) -> tuple[int, int]:
     if data.startswith(_LONG_LINK_HEADS, position) and not data.startswith(CID_HEAD, position):
         at = position + len(_LINK_HEAD)
         return 1, _after_long_string(data, at, _LONG_STRING_WIDTHS[data[at]])
-    for items, pattern in _SHORT_ITEMS:
-        run = pattern.match(data, position)
-        if run is not None:
-            return items, run.end()
+    if run := _FULL_RUN.match(data, position):
+        return _RUN, run.end()
+    if run := _SHORT_RUN.match(data, position):
+        return len(_SHORT_ITEM.findall(data, position, run.end())), run.end()
     raise ValueError(f"head {data[position]:#x} at byte {position} is not allowed there")
 
 

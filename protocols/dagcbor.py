@@ -273,7 +273,7 @@ def _bound_items(data: bytes) -> None:
 def _links(root: list[Any], profile: Profile) -> list[_Place]:
     """Check everything below ``root`` and return where links stand, and which.
 
-    It goes by levels and has each looked at as a whole: a step of Python for each of 3,000 maps
+    It goes by levels and has each looked at as a whole: a step of Python for each of 2,000 maps
     would cost more than all the rest.
     """
     is_nested = type(root[0]) in _CONTAINERS
@@ -288,11 +288,11 @@ def _links(root: list[Any], profile: Profile) -> list[_Place]:
         items += len(values)
         if maps:
             items += sum(map(len, maps))
-            _check_keys(maps)
         if items > MAX_CBOR_ITEMS or containers > MAX_CBOR_CONTAINERS:
             raise _invalid(
                 f"more than {MAX_CBOR_ITEMS} items or {MAX_CBOR_CONTAINERS} lists, maps and links"
             )
+        _check_keys(maps)
         found = set(kinds) - _LEAVES
         if not _CONTAINERS.issuperset(found):
             _check_kinds(values, found, profile)

@@ -27,7 +27,7 @@ MAX_RECORD_BYTES: Final = (
 MAX_CBOR_DEPTH: Final = 32  # cbor2's encoder overflows the C stack near depth 20,000
 MAX_CBOR_ITEMS: Final = 20_000  # flat containers cost 73 bytes of memory a byte of input
 MAX_CBOR_CONTAINERS: Final = (
-    3_072  # lists, maps and links: 1,024 chats of one message, or any record's links with roles
+    2_560  # lists, maps and links: 1,024 chats of one message, or 1,270 links with their roles
 )
 MAX_BUNDLE_RECORDS: Final = 64  # one signature over 64 records costs 3.2 µs a record
 MAX_BUNDLE_BYTES: Final = (

@@ -11,7 +11,7 @@ import struct
 from typing import Any
 
 from protocols.cid import CID, AnyCID
-from protocols.limits import MAX_CBOR_CONTAINERS, MAX_CBOR_DEPTH, MAX_CBOR_ITEMS
+from protocols.limits import MAX_CBOR_CONTAINERS, MAX_CBOR_DEPTH, MAX_CBOR_ITEMS, MAX_RECORD_BYTES
 
 SIMPLE = {20: False, 21: True, 22: None}
 FLOAT = 27
@@ -25,6 +25,7 @@ class FaultError(Exception):
 def read(data: bytes, *, is_record: bool) -> Any:
     """Return the value of one block; raises ``FaultError``."""
     reader = _Reader(data, is_record)
+    reader.require(len(data) <= MAX_RECORD_BYTES, "too many bytes")
     value = reader.item(depth=0)
     reader.require(reader.at == len(data), "bytes after the value")
     return value

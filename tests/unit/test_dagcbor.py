@@ -11,6 +11,8 @@ from protocols import dagcbor
 from protocols.cid import CID, DAG_CBOR, RAW, AnyCID
 from protocols.errors import LocalProtocolError, RemoteProtocolError
 from protocols.limits import MAX_CBOR_CONTAINERS, MAX_CBOR_DEPTH, MAX_CBOR_ITEMS
+from tests.support.hostile_blocks import CASES
+from tests.support.plain_dagcbor import FaultError, read
 
 cids = st.builds(CID.of, st.binary(max_size=8), st.sampled_from([RAW, DAG_CBOR]))
 floats = st.floats(allow_nan=False, allow_infinity=False).filter(
@@ -189,6 +191,20 @@ def test_a_flood_of_small_items_is_bounded(name: str, size: int) -> None:
     assert len(value) <= MAX_CBOR_ITEMS
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_a_block_that_is_made_to_hurt_is_answered_as_the_specification_says(name: str) -> None:
+    data = CASES[name]()
+
+    for profile in (dagcbor.RECORD, dagcbor.GENERIC):
+        try:
+            expected = read(data, is_record=profile is dagcbor.RECORD)
+        except FaultError:
+            with pytest.raises(RemoteProtocolError):
+                dagcbor.decode(data, profile=profile)
+        else:
+            assert dagcbor.decode(data, profile=profile) == expected
+
+
 def test_integer_keys_that_collide_are_refused_before_they_cost_anything() -> None:
     pairs = b"".join(cbor2.dumps(i * ((1 << 61) - 1)) + b"\0" for i in range(6_000))
 
@@ -237,10 +253,10 @@ def test_the_number_of_containers_is_limited_alike_in_both_directions() -> None:
     assert dagcbor.decode(dagcbor.encode(most)) == most
     with pytest.raises(LocalProtocolError):
         dagcbor.encode([*most, []])
-    with pytest.raises(RemoteProtocolError):
-        dagcbor.decode(b"\x99\x0c\x00" + dagcbor.encode(most)[3:] + b"\x80")
-    with pytest.raises(RemoteProtocolError):
-        dagcbor.decode(b"\x99\x0c\x00" + dagcbor.encode(most)[3:] + dagcbor.encode(CID.of(b"")))
+    one_more = b"\x99" + (len(most) + 1).to_bytes(2, "big") + dagcbor.encode(most)[3:]
+    for last in (b"\x80", b"\xa0", dagcbor.encode(CID.of(b""))):
+        with pytest.raises(RemoteProtocolError):
+            dagcbor.decode(one_more + last)
 
 
 @pytest.mark.parametrize(
