@@ -54,12 +54,12 @@ def has_more_items(data: bytes, limit: int) -> bool:
 
     Raises ``ValueError`` for a head that no DAG-CBOR has.
     """
-    position = 0
+    position, items = 0, _RUN
     left = limit + 1  # the outermost value is not an item of anything
     while left >= 0 and position < len(data):
         width = _LONG_STRING_WIDTHS.get(data[position])
         if width is None:
-            items, position = _short_run(data, position)
+            items, position = _short_run(data, position, is_full=items == _RUN)
             left -= items
         else:
             position = _after_long_string(data, position, width)
@@ -67,14 +67,14 @@ def has_more_items(data: bytes, limit: int) -> bool:
     return left < 0
 
 
-def _short_run(data: bytes, position: int) -> tuple[int, int]:
+def _short_run(data: bytes, position: int, *, is_full: bool) -> tuple[int, int]:
     """Return how many short items or links begin at ``position``, at most 256 of them, and where
-    they end.
+    they end; ``is_full`` is a guess whether there are so many.
     """
     if data.startswith(_LONG_LINK_HEADS, position) and not data.startswith(CID_HEAD, position):
         at = position + len(_LINK_HEAD)
         return 1, _after_long_string(data, at, _LONG_STRING_WIDTHS[data[at]])
-    if run := _FULL_RUN.match(data, position):
+    if is_full and (run := _FULL_RUN.match(data, position)):
         return _RUN, run.end()
     if run := _SHORT_RUN.match(data, position):
         return len(_SHORT_ITEM.findall(data, position, run.end())), run.end()

@@ -13,7 +13,6 @@ from hashlib import sha256
 from typing import Any
 
 import cbor2
-import msgspec
 
 from protocols.feed import SignedHeader, sign_bundle
 from protocols.record import Record
@@ -31,7 +30,7 @@ def figures() -> Iterator[Figure]:
     """Measure the records of jobs, their signatures, and hostile blocks."""
     author = _author(1, K, BUNDLES)
     encoded = [record.encode() for record in author.records]
-    fields = [msgspec.to_builtins(record, builtin_types=(bytes,)) for record in author.records]
+    fields = [cbor2.loads(each) for each in encoded]
     yield _beside("record_encode_us", Record.encode, author.records, cbor2.dumps, fields)
     yield _beside("record_decode_us", Record.decode, encoded, cbor2.loads, encoded)
     yield from _signatures(author, encoded)
@@ -93,6 +92,6 @@ def _hostile() -> Iterator[Figure]:
             unit,
             [dearest["ours"][name]],
             n=len(rows),
-            baseline="cbor2.loads, ended after 1 s",
+            baseline="cbor2.loads, nothing checked",
             baseline_rounds=[bare["bare"][name]],
         )

@@ -88,18 +88,17 @@ class Blocks:
         return data
 
     def _item(self, rng: random.Random, depth: int) -> bytes:
-        return _Writer(rng, faults=0.02).item(depth)
+        return _Writer(rng, faults=rng.choice((0, 0, 0.02))).item(depth)
 
     def flood(self, rng: random.Random) -> bytes:
         """Return as much as one block holds, and sometimes more, of one small thing."""
-        unit = b"".join(
-            self._item(rng, rng.choice((0, 1, 2))) for _ in range(rng.choice((1, 1, 1, 2)))
-        )
+        items = rng.choice((1, 1, 2, 10))
+        unit = b"".join(self._item(rng, rng.choice((0, 1, 2))) for _ in range(items))
         limits = (MAX_CBOR_ITEMS, MAX_CBOR_CONTAINERS, MAX_RECORD_BYTES // max(1, len(unit)))
         times = max(0, rng.choice(limits) + rng.choice((-2, -1, 0, 1)))
         if len(unit) * times > MAX_RECORD_BYTES + 100:
             times = MAX_RECORD_BYTES // len(unit) - 1
-        return head(LIST, times) + unit * times
+        return head(LIST, times * items) + unit * times
 
 
 class _Writer:

@@ -14,10 +14,10 @@ FLOAT: Final = b"\xfb\x3f\xf8" + bytes(6)
 WIDE: Final = b"\x62\xc3\xa9"  # a text whose length in UTF-8 is not its number of characters
 
 
-def flood(unit: bytes, times: int = MAX_RECORD_BYTES) -> bytes:
-    """Return a list of ``unit``, as often as a block's size allows."""
+def flood(unit: bytes, times: int = MAX_RECORD_BYTES, items: int = 1) -> bytes:
+    """Return a list of ``unit``, which is so many items, as often as a block's size allows."""
     times = min(times, (MAX_RECORD_BYTES - 5) // len(unit))
-    return head(LIST, times) + unit * times
+    return head(LIST, times * items) + unit * times
 
 
 def _map(keys: list[bytes]) -> bytes:
@@ -81,7 +81,10 @@ CASES: Final[dict[str, Callable[[], bytes]]] = {
     "text that is not UTF-8 at its end": lambda: head(TEXT, 65_000) + b"a" * 64_999 + b"\xff",
     "texts of one character": lambda: flood(b"\x61a", MAX_CBOR_ITEMS),
     "texts of 24 bytes": lambda: flood(b"\x78\x18" + b"a" * 24),
-    "texts of 24 bytes among numbers": lambda: flood(b"\x78\x18" + b"a" * 24 + b"\0" * 9),
+    "texts of 24 bytes among numbers": lambda: flood(b"\x78\x18" + b"a" * 24 + b"\0" * 9, items=10),
+    "foreign links and texts in turn": lambda: flood(
+        TAG + b"\x58\x18\0\x01\x55\0\x13" + bytes(19) + b"\x61a", MOST, items=2
+    ),
     "bytes after the value": lambda: b"\0" + b"\0" * 65_000,
     "links, the most": lambda: flood(LINK),
     "links with roles": lambda: flood(b"\x82" + LINK + b"\x61a", MOST // 2),
