@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from hashlib import sha256
 from typing import Final, Self
 
+from protocols.base58 import to_base58
 from protocols.errors import LocalProtocolError, RemoteProtocolError
 
 RAW: Final = 0x55
@@ -25,7 +27,6 @@ PREFIXES: Final = {codec: bytes((1, codec, 0x12, 0x20)) for codec in (RAW, DAG_C
 _KNOWN_PREFIXES: Final = frozenset(PREFIXES.values())
 _TEXT_CHARS: Final = 59  # "b" and 58 base32 characters
 _CID_V0_PREFIX: Final = b"\x12\x20"
-_MAX_VARINT_BYTES: Final = 9
 
 
 class AnyCID(bytes):
@@ -36,6 +37,11 @@ class AnyCID(bytes):
     __slots__ = ()
 
     def __str__(self) -> str:
+        """Return its text form: base58btc for version 0, else base32 behind the ``b`` that says
+        so.
+        """
+        if self.startswith(_CID_V0_PREFIX):
+            return to_base58(self)
         return "b" + base64.b32encode(self).decode().rstrip("=").lower()
 
     def __repr__(self) -> str:
@@ -111,24 +117,16 @@ def is_well_formed(raw: bytes) -> bool:
     """Say whether ``raw`` is the binary form of any CIDv0 or CIDv1, whatever its codec and hash."""
     if raw[:2] == _CID_V0_PREFIX:
         return len(raw) == len(_CID_V0_PREFIX) + DIGEST_BYTES
-    position = 0
-    numbers: list[int] = []
-    for _ in ("version", "codec", "hash", "digest length"):
-        number, position = _varint(raw, position)
-        numbers.append(number)
-    return numbers[0] == 1 and min(numbers) >= 0 and numbers[3] == len(raw) - position
+    head = _CID_V1_HEAD.match(raw)
+    if head is None:
+        return False
+    size = raw[head.end() - 1]
+    if head.end() - head.start("size") > 1:
+        size = sum((byte & 0x7F) << (7 * index) for index, byte in enumerate(head["size"]))
+    return head.end() + size == len(raw)
 
 
-def _varint(raw: bytes, position: int) -> tuple[int, int]:
-    """Read one minimal unsigned varint; a malformed one is returned as -1, which no check
-    accepts.
-    """
-    number = 0
-    for index in range(_MAX_VARINT_BYTES):
-        if position + index >= len(raw):
-            return -1, len(raw)
-        byte = raw[position + index]
-        number |= (byte & 0x7F) << (7 * index)
-        if byte < 0x80:
-            return (-1 if byte == 0 and index else number), position + index + 1
-    return -1, len(raw)
+_VARINT: Final = rb"(?:[\x80-\xff]{1,8}[\x01-\x7f]|[\x00-\x7f])"  # minimal, within 63 bits
+_CID_V1_HEAD: Final = re.compile(
+    rb"\x01%b%b(?P<size>%b)" % (_VARINT, _VARINT, _VARINT)  # version, codec, hash, digest size
+)

@@ -14,6 +14,7 @@ from typing import Final
 from nacl import bindings
 from nacl.exceptions import CryptoError
 
+from protocols.base58 import from_base58, to_base58
 from protocols.errors import LocalProtocolError, RemoteProtocolError
 
 PeerId = str
@@ -27,8 +28,6 @@ SIGNATURE_BYTES: Final = 64
 # as the libp2p specification has it.
 _PEER_ID_PREFIX: Final = b"\x00\x24\x08\x01\x12\x20"
 _PEER_ID_CHARS: Final = 52
-_BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
-_BASE58_VALUES: Final = {char: value for value, char in enumerate(_BASE58)}
 
 
 class SigningKey:
@@ -85,7 +84,7 @@ def peer_id_of(public: bytes) -> PeerId:
         raise RemoteProtocolError(
             f"an Ed25519 public key is {PUBLIC_BYTES} bytes, not {len(public)}", got=len(public)
         )
-    return _to_base58(_PEER_ID_PREFIX + public)
+    return to_base58(_PEER_ID_PREFIX + public)
 
 
 @lru_cache(maxsize=4_096)
@@ -93,7 +92,7 @@ def public_key_of(peer_id: PeerId) -> bytes:
     """Return the public key inside ``peer_id``; raises ``RemoteProtocolError`` if it is no
     Ed25519 peer id.
     """
-    raw = _from_base58(peer_id)
+    raw = _bytes_of(peer_id)
     if not raw.startswith(_PEER_ID_PREFIX) or len(raw) != len(_PEER_ID_PREFIX) + PUBLIC_BYTES:
         raise RemoteProtocolError(
             f"{peer_id[:80]!r} is not the peer id of an Ed25519 key",
@@ -102,22 +101,9 @@ def public_key_of(peer_id: PeerId) -> bytes:
     return raw[len(_PEER_ID_PREFIX) :]
 
 
-def _to_base58(raw: bytes) -> str:
-    number = int.from_bytes(raw, "big")
-    chars: list[str] = []
-    while number:
-        number, digit = divmod(number, 58)
-        chars.append(_BASE58[digit])
-    zeros = len(raw) - len(raw.lstrip(b"\0"))
-    return "1" * zeros + "".join(reversed(chars))
-
-
-def _from_base58(text: str) -> bytes:
+def _bytes_of(peer_id: PeerId) -> bytes:
     # The length is checked first: conversion is quadratic, and our ids have exactly one length.
-    if len(text) != _PEER_ID_CHARS or any(char not in _BASE58_VALUES for char in text):
+    try:
+        return from_base58(peer_id) if len(peer_id) == _PEER_ID_CHARS else b""
+    except ValueError:
         return b""
-    number = 0
-    for char in text:
-        number = number * 58 + _BASE58_VALUES[char]
-    zeros = len(text) - len(text.lstrip("1"))
-    return b"\0" * zeros + number.to_bytes((number.bit_length() + 7) // 8, "big")

@@ -26,6 +26,9 @@ MAX_RECORD_BYTES: Final = (
 )  # a record is a statement; larger content is a blob named by its CID
 MAX_CBOR_DEPTH: Final = 32  # cbor2's encoder overflows the C stack near depth 20,000
 MAX_CBOR_ITEMS: Final = 20_000  # flat containers cost 73 bytes of memory a byte of input
+MAX_CBOR_CONTAINERS: Final = (
+    2_560  # lists, maps and links: 1,024 chats of one message, or 1,270 links with their roles
+)
 MAX_BUNDLE_RECORDS: Final = 64  # one signature over 64 records costs 3.2 µs a record
 MAX_BUNDLE_BYTES: Final = (
     256 << 10
@@ -215,7 +218,6 @@ MAX_SALTS: Final = 16_384  # (digest, salt) pairs remembered; 100 bytes each
 # Record core: journal, feeds and their exchange
 MAX_ROLE_CHARS: Final = 64  # kinds, roles and statuses are words of a vocabulary, not text
 MAX_NONCE_BYTES: Final = 32  # 8 random bytes already tell one author's records apart
-MAX_CBOR_CONTAINERS: Final = 4_096  # re-encoding 20,000 empty lists to compare them costs 9 ms
 CUT_BUNDLE_RECORDS: Final = MAX_BUNDLE_RECORDS  # a full bundle is cut at once
 CUT_BUNDLE_BYTES: Final = 64 << 10  # fits a gossip message and is past zstd's sweet spot
 CUT_AFTER_S: Final = 10.0  # how old a record may grow before others can see it

@@ -19,6 +19,7 @@ import cbor2
 import msgspec
 
 from protocols import dagcbor
+from protocols.cbor_scan import CID_HEAD
 from protocols.cid import CID
 from protocols.errors import LocalProtocolError, RemoteProtocolError
 from protocols.limits import MAX_NONCE_BYTES, MAX_RECORD_BYTES, MAX_ROLE_CHARS, MAX_SEQUENCE
@@ -38,15 +39,18 @@ _EMPTY_BYTES_HEAD: Final = 0x40
 
 # What the encodings of nearly all records are made of.
 _FEW: Final = 23  # as many as the one-byte head of a list can count
-_NESTING: Final = frozenset((list, tuple, dict))
-_FIELDS_HEAD: Final = b"\x8d"
+_LIST: Final = frozenset((list,))
+_MAP: Final = frozenset((dict,))
+_NESTING: Final = _LIST | _MAP | {tuple}
+_FIELDS: Final = 13
+_FIELDS_HEAD: Final = bytes((0x80 + _FIELDS,))
 _AUTHOR_HEAD: Final = b"\x58\x20"
 _NULL: Final = b"\xf6"
 _NONCE_HEADS: Final = tuple(
     cbor2.dumps(bytes(size))[: -size or None] for size in range(MAX_NONCE_BYTES + 1)
 )
 _LIST_HEADS: Final = tuple(bytes((0x80 + count,)) for count in range(_FEW + 1))
-_LINK_HEAD: Final = b"\x82" + dagcbor.CID_HEAD
+_LINK_HEAD: Final = b"\x82" + CID_HEAD
 
 USED: Final = "used"
 GENERATED: Final = "generated"
@@ -107,12 +111,17 @@ class Record(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     @classmethod
     def decode(cls, data: bytes) -> Record:
         """Read a record from outside; raises ``RemoteProtocolError`` unless every rule holds."""
+        if len(data) <= dagcbor.SMALL_BYTES:
+            fields = dagcbor.load_exact(data)
+            if _is_flat(fields):
+                return _typed_flat(fields)
         return _typed(dagcbor.decode(data, max_bytes=MAX_RECORD_BYTES))
 
     @classmethod
     def decode_verified(cls, data: bytes) -> Record:
         """Read a record that ``decode`` accepted before, at half the cost; for our own journal."""
-        return _typed(dagcbor.decode_verified(data))
+        fields = dagcbor.load(data)
+        return _typed_flat(fields) if _is_flat(fields) else _typed(dagcbor.decode_verified(data))
 
 
 def _is_small(record: Record) -> bool:
@@ -144,9 +153,9 @@ def _joined(record: Record) -> bytes:
         _LIST_HEADS[len(record.generated)],
         *[_LINK_HEAD + cid + _encoded_word(role) for cid, role in record.generated],
         _LIST_HEADS[len(record.informed_by)],
-        *[dagcbor.CID_HEAD + cid for cid in record.informed_by],
-        _NULL if environment is None else dagcbor.CID_HEAD + environment,
-        _NULL if hardware is None else dagcbor.CID_HEAD + hardware,
+        *[CID_HEAD + cid for cid in record.informed_by],
+        _NULL if environment is None else CID_HEAD + environment,
+        _NULL if hardware is None else CID_HEAD + hardware,
         cbor2.dumps(record.start_us),
         cbor2.dumps(record.duration_us),
         _encoded_word(record.status),
@@ -213,6 +222,29 @@ def block(
 def is_block(data: bytes) -> bool:
     """Say whether a record's bytes are a block's, by its empty nonce, without decoding them."""
     return len(data) > _NONCE_HEAD_AT and data[_NONCE_HEAD_AT] == _EMPTY_BYTES_HEAD
+
+
+def _is_flat(fields: Any) -> bool:
+    """Say whether decoded fields are all of this version, with no list or map in the attributes."""
+    if type(fields) not in _LIST or len(fields) != _FIELDS:
+        return False
+    attributes = fields[-1]
+    return type(attributes) in _MAP and _NESTING.isdisjoint(map(type, attributes.values()))
+
+
+def _typed_flat(fields: list[Any]) -> Record:
+    """Return the record of flat fields whose links are still tags, at two thirds of what
+    ``dagcbor.decode`` costs: but for the attributes, their types leave nothing to be checked.
+    """
+    dagcbor.settle(fields[-1])
+    try:
+        return msgspec.convert(fields, Record, builtin_types=(bytes,), dec_hook=_linked)
+    except msgspec.ValidationError as error:
+        raise RemoteProtocolError(f"a record is invalid: {error}") from error
+
+
+def _linked(_: type[Any], tag: Any) -> Any:
+    return dagcbor.link(tag)
 
 
 def _typed(value: Any) -> Record:

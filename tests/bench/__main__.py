@@ -25,6 +25,7 @@ SUBJECTS = (
     "generation",
     "sandboxing",
     "streaming",
+    "codec",
     "emitting",
     "merging",
     "daemon",

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from hashlib import sha256
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.cid import CID, DAG_CBOR, RAW, commitment, is_well_formed
+from protocols.cid import CID, DAG_CBOR, RAW, AnyCID, commitment, is_well_formed
 from protocols.errors import RemoteProtocolError
 
 
@@ -58,6 +60,12 @@ def test_well_formed_cids_of_other_codecs_and_hashes_are_known() -> None:
     assert is_well_formed(b"\x01\x70\x13\x40" + bytes(64))
     assert not is_well_formed(b"\x01\x70\x13\x41" + bytes(64))
     assert not is_well_formed(b"\x02\x70\x12\x20" + bytes(32))
+
+
+def test_a_version_0_cid_reads_as_base58_without_a_prefix() -> None:
+    digest = sha256(b"hello").digest()
+
+    assert str(AnyCID(b"\x12\x20" + digest)) == "QmRN6wdp1S2A5EtjW9A3M1vKSBuQQGcgvuhoMUoEz4iiT5"
 
 
 def test_a_commitment_depends_on_its_salt() -> None:

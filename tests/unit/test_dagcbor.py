@@ -11,6 +11,8 @@ from protocols import dagcbor
 from protocols.cid import CID, DAG_CBOR, RAW, AnyCID
 from protocols.errors import LocalProtocolError, RemoteProtocolError
 from protocols.limits import MAX_CBOR_CONTAINERS, MAX_CBOR_DEPTH, MAX_CBOR_ITEMS
+from tests.support.hostile_blocks import CASES
+from tests.support.plain_dagcbor import FaultError, read
 
 cids = st.builds(CID.of, st.binary(max_size=8), st.sampled_from([RAW, DAG_CBOR]))
 floats = st.floats(allow_nan=False, allow_infinity=False).filter(
@@ -25,11 +27,18 @@ leaves = (
     | st.binary(max_size=40)
     | cids
 )
-values = st.recursive(
-    leaves,
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=8), inner),
-    max_leaves=40,
-)
+foreign_cids = st.builds(
+    lambda codec, digest: AnyCID(b"\x01" + codec + b"\x00" + bytes((len(digest),)) + digest),
+    st.sampled_from([b"\x55", b"\x70", b"\xa9\x02"]),
+    st.binary(max_size=100),
+) | st.builds(lambda digest: AnyCID(b"\x12\x20" + digest), st.binary(min_size=32, max_size=32))
+
+
+def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.lists(inner) | st.dictionaries(st.text(max_size=8), inner)
+
+
+values = st.recursive(leaves, containers, max_leaves=40)
 
 
 @given(values)
@@ -163,6 +172,9 @@ FLOODS = {
     "numbers": b"\x19\xff\xff",
     "maps": b"\xa1\x60\x00",
     "bad links": b"\xd8\x2a\x40",
+    "lengths that are not minimal": b"\x58\x00",
+    "links of lengths that are not minimal": b"\xd8\x2a\x58\x00",
+    "short foreign links": b"\xd8\x2a\x45\x00\x01\x55\x00\x00",
 }
 
 
@@ -177,6 +189,20 @@ def test_a_flood_of_small_items_is_bounded(name: str, size: int) -> None:
     except RemoteProtocolError:
         return
     assert len(value) <= MAX_CBOR_ITEMS
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_block_that_is_made_to_hurt_is_answered_as_the_specification_says(name: str) -> None:
+    data = CASES[name]()
+
+    for profile in (dagcbor.RECORD, dagcbor.GENERIC):
+        try:
+            expected = read(data, is_record=profile is dagcbor.RECORD)
+        except FaultError:
+            with pytest.raises(RemoteProtocolError):
+                dagcbor.decode(data, profile=profile)
+        else:
+            assert dagcbor.decode(data, profile=profile) == expected
 
 
 def test_integer_keys_that_collide_are_refused_before_they_cost_anything() -> None:
@@ -200,6 +226,16 @@ def test_depth_is_limited_alike_in_both_directions() -> None:
         dagcbor.decode(b"\x81" + encoded)
 
 
+def test_a_link_may_stand_in_the_deepest_list() -> None:
+    value: Any = CID.of(b"")
+    for _ in range(MAX_CBOR_DEPTH):
+        value = [value]
+
+    assert dagcbor.decode(dagcbor.encode(value)) == value
+    with pytest.raises(RemoteProtocolError):
+        dagcbor.decode(b"\x81" + dagcbor.encode(value))
+
+
 def test_the_number_of_items_is_limited_alike_in_both_directions() -> None:
     most = [0] * MAX_CBOR_ITEMS
 
@@ -211,13 +247,16 @@ def test_the_number_of_items_is_limited_alike_in_both_directions() -> None:
 
 
 def test_the_number_of_containers_is_limited_alike_in_both_directions() -> None:
-    most: list[Any] = [[]] * (MAX_CBOR_CONTAINERS - 1)
+    most: list[Any] = [[], {}, CID.of(b"")] * ((MAX_CBOR_CONTAINERS - 1) // 3)
+    most += [[]] * (MAX_CBOR_CONTAINERS - 1 - len(most))
 
     assert dagcbor.decode(dagcbor.encode(most)) == most
     with pytest.raises(LocalProtocolError):
         dagcbor.encode([*most, []])
-    with pytest.raises(RemoteProtocolError):
-        dagcbor.decode(cbor2.dumps([*most, []]))
+    one_more = b"\x99" + (len(most) + 1).to_bytes(2, "big") + dagcbor.encode(most)[3:]
+    for last in (b"\x80", b"\xa0", dagcbor.encode(CID.of(b""))):
+        with pytest.raises(RemoteProtocolError):
+            dagcbor.decode(one_more + last)
 
 
 @pytest.mark.parametrize(
@@ -260,15 +299,76 @@ def test_sizes_are_limited_in_both_directions() -> None:
         dagcbor.decode(dagcbor.encode(bytes(100)), max_bytes=100)
 
 
-def test_foreign_blocks_may_hold_any_well_formed_cid() -> None:
-    foreign = AnyCID(b"\x12\x20" + bytes(32))
-    encoded = dagcbor.encode({"link": foreign, "filler": bytes(5_000)})
+FOREIGN = {
+    "of version 0": b"\x12\x20" + bytes(32),
+    "of another codec": b"\x01\x70\x12\x20" + bytes(32),
+    "of a longer hash": b"\x01\x71\x13\x40" + bytes(64),
+    "of a codec in two bytes": b"\x01\xa9\x02\x12\x20" + bytes(32),
+    "with its content inside": b"\x01\x55\x00\x03abc",
+    "with nothing inside": b"\x01\x55\x00\x00",
+}
 
-    decoded = dagcbor.decode(encoded, any_cid=True)
 
-    assert decoded["link"] == foreign
+@pytest.mark.parametrize("filler", [0, 5_000])
+@pytest.mark.parametrize("name", FOREIGN)
+def test_only_foreign_blocks_hold_a_link(name: str, filler: int) -> None:
+    value = {"link": AnyCID(FOREIGN[name]), "filler": bytes(filler)}
+    encoded = dagcbor.encode(value, profile=dagcbor.GENERIC)
+
+    decoded = dagcbor.decode(encoded, profile=dagcbor.GENERIC)
+
+    assert decoded == value
+    assert type(decoded["link"]) is AnyCID
     with pytest.raises(RemoteProtocolError):
         dagcbor.decode(encoded)
+    with pytest.raises(LocalProtocolError):
+        dagcbor.encode(value)
+
+
+def test_only_foreign_blocks_hold_minus_zero() -> None:
+    encoded = bytes.fromhex("fb8000000000000000")
+
+    decoded = dagcbor.decode(encoded, profile=dagcbor.GENERIC)
+
+    assert str(decoded) == "-0.0"
+    assert dagcbor.encode(decoded, profile=dagcbor.GENERIC) == encoded
+    assert dagcbor.encode(0.0, profile=dagcbor.GENERIC) == bytes.fromhex("fb0000000000000000")
+
+
+@given(st.recursive(leaves | foreign_cids | st.just(-0.0), containers, max_leaves=40))
+def test_foreign_blocks_survive_the_round_trip(value: Any) -> None:
+    encoded = dagcbor.encode(value, profile=dagcbor.GENERIC)
+
+    decoded = dagcbor.decode(encoded, profile=dagcbor.GENERIC)
+
+    assert decoded == value
+    assert _types(decoded) == _types(value)
+    assert dagcbor.encode(decoded, profile=dagcbor.GENERIC) == encoded
+
+
+MALFORMED_CIDS = {
+    "of version 0 with a longer digest": b"\x12\x20" + bytes(33),
+    "of version 0 with another hash": b"\x13\x20" + bytes(32),
+    "of version 0 in the form of version 1": b"\x00\x70\x12\x20" + bytes(32),
+    "of version 2": b"\x02\x71\x12\x20" + bytes(32),
+    "that is empty": b"",
+    "without a digest": b"\x01\x71\x12",
+    "whose digest is too short": b"\x01\x71\x12\x20" + bytes(31),
+    "whose digest is too long": b"\x01\x71\x12\x20" + bytes(33),
+    "whose codec is not minimal": b"\x01\xf1\x00\x12\x20" + bytes(32),
+    "whose codec does not end": b"\x01" + b"\xff" * 9 + b"\x01\x12\x20" + bytes(32),
+    "as text in base32": b"bafyreigbtj4x7ip5legnfznufuopl4sg4knzc2cof6duas4b3q2fy6swua",
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED_CIDS)
+def test_no_block_holds_a_link_to_a_malformed_cid(name: str) -> None:
+    raw = MALFORMED_CIDS[name]
+
+    with pytest.raises(RemoteProtocolError):
+        dagcbor.decode(b"\xd8\x2a" + dagcbor.encode(b"\0" + raw), profile=dagcbor.GENERIC)
+    with pytest.raises(LocalProtocolError):
+        dagcbor.encode(AnyCID(raw), profile=dagcbor.GENERIC)
 
 
 def _tag_head(tag: int) -> bytes:
