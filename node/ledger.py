@@ -57,12 +57,12 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a job ended at its submitter without a result; ``record_cid`` is the run's that failed,
-    if there is one.
+    """How a job ended at its submitter without a result; ``submitted`` is missing when the disk
+    did not take it, ``record_cid`` is the run's that failed, if there is one.
     """
 
     terms: Terms
-    submitted: CID
+    submitted: CID | None
     status: str
     attempts: int
     code: str = ""
@@ -181,7 +181,9 @@ class JobLedger:
 
     async def ended(self, end: Ended, watch: Stopwatch) -> CID:
         """The submitter's job ended without a result."""
-        informed_by = [end.submitted, *([CID(end.record_cid)] if end.record_cid else [])]
+        informed_by = [end.submitted] if end.submitted else []
+        if end.record_cid:
+            informed_by.append(CID(end.record_cid))
         return await self._recorder.activity(
             "job.ended",
             informed_by=informed_by,

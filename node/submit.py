@@ -8,9 +8,9 @@ and acknowledged to its worker after that; so a crash in between repeats an acce
 from __future__ import annotations
 
 import logging
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -22,6 +22,7 @@ from node.hashing import cut, digest_of
 from node.job import JobResult, JobSpec, check, failure_of, nobody
 from node.ledger import Ended, JobLedger, Stopwatch
 from node.link import SessionLink
+from node.past_jobs import PastJobs
 from node.placement import Placement
 from node.salts import Salts
 from node.sessions import Sessions
@@ -44,8 +45,7 @@ from protocols.job import (
     Renew,
     Terms,
 )
-from protocols.keys import PeerId
-from protocols.limits import MAX_STRAY_RESULTS, MAX_SUBMITTER_JOBS
+from protocols.limits import MAX_SUBMITTER_JOBS
 from protocols.pieces import Outgoing
 from protocols.session import JobState, Late, Send
 from protocols.submitter_job import SubmitterJob
@@ -59,6 +59,25 @@ OnTaken = Callable[[JobResult], Awaitable[None]]
 
 NOBODY: Final = Listener(lambda _: None)
 """For clients that only wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Submission:
+    """The record of a job's submission: written soon, unless the disk turns out to refuse it."""
+
+    cid: CID
+    watch: Stopwatch
+    refusals: list[JournalError]
+
+    def check(self) -> None:
+        """Raise ``JournalError`` if the record will never be there; nothing may name it then."""
+        if self.refusals:
+            raise self.refusals[0]
+
+    @property
+    def link(self) -> CID | None:
+        """What a later record may name."""
+        return None if self.refusals else self.cid
 
 
 class Submitter:
@@ -83,10 +102,7 @@ class Submitter:
         """Those under way; None as long as one is prepared."""
         self._is_draining = False
         self._ended = trio.Event()
-        self._fences: OrderedDict[bytes, int] = OrderedDict()
-        """The last fence of each job that ended lately, for clients that submit it again."""
-        self._strays: Counter[PeerId] = Counter()
-        """How many results of jobs that we know nothing of each worker had recorded here."""
+        self._past = PastJobs()
         self._explainers: dict[bytes, Callable[[], Explanation]] = {}
         self._explanations: OrderedDict[bytes, Explanation] = OrderedDict()
         sessions.subscribe(
@@ -138,16 +154,14 @@ class Submitter:
                 raise nobody(spec, considered, {})
             terms, outgoing = await self._commit(spec)
             past = self._acceptance_of(terms)
-            spoilt: list[JournalError] = []
-            refused = partial(self._spoil, spec.job_id, spoilt)
-            submitted = await self._ledger.submitted(terms, watch, refused)
+            submission = await self._record_submission(terms, watch)
             deadline = trio.current_time() + spec.budget_ms / 1_000
             machine = SubmitterJob(
                 terms,
                 peers,
                 deadline,
                 is_named=spec.peer is not None,
-                last_fence=max(self._fences.pop(spec.job_id, 0), past.fence if past else 0),
+                last_fence=max(self._past.resume(spec.job_id), past.fence if past else 0),
             )
             self._placement.retries.earn()
             machine.may_retry = self._placement.retries.take
@@ -159,13 +173,14 @@ class Submitter:
             finally:
                 self._explained(spec.job_id, self._explainers.pop(spec.job_id)())
                 if machine.state is not JobState.DONE:
-                    await self._write_end(machine, submitted, watch)
+                    await self._write_end(machine, submission)
             if machine.state is not JobState.DONE:
-                raise spoilt[0] if spoilt else failure_of(spec, machine, considered)
-            result = self._result_of(machine, submitted, watch)
+                submission.check()
+                raise failure_of(spec, machine, considered)
+            result = self._result_of(machine, submission)
             if on_taken is not None:
                 await on_taken(result)
-            return await self._accept(machine, result, watch, past)
+            return await self._accept(machine, result, submission, past)
         finally:
             del self._jobs[spec.job_id]
             self._ended.set()
@@ -219,10 +234,15 @@ class Submitter:
             raise other_specification()
         return past
 
-    def _spoil(self, job_id: bytes, spoilt: list[JournalError], error: JournalError) -> None:
-        """The disk takes nothing: end a job whose acceptance could not be kept either."""
-        spoilt.append(error)
-        self.cancel(job_id)
+    async def _record_submission(self, terms: Terms, watch: Stopwatch) -> _Submission:
+        refusals: list[JournalError] = []
+
+        def refused(error: JournalError) -> None:
+            """The disk takes nothing: end a job whose acceptance could not be kept either."""
+            refusals.append(error)
+            self.cancel(terms.job_id)
+
+        return _Submission(await self._ledger.submitted(terms, watch, refused), watch, refusals)
 
     async def _commit(self, spec: JobSpec) -> tuple[Terms, Outgoing]:
         """Choose the salts and commit to the input."""
@@ -249,11 +269,9 @@ class Submitter:
         try:
             await job.carry()
         finally:
-            self._fences[job_id] = machine.fence
-            if len(self._fences) > MAX_SUBMITTER_JOBS:
-                self._fences.popitem(last=False)
+            self._past.add(machine)
 
-    async def _write_end(self, machine: SubmitterJob, submitted: CID, watch: Stopwatch) -> None:
+    async def _write_end(self, machine: SubmitterJob, submission: _Submission) -> None:
         """Record that a job has no result, even if its client is gone; what this node was stopped
         under is not over.
         """
@@ -263,7 +281,7 @@ class Submitter:
             status = "interrupted"
         end = Ended(
             machine.terms,
-            submitted,
+            submission.link,
             status,
             machine.attempts,
             failed.code if failed else "",
@@ -271,11 +289,11 @@ class Submitter:
         )
         with trio.CancelScope(shield=True):
             try:
-                await self._ledger.ended(end, watch)
+                await self._ledger.ended(end, submission.watch)
             except (CoveyError, OSError) as error:
                 log.warning("end not recorded", extra={"error": str(error)})
 
-    def _result_of(self, machine: SubmitterJob, submitted: CID, watch: Stopwatch) -> JobResult:
+    def _result_of(self, machine: SubmitterJob, submission: _Submission) -> JobResult:
         """Return the result of a job that is DONE, not accepted yet."""
         done, worker, terms = machine.done, machine.worker, machine.terms
         assert done is not None, "a job that is DONE has a result"
@@ -287,16 +305,20 @@ class Submitter:
             input_cid=CID(terms.input_cid),
             output_cid=CID(done.output_cid),
             record_cid=CID(done.record_cid),
-            submitted_cid=submitted,
+            submitted_cid=submission.cid,
             accepted_cid=None,
             fence=done.fence,
             attempts=machine.attempts,
-            timings={**done.timings, "total_ms": round(watch.duration_us / 1_000, 3)},
+            timings={**done.timings, "total_ms": round(submission.watch.duration_us / 1_000, 3)},
             execution=dict(done.execution),
         )
 
     async def _accept(
-        self, machine: SubmitterJob, result: JobResult, watch: Stopwatch, past: Acceptance | None
+        self,
+        machine: SubmitterJob,
+        result: JobResult,
+        submission: _Submission,
+        past: Acceptance | None,
     ) -> JobResult:
         """Make the acceptance durable, then tell the worker. There is one acceptance of a job: what
         was accepted in the past and asked for again is recorded as repeated.
@@ -305,20 +327,22 @@ class Submitter:
         assert done is not None, "a job that is DONE has a result"
         self._salts.keep(await digest_of(result.output), terms.output_salt)
         if past is not None:
-            await self._ledger.repeated(terms, past.cid, result.worker, done, watch)
+            submission.check()
+            await self._ledger.repeated(terms, past.cid, result.worker, done, submission.watch)
             accepted = past.cid
         else:
-            accepted = await self._accept_once(terms, result, done, watch)
+            accepted = await self._accept_once(terms, result, done, submission)
         self._acknowledge(machine)
         return replace(result, accepted_cid=accepted)
 
     async def _accept_once(
-        self, terms: Terms, result: JobResult, done: Done, watch: Stopwatch
+        self, terms: Terms, result: JobResult, done: Done, submission: _Submission
     ) -> CID:
         taken = None
         with trio.CancelScope(shield=True):  # durable but not remembered, it could happen twice
+            submission.check()
             cid = await self._ledger.accepted(
-                terms, result.submitted_cid, result.worker, done, watch
+                terms, submission.cid, result.worker, done, submission.watch
             )
             taken = Acceptance(cid, done.fence, terms.kind, terms.model, terms.input_cid)
             self._accepted.add(terms.job_id, taken)
@@ -350,12 +374,9 @@ class Submitter:
                 link.send(Cancel(message.job_id, message.fence))
             case Done() if message.job_id not in self._jobs:
                 link.send(Ack(message.job_id, message.fence))
-                if message.job_id not in self._fences:
-                    self._strays[link.peer_id] += 1
-                    if self._strays[link.peer_id] > MAX_STRAY_RESULTS:
-                        return
-                late = Late(link.peer_id, message.fence, message.output_cid, message.record_cid)
-                self._sessions.start_soon(self._means.write, message.job_id, late)
+                if self._past.is_recorded(link.peer_id, message):
+                    late = Late(link.peer_id, message.fence, message.output_cid, message.record_cid)
+                    self._sessions.start_soon(self._means.write, message.job_id, late)
             case Failed():
                 link.send(Ack(message.job_id, message.fence))
             case _:

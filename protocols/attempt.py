@@ -72,11 +72,10 @@ class Attempt:
         """Whether its lease is over."""
         return self._lease.is_over(now)
 
-    def is_stalled(self, now: float) -> bool:
-        """Whether the worker says that it lives, and does nothing."""
-        return self._budget.is_over(now)
-
-    @property
-    def stall_s(self) -> float:
-        """How long it may live without progress."""
-        return self._budget.stall_s
+    def why_over(self, now: float) -> str | None:
+        """Say why it is given up: the worker is silent, or says that it lives and does nothing."""
+        if self.is_silent(now):
+            return "its lease ended in silence"
+        if self._budget.is_over(now):
+            return f"it made no progress for {self._budget.stall_s:.0f} s"
+        return None

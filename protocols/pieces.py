@@ -42,6 +42,16 @@ class Held(NamedTuple):
         """Whether it is something, and the beginning of content with these digests, or all."""
         return 0 < self.pieces <= len(digests) and digests[self.pieces - 1] == self.digest
 
+    def check_claim(self, digests: Sequence[bytes]) -> None:
+        """Raise ``RemoteProtocolError`` if it is not the beginning of the input with these digests.
+        Nor may it be all of it: its worker would run.
+        """
+        if self.pieces and (self.pieces >= len(digests) or not self.begins(digests)):
+            raise RemoteProtocolError(
+                f"it claims to have {self.pieces} pieces of an input that are none",
+                code="wrong-resume",
+            )
+
 
 NOTHING: Final = Held()
 

@@ -36,20 +36,16 @@ class Candidates:
         if peer in self.order:
             self.order.remove(peer)
 
-    def ask_first(self, peer: str) -> None:
-        """This one was lost, but if it is there it has what nobody else has; if not, its place
-        costs no time.
+    def lost(self, peer: str, *, is_wanted: bool) -> None:
+        """This one lost the job: it gets it again only when nobody else takes it. One that
+        ``is_wanted`` is asked first instead: if it is there it has what nobody else has; if not,
+        its place costs no time.
         """
         if peer in self.order:
             self.order.remove(peer)
-            self.order.insert(0, peer)
-
-    def ask_last(self, peer: str) -> None:
-        """This one lost the job: it gets it again only when nobody else takes it."""
-        if peer in self.order:
-            self.order.remove(peer)
-            self.order.append(peer)
-        self.suspects.add(peer)
+            self.order.insert(0 if is_wanted else len(self.order), peer)
+        if not is_wanted:
+            self.suspects.add(peer)
 
 
 class Round:

@@ -23,7 +23,6 @@ from protocols.attempts import Attempts
 from protocols.errors import RemoteProtocolError
 from protocols.job import (
     EXPIRED,
-    STALE_FENCE,
     Accept,
     Ack,
     Cancel,
@@ -37,16 +36,15 @@ from protocols.job import (
     Renew,
     Terms,
 )
-from protocols.limits import MAX_ATTEMPTS, MAX_FENCE, MAX_FENCE_JUMPS
+from protocols.limits import MAX_ATTEMPTS
 from protocols.offers import Offers
 from protocols.pieces import Held
+from protocols.seen_fences import SeenFences
 from protocols.session import (
     Effect,
     JobEvent,
     JobState,
-    Late,
     Lifecycle,
-    Lost,
     Send,
     SendInput,
     Violation,
@@ -90,9 +88,8 @@ class SubmitterJob:
         self._deadline = deadline
         self._offers = Offers(terms, candidates, deadline, self.history, self.signs)
         self._violators: set[str] = set()
-        self._attempts = Attempts(terms, last_fence)
-        self._seen_fence = 0
-        self._fence_jumps = 0
+        self._attempts = Attempts(terms, last_fence, self.history, self.signs)
+        self._seen_fences = SeenFences()
 
     def stream(self) -> None:
         """Tell by ``Grown`` how the output comes into being; called before ``start``."""
@@ -136,6 +133,11 @@ class SubmitterJob:
         return self._attempts.progress
 
     @property
+    def owed(self) -> frozenset[tuple[str, int]]:
+        """Who may still send a result, under which fence."""
+        return self._attempts.owed
+
+    @property
     def refusals(self) -> dict[str, Refuse]:
         """Why each candidate of the last round said no, by its last word."""
         return self._offers.round.refusals
@@ -155,10 +157,9 @@ class SubmitterJob:
         """
         self._life.step(JobEvent.OFFER)
         only = self.only_candidate
-        if small_input is None or only is None:
-            return self._new_attempt(now)
-        effects = self._new_attempt(now, small_input)
-        self._attempts.entrust(only, self.fence)
+        effects = self._new_attempt(now, small_input if only else None)
+        if small_input is not None and only is not None:
+            self._attempts.entrust(only, self.fence)
         return effects
 
     def receive(self, peer: str, message: FromWorker, now: float) -> list[Effect]:
@@ -209,7 +210,7 @@ class SubmitterJob:
     # Rounds: offers out, leases and refusals in
 
     def _new_attempt(self, now: float, small_input: bytes | None = None) -> list[Effect]:
-        self.fence = max(self.fence, self._seen_fence) + 1
+        self.fence = self._seen_fences.next_after(self.fence)
         return self._ask_everyone(now, small_input)
 
     def _ask_everyone(self, now: float, small_input: bytes | None = None) -> list[Effect]:
@@ -218,29 +219,17 @@ class SubmitterJob:
     def _on_lease(self, peer: str, lease: Lease, now: float) -> list[Effect]:
         is_chosen = peer == self.worker and lease.fence == self.fence
         if lease.fence == self.fence and self._is_asking(peer):
-            self._check_held(lease)
+            Held(lease.held_pieces, lease.held_digest).check_claim(self.input_digests)
             self._offers.leased(peer, lease, now)
             return self._choose_if_due(now)
         return [] if is_chosen else [Send(peer, Release(self.terms.job_id, lease.fence))]
-
-    def _check_held(self, lease: Lease) -> None:
-        """A worker may claim only what it had from us of this input, and not all: it would run."""
-        held, digests = Held(lease.held_pieces, lease.held_digest), self.input_digests
-        if held.pieces and (held.pieces >= len(digests) or not held.begins(digests)):
-            raise RemoteProtocolError(
-                f"it claims to have {held.pieces} pieces of an input that are none",
-                code="wrong-resume",
-            )
 
     def _on_refuse(self, peer: str, refuse: Refuse, now: float) -> list[Effect]:
         if refuse.fence != self.fence:
             return []
         if self._is_asking(peer):
+            self._seen_fences.add(refuse, self.fence)
             self._offers.refused(peer, refuse, now)
-            if (
-                refuse.code == STALE_FENCE and refuse.seen_fence < MAX_FENCE // 2
-            ):  # nobody gets that far
-                self._seen_fence = max(self._seen_fence, refuse.seen_fence)
             return self._choose_if_due(now)
         if self._is_from_worker(peer, refuse.fence):
             return self._move_on(f"refused after its lease: {refuse.reason}", now, Sign.ENDED)
@@ -283,8 +272,7 @@ class SubmitterJob:
 
     def _exhausted(self, now: float) -> list[Effect]:
         """Everyone refused."""
-        if self._seen_fence >= self.fence and self._fence_jumps < MAX_FENCE_JUMPS:
-            self._fence_jumps += 1
+        if self._seen_fences.may_void(self.fence):
             return self._new_attempt(now)
         return [] if self._offers.round.rest(now) else self._end(JobEvent.FAIL)
 
@@ -295,8 +283,6 @@ class SubmitterJob:
         offer. Returns what is here of its output.
         """
         self._life.step(JobEvent.LEASE)
-        self.signs.append((peer, Sign.ACCEPTED))
-        self.history.add(now, history.ACCEPTED, peer, self.fence)
         self._offers.withdraw()
         return self._attempts.begin(peer, self.fence, now, lease)
 
@@ -328,22 +314,14 @@ class SubmitterJob:
     def _on_done(self, peer: str, done: Done, now: float) -> list[Effect]:
         attempt = self._heard(peer, done.fence, now)
         if attempt is None:
-            return self._on_stray_result(peer, done)
+            is_taken = (peer, done.fence) == (self.worker, self.fence)
+            # One that is repeated is acknowledged once it is durable
+            return [] if is_taken else self._attempts.stray(peer, done)
         attempt.check(done)
         self._life.step(JobEvent.FINISH)
-        self.history.add(now, history.DONE, peer, self.fence)
-        self.signs.append((peer, Sign.DONE))
+        self._attempts.finish(self.fence, now)
         self.done = done
         return []
-
-    def _on_stray_result(self, peer: str, done: Done) -> list[Effect]:
-        """A result of an attempt that is past is recorded once."""
-        if (peer, done.fence) == (self.worker, self.fence):
-            return []  # repeated; its acknowledgement comes once it is durable
-        is_first = self._attempts.is_first_result(peer, done.fence)
-        ack = Send(peer, Ack(self.terms.job_id, done.fence))
-        late = Late(peer, done.fence, done.output_cid, done.record_cid)
-        return [late, ack] if is_first else [ack]
 
     def _on_failed(self, peer: str, failed: Failed, now: float) -> list[Effect]:
         ack = Send(peer, Ack(self.terms.job_id, failed.fence))
@@ -364,15 +342,11 @@ class SubmitterJob:
     def _give_up_if_due(self, now: float) -> list[Effect]:
         """Take the job from a worker that is silent, or that says it lives and does nothing."""
         attempt = self._attempts.current
-        if attempt is None:
+        why = attempt.why_over(now) if attempt is not None else None
+        if attempt is None or why is None:
             return []
-        if attempt.is_silent(now):
-            why = "its lease ended in silence"
-        elif attempt.is_stalled(now):
+        if not attempt.is_silent(now):
             self._offers.candidates.stalled.add(attempt.worker)
-            why = f"it made no progress for {attempt.stall_s:.0f} s"
-        else:
-            return []
         stop = Send(attempt.worker, Cancel(self.terms.job_id, self.fence))
         return [stop, *self._move_on(why, now, Sign.SILENT)]
 
@@ -380,22 +354,15 @@ class SubmitterJob:
         """The attempt is lost: go on under a higher fence, and ask the lost worker last; or among
         the first, if only its session was lost and it has the output.
         """
-        worker = self.worker
-        assert worker is not None, "only an attempt can be lost"
-        has_output = self._attempts.lose(why)
-        self.history.add(now, history.LOST, worker, self.fence, why)
-        lost = Lost(worker, self.fence, why)
-        self.signs.append((worker, sign))
+        has_output = self._attempts.has_output
+        lost = self._attempts.lose(why, sign, self.fence, now)
         candidates = self._offers.candidates
         is_retry = self.attempts < MAX_ATTEMPTS and sign is Sign.FAULT and bool(candidates)
         self.is_out_of_retries = is_retry and not self.may_retry(now)
         if self.attempts >= MAX_ATTEMPTS or self.is_out_of_retries:
             self._life.step(JobEvent.FAIL)
             return [lost]
-        if sign is Sign.LOST and has_output:
-            candidates.ask_first(worker)
-        else:
-            candidates.ask_last(worker)
+        candidates.lost(lost.peer, is_wanted=sign is Sign.LOST and has_output)
         self._life.step(JobEvent.LOSE)
         return [lost, *self._new_attempt(now)]
 
@@ -415,11 +382,10 @@ class SubmitterJob:
     def _end(self, event: JobEvent) -> list[Effect]:
         """End the job here, and free whoever holds something of it."""
         self._life.step(event)
-        job_id, fence = self.terms.job_id, self.fence
         effects = self._offers.withdraw()
         if self.worker is not None:
             self.signs.append((self.worker, Sign.ENDED))
-            effects.append(Send(self.worker, Cancel(job_id, fence)))
+            effects.append(Send(self.worker, Cancel(self.terms.job_id, self.fence)))
         return effects
 
 

@@ -3,7 +3,7 @@ import trio
 from trio.testing import MockClock
 
 from node.errors import InputError, NoWorkerError
-from node.job import Progress
+from node.job import JobResult, Progress
 from node.submitted_job import Listener
 from peer.journal import JournalFullError
 from protocols.cid import CID
@@ -261,6 +261,31 @@ async def test_a_job_that_the_disk_takes_no_record_of_is_stopped_and_says_so(
         await until(lambda: worker.runners.running == 1)
         submitter.recorder.refusing[0](JournalFullError("the disk is full"))
         await until(lambda: worker.runners.cancelled == 1)
+
+    (ended,) = submitter.recorder.of_kind("job.ended")
+    assert ended.informed_by == (), "nothing on record names a record that is not there"
+
+
+@pytest.mark.parametrize("is_repeated", [False, True])
+async def test_a_result_is_not_accepted_when_the_disk_lost_the_record_of_its_submission(
+    is_repeated: bool, autojump_clock: MockClock
+) -> None:
+    mesh, submitter, worker = a_pair()
+
+    async def lose_the_record(_: JobResult) -> None:
+        submitter.recorder.refusing[-1](JournalFullError("the disk is full"))
+
+    async with mesh.running():
+        if is_repeated:
+            await submitter.submitter.run(spec())
+        with pytest.raises(JournalFullError):
+            await submitter.submitter.run(spec(), on_taken=lose_the_record)
+        before = submitter.recorder.of_kind("job.accepted" if not is_repeated else "job.repeated")
+        again = await submitter.submitter.run(spec())
+
+    assert before == []
+    assert again.accepted_cid is not None
+    assert worker.runners.finished == 1 + is_repeated, "the worker had kept its outcome"
 
 
 async def test_cancelling_a_job_stops_its_run(autojump_clock: MockClock) -> None:

@@ -1,6 +1,7 @@
 """Peers that lie, stall or send garbage: what they do costs them the job and nobody else."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import trio
@@ -24,7 +25,7 @@ from protocols.job import (
     Release,
     Renew,
 )
-from protocols.limits import LEASE_TTL_S, MAX_JOBS_PER_SUBMITTER, MAX_SESSIONS
+from protocols.limits import LEASE_TTL_S, MAX_JOBS_PER_SUBMITTER, MAX_SESSIONS, MAX_STRAY_RESULTS
 from protocols.membership import SESSION_PROTOCOL
 from protocols.pieces import Outgoing
 from protocols.transport import Stream
@@ -178,6 +179,34 @@ async def test_outcomes_of_jobs_that_are_nobodys_are_acknowledged_and_ignored(
     assert Release(strange, 1) in told
     assert Cancel(strange, 1) in told
     assert not submitter.recorder.reports
+
+
+@pytest.mark.parametrize("is_repeated", [True, False])
+async def test_results_of_jobs_that_have_ended_do_not_fill_the_journal(
+    is_repeated: bool, autojump_clock: MockClock
+) -> None:
+    mesh = JobMesh()
+    submitter = mesh.add("submitter")
+    ended = spec(1)
+    cid = bytes(CID.of(b"x"))
+
+    def flood(message: Message) -> Sequence[Message]:
+        if not isinstance(message, Offer):
+            return []
+        return [Done(ended.job_id, 1 if is_repeated else n, cid, 0, cid) for n in range(1, 1_001)]
+
+    flooder, told = hostile(mesh, flood)
+    honest = mesh.add("worker")
+
+    async with mesh.running():
+        await submitter.submitter.run(replace(ended, peer=honest.peer_id))
+        with pytest.raises(Exception, match="no-answer"):
+            await submitter.submitter.run(spec(2, peer=flooder.peer_id))
+        await until(lambda: sum(isinstance(message, Ack) for message in told) == 1_000)
+        result = await submitter.submitter.run(spec(3, peer=honest.peer_id))
+
+    assert len(submitter.recorder.of_kind("job.late")) <= MAX_STRAY_RESULTS
+    assert result.output == b"SOME TEXT"
 
 
 # Submitters

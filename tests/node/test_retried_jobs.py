@@ -42,7 +42,7 @@ async def test_a_job_that_was_accepted_runs_again_under_a_new_fence_and_is_not_a
     async with mesh.running():
         first = await submitter.submitter.run(spec())
         submitter.submitter._accepted = restarted(submitter)
-        submitter.submitter._fences.clear()
+        submitter.submitter._past._past.clear()
         again = await submitter.submitter.run(spec())
 
     (accepted,) = submitter.recorder.of_kind("job.accepted")

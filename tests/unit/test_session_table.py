@@ -26,7 +26,9 @@ from protocols.limits import (
     LEASE_RENEW_S,
     LEASE_TTL_S,
     MAX_ATTEMPTS,
+    MAX_FENCE_RISE,
     MAX_OUTCOME_BYTES,
+    MAX_STRAY_RESULTS,
     OFFER_ANSWER_S,
     ORPHAN_S,
     OUTCOME_KEEP_S,
@@ -298,6 +300,34 @@ def test_stray_results_of_an_earlier_submission_are_late_and_not_a_violation() -
     ]
 
 
+def test_of_stray_results_of_an_earlier_submission_so_many_of_a_worker_are_noted() -> None:
+    job = SubmitterJob(TERMS, ["a"], 600, last_fence=1_000)
+    job.start(0)
+
+    flood = [each for n in range(1, 1_001) for each in job.receive("a", results(n)[-1], 1)]
+    others = job.receive("b", results(7)[-1], 1)
+
+    assert sum(isinstance(effect, Late) for effect in flood) == MAX_STRAY_RESULTS
+    assert sum(isinstance(effect, Send) for effect in flood) == 1_000
+    assert isinstance(others[0], Late)
+
+
+def test_who_still_owes_a_result_is_known_until_it_comes() -> None:
+    job = running_job("a", "b")
+    job.lost("a", "gone", 1)
+    job.receive("b", lease(2), 1)
+    job.tick(2)
+    before = job.owed
+    for message in results(2):
+        job.receive("b", message, 2)
+    after = job.owed
+    job.receive("a", results(1)[-1], 3)
+
+    assert before == {("a", 1), ("b", 2)}
+    assert after == {("a", 1)}
+    assert job.owed == frozenset()
+
+
 def test_a_result_of_a_job_that_a_worker_never_had_is_a_violation() -> None:
     job = running_job("a", "b")
 
@@ -368,6 +398,31 @@ def entrusted(peer: str = "a") -> SubmitterJob:
     assert isinstance(sent.message, Offer)
     assert sent.message.input == CONTENT
     return job
+
+
+def test_a_refusal_raises_the_fence_by_so_much_at_most() -> None:
+    job = SubmitterJob(TERMS, ["a"], 600)
+    job.start(0)
+
+    job.receive("a", refuse(code="stale-fence", seen_fence=3 * MAX_FENCE_RISE), 0)
+    once = job.fence
+    job.receive("a", refuse(job.fence, "stale-fence", seen_fence=once + 7), 0)
+
+    assert once == 1 + MAX_FENCE_RISE + 1
+    assert job.fence == once + 8
+
+
+def test_a_fence_that_no_job_can_have_is_a_violation_and_raises_nothing() -> None:
+    job = SubmitterJob(TERMS, ["a", "b"], 600)
+    job.start(0)
+
+    (violation,) = job.receive("a", refuse(code="stale-fence", seen_fence=2**50), 0)
+    job.receive("b", refuse(), 0)
+
+    assert isinstance(violation, Violation)
+    assert violation.error.code == "wrong-fence"
+    assert job.fence == 1
+    assert job.state is JobState.FAILED
 
 
 def test_a_small_input_goes_along_with_the_offer_to_an_only_candidate() -> None:
