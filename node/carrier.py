@@ -128,6 +128,7 @@ class Carrier:
         ended = self._ended.setdefault(job_id, trio.Event())
         while (end := await self.on_disk(lambda: self.kept.ended(job_id))) is None:
             await ended.wait()
+        self._tell_waiting(job_id)
         return end
 
     async def cancel(self, job_id: bytes) -> JobEnd:
@@ -294,6 +295,10 @@ class Carrier:
                 await self.on_disk(lambda: self.kept.end(job_id, end))
         self._reasons.pop(job_id, None)
         self._waits_s.pop(job_id, None)
+        self._tell_waiting(job_id)
+
+    def _tell_waiting(self, job_id: bytes) -> None:
+        """The end of a job is on the disk: have whoever waits look there, and keep nothing."""
         if (event := self._ended.pop(job_id, None)) is not None:
             event.set()
 

@@ -9,6 +9,7 @@
                   end.json    how the job ended; written last: with it, the job is over
 
                   log.jsonl   what happened on the way, for people; not synced
+    jobs/<job id>.damaged/    a job of which a file could not be read
 
 All but the log is written whole or not at all and is on the disk when the call returns. All of it
 blocks; the daemon calls it from a worker thread.
@@ -20,10 +21,10 @@ import hashlib
 import logging
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -33,6 +34,8 @@ from node.submissions import other_specification
 from peer.durable import make_folder_durably, write_durably
 from protocols.errors import CoveyError
 from protocols.job import JOB_ID_BYTES
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -120,8 +123,9 @@ class KeptJobs:
 
     def taken(self, job_id: bytes) -> dict[str, Any] | None:
         """Return what is known about the output that was kept last, if there is one."""
-        path = self._folder(job_id) / "taken.json"
-        return msgspec.json.decode(path.read_bytes()) if path.exists() else None
+        if not (self._folder(job_id) / "taken.json").exists():
+            return None
+        return self._read(job_id, "taken.json", dict[str, Any])
 
     def output(self, job_id: bytes) -> bytes:
         """Return the output of a job that is done."""
@@ -145,22 +149,19 @@ class KeptJobs:
         return [bytes.fromhex(name) for name in names if _NAME.fullmatch(name)]
 
     def unfinished(self) -> list[KeptJob]:
-        """Return the jobs that are not over, the oldest first; half-kept ones are cleared away."""
+        """Return the jobs that are not over, the oldest first; half-kept ones are cleared away, and
+        damaged ones set aside.
+        """
         for folder in self._root.glob("*"):
             if _NAME.fullmatch(folder.name) and not (folder / "job.json").exists():
                 shutil.rmtree(folder, ignore_errors=True)  # its client never heard of it
-        jobs = [job for job in self.jobs() if self.ended(job.spec.job_id) is None]
-        return sorted(jobs, key=lambda job: job.submitted_us)
+        jobs = (self._intact(job_id, self._unless_over) for job_id in self.ids())
+        return sorted((job for job in jobs if job), key=lambda job: job.submitted_us)
 
     def jobs(self) -> list[KeptJob]:
-        """Return every job, in no order; damaged ones are logged and left out."""
-        jobs: list[KeptJob] = []
-        for job_id in self.ids():
-            try:
-                jobs.append(self.get(job_id))
-            except JobFilesDamagedError as error:
-                log.warning("job left out", extra={"reason": error.message})
-        return jobs
+        """Return every job, in no order; damaged ones are set aside."""
+        jobs = (self._intact(job_id, self.get) for job_id in self.ids())
+        return [job for job in jobs if job]
 
     def add_to_log(self, job_id: bytes, steps: list[dict[str, Any]]) -> None:
         """Append what happened to a job."""
@@ -186,11 +187,36 @@ class KeptJobs:
 
     def _ended(self) -> Iterator[tuple[int, bytes, int]]:
         for job_id in self.ids():
-            end = self.ended(job_id)
+            end = self._intact(job_id, self.ended)
             if end is not None:
                 output = self._folder(job_id) / "output"
                 size = output.stat().st_size if output.exists() else 0
                 yield end.ended_us, job_id, size
+
+    def _unless_over(self, job_id: bytes) -> KeptJob | None:
+        """Return a job that is not over; everything that going on with it needs can be read."""
+        job, _ = self.get(job_id), self.taken(job_id)
+        return job if self.ended(job_id) is None else None
+
+    def _intact(self, job_id: bytes, read: Callable[[bytes], T | None]) -> T | None:
+        """Return what ``read`` says of a job. One with a damaged file is moved to where nobody
+        looks for jobs: it is met and told of once, and what is left of it stays for a person.
+        """
+        try:
+            return read(job_id)
+        except JobFilesDamagedError as error:
+            self._set_aside(job_id, error.message)
+            return None
+
+    def _set_aside(self, job_id: bytes, reason: str) -> None:
+        folder, where = self._folder(job_id), self._root / f"{job_id.hex()}.damaged"
+        try:
+            if folder.exists():
+                shutil.rmtree(where, ignore_errors=True)  # of the same job, before
+                folder.rename(where)
+            log.warning("job set aside", extra={"reason": reason, "where": str(where)})
+        except OSError as error:
+            log.warning("job left out", extra={"reason": f"{reason}; {error.strerror}"})
 
     def _folder(self, job_id: bytes) -> Path:
         return self._root / job_id.hex()

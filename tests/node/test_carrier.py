@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from node.accepted import AcceptedJobs
 from node.carrier import MAX_CARRIED, Carrier
 from node.errors import UnknownError
-from node.kept_jobs import KeptJobs
+from node.kept_jobs import JobEnd, KeptJobs
 from node.submitted_job import Listener
 from protocols.errors import JobFailed, Refused
 from protocols.journal import Entry, RecordBody
@@ -268,6 +268,27 @@ async def test_nobody_waits_for_a_job_that_does_not_exist(
         for call in (carrier.wait, carrier.cancel):
             with pytest.raises(UnknownError):
                 await call(spec().job_id)
+
+
+async def test_waiting_for_a_job_that_is_over_leaves_nothing_behind(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    mesh, submitter, _ = a_pair()
+
+    async with mesh.running(), carrying(submitter, tmp_path) as carrier:
+        await carrier.submit(spec())
+        ends: list[JobEnd] = []
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(append_end, carrier, ends)
+        await append_end(carrier, ends)
+
+        assert [end.state for end in ends] == ["done"] * 4
+        assert not carrier._ended
+
+
+async def append_end(carrier: Carrier, ends: list[JobEnd]) -> None:
+    ends.append(await carrier.wait(spec().job_id))
 
 
 async def test_whoever_follows_a_kept_job_sees_its_output_grow_also_when_it_begins_again(

@@ -64,15 +64,56 @@ def test_what_a_crash_left_half_kept_is_cleared_away(tmp_path: Path) -> None:
     assert (tmp_path / "not a job").exists()
 
 
-def test_a_damaged_job_costs_no_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["job.json", "taken.json", "end.json"])
+def test_a_damaged_job_costs_no_other_and_is_met_once(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     kept = KeptJobs(tmp_path)
     for number in (1, 2):
         kept.keep(spec(number), number)
-    (tmp_path / spec(1).job_id.hex() / "job.json").write_bytes(b"{")
+    (tmp_path / spec(1).job_id.hex() / name).write_bytes(b"{")
 
-    assert [job.spec.job_id for job in kept.unfinished()] == [spec(2).job_id]
+    for _ in range(2):
+        assert [job.spec.job_id for job in kept.unfinished()] == [spec(2).job_id]
+
+    aside = tmp_path / f"{spec(1).job_id.hex()}.damaged"
+    (line,) = caplog.records
+    assert line.__dict__["where"] == str(aside)
+    assert (aside / "input").read_bytes() == spec(1).input
+    assert kept.ids() == [spec(2).job_id]
+    assert kept.keep(spec(1), 3), "it may be submitted again"
+
+
+def test_a_job_that_is_damaged_again_takes_the_place_of_what_was_set_aside(tmp_path: Path) -> None:
+    kept = KeptJobs(tmp_path)
+    folder = tmp_path / spec().job_id.hex()
+    for time in range(2):
+        kept.keep(spec(), time)
+        (folder / "job.json").write_bytes(b"{%d" % time)
+        assert kept.jobs() == []
+
+    (aside,) = tmp_path.iterdir()
+    assert (aside / "job.json").read_bytes() == b"{1"
+
+
+def test_a_damaged_end_does_not_stop_the_others_from_being_forgotten(tmp_path: Path) -> None:
+    kept = KeptJobs(tmp_path)
+    for number in (1, 2):
+        kept.keep(spec(number), 0)
+        kept.end(spec(number).job_id, DONE)
+    (tmp_path / spec(1).job_id.hex() / "end.json").write_bytes(b"{")
+
+    assert kept.forget_old((KEEP_ENDED_S + 1) * SECOND_US) == 1
+    assert kept.ids() == []
+
+
+def test_a_damaged_job_says_so_to_who_asks_for_it(tmp_path: Path) -> None:
+    kept = KeptJobs(tmp_path)
+    kept.keep(spec(), 1)
+    (tmp_path / spec().job_id.hex() / "job.json").write_bytes(b"{")
+
     with pytest.raises(JobFilesDamagedError):
-        kept.get(spec(1).job_id)
+        kept.get(spec().job_id)
 
 
 def test_an_input_that_was_changed_on_the_disk_is_not_run(tmp_path: Path) -> None:
