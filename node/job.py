@@ -17,6 +17,7 @@ from protocols.errors import CoveyError, JobFailed, Refused
 from protocols.job import CODE, JOB_ID_BYTES, Refuse
 from protocols.keys import PeerId
 from protocols.limits import (
+    MAX_ATTEMPTS,
     MAX_BUDGET_MS,
     MAX_CODE_CHARS,
     MAX_ITEMS,
@@ -163,9 +164,15 @@ def check(spec: JobSpec) -> None:
     spec.requirements.check()
 
 
-def failure_of(spec: JobSpec, machine: SubmitterJob, considered: list[Candidate]) -> CoveyError:
-    """Return what a job that has no result ends with."""
+def failure_of(
+    spec: JobSpec, machine: SubmitterJob, considered: list[Candidate], lost_before: int = 0
+) -> CoveyError:
+    """Return what a job that has no result ends with; ``lost_before`` of its losses are of earlier
+    submissions. ``may_go_on`` in an error's details tells whether one more submission may help.
+    """
     details: dict[str, Any] = {"job_id": spec.job_id.hex(), "attempts": machine.attempts}
+    if machine.state is JobState.FAILED:
+        details["may_go_on"] = _may_go_on(machine)
     if machine.state is JobState.CANCELLED:
         return JobFailed("the job was cancelled", code="cancelled", **details)
     if machine.state is JobState.EXPIRED and machine.attempts:
@@ -183,7 +190,7 @@ def failure_of(spec: JobSpec, machine: SubmitterJob, considered: list[Candidate]
             worker=worker,
             **details,
         )
-    if machine.losses:
+    if len(machine.losses) > lost_before:
         lost = "; ".join(f"{peer}: {reason}" for peer, reason in machine.losses)
         return NoWorkerError(
             f"the job was lost with every worker that took it: {lost}",
@@ -191,6 +198,12 @@ def failure_of(spec: JobSpec, machine: SubmitterJob, considered: list[Candidate]
             **details,
         )
     return nobody(spec, considered, machine.refusals)
+
+
+def _may_go_on(machine: SubmitterJob) -> bool:
+    """Whether workers are to blame, and not as many as may be."""
+    is_job_fault = machine.failed is not None and not machine.failed.is_worker_fault
+    return machine.attempts < MAX_ATTEMPTS and not is_job_fault
 
 
 def _out_of_retries(machine: SubmitterJob, details: dict[str, Any]) -> JobFailed:

@@ -8,7 +8,6 @@ and acknowledged to its worker after that; so a crash in between repeats an acce
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +16,9 @@ from typing import Final
 import trio
 
 from node.accepted import Acceptance, AcceptedJobs
+from node.earlier import NOTHING_BEFORE, Earlier
 from node.explanation import Explanation
+from node.explanations import Explanations
 from node.hashing import cut, digest_of
 from node.job import JobResult, JobSpec, check, failure_of, nobody
 from node.ledger import Ended, JobLedger, Stopwatch
@@ -49,8 +50,6 @@ from protocols.limits import MAX_SUBMITTER_JOBS
 from protocols.pieces import Outgoing
 from protocols.session import JobState, Late, Send
 from protocols.submitter_job import SubmitterJob
-
-MAX_EXPLANATIONS: Final = 256  # people ask about the job that they have just seen
 
 log = logging.getLogger(__name__)
 
@@ -103,27 +102,32 @@ class Submitter:
         self._is_draining = False
         self._ended = trio.Event()
         self._past = PastJobs()
-        self._explainers: dict[bytes, Callable[[], Explanation]] = {}
-        self._explanations: OrderedDict[bytes, Explanation] = OrderedDict()
+        self._explanations = Explanations()
         sessions.subscribe(
             (Lease, Refuse, Renew, Chunk, Done, Failed), self._on_message, self._on_lost
         )
 
     async def run(
-        self, spec: JobSpec, listener: Listener = NOBODY, on_taken: OnTaken | None = None
+        self,
+        spec: JobSpec,
+        listener: Listener = NOBODY,
+        on_taken: OnTaken | None = None,
+        earlier: Earlier = NOTHING_BEFORE,
     ) -> JobResult:
         """Have a worker do this job and return its result, whose acceptance is durable then, with
         the verdict of others if the job is to be verified: the client sees both together.
 
         ``on_taken`` is awaited with the result before its acceptance: what it raises leaves the job
-        without one, and its outcome with the worker. Cancelling cancels the job.
+        without one, and its outcome with the worker. A job that was submitted before goes on from
+        what is known of that: above its fences, and with as many attempts less as were lost.
+        Cancelling cancels the job.
 
         Raises ``InputError`` for a job that can't be, ``NoWorkerError`` when nobody takes it,
         ``Refused`` when the named peer does not or this node is busy, and ``JobFailed`` with the
         worker's reason, or with code ``expired`` or ``cancelled``.
         """
         began = trio.current_time()
-        result = await self._run(spec, listener, on_taken)
+        result = await self._run(spec, listener, on_taken, earlier)
         if not spec.verify:
             return result
         spent_ms = int((trio.current_time() - began) * 1_000)
@@ -137,7 +141,11 @@ class Submitter:
         return replace(result, verification=verification)
 
     async def _run(
-        self, spec: JobSpec, listener: Listener = NOBODY, on_taken: OnTaken | None = None
+        self,
+        spec: JobSpec,
+        listener: Listener = NOBODY,
+        on_taken: OnTaken | None = None,
+        earlier: Earlier = NOTHING_BEFORE,
     ) -> JobResult:
         check(spec)
         self._reserve(spec.job_id)
@@ -150,7 +158,7 @@ class Submitter:
             began = watch.started_at, watch.start_us
             if not peers:
                 why = Explanation.of_nobody(needs, considered, spec.job_id, began)
-                self._explained(spec.job_id, why)
+                self._explanations.add(spec.job_id, why)
                 raise nobody(spec, considered, {})
             terms, outgoing = await self._commit(spec)
             past = self._acceptance_of(terms)
@@ -161,22 +169,26 @@ class Submitter:
                 peers,
                 deadline,
                 is_named=spec.peer is not None,
-                last_fence=max(self._past.resume(spec.job_id), past.fence if past else 0),
+                last_fence=max(
+                    self._past.resume(spec.job_id), past.fence if past else 0, earlier.fence
+                ),
             )
-            self._placement.retries.earn()
+            machine.losses.extend(earlier.losses)
+            if earlier is NOTHING_BEFORE:
+                self._placement.retries.earn()
             machine.may_retry = self._placement.retries.take
             machine.input_digests = outgoing.digests
             explain = partial(Explanation.of, needs, considered, machine, began)
-            self._explainers[spec.job_id] = explain
+            self._explanations.begin(spec.job_id, explain)
             try:
                 await self._carry(machine, outgoing, listener)
             finally:
-                self._explained(spec.job_id, self._explainers.pop(spec.job_id)())
+                self._explanations.end(spec.job_id)
                 if machine.state is not JobState.DONE:
                     await self._write_end(machine, submission)
             if machine.state is not JobState.DONE:
                 submission.check()
-                raise failure_of(spec, machine, considered)
+                raise failure_of(spec, machine, considered, len(earlier.losses))
             result = self._result_of(machine, submission)
             if on_taken is not None:
                 await on_taken(result)
@@ -186,16 +198,12 @@ class Submitter:
             self._ended.set()
 
     def explanation(self, job_id: bytes) -> Explanation | None:
-        """Return why a job went where it went: one that is under way, or of the last
-        ``MAX_EXPLANATIONS``.
-        """
-        explain = self._explainers.get(job_id)
-        return explain() if explain else self._explanations.get(job_id)
+        """Return why a job went where it went, if that is known; see ``Explanations``."""
+        return self._explanations.get(job_id)
 
-    def _explained(self, job_id: bytes, explanation: Explanation) -> None:
-        self._explanations[job_id] = explanation
-        if len(self._explanations) > MAX_EXPLANATIONS:
-            self._explanations.popitem(last=False)
+    def may_retry(self) -> bool:
+        """Whether a job that its worker spoiled may be submitted once more now; it is counted."""
+        return self._placement.retries.take(trio.current_time())
 
     def cancel(self, job_id: bytes) -> bool:
         """Cancel a job that is being submitted; its ``run`` raises. Tell whether there was one."""

@@ -33,11 +33,10 @@ class Attempts:
         told: history.JobHistory,
         signs: deque[tuple[str, Sign]],
     ) -> None:
-        self.count = 0
         self.current: Attempt | None = None
         """The one under way, or the one that ended the job."""
         self.losses: list[tuple[str, str]] = []
-        """(worker, why) of each that was lost."""
+        """(worker, why) of each that was lost, in earlier submissions too if a caller adds them."""
         self._terms = terms
         self._history = told
         self._signs = signs
@@ -52,6 +51,11 @@ class Attempts:
     def stream(self) -> None:
         """Tell from now on how the output comes into being."""
         self._stream = OutputStream()
+
+    @property
+    def count(self) -> int:
+        """How many there have been."""
+        return len(self.losses) + (self.current is not None)
 
     @property
     def worker(self) -> str | None:
@@ -80,7 +84,6 @@ class Attempts:
         """Begin one, with or without a lease; return what this worker need not send again."""
         held = self._output.begin(peer)
         self.current = Attempt(peer, self._terms, now, self._output, lease)
-        self.count += 1
         self._history.add(now, history.ACCEPTED, peer, fence)
         self._signs.append((peer, Sign.ACCEPTED))
         self._may_send[peer, fence] = True
