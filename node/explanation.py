@@ -91,9 +91,13 @@ class Explanation:
             "worker": self.worker,
             "attempts": self.attempts,
             "candidates": [_row(each, last.get(each.peer)) for each in shown],
-            "steps": [self._step(each) for each in self.history.steps],
+            "steps": self.steps(),
             "steps_dropped": self.history.dropped,
         }
+
+    def steps(self, first: int = 0) -> list[dict[str, Any]]:
+        """Return what happened, from the step of that number on."""
+        return [self._step(each) for each in self.history.steps[first:]]
 
     def _last_steps(self) -> dict[str, Step]:
         """Return the last step with each peer that was asked."""

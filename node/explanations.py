@@ -1,4 +1,4 @@
-"""Why the jobs of this daemon's life went where they went: those under way and the latest others."""
+"""Why the jobs of this daemon went where they went: those under way, and the latest others."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -191,13 +192,16 @@ def failure_of(
             **details,
         )
     if len(machine.losses) > lost_before:
-        lost = "; ".join(f"{peer}: {reason}" for peer, reason in machine.losses)
-        return NoWorkerError(
-            f"the job was lost with every worker that took it: {lost}",
-            code="worker-lost",
-            **details,
-        )
+        return lost(machine.losses, **details)
     return nobody(spec, considered, machine.refusals)
+
+
+def lost(losses: Sequence[tuple[PeerId, str]], **details: Any) -> NoWorkerError:
+    """Return the error for a job whose attempts were all lost, each as (worker, why)."""
+    told = "; ".join(f"{peer}: {reason}" for peer, reason in losses)
+    return NoWorkerError(
+        f"the job was lost with every worker that took it: {told}", code="worker-lost", **details
+    )
 
 
 def _may_go_on(machine: SubmitterJob) -> bool:

@@ -16,6 +16,7 @@ from node.api.requests import job_of, parse_job_id
 from node.errors import InputError, UnknownError
 from node.explanation import moment
 from node.job import check
+from node.kept_jobs import Promise
 from peer.control import json_lines, raise_error
 from protocols.errors import CoveyError
 
@@ -51,8 +52,14 @@ class JobsApi:
         """Promise to do a job: job and input are durable when this answers."""
         spec = await job_of(request, self._node)
         check(spec)
-        is_new = await self._carrier.submit(spec)
-        return JSONResponse({"job_id": spec.job_id.hex(), "is_new": is_new})
+        promise = await self._carrier.submit(spec)
+        return JSONResponse(
+            {
+                "job_id": spec.job_id.hex(),
+                "is_new": promise is Promise.NEW,
+                "is_tried_again": promise is Promise.AGAIN,
+            }
+        )
 
     async def list(self, request: Request) -> JSONResponse:
         """The jobs that were submitted here, the newest first."""
@@ -94,12 +101,8 @@ class JobsApi:
     async def log(self, request: Request) -> JSONResponse:
         """What happened to a job, step by step, also under earlier daemons."""
         job_id = _job_id(request)
-        kept = self._carrier.kept
-        await self._carrier.on_disk(partial(kept.get, job_id))
-        written = await self._carrier.on_disk(partial(kept.log, job_id))
-        is_live = self._carrier.progress(job_id) is not None
-        why = self._carrier.explanation(job_id) if is_live else None
-        return JSONResponse([*written, *(why.told()["steps"] if why else [])])
+        await self._carrier.on_disk(partial(self._carrier.kept.get, job_id))
+        return JSONResponse(await self._carrier.log(job_id))
 
     async def why(self, request: Request) -> JSONResponse:
         """Why a job, kept or not, went where it went."""

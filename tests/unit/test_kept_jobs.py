@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from node.errors import UnknownError
-from node.kept_jobs import KEEP_ENDED_S, JobEnd, JobFilesDamagedError, KeptJobs
+from node.kept_jobs import KEEP_ENDED_S, JobEnd, JobFilesDamagedError, KeptJobs, Promise
 from peer.durable import NotWrittenError
 from protocols.errors import Refused
 from tests.support.jobs import spec
@@ -18,7 +18,7 @@ SECOND_US = 1_000_000
 def test_a_kept_job_is_there_for_whoever_opens_the_folder_next(tmp_path: Path) -> None:
     job = spec(input=b"the input", peer="somebody")
 
-    assert KeptJobs(tmp_path / "jobs").keep(job, 7)
+    assert KeptJobs(tmp_path / "jobs").keep(job, 7) is Promise.NEW
 
     again = KeptJobs(tmp_path / "jobs")
     (found,) = again.unfinished()
@@ -31,7 +31,7 @@ def test_the_same_job_again_is_the_same_and_another_one_is_refused(tmp_path: Pat
     kept = KeptJobs(tmp_path)
     kept.keep(spec(), 1)
 
-    assert not kept.keep(spec(), 2)
+    assert kept.keep(spec(), 2) is Promise.KNOWN
     for change in ({"input": b"other"}, {"model": "other"}):
         with pytest.raises(Refused):
             kept.keep(spec(**change), 3)
@@ -81,7 +81,7 @@ def test_a_damaged_job_costs_no_other_and_is_met_once(
     assert line.__dict__["where"] == str(aside)
     assert (aside / "input").read_bytes() == spec(1).input
     assert kept.ids() == [spec(2).job_id]
-    assert kept.keep(spec(1), 3), "it may be submitted again"
+    assert kept.keep(spec(1), 3) is Promise.NEW, "it may be submitted again"
 
 
 def test_a_job_that_is_damaged_again_takes_the_place_of_what_was_set_aside(tmp_path: Path) -> None:
