@@ -206,7 +206,8 @@ class KeptJobs:
         with (self._folder(job_id) / "log.jsonl").open("ab") as file:
             if file.tell() > MAX_OFFERS_LOG_BYTES:
                 steps = [step for step in steps if step["what"] not in (*OF_OFFERS, WAITS)]
-            file.writelines(msgspec.json.encode(step) + b"\n" for step in steps)
+            # The line's end comes first: one that a crash cut off spoils no other
+            file.writelines(b"\n" + msgspec.json.encode(step) for step in steps)
 
     def _note(self, job_id: bytes, step: dict[str, Any]) -> None:
         """Write down what has happened already, whether or not the log can be written."""
