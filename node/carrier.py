@@ -20,16 +20,17 @@ import trio
 
 from node.accepted import AcceptedJobs
 from node.audience import Audience
-from node.errors import NoWorkerError
+from node.errors import NoWorkerError, UnknownError
 from node.explanation import Explanation
 from node.job import JobResult, JobSpec, Progress, lost, result_of, summary_of
 from node.job_log import JobLogs
-from node.kept_jobs import JobEnd, KeptJob, KeptJobs, Promise
+from node.kept_jobs import JobEnd, KeptJob, KeptJobs, Promise, not_kept
 from node.life_steps import RESUMED
 from node.on_disk import InThreads, OnDisk
 from node.schedule import Schedule
 from node.submit import Submitter
 from node.submitted_job import Listener
+from node.waiting import WAIT_S_MAX, WAIT_S_MIN, Waiting
 from peer.control import error_body
 from peer.durable import NotWrittenError
 from peer.effects import Effects
@@ -41,8 +42,6 @@ from protocols.limits import MAX_ATTEMPTS
 log = logging.getLogger(__name__)
 
 MAX_CARRIED: Final = 64  # at once; the others wait on the disk, and not with their inputs in memory
-WAIT_S_MIN: Final = 1.0
-WAIT_S_MAX: Final = 30.0  # a model that comes is used within half a minute
 WAKE_EVERY_S: Final = 5.0  # at most: in a large mesh somebody says hello all the time
 LOG_EVERY_S: Final = 0.25  # a kill costs the log no more; most jobs are over and written at once
 TIDY_EVERY_S: Final = 3_600.0
@@ -79,13 +78,7 @@ class Carrier:
         self._woken_at = -math.inf
         self._logs = JobLogs(kept, self.on_disk)
         self._audiences: dict[bytes, Audience] = {}
-        self._waits_s: dict[bytes, float] = {}
-        self._reasons: dict[bytes, CoveyError] = {}
-        """Why jobs that are not over are waiting."""
-        self._attempts: dict[bytes, int] = {}
-        """How many of each job that is not over are over."""
-        self._spoilt: set[bytes] = set()
-        """The waiting jobs that their workers failed at: to try these again counts as a retry."""
+        self._waiting = Waiting(effects.rng)
         self._ended: dict[bytes, trio.Event] = {}
         self._running: dict[bytes, trio.CancelScope] = {}
 
@@ -115,23 +108,36 @@ class Carrier:
         if promise is Promise.NEW:
             self._push(spec.job_id, 0.0)
         elif promise is Promise.AGAIN:
-            await self._resume(await self.on_disk(lambda: self.kept.get(spec.job_id)))
+            with trio.CancelScope(shield=True):  # it is not over any more: this daemon carries it
+                await self._resume(await self.get(spec.job_id))
         return promise
+
+    async def get(self, job_id: bytes) -> KeptJob:
+        """Return what was asked for; raises ``UnknownError``, which says so if the job is known
+        here and is only not kept.
+        """
+        try:
+            return await self.on_disk(lambda: self.kept.get(job_id))
+        except UnknownError:
+            if self._submitter.explanation(job_id) or self._accepted.get(job_id):
+                raise not_kept(job_id) from None
+            raise
 
     async def wait(self, job_id: bytes) -> JobEnd:
         """Return how a job ended, when it has; raises ``UnknownError``."""
-        await self.on_disk(lambda: self.kept.get(job_id))
-        ended = self._ended.setdefault(job_id, trio.Event())
-        while (end := await self.on_disk(lambda: self.kept.ended(job_id))) is None:
+        await self.get(job_id)
+        while True:  # for it may be tried again as soon as it has ended
+            ended = self._ended.setdefault(job_id, trio.Event())
+            if (end := await self.on_disk(lambda: self.kept.ended(job_id))) is not None:
+                self._tell_waiting(job_id)
+                return end
             await ended.wait()
-        self._tell_waiting(job_id)
-        return end
 
     async def cancel(self, job_id: bytes) -> JobEnd:
         """End a job that is not over; return how it ended, which may be otherwise. Raises
         ``UnknownError``.
         """
-        await self.on_disk(lambda: self.kept.get(job_id))
+        await self.get(job_id)
         await self._catch_up(job_id)
         error = JobFailed("the job was cancelled", code=CANCELLED)
         await self._end(self._end_of(job_id, CANCELLED, error=_told(error)), job_id)
@@ -147,7 +153,7 @@ class Carrier:
     def attempts(self, job_id: bytes) -> int | None:
         """Return how many attempts there were so far at a job that is not over, if there were."""
         progress = self.progress(job_id)
-        return max(progress.attempt if progress else 0, self._attempts.get(job_id, 0)) or None
+        return max(progress.attempt if progress else 0, self._waiting.attempts(job_id)) or None
 
     @contextmanager
     def following(self, job_id: bytes, listener: Listener) -> Generator[None]:
@@ -165,7 +171,7 @@ class Carrier:
 
     def reason(self, job_id: bytes) -> CoveyError | None:
         """Return what a job that is not over waits for, if it does."""
-        return self._reasons.get(job_id)
+        return self._waiting.reason(job_id)
 
     def wake(self) -> None:
         """A worker is there: try the jobs that wait soon, some of them at once."""
@@ -173,7 +179,7 @@ class Carrier:
         if self._woken_at <= now:
             self._woken_at = max(now, self._woken_at + WAKE_EVERY_S)
         for job_id in self._due.hasten(self._woken_at, MAX_CARRIED):
-            self._waits_s.pop(job_id, None)
+            self._waiting.hasten(job_id)
         self._stirred.set()
 
     async def log(self, job_id: bytes) -> list[dict[str, Any]]:
@@ -226,7 +232,7 @@ class Carrier:
             wait_s = WAIT_S_MAX
         except Exception as error:  # the boundary of a job: nothing it does ends the node
             log.exception("kept job failed", extra={"job": job_id.hex()})
-            self._reasons[job_id] = CoveyError(str(error), code="node-fault")
+            self._waiting.failed(job_id, CoveyError(str(error), code="node-fault"))
             wait_s = WAIT_S_MAX
         finally:
             del self._running[job_id]
@@ -239,7 +245,7 @@ class Carrier:
 
     async def _try(self, job_id: bytes) -> float | None:
         """Submit a job; return after how many seconds to try again, or None when it is over."""
-        job = await self.on_disk(lambda: self.kept.get(job_id))
+        job = await self.get(job_id)
         left_us = job.deadline_us() - self._effects.now_us()
         if await self.on_disk(lambda: self.kept.ended(job_id)) is not None:
             return None
@@ -252,7 +258,7 @@ class Carrier:
         except CoveyError as error:
             if _is_waited_out(error):
                 return await self._wait(job_id, error, left_us)
-            self._attempts[job_id] = error.details.get("attempts", 0)
+            self._waiting.begin(job_id, error.details.get("attempts", 0))
             state = error.code if error.code in (EXPIRED, CANCELLED) else FAILED
             await self._end(self._end_of(job_id, state, error=_told(error)), job_id)
         return None
@@ -268,12 +274,11 @@ class Carrier:
             await self.on_disk(lambda: self.kept.take(job_id, result.output, summary))
 
         earlier = await self._logs.begin(job_id, self._submitter.explanation(job_id))
-        self._attempts[job_id] = len(earlier.losses)
         if len(earlier.losses) >= MAX_ATTEMPTS:  # a crash came between the last one and its end
             raise lost(earlier.losses, may_go_on=False, attempts=len(earlier.losses))
-        if job_id in self._spoilt and not self._submitter.may_retry():
+        if self._waiting.is_spoilt(job_id) and not self._submitter.may_retry():
             raise Refused("too many jobs fail at their workers", code="retry-budget")
-        self._reasons.pop(job_id, None)
+        self._waiting.begin(job_id, len(earlier.losses))
         try:
             if taken is None:
                 listener = self._audience(job_id).listener
@@ -289,22 +294,12 @@ class Carrier:
         await self._end(self._end_of(job_id, DONE, result=summary), job_id)
 
     async def _wait(self, job_id: bytes, error: CoveyError, left_us: int) -> float:
-        """Have a job wait, with all its patience anew if an attempt at it was lost."""
-        self._reasons[job_id] = error
-        if "attempts" in error.details:
-            self._attempts[job_id] = error.details["attempts"]
-            self._waits_s.pop(job_id, None)
-        if isinstance(error, JobFailed):
-            self._spoilt.add(job_id)
+        wait_s = self._waiting.wait(job_id, error)
         await self._logs.waits(job_id, error.message, self._effects.now_us())
-        wait_s = min(self._waits_s.get(job_id, WAIT_S_MIN / 2) * 2, WAIT_S_MAX)
-        self._waits_s[job_id] = wait_s
-        return min(wait_s * self._effects.rng.uniform(0.5, 1.0), left_us / 1e6)
+        return min(wait_s, left_us / 1e6)
 
     async def _resume(self, job: KeptJob) -> None:
-        """Go on with a job of an earlier daemon, or one that had ended; what was accepted before
-        needs only be said.
-        """
+        """Begin with a job, or go on with it; what was accepted before needs only be said."""
         job_id = job.spec.job_id
         taken = await self._taken_summary(job_id)
         if taken is not None and not job.spec.verify:
@@ -331,9 +326,7 @@ class Carrier:
         with trio.CancelScope(shield=True):
             async with self._ending:  # the first word stands
                 await self.on_disk(lambda: self.kept.end(job_id, end))
-        for known in (self._reasons, self._waits_s, self._attempts):
-            known.pop(job_id, None)
-        self._spoilt.discard(job_id)
+        self._waiting.forget(job_id)
         self._tell_waiting(job_id)
 
     def _tell_waiting(self, job_id: bytes) -> None:
@@ -355,7 +348,7 @@ class Carrier:
         return JobEnd(state, self._effects.now_us(), result, error, told, attempts)
 
     def _expired(self, job_id: bytes) -> dict[str, Any]:
-        waited = self._reasons.get(job_id)
+        waited = self._waiting.reason(job_id)
         told = f": {waited.message}" if waited else ""
         return _told(JobFailed(f"the job's time ran out{told}", code=EXPIRED))
 

@@ -144,6 +144,7 @@ async def started(
         presence.greeter.on_met(lambda peer: placement.met(peer, trio.current_time()))
         submitter = Submitter(placement, sessions, ledger, Salts(journal, effects), accepted)
         carrier = Carrier(KeptJobs(home.jobs), submitter, accepted, effects)
+        presence.greeter.on_met(lambda peer: carrier.wake() if directory.worker(peer) else None)
         worker = Worker(
             sessions, Admission(directory, backends, backends), backends, backends, ledger
         )

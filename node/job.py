@@ -14,9 +14,9 @@ from node.requirements import NOTHING, Requirements
 from node.runner.kinds import kind_named
 from node.verdict import Verification
 from protocols.cid import CID
-from protocols.errors import CoveyError, JobFailed, Refused
+from protocols.errors import CoveyError, JobFailed, Refused, RemoteProtocolError
 from protocols.job import CODE, JOB_ID_BYTES, Refuse
-from protocols.keys import PeerId
+from protocols.keys import PeerId, public_key_of
 from protocols.limits import (
     MAX_ATTEMPTS,
     MAX_BUDGET_MS,
@@ -148,6 +148,7 @@ def check(spec: JobSpec) -> None:
     for word in (spec.kind.replace(".", "-"), spec.precision):
         if len(word) > MAX_CODE_CHARS or not CODE.fullmatch(word):
             raise InputError(f"{word[:40]!r} is no kind and no precision")
+    _check_peer(spec.peer)
     if not 0 < len(spec.model) <= MAX_NAME_CHARS:
         raise InputError(f"a model's name has 1 to {MAX_NAME_CHARS} characters")
     if len(spec.input) > MAX_JOB_INPUT_BYTES:
@@ -163,6 +164,17 @@ def check(spec: JobSpec) -> None:
     if spec.verify:
         kind_named(spec.kind)  # how its outputs are compared must be known here
     spec.requirements.check()
+
+
+def _check_peer(peer: PeerId | None) -> None:
+    if peer is None:
+        return
+    try:
+        public_key_of(peer)
+    except RemoteProtocolError as error:
+        raise InputError(
+            f"{peer[:60]!r} is no peer id", hint="`covey peers` shows those that are there"
+        ) from error
 
 
 def failure_of(

@@ -64,6 +64,10 @@ class KeptJob(msgspec.Struct, frozen=True):
         """When its time is up, by the wall clock."""
         return (self.tried_us or self.submitted_us) + self.spec.budget_ms * 1_000
 
+    def is_of(self, spec: JobSpec) -> bool:
+        """Whether ``spec`` asks for this very job."""
+        return (self.spec, self.input_digest) == (replace(spec, input=b""), _digest(spec.input))
+
 
 class Promise(Enum):
     """What became of a job that a client asked for."""
@@ -107,13 +111,13 @@ class KeptJobs:
 
         Raises ``Refused`` when another job has that id, and ``NotWrittenError``.
         """
-        job = KeptJob(replace(spec, input=b""), _digest(spec.input), now_us)
         folder = self._folder(spec.job_id)
         if (folder / "job.json").exists():
             there = self.get(spec.job_id)
-            if (there.spec, there.input_digest) != (job.spec, job.input_digest):
+            if not there.is_of(spec):
                 raise other_specification()
             return self._try_again(there, now_us)
+        job = KeptJob(replace(spec, input=b""), _digest(spec.input), now_us)
         try:
             make_folder_durably(self._root)
             make_folder_durably(folder)
@@ -137,6 +141,19 @@ class KeptJobs:
             self._note(job_id, life_step(now_us, AGAIN))
             remove_durably(self._folder(job_id) / "end.json")
         return Promise.AGAIN
+
+    def has_or_will(self, spec: JobSpec) -> bool:
+        """Whether the result of this job is here or is promised, whatever time it was given.
+
+        Raises ``Refused`` when another job has that id.
+        """
+        if not (self._folder(spec.job_id) / "job.json").exists():
+            return False
+        there = self.get(spec.job_id)
+        if not there.is_of(replace(spec, budget_ms=there.spec.budget_ms)):
+            raise other_specification()
+        end = self.ended(spec.job_id)
+        return end is None or end.result is not None
 
     def get(self, job_id: bytes) -> KeptJob:
         """Return a job; raises ``UnknownError``."""
@@ -290,6 +307,16 @@ class KeptJobs:
             raise JobFilesDamagedError(
                 f"{path} is damaged", hint="remove its folder, and submit the job again"
             ) from error
+
+
+def not_kept(job_id: bytes) -> UnknownError:
+    """Return the error for a job that this node knows and has not kept."""
+    return UnknownError(
+        f"job {job_id.hex()} is one of `covey run`, which is not kept",
+        code="not-kept",
+        hint="its result went to who waited for it; `covey job submit` keeps a job, and "
+        "`covey job why` knows both",
+    )
 
 
 def _step(line: bytes) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from node.errors import InputError, UnknownError
 from node.explanation import moment
 from node.job import check
 from node.kept_jobs import Promise
+from node.outlook import why_nobody
 from peer.control import json_lines, raise_error
 from protocols.errors import CoveyError
 
@@ -53,11 +54,17 @@ class JobsApi:
         spec = await job_of(request, self._node)
         check(spec)
         promise = await self._carrier.submit(spec)
+        job = await self._carrier.get(spec.job_id)
+        end = await self._carrier.on_disk(partial(self._carrier.kept.ended, spec.job_id))
+        directory = self._node.presence.directory
         return JSONResponse(
             {
                 "job_id": spec.job_id.hex(),
                 "is_new": promise is Promise.NEW,
                 "is_tried_again": promise is Promise.AGAIN,
+                "state": self._row(job, end)["state"],
+                "waits_for": None if end else why_nobody(directory, spec.needs),
+                "given_up_at": moment(job.deadline_us()),
             }
         )
 
@@ -70,7 +77,7 @@ class JobsApi:
     async def show(self, request: Request) -> JSONResponse:
         """One job: what was asked for, where it stands, and how it ended."""
         job_id = _job_id(request)
-        job = await self._carrier.on_disk(partial(self._carrier.kept.get, job_id))
+        job = await self._carrier.get(job_id)
         end = await self._carrier.on_disk(partial(self._carrier.kept.ended, job_id))
         progress = self._carrier.progress(job_id)
         return JSONResponse(
@@ -79,6 +86,7 @@ class JobsApi:
                 "precision": job.spec.precision,
                 "peer": job.spec.peer,
                 "given_up_at": moment(job.deadline_us()),
+                "tried_again_at": moment(job.tried_us) if job.tried_us else None,
                 "ended_at": moment(end.ended_us) if end else None,
                 "progress": msgspec.to_builtins(progress) if progress else None,
                 "result": end.result if end else None,
@@ -92,16 +100,16 @@ class JobsApi:
         """
         job_id = _job_id(request)
         # unknown: an error, no line
-        await self._carrier.on_disk(partial(self._carrier.kept.get, job_id))
+        await self._carrier.get(job_id)
         following = Following(streams=request.query_params.get("stream") == "true")
         return StreamingResponse(
-            json_lines(self._followed(job_id, following)), media_type="application/x-ndjson"
+            json_lines(self.followed(job_id, following)), media_type="application/x-ndjson"
         )
 
     async def log(self, request: Request) -> JSONResponse:
         """What happened to a job, step by step, also under earlier daemons."""
         job_id = _job_id(request)
-        await self._carrier.on_disk(partial(self._carrier.kept.get, job_id))
+        await self._carrier.get(job_id)
         return JSONResponse(await self._carrier.log(job_id))
 
     async def why(self, request: Request) -> JSONResponse:
@@ -110,7 +118,7 @@ class JobsApi:
         if (explanation := self._carrier.explanation(job_id)) is not None:
             return JSONResponse(explanation.told())
         kept = self._carrier.kept
-        job = await self._carrier.on_disk(partial(kept.get, job_id))
+        job = await self._carrier.get(job_id)
         end = await self._carrier.on_disk(partial(kept.ended, job_id))
         if end is None or end.why is None:
             raise UnknownError(
@@ -135,11 +143,19 @@ class JobsApi:
             "items": job.spec.items,
             "state": end.state if end else progress.state.value if progress else "waiting",
             "worker": _worker(end) if end else progress.worker if progress else None,
-            "waits_for": reason.message if reason and not end else None,
+            "waits_for": reason.message if reason and not (end or progress) else None,
+            "items_done": self._items_done(job, end),
+            "attempts": end.attempts if end else self._carrier.attempts(job_id),
             "submitted_at": moment(job.submitted_us),
         }
 
-    async def _followed(self, job_id: bytes, following: Following) -> AsyncIterator[Any]:
+    def _items_done(self, job: KeptJob, end: JobEnd | None) -> int:
+        progress = self._carrier.progress(job.spec.job_id)
+        is_done = end is not None and end.result is not None
+        return job.spec.items if is_done else progress.items_done if progress and not end else 0
+
+    async def followed(self, job_id: bytes, following: Following) -> AsyncIterator[Any]:
+        """Yield what becomes of a kept job, and its result, line by line."""
         scope = trio.CancelScope()
         self._node.nursery.start_soon(self._wait, job_id, following, scope)
         try:

@@ -8,9 +8,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.carrier import WAIT_S_MIN, WAKE_EVERY_S, Carrier
+from node.carrier import WAKE_EVERY_S, Carrier
 from node.job import Progress
 from node.kept_jobs import KeptJobs, Promise
+from node.waiting import WAIT_S_MIN
 from protocols.errors import JobFailed
 from protocols.limits import MAX_ATTEMPTS
 from protocols.session import JobState
