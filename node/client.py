@@ -10,7 +10,8 @@
 
 ``submit`` returns once the node has promised the job: it is done although this program, the node
 or a worker ends meanwhile. ``connect_sync`` is the same for scripts. Everything raises
-``CoveyError``: ``DaemonDownError`` where no node answers, and what a job failed with.
+``CoveyError``: ``DaemonDownError`` where no node answers, ``DaemonSilentError`` where it hangs, and
+what a job failed with.
 """
 
 from __future__ import annotations
@@ -36,7 +37,14 @@ import httpx
 from node import requests
 from node.requests import Delta, JobRequest
 from node.runner.kinds import Items, Kind, kind_named
-from peer.control import CONNECT_TIMEOUT_S, ControlClient, DaemonDownError, raise_error
+from peer.control import (
+    ANSWER_S,
+    CONNECT_TIMEOUT_S,
+    ControlClient,
+    DaemonDownError,
+    raise_error,
+    silent,
+)
 from peer.home import Home
 
 if TYPE_CHECKING:
@@ -47,6 +55,7 @@ OnProgress = Callable[[dict[str, Any]], Awaitable[None]]
 
 DAY_S: Final = 86_400.0
 HINT: Final = "start the node with `covey up`"
+ANSWER: Final = httpx.Timeout(ANSWER_S, connect=CONNECT_TIMEOUT_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +142,9 @@ class Covey:
     async def call(self, method: str, path: str, **arguments: Any) -> Any:
         """Return the JSON answer of one request to the control API."""
         try:
-            response = await self._http.request(method, path, **arguments)
+            response = await self._http.request(method, path, timeout=ANSWER, **arguments)
+        except httpx.TimeoutException as error:
+            raise silent() from error
         except httpx.TransportError as error:
             raise _down() from error
         return raise_error(response.json())
