@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 
 from node import requests
+from node.job_ids import check_beginning
 from node.requests import Delta, JobRequest
 from node.runner.kinds import Items, Kind, kind_named
 from peer.control import (
@@ -127,9 +128,11 @@ class Covey:
         return Result(kind_named(kind), *await _collected(lines, on_progress, requests.RUN_AGAIN))
 
     async def job(self, job_id: str) -> Job:
-        """Return a job that was submitted before; raises ``CoveyError`` if there is none."""
-        answer = await self.call("GET", f"/jobs/{job_id}")
-        return Job(self, job_id, kind_named(answer["kind"]))
+        """Return a job that was submitted before, by its id or six or more digits of its
+        beginning; raises ``CoveyError`` if there is none.
+        """
+        answer = await self.call("GET", f"/jobs/{check_beginning(job_id)}")
+        return Job(self, answer["job_id"], kind_named(answer["kind"]))
 
     async def peers(self) -> list[dict[str, Any]]:
         """Return everyone whom the node knows, itself first."""
@@ -234,8 +237,8 @@ class SyncCovey:
 
     def job(self, job_id: str) -> SyncJob:
         """As ``Covey.job``."""
-        answer = self._control.get(f"/jobs/{job_id}")
-        return SyncJob(self._control, job_id, kind_named(answer["kind"]))
+        answer = self._control.get(f"/jobs/{check_beginning(job_id)}")
+        return SyncJob(self._control, answer["job_id"], kind_named(answer["kind"]))
 
     def peers(self) -> list[dict[str, Any]]:
         """As ``Covey.peers``."""

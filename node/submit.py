@@ -177,6 +177,10 @@ class Submitter:
         explain = self._explainers.get(job_id)
         return explain() if explain else self._explanations.get(job_id)
 
+    def explained(self) -> list[bytes]:
+        """Return the jobs that ``explanation`` knows."""
+        return [*self._explainers, *self._explanations]
+
     def _explained(self, job_id: bytes, explanation: Explanation) -> None:
         self._explanations[job_id] = explanation
         if len(self._explanations) > MAX_EXPLANATIONS:

@@ -2,8 +2,8 @@
 commands use.
 
 Errors travel as ``{"error": {"code", "message", "hint"}}`` and nothing else, and come out of the
-client as ``CoveyError``. Long answers are JSON lines; an error in their midst is a last line of the same
-form.
+client as ``CoveyError``. Long answers are JSON lines; an error in their midst is a last line of the
+same form.
 """
 
 from __future__ import annotations
@@ -264,7 +264,7 @@ def silent() -> DaemonSilentError:
     """Return the error for a daemon that hangs."""
     return DaemonSilentError(
         "the daemon runs and does not answer",
-        hint="is it stopped, or its machine overloaded? its log says; else end it and start it anew",
+        hint="see its log and its machine's load; if it stays so, start it anew",
     )
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from node.errors import InputError
 from node.job import JobSpec
+from node.job_ids import parse_job_id
 from node.requirements import Requirements
 from protocols.job import JOB_ID_BYTES
 
@@ -48,7 +49,10 @@ async def job_of(request: Request, node: Node) -> JobSpec:
     node.check_may_submit()
     query = parse(dict(request.query_params), JobQuery)
     if not 0 < query.timeout_s <= MAX_TIMEOUT_S:
-        raise InputError(f"the timeout must lie between 0 and {MAX_TIMEOUT_S:.0f} seconds")
+        raise InputError(
+            f"the timeout is more than 0 and at most {MAX_TIMEOUT_S:.0f} seconds, "
+            f"not {query.timeout_s:g}"
+        )
     return JobSpec(
         job_id=parse_job_id(query.job_id) if query.job_id else node.effects.token(JOB_ID_BYTES),
         kind=query.kind,
@@ -78,17 +82,3 @@ def parse(values: dict[str, Any], schema: type[T]) -> T:
         return msgspec.convert(values, type=schema, strict=False)
     except msgspec.ValidationError as error:
         raise InputError(f"the request is not understood: {error}") from error
-
-
-def parse_job_id(text: str) -> bytes:
-    """Return a job id from its hexadecimal digits; raises ``InputError``."""
-    try:
-        job_id = bytes.fromhex(text)
-    except ValueError:
-        job_id = b""
-    if len(job_id) != JOB_ID_BYTES:
-        raise InputError(
-            f"{text!r} is not a job id",
-            hint=f"a job id is {2 * JOB_ID_BYTES} random hexadecimal digits: openssl rand -hex 16",
-        )
-    return job_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from node.cli.arguments import LIMIT
 from peer.cli import emit, json_option, table
 
 COLUMNS = {
@@ -18,7 +19,9 @@ COLUMNS = {
 
 
 @click.command("list")
-@click.option("--limit", default=100, show_default=True, help="At most so many, the newest first.")
+@click.option(
+    "--limit", type=LIMIT, default=100, show_default=True, help="How many, the newest first."
+)
 @json_option
 def list_jobs(limit: int, as_json: bool) -> None:
     """List the jobs that were submitted at this node with `covey job submit`.

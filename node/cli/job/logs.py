@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from node.cli.arguments import job_id_argument
 from peer.cli import emit, json_option, printable
 
 SENTENCES = {
@@ -21,7 +22,7 @@ SENTENCES = {
 
 
 @click.command()
-@click.argument("job_id")
+@job_id_argument
 @json_option
 def logs(job_id: str, as_json: bool) -> None:
     """Show step by step what happened to a job: offers, leases, refusals, losses, restarts.

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from node.cli.arguments import Seconds
 from node.cli.kind_options import KindCommand
 from node.cli.run import input_options, request_of
 from peer.cli import emit, json_option
@@ -16,7 +17,12 @@ DAY_S = 86_400.0
 @click.command(cls=KindCommand)
 @input_options
 @click.option(
-    "--timeout", "timeout_s", default=DAY_S, show_default=True, help="Seconds until it is given up."
+    "--timeout",
+    "timeout_s",
+    type=Seconds(),
+    default=DAY_S,
+    show_default=True,
+    help="Seconds until it is given up.",
 )
 @json_option
 def submit(kind: str, as_json: bool, **wanted: Any) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
+from node.cli.arguments import job_id_argument
 from node.cli.run import showing_progress
 from node.cli.verdict import tell_verdict
 from peer.cli import emit, json_option
 
 
 @click.command()
-@click.argument("job_id")
+@job_id_argument
 @json_option
 def wait(job_id: str, as_json: bool) -> None:
     """Wait until a job is over, and say how it ended; exit status 1 if it failed.

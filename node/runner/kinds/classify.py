@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 PLACE: Final = "{}"
 
 ITEM_TYPE: Final = str
+IS_ARRAY: Final = True
+EXAMPLE: Final = "classify --model all-minilm-l6-v2 --labels sport,politics --input headlines.txt"
 PARAMETERS: Final = (
     Parameter(
         "labels",

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from node.runner.files import ModelFiles
 
 ITEM_TYPE: Final = bytes
+IS_ARRAY: Final = False
+EXAMPLE: Final = "detect --model magika *.bin"
 PARAMETERS: Final[tuple[Parameter, ...]] = ()
 TOLERANCES: Final = {"fp32": 0.02}  # what else is in the batch moves a score by .018 at most
 READER: Final = None

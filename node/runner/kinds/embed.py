@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from node.runner.files import ModelFiles
 
 ITEM_TYPE: Final = str
+IS_ARRAY: Final = True
+EXAMPLE: Final = "embed --model all-minilm-l6-v2 --input sentences.txt --output vectors.npy"
 PARAMETERS: Final[tuple[Parameter, ...]] = ()
 MODEL_KINDS: Final = ("embed",)
 PRECISIONS: Final = ("fp32", "bf16")

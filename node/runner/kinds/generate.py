@@ -67,6 +67,8 @@ StopWord = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_STOP_CHARS)]
 
 
 ITEM_TYPE: Final = str
+IS_ARRAY: Final = False
+EXAMPLE: Final = "generate --model smollm2 --chat --max-tokens 100 --input questions.txt"
 MODEL_KINDS: Final = ("generate",)
 PRECISIONS: Final = ("int4", "int8", "bf16", "fp32")
 IS_ACCELERATED: Final = True

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from node.runner.files import ModelFiles
 
 ITEM_TYPE: Final = str
+IS_ARRAY: Final = False
+EXAMPLE: Final = "bench.noop --model noop --input FILE"
 PARAMETERS: Final[tuple[Parameter, ...]] = ()
 MODEL_KINDS: Final = ("bench.noop",)
 PRECISIONS: Final = ("none",)

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from node.runner.files import ModelFiles
 
 ITEM_TYPE: Final = str
+IS_ARRAY: Final = False
+EXAMPLE: Final = "pipeline --model my-classifier --task text-classification --input reviews.txt"
 PARAMETERS: Final = (
     Parameter(
         "task",

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from node.runner.files import ModelFiles
 
 ITEM_TYPE: Final = bytes
+IS_ARRAY: Final = True
+EXAMPLE: Final = "vad --model silero-vad meeting.wav interview.wav"
 PARAMETERS: Final = (
     Parameter(
         "threshold",
