@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
+from node.asking import check_asked
 from node.errors import InputError
 from node.job import JobSpec
 from node.job_ids import parse_job_id
@@ -43,8 +44,8 @@ class JobQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 async def job_of(request: Request, node: Node) -> JobSpec:
-    """Return the job that a request asks for; raises ``InputError``, and ``Refused`` where this
-    node may not submit any.
+    """Return the job that a request asks for; raises ``InputError``, also where what is known of
+    the model rules it out, and ``Refused`` where this node may not submit any.
     """
     node.check_may_submit()
     query = parse(dict(request.query_params), JobQuery)
@@ -53,12 +54,14 @@ async def job_of(request: Request, node: Node) -> JobSpec:
             f"the timeout is more than 0 and at most {MAX_TIMEOUT_S:.0f} seconds, "
             f"not {query.timeout_s:g}"
         )
+    content = await request.body()
+    check_asked(node.presence.directory, query.kind, query.model, content)
     return JobSpec(
         job_id=parse_job_id(query.job_id) if query.job_id else node.effects.token(JOB_ID_BYTES),
         kind=query.kind,
         model=query.model,
         precision=query.precision,
-        input=await request.body(),
+        input=content,
         items=query.items,
         budget_ms=int(query.timeout_s * 1_000),
         peer=query.peer,

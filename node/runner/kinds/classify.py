@@ -56,6 +56,7 @@ PARAMETERS: Final = (
         least=2,
         most=MAX_LABELS,
         separator=",",
+        needed_on=("embed",),
     ),
     Parameter(
         "template",
