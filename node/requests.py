@@ -28,6 +28,8 @@ class JobRequest:
     model: str
     input: bytes
     items: int
+    tokens: int = 0
+    """How many it may write, of kinds that write tokens."""
     precision: str = "auto"
     device: str | None = None
     min_memory_mb: int | None = None
@@ -64,14 +66,16 @@ def prepare(kind: str, items: Items, options: Mapping[str, Any]) -> JobRequest:
         raise BadInputError("the input is one item, not a list of them", hint="put it in a list")
     codec = kind_named(kind)
     named = {parameter.name for parameter in codec.PARAMETERS}
-    own = {field.name for field in fields(JobRequest)} - {"kind", "items", "input"}
+    own = {field.name for field in fields(JobRequest)} - {"kind", "items", "tokens", "input"}
     for name in options:
         if name not in named | own:
             known = ", ".join(sorted(named)) or "none"
             raise BadInputError(f"{kind} takes no {name}", hint=f"parameters of {kind}: {known}")
     content = codec.encode_input(items, {n: v for n, v in options.items() if n in named})
     wanted = {name: value for name, value in options.items() if name in own}
-    return JobRequest(kind=kind, input=content, items=codec.count(content), **wanted)
+    tokens = codec.COUNT_TOKENS(content) if codec.COUNT_TOKENS else 0
+    count = codec.count(content)
+    return JobRequest(kind=kind, input=content, items=count, tokens=tokens, **wanted)
 
 
 def run(control: ControlClient, job: JobRequest, on_progress: OnProgress) -> JobOutcome:
@@ -138,6 +142,7 @@ def query_of(job: JobRequest) -> dict[str, Any]:
         "kind": job.kind,
         "model": job.model,
         "items": job.items,
+        "tokens": job.tokens or None,
         "precision": job.precision,
         "timeout_s": job.timeout_s,
         "device": job.device,

@@ -238,6 +238,7 @@ class Submitter:
             model=spec.model,
             precision=spec.precision,
             items=spec.items,
+            tokens=spec.tokens,
             size_bytes=len(spec.input),
             input_cid=bytes(outgoing.cid),
             input_salt=salt,

@@ -382,6 +382,6 @@ def _request(job: WorkerJob, precision: str) -> RunRequest:
         kind=terms.kind,
         precision=precision,
         input=job.take_input(),
-        items=terms.items,
+        units=terms.units,
         submitter=job.submitter,
     )

@@ -46,7 +46,7 @@ class Attempts:
     @property
     def progress(self) -> tuple[int, int]:
         """Items done in the current one, and of how many."""
-        return self.current.progress if self.current is not None else (0, self._terms.items)
+        return self.current.progress if self.current is not None else (0, self._terms.units)
 
     def entrust(self, peer: str, fence: int) -> None:
         """This peer may be at work from now on, heard or not."""

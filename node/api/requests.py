@@ -29,6 +29,8 @@ class JobQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: str
     model: str
     items: int
+    tokens: int = 0
+    """How many it may write, of kinds that write tokens."""
     precision: str = "auto"
     device: str | None = None
     min_memory_mb: int | None = None
@@ -63,6 +65,7 @@ async def job_of(request: Request, node: Node) -> JobSpec:
         precision=query.precision,
         input=content,
         items=query.items,
+        tokens=query.tokens,
         budget_ms=int(query.timeout_s * 1_000),
         peer=query.peer,
         verify=query.verify,

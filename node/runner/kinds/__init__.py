@@ -1,10 +1,10 @@
 """What can be run: a file and a line in ``KINDS`` for each kind.
 
 A kind's module has three sides. The submitter's (``ITEM_TYPE``, ``IS_ARRAY``, ``EXAMPLE``,
-``PARAMETERS``, ``READER``, ``TOLERANCES``, ``encode_input``, ``count``, ``rows``, ``array``,
-``compare``) and the node's (``MODEL_KINDS``, ``PRECISIONS``, ``IS_ACCELERATED``, ``NEEDS``,
-``describe``) are plain Python. The runner's (``load``) returns an ``Engine``; only there, and only
-when called, may it import torch.
+``PARAMETERS``, ``READER``, ``TOLERANCES``, ``encode_input``, ``count``, ``COUNT_TOKENS``, ``rows``,
+``array``, ``compare``) and the node's (``MODEL_KINDS``, ``PRECISIONS``, ``IS_ACCELERATED``,
+``NEEDS``, ``describe``) are plain Python. The runner's (``load``) returns an ``Engine``; only
+there, and only when called, may it import torch.
 """
 
 from __future__ import annotations
@@ -217,6 +217,13 @@ class Kind(Protocol):
         ...
 
     @property
+    def COUNT_TOKENS(self) -> Callable[[bytes], int] | None:  # noqa: N802 - a constant of the module
+        """Counts the tokens that an input asks for, where the work grows with them and not with the
+        items.
+        """
+        ...
+
+    @property
     def MODEL_KINDS(self) -> tuple[str, ...]:  # noqa: N802 - a constant of the module
         """The kinds of the models that this kind runs on: its own, if any are, and others."""
         ...
@@ -254,9 +261,7 @@ class Kind(Protocol):
         ...
 
     def count(self, content: bytes) -> int:
-        """Return how many items an input has, for estimates: what the work grows with besides the
-        input's size.
-        """
+        """Return how many items an input has."""
         ...
 
     def rows(self, output: bytes) -> Iterator[dict[str, Any]]:

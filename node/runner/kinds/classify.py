@@ -80,6 +80,7 @@ PARAMETERS: Final = (
 )
 TOLERANCES: Final = {"fp32": 1e-3, "bf16": 0.1}  # softmax divides what embeddings are apart by 0.03
 READER: Final = None
+COUNT_TOKENS: Final = None
 MODEL_KINDS: Final = ("classify", "embed")
 PRECISIONS: Final = ("fp32", "bf16")
 IS_ACCELERATED: Final = True

@@ -149,9 +149,17 @@ def decode_input(content: bytes) -> GenerateInput:
 
 
 def count(content: bytes) -> int:
+    """Return how many prompts an input has."""
+    return len(decode_input(content).items)
+
+
+def count_tokens(content: bytes) -> int:
     """Return how many tokens the job may write."""
     wanted = decode_input(content)
     return len(wanted.items) * wanted.parameters.max_tokens
+
+
+COUNT_TOKENS: Final = count_tokens
 
 
 def piece(index: int, text: str, reason: str | None, tokens: int) -> bytes:

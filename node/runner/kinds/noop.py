@@ -47,6 +47,7 @@ PRECISIONS: Final = ("none",)
 IS_ACCELERATED: Final = False
 NEEDS: Final = Needs("worker", ())
 READER: Final = None
+COUNT_TOKENS: Final = None
 TOLERANCES: Final = EXACT
 
 

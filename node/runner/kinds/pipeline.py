@@ -78,6 +78,7 @@ PARAMETERS: Final = (
 )
 TOLERANCES: Final = {"fp32": 1e-3}
 READER: Final = None
+COUNT_TOKENS: Final = None
 MODEL_KINDS: Final = ("pipeline",)
 PRECISIONS: Final = ("fp32",)
 IS_ACCELERATED: Final = False

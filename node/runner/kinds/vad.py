@@ -73,6 +73,7 @@ PARAMETERS: Final = (
 )
 TOLERANCES: Final = {"fp32": 0.032}  # seconds: one frame
 READER: Final = None
+COUNT_TOKENS: Final = None
 MODEL_KINDS: Final = ("vad",)
 PRECISIONS: Final = ("fp32",)
 IS_ACCELERATED: Final = False
