@@ -191,6 +191,10 @@ class Carrier:
         """Return why a job of this daemon's life went where it went."""
         return self._submitter.explanation(job_id)
 
+    def explained(self) -> list[bytes]:
+        """Return the jobs, kept or not, that ``explanation`` knows."""
+        return self._submitter.explained()
+
     # Carrying
 
     def _audience(self, job_id: bytes) -> Audience:

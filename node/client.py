@@ -10,7 +10,8 @@
 
 ``submit`` returns once the node has promised the job: it is done although this program, the node
 or a worker ends meanwhile. ``connect_sync`` is the same for scripts. Everything raises
-``CoveyError``: ``DaemonDownError`` where no node answers, and what a job failed with.
+``CoveyError``: ``DaemonDownError`` where no node answers, ``DaemonSilentError`` where it hangs, and
+what a job failed with.
 """
 
 from __future__ import annotations
@@ -34,9 +35,17 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 
 from node import requests
+from node.job_ids import check_beginning
 from node.requests import Delta, JobRequest
 from node.runner.kinds import Items, Kind, kind_named
-from peer.control import CONNECT_TIMEOUT_S, ControlClient, DaemonDownError, raise_error
+from peer.control import (
+    ANSWER_S,
+    CONNECT_TIMEOUT_S,
+    ControlClient,
+    DaemonDownError,
+    raise_error,
+    silent,
+)
 from peer.home import Home
 
 if TYPE_CHECKING:
@@ -47,6 +56,7 @@ OnProgress = Callable[[dict[str, Any]], Awaitable[None]]
 
 DAY_S: Final = 86_400.0
 HINT: Final = "start the node with `covey up`"
+ANSWER: Final = httpx.Timeout(ANSWER_S, connect=CONNECT_TIMEOUT_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +128,11 @@ class Covey:
         return Result(kind_named(kind), *await _collected(lines, on_progress, requests.RUN_AGAIN))
 
     async def job(self, job_id: str) -> Job:
-        """Return a job that was submitted before; raises ``CoveyError`` if there is none."""
-        answer = await self.call("GET", f"/jobs/{job_id}")
-        return Job(self, job_id, kind_named(answer["kind"]))
+        """Return a job that was submitted before, by its id or six or more digits of its
+        beginning; raises ``CoveyError`` if there is none.
+        """
+        answer = await self.call("GET", f"/jobs/{check_beginning(job_id)}")
+        return Job(self, answer["job_id"], kind_named(answer["kind"]))
 
     async def peers(self) -> list[dict[str, Any]]:
         """Return everyone whom the node knows, itself first."""
@@ -133,7 +145,9 @@ class Covey:
     async def call(self, method: str, path: str, **arguments: Any) -> Any:
         """Return the JSON answer of one request to the control API."""
         try:
-            response = await self._http.request(method, path, **arguments)
+            response = await self._http.request(method, path, timeout=ANSWER, **arguments)
+        except httpx.TimeoutException as error:
+            raise silent() from error
         except httpx.TransportError as error:
             raise _down() from error
         return raise_error(response.json())
@@ -223,8 +237,8 @@ class SyncCovey:
 
     def job(self, job_id: str) -> SyncJob:
         """As ``Covey.job``."""
-        answer = self._control.get(f"/jobs/{job_id}")
-        return SyncJob(self._control, job_id, kind_named(answer["kind"]))
+        answer = self._control.get(f"/jobs/{check_beginning(job_id)}")
+        return SyncJob(self._control, answer["job_id"], kind_named(answer["kind"]))
 
     def peers(self) -> list[dict[str, Any]]:
         """As ``Covey.peers``."""

@@ -138,6 +138,7 @@ async def started(
         )
         presence = Presence(identity, _network(config), feeds, effects, offerer.offering)
         directory, transport = presence.directory, presence.transport
+        runners.capabilities = lambda: directory.own_capabilities
         ledger = JobLedger(recorder, origin("node", offerer.software), effects)
         sessions = Sessions(transport, presence.greeter.connect, directory, ledger)
         accepted, placement = AcceptedJobs(journal), Placement(directory, effects.rng)

@@ -25,6 +25,10 @@ class Explanations:
         explain = self._explainers.get(job_id)
         return explain() if explain else self._past.get(job_id)
 
+    def ids(self) -> list[bytes]:
+        """Return the jobs that ``get`` knows."""
+        return [*self._explainers, *self._past]
+
     def begin(self, job_id: bytes, explain: Callable[[], Explanation]) -> None:
         """A job is under way."""
         self._explainers[job_id] = explain

@@ -14,9 +14,9 @@ from node.requirements import NOTHING, Requirements
 from node.runner.kinds import kind_named
 from node.verdict import Verification
 from protocols.cid import CID
-from protocols.errors import CoveyError, JobFailed, Refused, RemoteProtocolError
+from protocols.errors import CoveyError, JobFailed, Refused
 from protocols.job import CODE, JOB_ID_BYTES, Refuse
-from protocols.keys import PeerId, public_key_of
+from protocols.keys import PeerId
 from protocols.limits import (
     MAX_ATTEMPTS,
     MAX_BUDGET_MS,
@@ -51,6 +51,8 @@ class JobSpec:
     """Who must not run it."""
     model_cid: bytes = b""
     """The only model of that name that will do, if given."""
+    tokens: int = 0
+    """How many it may write, of kinds that write tokens."""
 
     @property
     def needs(self) -> JobNeeds:
@@ -143,12 +145,12 @@ def check(spec: JobSpec) -> None:
     """Raise ``InputError`` for a job that can't be."""
     if len(spec.job_id) != JOB_ID_BYTES:
         raise InputError(f"a job id has {JOB_ID_BYTES} bytes, not {len(spec.job_id)}")
-    if not 0 <= spec.items <= MAX_ITEMS:
-        raise InputError(f"a job has 0 to {MAX_ITEMS} items, not {spec.items}")
+    for count, what in ((spec.items, "items"), (spec.tokens, "tokens to write")):
+        if not 0 <= count <= MAX_ITEMS:
+            raise InputError(f"a job has 0 to {MAX_ITEMS} {what}, not {count}")
     for word in (spec.kind.replace(".", "-"), spec.precision):
         if len(word) > MAX_CODE_CHARS or not CODE.fullmatch(word):
             raise InputError(f"{word[:40]!r} is no kind and no precision")
-    _check_peer(spec.peer)
     if not 0 < len(spec.model) <= MAX_NAME_CHARS:
         raise InputError(f"a model's name has 1 to {MAX_NAME_CHARS} characters")
     if len(spec.input) > MAX_JOB_INPUT_BYTES:
@@ -159,22 +161,15 @@ def check(spec: JobSpec) -> None:
         )
     if not 0 < spec.budget_ms <= MAX_BUDGET_MS:
         raise InputError(f"a job's time lies between 1 ms and {MAX_BUDGET_MS} ms")
+    _check_verification(spec)
+    spec.requirements.check()
+
+
+def _check_verification(spec: JobSpec) -> None:
     if not 0 <= spec.verify <= MAX_VERIFICATIONS:
         raise InputError(f"a job is verified by 0 to {MAX_VERIFICATIONS} peers, not {spec.verify}")
     if spec.verify:
         kind_named(spec.kind)  # how its outputs are compared must be known here
-    spec.requirements.check()
-
-
-def _check_peer(peer: PeerId | None) -> None:
-    if peer is None:
-        return
-    try:
-        public_key_of(peer)
-    except RemoteProtocolError as error:
-        raise InputError(
-            f"{peer[:60]!r} is no peer id", hint="`covey peers` shows those that are there"
-        ) from error
 
 
 def failure_of(

@@ -101,7 +101,7 @@ class Placement:
             case Sign.ACCEPTED:
                 self._observations.began(key, now)
             case Sign.DONE:
-                self._observations.finished(key, terms.items, terms.size_bytes, now)
+                self._observations.finished(key, terms.units, terms.size_bytes, now)
                 self._breakers.succeeded((peer, terms.model))
             case Sign.FAULT | Sign.LOST:
                 self._observations.dropped(key)

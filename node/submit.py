@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -27,6 +27,7 @@ from node.past_jobs import PastJobs
 from node.placement import Placement
 from node.salts import Salts
 from node.sessions import Sessions
+from node.submission import Submission
 from node.submissions import other_specification
 from node.submitted_job import ROLE, Listener, Means, SubmittedJob
 from node.verifier import Verifier
@@ -58,25 +59,6 @@ OnTaken = Callable[[JobResult], Awaitable[None]]
 
 NOBODY: Final = Listener(lambda _: None)
 """For clients that only wait."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Submission:
-    """The record of a job's submission: written soon, unless the disk turns out to refuse it."""
-
-    cid: CID
-    watch: Stopwatch
-    refusals: list[JournalError]
-
-    def check(self) -> None:
-        """Raise ``JournalError`` if the record will never be there; nothing may name it then."""
-        if self.refusals:
-            raise self.refusals[0]
-
-    @property
-    def link(self) -> CID | None:
-        """What a later record may name."""
-        return None if self.refusals else self.cid
 
 
 class Submitter:
@@ -201,6 +183,10 @@ class Submitter:
         """Return why a job went where it went, if that is known; see ``Explanations``."""
         return self._explanations.get(job_id)
 
+    def explained(self) -> list[bytes]:
+        """Return the jobs that ``explanation`` knows."""
+        return self._explanations.ids()
+
     def may_retry(self) -> bool:
         """Whether a job that its worker spoiled may be submitted once more now; it is counted."""
         return self._placement.retries.take(trio.current_time())
@@ -242,7 +228,7 @@ class Submitter:
             raise other_specification()
         return past
 
-    async def _record_submission(self, terms: Terms, watch: Stopwatch) -> _Submission:
+    async def _record_submission(self, terms: Terms, watch: Stopwatch) -> Submission:
         refusals: list[JournalError] = []
 
         def refused(error: JournalError) -> None:
@@ -250,7 +236,7 @@ class Submitter:
             refusals.append(error)
             self.cancel(terms.job_id)
 
-        return _Submission(await self._ledger.submitted(terms, watch, refused), watch, refusals)
+        return Submission(await self._ledger.submitted(terms, watch, refused), watch, refusals)
 
     async def _commit(self, spec: JobSpec) -> tuple[Terms, Outgoing]:
         """Choose the salts and commit to the input."""
@@ -262,6 +248,7 @@ class Submitter:
             model=spec.model,
             precision=spec.precision,
             items=spec.items,
+            tokens=spec.tokens,
             size_bytes=len(spec.input),
             input_cid=bytes(outgoing.cid),
             input_salt=salt,
@@ -279,7 +266,7 @@ class Submitter:
         finally:
             self._past.add(machine)
 
-    async def _write_end(self, machine: SubmitterJob, submission: _Submission) -> None:
+    async def _write_end(self, machine: SubmitterJob, submission: Submission) -> None:
         """Record that a job has no result, even if its client is gone; what this node was stopped
         under is not over.
         """
@@ -301,7 +288,7 @@ class Submitter:
             except (CoveyError, OSError) as error:
                 log.warning("end not recorded", extra={"error": str(error)})
 
-    def _result_of(self, machine: SubmitterJob, submission: _Submission) -> JobResult:
+    def _result_of(self, machine: SubmitterJob, submission: Submission) -> JobResult:
         """Return the result of a job that is DONE, not accepted yet."""
         done, worker, terms = machine.done, machine.worker, machine.terms
         assert done is not None, "a job that is DONE has a result"
@@ -325,7 +312,7 @@ class Submitter:
         self,
         machine: SubmitterJob,
         result: JobResult,
-        submission: _Submission,
+        submission: Submission,
         past: Acceptance | None,
     ) -> JobResult:
         """Make the acceptance durable, then tell the worker. There is one acceptance of a job: what
@@ -344,7 +331,7 @@ class Submitter:
         return replace(result, accepted_cid=accepted)
 
     async def _accept_once(
-        self, terms: Terms, result: JobResult, done: Done, submission: _Submission
+        self, terms: Terms, result: JobResult, done: Done, submission: Submission
     ) -> CID:
         taken = None
         with trio.CancelScope(shield=True):  # durable but not remembered, it could happen twice

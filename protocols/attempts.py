@@ -65,7 +65,7 @@ class Attempts:
     @property
     def progress(self) -> tuple[int, int]:
         """Items done in the current one, and of how many."""
-        return self.current.progress if self.current is not None else (0, self._terms.items)
+        return self.current.progress if self.current is not None else (0, self._terms.units)
 
     @property
     def owed(self) -> frozenset[tuple[str, int]]:

@@ -12,10 +12,11 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
 from node.api.following import Following
-from node.api.requests import job_of, parse_job_id
+from node.api.requests import job_of
 from node.errors import InputError, UnknownError
 from node.explanation import moment
 from node.job import check
+from node.job_ids import WHOLE, job_named
 from node.kept_jobs import Promise
 from node.outlook import why_nobody
 from peer.control import json_lines, raise_error
@@ -76,7 +77,7 @@ class JobsApi:
 
     async def show(self, request: Request) -> JSONResponse:
         """One job: what was asked for, where it stands, and how it ended."""
-        job_id = _job_id(request)
+        job_id = await self._job_id(request)
         job = await self._carrier.get(job_id)
         end = await self._carrier.on_disk(partial(self._carrier.kept.ended, job_id))
         progress = self._carrier.progress(job_id)
@@ -98,7 +99,7 @@ class JobsApi:
         """Wait for a job's end; answer progress, output in pieces, then the result, as JSON
         lines.
         """
-        job_id = _job_id(request)
+        job_id = await self._job_id(request)
         # unknown: an error, no line
         await self._carrier.get(job_id)
         following = Following(streams=request.query_params.get("stream") == "true")
@@ -108,13 +109,13 @@ class JobsApi:
 
     async def log(self, request: Request) -> JSONResponse:
         """What happened to a job, step by step, also under earlier daemons."""
-        job_id = _job_id(request)
+        job_id = await self._job_id(request)
         await self._carrier.get(job_id)
         return JSONResponse(await self._carrier.log(job_id))
 
     async def why(self, request: Request) -> JSONResponse:
         """Why a job, kept or not, went where it went."""
-        job_id = _job_id(request)
+        job_id = await self._job_id(request)
         if (explanation := self._carrier.explanation(job_id)) is not None:
             return JSONResponse(explanation.told())
         kept = self._carrier.kept
@@ -130,8 +131,17 @@ class JobsApi:
 
     async def cancel(self, request: Request) -> JSONResponse:
         """End a job that is not over; answers how it ended."""
-        end = await self._carrier.cancel(_job_id(request))
-        return JSONResponse({"job_id": _job_id(request).hex(), "state": end.state})
+        job_id = await self._job_id(request)
+        end = await self._carrier.cancel(job_id)
+        return JSONResponse({"job_id": job_id.hex(), "state": end.state})
+
+    async def _job_id(self, request: Request) -> bytes:
+        """Return the id that a request names, whole or by its beginning."""
+        text = request.path_params["job_id"]
+        if WHOLE.fullmatch(text):
+            return job_named(text, ())
+        kept = await self._carrier.on_disk(self._carrier.kept.ids)
+        return job_named(text, [*kept, *self._carrier.explained()])
 
     def _row(self, job: KeptJob, end: JobEnd | None) -> dict[str, Any]:
         job_id = job.spec.job_id
@@ -187,10 +197,6 @@ def _newest(kept: KeptJobs, limit: int) -> list[tuple[KeptJob, JobEnd | None]]:
 
 def _worker(end: JobEnd) -> str | None:
     return end.result["worker"] if end.result else None
-
-
-def _job_id(request: Request) -> bytes:
-    return parse_job_id(request.path_params["job_id"])
 
 
 def _limit(text: str) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from node.cli.arguments import job_id_argument
 from peer.cli import emit, json_option, printable
 
 SENTENCES = {
@@ -17,14 +18,17 @@ SENTENCES = {
     "lost": "lost at {peer}: {detail}",
     "failed": "failed at {peer}: {detail}",
     "done": "{peer} has done it",
+    "waits": "waits: {detail}",
+    "ended": "ended: {detail}",
 }
 
 
 @click.command()
-@click.argument("job_id")
+@job_id_argument
 @json_option
 def logs(job_id: str, as_json: bool) -> None:
-    """Show step by step what happened to a job: offers, leases, refusals, losses, restarts.
+    """Show step by step what happened to a job, from its submission to its end or until now:
+    offers, leases, refusals, losses, waits, restarts, also under earlier runs of the node.
 
     \b
     Example:  covey job logs 0123456789abcdef0123456789abcdef

@@ -6,13 +6,14 @@ from typing import Any
 
 import click
 
+from node.cli.arguments import job_id_argument
 from peer.cli import emit, json_option, printable, table
 
 COLUMNS = {"peer": "PEER", "speed": "SPEED", "basis": "FROM", "answer": "WHAT BECAME OF IT"}
 
 
 @click.command()
-@click.argument("job_id")
+@job_id_argument
 @json_option
 def why(job_id: str, as_json: bool) -> None:
     """Say why a job went where it went: who was considered, with which speed, and what each said.
