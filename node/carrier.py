@@ -136,7 +136,7 @@ class Carrier:
         """
         await self.on_disk(lambda: self.kept.get(job_id))
         told = error_body(JobFailed("the job was cancelled", code="cancelled"))["error"]
-        await self._end(job_id, self._end_of(CANCELLED, error=told))
+        await self._end(job_id, self._end_of(CANCELLED, error=told, job_id=job_id))
         if scope := self._running.get(job_id):
             scope.cancel()
         return await self.wait(job_id)
@@ -226,7 +226,9 @@ class Carrier:
             return None
         taken = await self._taken(job) if job.spec.verify else None
         if left_us <= 0 and taken is None:
-            await self._end(job_id, self._end_of(EXPIRED, error=self._expired(job_id)))
+            await self._end(
+                job_id, self._end_of(EXPIRED, error=self._expired(job_id), job_id=job_id)
+            )
             return None
         try:
             await self._submit(job, max(1, left_us // 1_000), taken)
