@@ -3,8 +3,9 @@ what the machine was measured to do. Right within a few times, which is what a p
 first job of some size replaces it (``node.throughput``). Pure.
 
 A transformer computes two operations a weight and token. Texts are read many tokens at once, at the
-rate of a matrix multiplication; they are written token by token, and each waits for all weights to
-come from memory.
+rate of a matrix multiplication: their matrices are smaller than the measured one, but up to half of
+the weights are tables that cost nothing, which evens out. They are written token by token, and each
+waits for all weights to come from memory.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ MEMORY: Final = "memory_gb_s"
 
 WEIGHT_BYTES: Final = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}
 TOKEN_BYTES: Final = 4.0  # of English text; ITEM_WORK is two tokens
-MATMUL_SHARE: Final = 0.5  # of the measured rate: sentences make small matrices
 MEMORY_SHARE: Final = 0.5  # of a copy's rate, which is 2 bytes moved for each that is counted
 START_S: Final = 3.0  # a runner's start and import of torch, before it reads weights
 DISK_GB_S: Final = 0.5
@@ -60,7 +60,7 @@ def work_s(
     gflops, memory_gb_s = number(capabilities.get(SPEED)), number(capabilities.get(MEMORY))
     if not gflops or (kind == WRITING and not memory_gb_s):
         return None
-    token_s = 2 * weights.count / (gflops * 1e9 * MATMUL_SHARE)
+    token_s = 2 * weights.count / (gflops * 1e9)
     read = size_bytes / TOKEN_BYTES
     if kind in READING:
         read += units * ITEM_WORK / TOKEN_BYTES

@@ -314,8 +314,7 @@ def not_kept(job_id: bytes) -> UnknownError:
     return UnknownError(
         f"job {job_id.hex()} is one of `covey run`, which is not kept",
         code="not-kept",
-        hint="its result went to who waited for it; `covey job submit` keeps a job, and "
-        "`covey job why` knows both",
+        hint="its result went to who waited for it; `covey job submit` keeps a job",
     )
 
 

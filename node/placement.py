@@ -190,7 +190,7 @@ class Placement:
         left_alone = self._breakers.why_open((peer, needs.model), now)
         share = self._doubts.share((peer, needs.model), now)
         if share < 1:
-            doubted = f"its output differed from others': considered for {share:.0%} of jobs"
+            doubted = f"gave other output than others, and is considered for {share:.0%} of jobs"
             basis = f"{basis}; {doubted}"
             # Passed over as a whole: of few candidates all are offered a job, whatever they weigh.
             if left_alone is None and self._rng.random() >= share:

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from node.api.following import Following
 from node.api.requests import job_of
 from node.errors import InputError, UnknownError
-from node.explanation import moment
+from node.explanation import Explanation, moment, retold, untold
 from node.job import check
 from node.job_ids import WHOLE, job_named
 from node.kept_jobs import Promise
@@ -116,18 +116,35 @@ class JobsApi:
     async def why(self, request: Request) -> JSONResponse:
         """Why a job, kept or not, went where it went."""
         job_id = await self._job_id(request)
-        if (explanation := self._carrier.explanation(job_id)) is not None:
-            return JSONResponse(explanation.told())
-        kept = self._carrier.kept
-        job = await self._carrier.get(job_id)
+        kept, live = self._carrier.kept, self._carrier.explanation(job_id)
+        try:
+            job = await self._carrier.get(job_id)
+        except UnknownError:
+            if live is None:
+                raise
+            return JSONResponse(live.told())
         end = await self._carrier.on_disk(partial(kept.ended, job_id))
-        if end is None or end.why is None:
-            raise UnknownError(
-                f"nothing is known yet about where job {job.spec.job_id.hex()} went",
-                code="unknown-why",
-                hint="it has not been offered to anybody since this node started",
-            )
-        return JSONResponse(end.why)
+        steps = await self._carrier.log(job_id)
+        return JSONResponse(self._why_kept(job, end, live, steps))
+
+    def _why_kept(
+        self,
+        job: KeptJob,
+        end: JobEnd | None,
+        live: Explanation | None,
+        steps: list[dict[str, Any]],
+    ) -> dict[str, Any]:
+        """Return why a kept job went where it went, over all of its tries. One that is over is
+        explained by what was kept with it: its id may have been run again since.
+        """
+        row, job_id = self._row(job, end), job.spec.job_id
+        last = end.why if end else live.told() if live else None
+        told = {**untold(job_id.hex(), str(job.spec.needs)), **(last or {})}
+        return {
+            **retold(told, steps, row["state"]),
+            "worker": row["worker"] or told["worker"],
+            "reason": end.error["message"] if end and end.error else row["waits_for"],
+        }
 
     async def cancel(self, request: Request) -> JSONResponse:
         """End a job that is not over; answers how it ended."""

@@ -7,11 +7,12 @@ from typing import Any
 import click
 
 from node.cli.arguments import job_id_argument
+from node.job_story import promise
 from peer.cli import emit, json_option, printable
 
 SENTENCES = {
     "offered": "offered to {peer} (attempt {fence})",
-    "leased": "{peer} would have it done in {detail} ms",
+    "leased": "{peer} {promised}",
     "refused": "{peer} refused: {detail}",
     "accepted": "given to {peer}",
     "running": "{peer} runs it",
@@ -41,5 +42,7 @@ def logs(job_id: str, as_json: bool) -> None:
 
 
 def _line(step: dict[str, Any]) -> str:
-    told = SENTENCES.get(step["what"], "{what}").format(**{"peer": "", "detail": "", **step})
+    promised = promise(int(step["detail"])) if step["what"] == "leased" else ""
+    known = {"peer": "", "detail": "", **step, "promised": promised}
+    told = SENTENCES.get(step["what"], "{what}").format(**known)
     return f"{step['at']}  {printable(told)}"
