@@ -15,6 +15,7 @@ from node.accepted import AcceptedJobs
 from node.admission import Admission
 from node.api.control import ControlApi
 from node.api.token import load_or_create
+from node.arrivals import Arrivals
 from node.backends import Backends
 from node.carrier import Carrier
 from node.config import NodeConfig, Runners
@@ -146,6 +147,7 @@ async def started(
         submitter = Submitter(placement, sessions, ledger, Salts(journal, effects), accepted)
         carrier = Carrier(KeptJobs(home.jobs), submitter, accepted, effects)
         presence.greeter.on_met(lambda peer: carrier.wake() if directory.worker(peer) else None)
+        Arrivals(directory, carrier.wake)
         worker = Worker(
             sessions, Admission(directory, backends, backends), backends, backends, ledger
         )

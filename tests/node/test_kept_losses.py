@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node.arrivals import Arrivals
 from node.carrier import WAKE_EVERY_S, Carrier
 from node.job import Progress
 from node.kept_jobs import KeptJobs, Promise
@@ -247,3 +248,22 @@ async def test_a_fault_of_a_worker_is_one_step_of_the_log(
         log = await carrier.log(spec().job_id)
 
     assert sum(FAULT.message in str(step.get("detail")) for step in log if "peer" in step) == 1
+
+
+async def test_a_model_that_a_worker_did_not_offer_before_is_news(
+    autojump_clock: MockClock,
+) -> None:
+    mesh = JobMesh()
+    submitter, worker = mesh.add("submitter"), mesh.add("worker")
+    news: list[str] = []
+    Arrivals(submitter.directory, lambda: news.append("news"))
+
+    mesh.introduce()
+    mesh.introduce()
+    submitter.directory.lost(worker.peer_id)
+    first = len(news)
+    submitter.directory.forget(worker.peer_id)
+    mesh.introduce()
+
+    assert first == 1, "the same again is none"
+    assert len(news) == 2, "what went and comes back is"
