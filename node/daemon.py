@@ -146,8 +146,7 @@ async def started(
         presence.greeter.on_met(lambda peer: placement.met(peer, trio.current_time()))
         submitter = Submitter(placement, sessions, ledger, Salts(journal, effects), accepted)
         carrier = Carrier(KeptJobs(home.jobs), submitter, accepted, effects)
-        presence.greeter.on_met(lambda peer: carrier.wake() if directory.worker(peer) else None)
-        Arrivals(directory, carrier.wake)
+        _wake_waiting(carrier, presence)
         worker = Worker(
             sessions, Admission(directory, backends, backends), backends, backends, ledger
         )
@@ -190,6 +189,13 @@ async def started(
                 await _drain(worker, submitter)
                 clients.cancel_scope.cancel()
             await feeds.cut_all()
+
+
+def _wake_waiting(carrier: Carrier, presence: Presence) -> None:
+    """Have jobs that wait tried when a worker comes, or comes back, or offers another model."""
+    directory = presence.directory
+    presence.greeter.on_met(lambda peer: carrier.wake() if directory.worker(peer) else None)
+    Arrivals(directory, carrier.wake)
 
 
 async def _open_doors(node: Node, report: Reports) -> None:
