@@ -3,8 +3,8 @@ about itself.
 
 A job is taken when its submitter may submit, its model is here, and what it would wait for the same
 model in the same precision, taking turns with other submitters, is at most ``MAX_QUEUE_S``; a
-worker with nothing to do takes any job that it expects to finish within the budget. What nobody has
-measured yet counts as free.
+worker with nothing to do takes any job that it expects to finish within the budget. Nothing is
+refused for what is only foreseen and was not seen; but it is what is promised.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from protocols.job import (
     UNMET_REQUIREMENT,
     Offer,
     Refuse,
+    Terms,
 )
 from protocols.keys import PeerId
 from protocols.limits import (
@@ -76,9 +77,17 @@ class Estimates(Protocol):
     """What admission asks of the runners."""
 
     def estimate_s(
-        self, model: OfferedModel, precision: str, items: int, size_bytes: int
+        self, model: OfferedModel, precision: str, units: int, size_bytes: int
     ) -> float | None:
-        """How long a job would take, None when nothing is known."""
+        """How long a job would take by those before it, None when they do not tell."""
+        ...
+
+    def foreseen_s(
+        self, model: OfferedModel, precision: str, units: int, size_bytes: int
+    ) -> float | None:
+        """How long one of which that is not known will take, going by the machine; None when
+        nothing can be said.
+        """
         ...
 
     def backlog_s(self, model: OfferedModel, precision: str, asker: Asker) -> float:
@@ -139,25 +148,27 @@ class Admission:
         if full := self._is_full(offer, load):
             return _no(offer, BUSY, full, RETRY_MS)
         precision = resolve_precision(model, offer.precision)
-        estimate_s = (
-            self._estimates.estimate_s(model, precision, offer.items, offer.size_bytes) or 0.0
-        )
-        spare_s = offer.budget_ms / 1_000 - estimate_s
+        sizes = model, precision, Terms.of(offer).units, offer.size_bytes
+        estimate_s = self._estimates.estimate_s(*sizes)
+        left_s = offer.budget_ms / 1_000
+        known_s = estimate_s or 0.0
+        spare_s = left_s - known_s
         if spare_s <= 0:
-            left_s = offer.budget_ms / 1_000
             return _no(
                 offer,
                 EXPIRED,
-                f"it takes {estimate_s:.1f} s, more than its budget of {left_s:.1f} s",
+                f"it takes {known_s:.1f} s, more than its budget of {left_s:.1f} s",
             )
-        asker = Asker(submitter, estimate_s, _leased_s(submitter, load, model, precision))
+        if estimate_s is None:
+            estimate_s = self._estimates.foreseen_s(*sizes)
+        asker = Asker(submitter, estimate_s or 0.0, _leased_s(submitter, load, model, precision))
         wait_s = self._estimates.backlog_s(model, precision, asker)
         limit_s = min(MAX_QUEUE_S, spare_s)
         if wait_s > limit_s:
             retry_s = min(max(wait_s - limit_s, BUSY_RETRY_S_MIN), BUSY_RETRY_S_MAX)
             said = f"{wait_s:.1f} s of work are waiting for {model.name}, over {limit_s:.1f} s"
             return _no(offer, BUSY, said, int(retry_s * 1_000))
-        return Granted(estimate_s, min(int((wait_s + estimate_s) * 1_000), MAX_BUDGET_MS))
+        return Granted(estimate_s or 0.0, _promised_ms(wait_s, estimate_s))
 
     def _is_full(self, offer: Offer, load: Load) -> str:
         """Say what there would be too much of; empty when there is room."""
@@ -183,6 +194,12 @@ def _over_limit(offer: Offer, load: Load) -> str:
         if here + more > limit:
             return f"{here} {what} are here, the limit is {limit}"
     return ""
+
+
+def _promised_ms(wait_s: float, estimate_s: float | None) -> int:
+    """Return when a job will be done; 0 means that nothing is known, and is never a promise."""
+    least = 0 if estimate_s is None else 1
+    return min(max(int((wait_s + (estimate_s or 0.0)) * 1_000), least), MAX_BUDGET_MS)
 
 
 def resolve_precision(model: OfferedModel, precision: str) -> str:

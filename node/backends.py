@@ -54,17 +54,27 @@ class Backends:
         return await self._runners.run(request, on_progress, on_piece)
 
     def estimate_s(
-        self, model: OfferedModel, precision: str, items: int, size_bytes: int
+        self, model: OfferedModel, precision: str, units: int, size_bytes: int
     ) -> float | None:
-        """Return how long a job would take; None when nothing is known."""
+        """Return how long a job would take, by those before it; None when they do not tell."""
         if isinstance(model, UpstreamModel):
-            return self._upstream.estimate_s(model, items, size_bytes)
+            return self._upstream.estimate_s(model, units, size_bytes)
         assert isinstance(model, InstalledModel), "there are two kinds of models"
-        return self._runners.estimate_s(model, precision, items, size_bytes)
+        return self._runners.estimate_s(model, precision, units, size_bytes)
 
-    def learn(self, request: RunRequest, *, items: int, size_bytes: int, busy_s: float) -> None:
+    def foreseen_s(
+        self, model: OfferedModel, precision: str, units: int, size_bytes: int
+    ) -> float | None:
+        """Return how long a job will take, going by this machine; nothing can be said of an
+        upstream's.
+        """
+        if isinstance(model, InstalledModel):
+            return self._runners.foreseen_s(model, precision, units, size_bytes)
+        return None
+
+    def learn(self, request: RunRequest, *, units: int, size_bytes: int, busy_s: float) -> None:
         """Expect the installed model of a benchmark to take so long for a job of that size."""
-        self._runners.learn(request, items=items, size_bytes=size_bytes, busy_s=busy_s)
+        self._runners.learn(request, units=units, size_bytes=size_bytes, busy_s=busy_s)
 
     def backlog_s(self, model: OfferedModel, precision: str, asker: Asker) -> float:
         """Return how long a job would wait for what was there before it."""

@@ -74,7 +74,7 @@ class Breakers:
         breaker = self._breakers.get(key)
         if breaker is None or not breaker.trips or now >= breaker.opens_at:
             return None
-        return f"{breaker.why}: is tried again in {breaker.opens_at - now:.0f} s"
+        return f"{breaker.why}, and is tried again in {breaker.opens_at - now:.0f} s"
 
     def claim_trial(self, key: Key, now: float) -> None:
         """A job is about to be put to this peer: if that is a trial, let no second one through

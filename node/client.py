@@ -10,7 +10,8 @@
 
 ``submit`` returns once the node has promised the job: it is done although this program, the node
 or a worker ends meanwhile. ``connect_sync`` is the same for scripts. Everything raises
-``CoveyError``: ``DaemonDownError`` where no node answers, and what a job failed with.
+``CoveyError``: ``DaemonDownError`` where no node answers, ``DaemonSilentError`` where it hangs, and
+what a job failed with.
 """
 
 from __future__ import annotations
@@ -35,14 +36,17 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 
 from node import requests
+from node.job_ids import check_beginning
 from node.requests import Delta, JobRequest
 from node.runner.kinds import Items, Kind, kind_named
 from peer.control import (
+    ANSWER_S,
     CONNECT_TIMEOUT_S,
     ControlClient,
     DaemonDownError,
     closed_error,
     raise_error,
+    silent,
 )
 from peer.home import Home
 
@@ -54,6 +58,7 @@ OnProgress = Callable[[dict[str, Any]], Awaitable[None]]
 
 DAY_S: Final = 86_400.0
 HINT: Final = "start the node with `covey up`"
+ANSWER: Final = httpx.Timeout(ANSWER_S, connect=CONNECT_TIMEOUT_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +131,11 @@ class Covey:
         return Result(kind_named(kind), *await _collected(lines, on_progress, requests.RUN_AGAIN))
 
     async def job(self, job_id: str) -> Job:
-        """Return a job that was submitted before; raises ``CoveyError`` if there is none."""
-        answer = await self.call("GET", f"/jobs/{job_id}")
-        return Job(self, job_id, kind_named(answer["kind"]))
+        """Return a job that was submitted before, by its id or six or more digits of its
+        beginning; raises ``CoveyError`` if there is none.
+        """
+        answer = await self.call("GET", f"/jobs/{check_beginning(job_id)}")
+        return Job(self, answer["job_id"], kind_named(answer["kind"]))
 
     async def jobs(self, limit: int = 100) -> list[dict[str, Any]]:
         """Return where the jobs stand that were submitted here, the newest first."""
@@ -146,7 +153,9 @@ class Covey:
         """Return the JSON answer of one request to the control API."""
         self._check_open()
         try:
-            response = await self._http.request(method, path, **arguments)
+            response = await self._http.request(method, path, timeout=ANSWER, **arguments)
+        except httpx.TimeoutException as error:
+            raise silent() from error
         except httpx.TransportError as error:
             raise _down() from error
         return raise_error(response.json())
@@ -248,8 +257,8 @@ class SyncCovey:
 
     def job(self, job_id: str) -> SyncJob:
         """As ``Covey.job``."""
-        answer = self._control.get(f"/jobs/{job_id}")
-        return SyncJob(self._control, job_id, kind_named(answer["kind"]))
+        answer = self._control.get(f"/jobs/{check_beginning(job_id)}")
+        return SyncJob(self._control, answer["job_id"], kind_named(answer["kind"]))
 
     def run(self, kind: str, *, model: str, input: Items, **options: Any) -> Result:
         """As ``Covey.run``."""
@@ -280,7 +289,7 @@ class SyncJob:
 
     def result(self, timeout_s: float = math.inf) -> Result:
         """As ``Job.result``."""
-        outcome = requests.result(self._control, self.id, lambda _: None, timeout_s)
+        outcome = requests.result(self._control, self.id, lambda _: None, timeout_s=timeout_s)
         return Result(self._kind, outcome.output, outcome.summary)
 
     def status(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from node.accepted import AcceptedJobs
 from node.admission import Admission
 from node.api.control import ControlApi
 from node.api.token import load_or_create
+from node.arrivals import Arrivals
 from node.backends import Backends
 from node.benchmarks.echo import EchoServer
 from node.benchmarks.runners import BenchRunners
@@ -52,7 +53,6 @@ from peer.journal import Journal
 from peer.member import check_membership
 from peer.presence import Network, Presence
 from peer.recorder import Recorder
-from peer.revocations import Revocations
 from peer.service import running, settle_memory, wait_for_stop
 from protocols.errors import Refused
 from protocols.job import JOB_ID_BYTES
@@ -142,21 +142,20 @@ async def started(
         )
         presence = Presence(identity, _network(config), feeds, effects, offerer.offering)
         directory, transport = presence.directory, presence.transport
+        runners.capabilities = lambda: directory.own_capabilities
         ledger = JobLedger(recorder, origin("node", offerer.software), effects)
         sessions = Sessions(transport, presence.greeter.connect, directory, ledger)
         accepted, placement = AcceptedJobs(journal), Placement(directory, effects.rng)
-        presence.greeter.on_met(lambda peer: placement.met(peer, trio.current_time()))
         submitter = Submitter(placement, sessions, ledger, Salts(journal, effects), accepted)
         carrier = Carrier(KeptJobs(home.jobs), submitter, accepted, effects)
         benches = BenchRunners(backends, backends, transport, offerer)
+        _listen_for_workers(placement, carrier, presence)
         worker = Worker(
             sessions, Admission(directory, backends, backends), backends, benches, ledger
         )
         EchoServer(transport, directory, partial(submitter.asks, benchmarks.NETWORK))
         exchange = Exchange(transport, feeds, policy_of(directory, shares=config.share))
-        admitter = _admitter(identity, effects, presence.revocations)
-        if admitter is not None:
-            admitter.serve(transport)
+        admitter = _admitter(identity, effects, presence)
         async with (
             running(journal.run),  # outermost: all that is below still writes while it stops
             running(feeds.run, index.run, recorder.run),
@@ -193,6 +192,14 @@ async def started(
                 await _drain(worker, submitter)
                 clients.cancel_scope.cancel()
             await feeds.cut_all()
+
+
+def _listen_for_workers(placement: Placement, carrier: Carrier, presence: Presence) -> None:
+    """Have jobs that wait tried when a worker comes, or comes back, or offers another model."""
+    directory = presence.directory
+    presence.greeter.on_met(lambda peer: placement.met(peer, trio.current_time()))
+    presence.greeter.on_met(lambda peer: carrier.wake() if directory.worker(peer) else None)
+    Arrivals(directory, carrier.wake)
 
 
 async def _open_doors(node: Node, report: Reports) -> None:
@@ -272,6 +279,10 @@ def _network(config: NodeConfig) -> Network:
     )
 
 
-def _admitter(identity: Identity, effects: Effects, revocations: Revocations) -> Admitter | None:
-    is_admitter = ADMITTER in identity.member.certificate.roles
-    return open_admitter(identity, effects, revocations) if is_admitter else None
+def _admitter(identity: Identity, effects: Effects, presence: Presence) -> Admitter | None:
+    """Admit newcomers, where this node may."""
+    if ADMITTER not in identity.member.certificate.roles:
+        return None
+    admitter = open_admitter(identity, effects, presence.revocations)
+    admitter.serve(presence.transport)
+    return admitter

@@ -10,24 +10,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from node import job_story
 from node.placement import Candidate, JobNeeds
-from protocols import job_history as history
 from protocols.job_history import JobHistory, Step
 from protocols.session import JobState
 from protocols.submitter_job import SubmitterJob
 
 MAX_KEPT: Final = 256  # candidates; in a mesh of thousands those that were asked are enough
-
-_SENTENCES: Final = {
-    history.OFFERED: "it did not answer before another was chosen",
-    history.LEASED: "would have been done in {detail} ms; another was sooner, or was chosen first",
-    history.REFUSED: "refused: {detail}",
-    history.ACCEPTED: "accepted",
-    history.RUNNING: "accepted; it ran the job",
-    history.LOST: "lost: {detail}",
-    history.FAILED: "failed: {detail}",
-    history.DONE: "accepted; its result was taken",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +44,7 @@ class Explanation:
         began: tuple[float, int],
     ) -> Explanation:
         """Return what is known of a job that nobody could be asked for."""
-        state = JobState.NEW.value
+        state = JobState.FAILED.value
         return cls(needs, considered, job_id, state, None, 0, JobHistory(), *began)
 
     @classmethod
@@ -82,22 +71,23 @@ class Explanation:
 
     def told(self) -> dict[str, Any]:
         """Return it as values that JSON can hold."""
-        last = self._last_steps()
-        shown = sorted(self.considered, key=lambda each: (each.peer not in last, -each.speed))
-        return {
+        fastest_first = sorted(self.considered, key=lambda each: -each.speed)
+        steps = self.steps()
+        told: dict[str, Any] = {
             "job_id": self.job_id.hex(),
             "looked_for": str(self.needs),
             "state": self.state,
             "worker": self.worker,
             "attempts": self.attempts,
-            "candidates": [_row(each, last.get(each.peer)) for each in shown],
-            "steps": [self._step(each) for each in self.history.steps],
+            "candidates": [_row(each) for each in fastest_first],
+            "steps": steps,
             "steps_dropped": self.history.dropped,
         }
+        return retold(told, steps, self.state)
 
-    def _last_steps(self) -> dict[str, Step]:
-        """Return the last step with each peer that was asked."""
-        return {step.peer: step for step in self.history.steps}
+    def steps(self, first: int = 0) -> list[dict[str, Any]]:
+        """Return what happened, from the step of that number on."""
+        return [self._step(each) for each in self.history.steps[first:]]
 
     def _step(self, step: Step) -> dict[str, Any]:
         at_us = self.began_us + int((step.at - self.began_at) * 1e6)
@@ -115,18 +105,37 @@ def moment(time_us: int) -> str:
     return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat(timespec="milliseconds")
 
 
-def _row(candidate: Candidate, last: Step | None) -> dict[str, Any]:
-    if last is not None:
-        answer = _SENTENCES[last.what].format(detail=last.detail)
-    else:
-        answer = f"not asked: {candidate.reason or 'others came first'}"
-    if candidate.is_last_resort:
-        why = "" if last is None else f"{candidate.reason}; "
-        answer = f"{answer} ({why}asked only when no other will do)"
+def retold(told: dict[str, Any], steps: Sequence[dict[str, Any]], state: str) -> dict[str, Any]:
+    """Return what was told of a job's last try with all of its steps, and where it stands now."""
+    return {
+        **told,
+        "state": state,
+        "attempts": max(told["attempts"], job_story.attempts(steps)),
+        "candidates": job_story.rows(told["candidates"], steps, state),
+        "steps": steps,
+    }
+
+
+def untold(job_id: str, looked_for: str) -> dict[str, Any]:
+    """Return what is told of a job that was never put to anybody."""
+    return {
+        "job_id": job_id,
+        "looked_for": looked_for,
+        "state": "waiting",
+        "worker": None,
+        "attempts": 0,
+        "candidates": [],
+        "steps": [],
+        "steps_dropped": 0,
+    }
+
+
+def _row(candidate: Candidate) -> dict[str, Any]:
+    """Return a candidate; who will not do has no speed that mattered."""
     return {
         "peer": candidate.peer,
-        "speed": round(candidate.speed, 3),
-        "basis": candidate.basis,
-        "fits": candidate.reason is None,
-        "answer": answer,
+        "speed": round(candidate.speed, 3) or None,
+        "basis": candidate.basis if candidate.speed else None,
+        "fits": candidate.reason is None or candidate.is_last_resort,
+        "reason": candidate.reason,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from protocols.errors import CoveyError, JobFailed, Refused
 from protocols.job import CODE, JOB_ID_BYTES, Refuse
 from protocols.keys import PeerId
 from protocols.limits import (
+    MAX_ATTEMPTS,
     MAX_BUDGET_MS,
     MAX_CODE_CHARS,
     MAX_ITEMS,
@@ -50,6 +52,8 @@ class JobSpec:
     """Who must not run it."""
     model_cid: bytes = b""
     """The only model of that name that will do, if given."""
+    tokens: int = 0
+    """How many it may write, of kinds that write tokens."""
 
     @property
     def needs(self) -> JobNeeds:
@@ -145,8 +149,9 @@ def check(spec: JobSpec) -> None:
     """Raise ``InputError`` for a job that can't be."""
     if len(spec.job_id) != JOB_ID_BYTES:
         raise InputError(f"a job id has {JOB_ID_BYTES} bytes, not {len(spec.job_id)}")
-    if not 0 <= spec.items <= MAX_ITEMS:
-        raise InputError(f"a job has 0 to {MAX_ITEMS} items, not {spec.items}")
+    for count, what in ((spec.items, "items"), (spec.tokens, "tokens to write")):
+        if not 0 <= count <= MAX_ITEMS:
+            raise InputError(f"a job has 0 to {MAX_ITEMS} {what}, not {count}")
     for word in (spec.kind.replace(".", "-"), spec.precision):
         if len(word) > MAX_CODE_CHARS or not CODE.fullmatch(word):
             raise InputError(f"{word[:40]!r} is no kind and no precision")
@@ -176,9 +181,15 @@ def _check_verify(spec: JobSpec) -> None:
         kind_named(spec.kind)  # how its outputs are compared must be known here
 
 
-def failure_of(spec: JobSpec, machine: SubmitterJob, considered: list[Candidate]) -> CoveyError:
-    """Return what a job that has no result ends with."""
+def failure_of(
+    spec: JobSpec, machine: SubmitterJob, considered: list[Candidate], lost_before: int = 0
+) -> CoveyError:
+    """Return what a job that has no result ends with; ``lost_before`` of its losses are of earlier
+    submissions. ``may_go_on`` in an error's details tells whether one more submission may help.
+    """
     details: dict[str, Any] = {"job_id": spec.job_id.hex(), "attempts": machine.attempts}
+    if machine.state is JobState.FAILED:
+        details["may_go_on"] = _may_go_on(machine)
     if machine.state is JobState.CANCELLED:
         return JobFailed("the job was cancelled", code="cancelled", **details)
     if machine.state is JobState.EXPIRED and machine.attempts:
@@ -196,14 +207,23 @@ def failure_of(spec: JobSpec, machine: SubmitterJob, considered: list[Candidate]
             worker=worker,
             **details,
         )
-    if machine.losses:
-        lost = "; ".join(f"{peer}: {reason}" for peer, reason in machine.losses)
-        return NoWorkerError(
-            f"the job was lost with every worker that took it: {lost}",
-            code="worker-lost",
-            **details,
-        )
+    if len(machine.losses) > lost_before:
+        return lost(machine.losses, **details)
     return nobody(spec, considered, machine.refusals)
+
+
+def lost(losses: Sequence[tuple[PeerId, str]], **details: Any) -> NoWorkerError:
+    """Return the error for a job whose attempts were all lost, each as (worker, why)."""
+    told = "; ".join(f"{peer}: {reason}" for peer, reason in losses)
+    return NoWorkerError(
+        f"the job was lost with every worker that took it: {told}", code="worker-lost", **details
+    )
+
+
+def _may_go_on(machine: SubmitterJob) -> bool:
+    """Whether workers are to blame, and not as many as may be."""
+    is_job_fault = machine.failed is not None and not machine.failed.is_worker_fault
+    return machine.attempts < MAX_ATTEMPTS and not is_job_fault
 
 
 def _out_of_retries(machine: SubmitterJob, details: dict[str, Any]) -> JobFailed:

@@ -8,7 +8,7 @@
                   taken.json  what is known about that output
                   end.json    how the job ended; written last: with it, the job is over
 
-                  log.jsonl   what happened on the way, for people; not synced
+                  log.jsonl   what happened on the way; not synced
     jobs/<job id>.damaged/    a job of which a file could not be read
 
 All but the log is written whole or not at all and is on the disk when the call returns. All of it
@@ -23,17 +23,21 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from node.errors import UnknownError
 from node.job import JobSpec
+from node.life_steps import AGAIN, ENDED, SUBMITTED, WAITS, life_step
 from node.submissions import other_specification
-from peer.durable import make_folder_durably, write_durably
+from peer.durable import make_folder_durably, remove_durably, write_durably
 from protocols.errors import CoveyError
 from protocols.job import JOB_ID_BYTES
+from protocols.job_history import OF_OFFERS
 
 T = TypeVar("T")
 
@@ -42,6 +46,7 @@ log = logging.getLogger(__name__)
 KEEP_ENDED_S: Final = 7 * 86_400  # people look at last week's jobs
 MAX_ENDED_JOBS: Final = 10_000
 MAX_OUTPUT_BYTES: Final = 1 << 30  # of ended jobs; the oldest go first
+MAX_OFFERS_LOG_BYTES: Final = 256 << 10  # then only attempts and life steps: a day of refusals ends
 
 _NAME: Final = re.compile(f"[0-9a-f]{{{2 * JOB_ID_BYTES}}}")
 
@@ -52,10 +57,26 @@ class KeptJob(msgspec.Struct, frozen=True):
     spec: JobSpec
     input_digest: str
     submitted_us: int
+    tried_us: int | None = None
+    """When it was asked for once more, after it had ended without a result."""
 
     def deadline_us(self) -> int:
         """When its time is up, by the wall clock."""
-        return self.submitted_us + self.spec.budget_ms * 1_000
+        return (self.tried_us or self.submitted_us) + self.spec.budget_ms * 1_000
+
+    def is_of(self, spec: JobSpec) -> bool:
+        """Whether ``spec`` asks for this very job."""
+        return (self.spec, self.input_digest) == (replace(spec, input=b""), _digest(spec.input))
+
+
+class Promise(Enum):
+    """What became of a job that a client asked for."""
+
+    NEW = "new"
+    AGAIN = "again"
+    """It had ended without a result, and is not over any more."""
+    KNOWN = "known"
+    """It is not over, or has its result."""
 
 
 class JobEnd(msgspec.Struct, frozen=True):
@@ -66,6 +87,8 @@ class JobEnd(msgspec.Struct, frozen=True):
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     why: dict[str, Any] | None = None
+    attempts: int | None = None
+    """How many there were since it was last asked for."""
 
 
 class JobFilesDamagedError(CoveyError):
@@ -79,19 +102,22 @@ class KeptJobs:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._trying_again = Lock()
+        """Held while a job that is over is not over any more, or is removed."""
 
-    def keep(self, spec: JobSpec, now_us: int) -> bool:
-        """Promise to carry a job; tell whether it is new. The same one again changes nothing.
+    def keep(self, spec: JobSpec, now_us: int) -> Promise:
+        """Promise to carry a job. The same one again changes nothing, unless it ended without a
+        result: then it is to be carried anew.
 
         Raises ``Refused`` when another job has that id, and ``NotWrittenError``.
         """
-        job = KeptJob(replace(spec, input=b""), _digest(spec.input), now_us)
         folder = self._folder(spec.job_id)
         if (folder / "job.json").exists():
             there = self.get(spec.job_id)
-            if (there.spec, there.input_digest) != (job.spec, job.input_digest):
+            if not there.is_of(spec):
                 raise other_specification()
-            return False
+            return self._try_again(there, now_us)
+        job = KeptJob(replace(spec, input=b""), _digest(spec.input), now_us)
         try:
             make_folder_durably(self._root)
             make_folder_durably(folder)
@@ -100,7 +126,34 @@ class KeptJobs:
         except CoveyError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        return True
+        self._note(spec.job_id, life_step(now_us, SUBMITTED))
+        return Promise.NEW
+
+    def _try_again(self, job: KeptJob, now_us: int) -> Promise:
+        job_id = job.spec.job_id
+        with self._trying_again:
+            end = self.ended(job_id)
+            if end is None or end.result is not None:
+                return Promise.KNOWN
+            # Until its end is gone the job is over; then it must have its new time already.
+            again = msgspec.structs.replace(job, tried_us=now_us)
+            write_durably(self._folder(job_id) / "job.json", msgspec.json.encode(again))
+            self._note(job_id, life_step(now_us, AGAIN))
+            remove_durably(self._folder(job_id) / "end.json")
+        return Promise.AGAIN
+
+    def has_or_will(self, spec: JobSpec) -> bool:
+        """Whether the result of this job is here or is promised, whatever time it was given.
+
+        Raises ``Refused`` when another job has that id.
+        """
+        if not (self._folder(spec.job_id) / "job.json").exists():
+            return False
+        there = self.get(spec.job_id)
+        if not there.is_of(replace(spec, budget_ms=there.spec.budget_ms)):
+            raise other_specification()
+        end = self.ended(spec.job_id)
+        return end is None or end.result is not None
 
     def get(self, job_id: bytes) -> KeptJob:
         """Return a job; raises ``UnknownError``."""
@@ -136,6 +189,8 @@ class KeptJobs:
         path = self._folder(job_id) / "end.json"
         if not path.exists():
             write_durably(path, msgspec.json.encode(end))
+            told = f"{end.state}: {end.error['message']}" if end.error else end.state
+            self._note(job_id, life_step(end.ended_us, ENDED, told))
 
     def ended(self, job_id: bytes) -> JobEnd | None:
         """Return how a job ended, if it did."""
@@ -164,15 +219,25 @@ class KeptJobs:
         return [job for job in jobs if job]
 
     def add_to_log(self, job_id: bytes, steps: list[dict[str, Any]]) -> None:
-        """Append what happened to a job."""
+        """Append what happened to a job; of a long log the offers are left out."""
         with (self._folder(job_id) / "log.jsonl").open("ab") as file:
-            file.writelines(msgspec.json.encode(step) + b"\n" for step in steps)
+            if file.tell() > MAX_OFFERS_LOG_BYTES:
+                steps = [step for step in steps if step["what"] not in (*OF_OFFERS, WAITS)]
+            # The line's end comes first: one that a crash cut off spoils no other
+            file.writelines(b"\n" + msgspec.json.encode(step) for step in steps)
+
+    def _note(self, job_id: bytes, step: dict[str, Any]) -> None:
+        """Write down what has happened already, whether or not the log can be written."""
+        try:
+            self.add_to_log(job_id, [step])
+        except OSError as error:
+            log.warning("job's log not written", extra={"reason": error.strerror})
 
     def log(self, job_id: bytes) -> list[dict[str, Any]]:
         """Return what happened to a job, as far as it was written down."""
         path = self._folder(job_id) / "log.jsonl"
         lines = path.read_bytes().split(b"\n") if path.exists() else []
-        return [msgspec.json.decode(line) for line in lines if line.endswith(b"}")]
+        return [step for line in lines if (step := _step(line)) is not None]
 
     def forget_old(self, now_us: int) -> int:
         """Remove ended jobs past their time, and the oldest past the limits; return how many."""
@@ -181,9 +246,16 @@ class KeptJobs:
             kept, kept_bytes = kept + 1, kept_bytes + size
             is_old = ended_us + KEEP_ENDED_S * 1_000_000 < now_us
             if is_old or kept > MAX_ENDED_JOBS or kept_bytes > MAX_OUTPUT_BYTES:
-                shutil.rmtree(self._folder(job_id), ignore_errors=True)
-                removed += 1
+                removed += self._forget(job_id)
         return removed
+
+    def _forget(self, job_id: bytes) -> bool:
+        """Remove a job that is over; tell whether it still was."""
+        with self._trying_again:
+            is_over = (self._folder(job_id) / "end.json").exists()
+            if is_over:
+                shutil.rmtree(self._folder(job_id), ignore_errors=True)
+            return is_over
 
     def _ended(self) -> Iterator[tuple[int, bytes, int]]:
         for job_id in self.ids():
@@ -235,6 +307,23 @@ class KeptJobs:
             raise JobFilesDamagedError(
                 f"{path} is damaged", hint="remove its folder, and submit the job again"
             ) from error
+
+
+def not_kept(job_id: bytes) -> UnknownError:
+    """Return the error for a job that this node knows and has not kept."""
+    return UnknownError(
+        f"job {job_id.hex()} is one of `covey run`, which is not kept",
+        code="not-kept",
+        hint="its result went to who waited for it; `covey job submit` keeps a job",
+    )
+
+
+def _step(line: bytes) -> dict[str, Any] | None:
+    """Return a line of a log; None for one that a crash cut off."""
+    try:
+        return msgspec.json.decode(line, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        return None
 
 
 def _digest(content: bytes) -> str:

@@ -14,15 +14,20 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from node.benchmarks.statement import VERDICT, Statement
+from node.runner.kinds import BadInputError
+from node.runner.kinds.generate import TOO_LONG
 from peer.capture import About, Origin, report_of
 from peer.effects import Effects
 from peer.own_feed import OnRefused
 from peer.recorder import Recorder
 from protocols.cid import CID
+from protocols.errors import CoveyError, JobFailed
 from protocols.job import Done, Terms
 from protocols.keys import PeerId
-from protocols.report import ExceptionInfo
 from protocols.session import Late, Lost
+
+MISTAKES: Final = frozenset({BadInputError.default_code, TOO_LONG})
+"""Codes of errors in what a job was given: on record as its outcome, and no software's fault."""
 
 if TYPE_CHECKING:
     from node.job import JobResult, JobSpec
@@ -208,9 +213,7 @@ class JobLedger:
         """The worker's run ended without an output: ``failed``, ``cancelled`` or ``expired``."""
         return await self._run_record(attempt, status, [], {})
 
-    async def failed(
-        self, attempt: Attempt, error: Exception | tuple[ExceptionInfo, ...], record: CID | None
-    ) -> CID | None:
+    async def failed(self, attempt: Attempt, error: Exception, record: CID | None) -> CID | None:
         """Report why a run failed, once; ``record`` is the run's, if it could be written."""
         about = About(
             job_id=attempt.terms.job_id.hex(),
@@ -249,15 +252,16 @@ class JobLedger:
         )
 
     async def report(
-        self,
-        error: Exception | tuple[ExceptionInfo, ...],
-        about: About | None = None,
-        *,
-        informed_by: tuple[CID, ...] = (),
+        self, error: Exception, about: About | None = None, *, informed_by: tuple[CID, ...] = ()
     ) -> CID | None:
-        """Report a fault; never raises on faults of its own."""
+        """Report a fault; never raises on faults of its own. What only a user can mend is none, and
+        is not reported: everything that this node reports about jobs comes through here.
+        """
+        if isinstance(error, CoveyError) and error.code in MISTAKES:
+            return None
+        told = error.exceptions if isinstance(error, JobFailed) else ()
         now_us = self.effects.now_us()
-        report = report_of(error, self._origin, time_us=now_us, about=about or About())
+        report = report_of(told or error, self._origin, time_us=now_us, about=about or About())
         return await self._recorder.report(report, informed_by=informed_by)
 
     async def _run_record(

@@ -61,8 +61,14 @@ def why_not(advert: Advert, needs: JobNeeds) -> str | None:
     if needs.model_cid and all(bytes(offer.cid) != needs.model_cid for offer in of_kind):
         return f"has another model of the name {needs.model}"
     if not any(_has_precision(offer, needs.precision) for offer in of_kind):
-        return f"runs {needs.model} in {', '.join(of_kind[0].precisions)} only"
+        return _other_precisions(of_kind[0])
     return why_unmet(needs.requirements, advert.capabilities)
+
+
+def _other_precisions(offer: ModelOffer) -> str:
+    if offer.backend:
+        return f"has {offer.name} from an upstream that does not say its precision"
+    return f"runs {offer.name} in {', '.join(offer.precisions)} only"
 
 
 class _Served(Protocol):

@@ -112,7 +112,7 @@ class Placement:
             case Sign.ACCEPTED:
                 self._observations.began(key, now)
             case Sign.DONE:
-                self._observations.finished(key, terms.items, terms.size_bytes, now)
+                self._observations.finished(key, terms.units, terms.size_bytes, now)
                 self._breakers.succeeded(key[:2])
             case Sign.FAULT | Sign.LOST:
                 self._observations.dropped(key)
@@ -208,7 +208,7 @@ class Placement:
         left_alone = self._breakers.why_open(key[:2], now)
         share = self._doubts.share((peer, needs.model), now)
         if share < 1:
-            doubted = f"its output differed from others': considered for {share:.0%} of jobs"
+            doubted = f"gave other output than others, and is considered for {share:.0%} of jobs"
             basis = f"{basis}; {doubted}"
             # Passed over as a whole: of few candidates all are offered a job, whatever they weigh.
             if left_alone is None and self._rng.random() >= share:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -17,8 +19,10 @@ from peer.control import DaemonDownError
 if TYPE_CHECKING:
     from peer.control import ControlClient
 
-ASK_AGAIN: Final = "start it: it goes on with the job, and ask again"
+ASK_AGAIN: Final = "start it with `covey up` and ask again"
 RUN_AGAIN: Final = "start it and run the job again; with a --job-id it is the same job"
+COMEBACK_S: Final = 60.0  # a node that a supervisor starts again is there in ten
+POLL_S: Final = 0.25
 
 OnProgress = Callable[[dict[str, Any]], None]
 
@@ -31,6 +35,8 @@ class JobRequest:
     model: str
     input: bytes
     items: int
+    tokens: int = 0
+    """How many it may write, of kinds that write tokens."""
     precision: str = "auto"
     device: str | None = None
     min_memory_mb: int | None = None
@@ -67,16 +73,17 @@ def prepare(kind: str, items: Items, options: Mapping[str, Any]) -> JobRequest:
         raise BadInputError("the input is no list of items", hint="put it in a list")
     codec = kind_named(kind)
     named = {parameter.name for parameter in codec.PARAMETERS}
-    own = {field.name for field in fields(JobRequest)} - {"kind", "items", "input"}
+    own = {field.name for field in fields(JobRequest)} - {"kind", "items", "tokens", "input"}
     for name in options:
         if name not in named | own:
             known = ", ".join(sorted(named)) or "none"
             raise BadInputError(f"{kind} takes no {name}", hint=f"parameters of {kind}: {known}")
     content = codec.encode_input(items, {n: v for n, v in options.items() if n in named})
     wanted = {name: value for name, value in options.items() if name in own}
-    request = {**wanted, "kind": kind, "input": content, "items": codec.count(content)}
+    tokens = codec.COUNT_TOKENS(content) if codec.COUNT_TOKENS else 0
+    sizes = {"items": codec.count(content), "tokens": tokens}
     try:
-        return msgspec.convert(request, JobRequest)
+        return msgspec.convert({**wanted, **sizes, "kind": kind, "input": content}, JobRequest)
     except msgspec.ValidationError as error:
         raise BadInputError(f"an option is of the wrong type: {error}") from error
 
@@ -119,13 +126,40 @@ def submit(control: ControlClient, job: JobRequest) -> dict[str, Any]:
 
 
 def result(
-    control: ControlClient, job_id: str, on_progress: OnProgress, timeout_s: float = math.inf
+    control: ControlClient,
+    job_id: str,
+    on_progress: OnProgress,
+    on_away: Callable[[], None] = lambda: None,
+    comeback_s: float = COMEBACK_S,
+    timeout_s: float = math.inf,
 ) -> JobOutcome:
     """Wait for a submitted job and return its outcome; raises what it failed with as
-    ``CoveyError``, and with the code ``not-over`` if that takes longer than ``timeout_s``.
+    ``CoveyError``. ``on_away`` is told when the node stops meanwhile; if it is started again within
+    ``comeback_s``, it is asked again, and else ``DaemonDownError`` is raised. It raises with the
+    code ``not-over`` if the job takes longer than ``timeout_s``.
     """
-    lines = control.get_lines(f"/jobs/{job_id}/result", wait_s=timeout_s)
-    return _outcome(lines, on_progress, ASK_AGAIN)
+    while True:
+        lines = control.get_lines(f"/jobs/{job_id}/result", wait_s=timeout_s)
+        try:
+            return _outcome(lines, on_progress, "")
+        except DaemonDownError as error:
+            on_away()
+            if not _comes_back(control, comeback_s):
+                raise DaemonDownError(
+                    f"the node stopped while job {job_id} was waited for; it goes on with the job "
+                    "when it is started again",
+                    hint=ASK_AGAIN,
+                ) from error
+
+
+def _comes_back(control: ControlClient, within_s: float) -> bool:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        time.sleep(POLL_S)
+        with suppress(DaemonDownError):
+            control.get("/status")
+            return True
+    return False
 
 
 def follow(
@@ -147,6 +181,7 @@ def query_of(job: JobRequest) -> dict[str, Any]:
         "kind": job.kind,
         "model": job.model,
         "items": job.items,
+        "tokens": job.tokens or None,
         "precision": job.precision,
         "timeout_s": job.timeout_s,
         "device": job.device,
@@ -191,6 +226,11 @@ class Deltas:
                 return []
 
 
+def stopped(hint: str) -> DaemonDownError:
+    """Return the error for a node that went away while a job was waited for."""
+    return DaemonDownError("the node stopped before the job had its result", hint=hint)
+
+
 class Collected:
     """An answer's lines put together."""
 
@@ -213,14 +253,17 @@ class Collected:
     def outcome(self, hint: str) -> JobOutcome:
         """Return what came; raises ``DaemonDownError`` when the end is missing."""
         if not self._summary:
-            raise DaemonDownError("the node stopped before the job had its result", hint=hint)
+            raise stopped(hint)
         return JobOutcome(bytes(self._output), self._summary)
 
 
 def _outcome(lines: Iterable[Any], on_progress: OnProgress, hint: str) -> JobOutcome:
     collected = Collected()
-    for event in lines:
-        if "progress" in event:
-            on_progress(event["progress"])
-        collected.add(event)
+    try:
+        for event in lines:
+            if "progress" in event:
+                on_progress(event["progress"])
+            collected.add(event)
+    except DaemonDownError as error:
+        raise stopped(hint) from error
     return collected.outcome(hint)

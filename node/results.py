@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from node.errors import InputError
-from node.runner.kinds import Item, Items
+from node.runner.kinds import Item, Items, Kind
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MAX_INPUT_BYTES: Final = 64 << 20  # as much as a worker takes in one job
 
 JSON_LINES: Final = (".jsonl", ".ndjson")
+ARRAY: Final = ".npy"
 
 
 def read_input(
@@ -41,6 +42,7 @@ def read_input(
         raise InputError(
             "this kind takes text, not files",
             hint=f"give it one text a line: --input {files[0]}",
+            parameter="files",
         )
     return read_items(source, is_whole=is_whole)
 
@@ -58,13 +60,32 @@ def read_files(files: Sequence[str], source: str) -> list[bytes]:
     Raises ``InputError`` when one cannot be read, or all together are too large.
     """
     if files and source != "-":
-        raise InputError("there are files and an --input", hint="give all of them as files")
+        raise InputError(
+            "there are files and an --input", hint="give all of them as files", parameter="input"
+        )
+    if not files and source == "-" and _is_terminal():
+        raise _no_files()
     items: list[bytes] = []
     for path in files or (source,):
         items.append(_read(path, "stdin" if path == "-" else path))
         if sum(map(len, items)) > MAX_INPUT_BYTES:
             raise _too_large(f"the input up to {path}")
+    if not files and source == "-" and not items[0]:
+        raise _no_files()
     return items
+
+
+def _is_terminal() -> bool:
+    """Whether somebody would have to type a file's bytes."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def _no_files() -> InputError:
+    return InputError(
+        "no files were given, and stdin holds none",
+        hint="name them: covey run KIND --model NAME FILE...",
+        parameter="files",
+    )
 
 
 def read_items(source: str, *, is_whole: bool) -> list[Item]:
@@ -140,8 +161,16 @@ def _item_of(line: str, number: int, name: str) -> Item:
     return cast("Item", value)
 
 
-def check_target(path: Path) -> None:
-    """Raise ``InputError`` if a result could not be written there; nothing stays behind."""
+def check_target(path: Path, codec: Kind, kind: str) -> None:
+    """Raise ``InputError`` if a result of ``kind`` could not be written there; nothing stays
+    behind.
+    """
+    if path.suffix == ARRAY and not codec.IS_ARRAY:
+        raise InputError(
+            f"the output of {kind} is no array, which {path} would be",
+            hint=f"--output {path.with_suffix('.jsonl')}",
+            parameter="output",
+        )
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -158,7 +187,7 @@ def write_file(path: Path, rows: Iterable[Any], array: Callable[[], np.ndarray])
 
     partial = _partial(path)
     try:
-        if path.suffix == ".npy":
+        if path.suffix == ARRAY:
             with partial.open("wb") as file:
                 np.save(file, array(), allow_pickle=False)
         else:

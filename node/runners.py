@@ -8,11 +8,13 @@ the next job gets a fresh one.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypedDict
+from typing import Any, Final, TypedDict
 
 import trio
 
+from node import foresight
 from node.benchmarks import OF_MACHINE
 from node.devices import CPU, ComputeDevice
 from node.fair_queue import Asker, fair_wait_s
@@ -39,15 +41,15 @@ Key = tuple[str, str, bytes, str, str]
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """One job for a runner: which installed model, in which precision, on what. ``items`` is only
-    for estimates; ``submitter`` is whose turn it takes.
+    """One job for a runner: which installed model, in which precision, on what. ``units`` is only
+    for estimates: tokens to write, or else items; ``submitter`` is whose turn it takes.
     """
 
     model: str
     kind: str
     precision: str
     input: bytes
-    items: int = 1
+    units: int = 1
     submitter: str = ""
 
 
@@ -74,6 +76,7 @@ class _Active:
     request: RunRequest
     on_progress: OnProgress
     on_piece: OnPiece
+    foreseen_s: float = 0.0
     share_done: float = 0.0
     emitted_bytes: int = 0
 
@@ -116,6 +119,8 @@ class RunnerPool:
         sandbox: str = AUTO,
         device: ComputeDevice | None = None,
     ) -> None:
+        self.capabilities: Callable[[], Mapping[str, Any]] = dict
+        """What this machine was measured to do, as soon as it was."""
         self._device = device or ComputeDevice(CPU)
         self.sandbox = choose(sandbox)
         self._store = store
@@ -169,7 +174,8 @@ class RunnerPool:
         _check(request, model)
         model = model.used_for(request.kind)
         key = self._spec(model, request.precision).key
-        active = _Active(key, request, on_progress, on_piece)
+        work_s = self._foreseen_work_s(model, request.precision, request.units, len(request.input))
+        active = _Active(key, request, on_progress, on_piece, work_s or 0.0)
         self._active.append(active)
         try:
             async with self._lanes.lane(request.kind):
@@ -192,20 +198,43 @@ class RunnerPool:
         return [_status(child) for child in self._children.values() if child.is_open]
 
     def estimate_s(
-        self, model: InstalledModel, precision: str, items: int, size_bytes: int
+        self, model: InstalledModel, precision: str, units: int, size_bytes: int
     ) -> float | None:
         """Return how long a job would keep a runner busy, its start included if none is warm; None
-        when nothing is known.
+        when no job before it tells.
         """
         key = self._spec(model, precision).key
-        child = self._children.get(key)
-        is_warm = child is not None and child.is_loaded
-        return self._throughput.estimate_s(key, items=items, size_bytes=size_bytes, is_warm=is_warm)
+        return self._throughput.estimate_s(
+            key, units=units, size_bytes=size_bytes, is_warm=self._is_warm(key)
+        )
 
-    def learn(self, request: RunRequest, *, items: int, size_bytes: int, busy_s: float) -> None:
+    def foreseen_s(
+        self, model: InstalledModel, precision: str, units: int, size_bytes: int
+    ) -> float | None:
+        """Return the same going by the model and what the machine was measured to do; None when
+        nothing can be said.
+        """
+        if (work_s := self._foreseen_work_s(model, precision, units, size_bytes)) is None:
+            return None
+        is_warm = self._is_warm(self._spec(model, precision).key)
+        return work_s + (0.0 if is_warm else foresight.load_s(_weights(model, precision)))
+
+    def _foreseen_work_s(
+        self, model: InstalledModel, precision: str, units: int, size_bytes: int
+    ) -> float | None:
+        if self._spec(model, precision).device != CPU:
+            return None  # what an accelerator does is not measured
+        weights = _weights(model, precision)
+        return foresight.work_s(model.kind, weights, units, size_bytes, self.capabilities())
+
+    def _is_warm(self, key: Key) -> bool:
+        child = self._children.get(key)
+        return child is not None and child.is_loaded
+
+    def learn(self, request: RunRequest, *, units: int, size_bytes: int, busy_s: float) -> None:
         """Expect the model of a benchmark to take so long for a job of that size."""
         key = self._spec(self._store.get(request.model), request.precision).key
-        self._throughput.observe(key, items=items, size_bytes=size_bytes, busy_s=busy_s)
+        self._throughput.observe(key, units=units, size_bytes=size_bytes, busy_s=busy_s)
 
     def backlog_s(self, model: InstalledModel, precision: str, asker: Asker) -> float:
         """Return how long a job would wait for those that were given to its model's runner, and for
@@ -231,14 +260,15 @@ class RunnerPool:
         return self._lanes.benchmarks_waiting > 0
 
     def _rest_s(self, active: _Active) -> float:
-        unknown_s = UNKNOWN_BENCHMARK_S if runs_alone(active.request.kind) else 0.0
         cost_s = self._cost_s(active)
-        return (unknown_s if cost_s is None else cost_s) * (1.0 - active.share_done)
+        if cost_s is None:
+            cost_s = UNKNOWN_BENCHMARK_S if runs_alone(active.request.kind) else active.foreseen_s
+        return cost_s * (1.0 - active.share_done)
 
     def _cost_s(self, active: _Active) -> float | None:
         request = active.request
         return self._throughput.estimate_s(
-            active.key, items=request.items, size_bytes=len(request.input), is_warm=True
+            active.key, units=request.units, size_bytes=len(request.input), is_warm=True
         )
 
     async def _run_in(self, child: RunnerChild, active: _Active) -> RunOutcome:
@@ -258,7 +288,7 @@ class RunnerPool:
     def _observe(self, child: RunnerChild, request: RunRequest, outcome: RunOutcome) -> None:
         busy_s = float(outcome.timings["busy_ms"]) / 1_000
         self._throughput.observe(
-            child.spec.key, items=request.items, size_bytes=len(request.input), busy_s=busy_s
+            child.spec.key, units=request.units, size_bytes=len(request.input), busy_s=busy_s
         )
         if load_s := float(outcome.timings["load_ms"]) / 1_000:
             self._throughput.observe_load(child.spec.key, load_s)
@@ -332,6 +362,12 @@ def _check(request: RunRequest, model: InstalledModel) -> None:
             f"only in {', '.join(model.precisions)}",
             code="precision-unavailable",
         )
+
+
+def _weights(model: InstalledModel, precision: str) -> foresight.Weights:
+    manifest = model.manifest
+    size_bytes, stored = manifest.size_bytes, manifest.precision
+    return foresight.Weights(size_bytes, stored, precision, manifest.max_tokens)
 
 
 def _status(child: RunnerChild) -> RunnerStatus:

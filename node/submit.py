@@ -8,9 +8,8 @@ and acknowledged to its worker after that; so a crash in between repeats an acce
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -18,15 +17,18 @@ import trio
 
 from node.accepted import Acceptance, AcceptedJobs
 from node.benchmarks.stating import Stating
+from node.earlier import NOTHING_BEFORE, Earlier
 from node.explanation import Explanation
+from node.explanations import Explanations
 from node.hashing import cut, digest_of
 from node.job import JobResult, JobSpec, check, failure_of, nobody
 from node.ledger import Ended, JobLedger, Stopwatch
 from node.link import SessionLink
 from node.past_jobs import PastJobs
-from node.placement import Placement
+from node.placement import Candidate, Choice, Placement
 from node.salts import Salts
 from node.sessions import Sessions
+from node.submission import Submission
 from node.submissions import other_specification
 from node.submitted_job import ROLE, Listener, Means, SubmittedJob
 from node.verifier import Verifier
@@ -52,8 +54,6 @@ from protocols.pieces import Outgoing
 from protocols.session import JobState, Late, Send
 from protocols.submitter_job import SubmitterJob
 
-MAX_EXPLANATIONS: Final = 256  # people ask about the job that they have just seen
-
 log = logging.getLogger(__name__)
 
 OnTaken = Callable[[JobResult], Awaitable[None]]
@@ -61,25 +61,6 @@ OnTaken = Callable[[JobResult], Awaitable[None]]
 
 NOBODY: Final = Listener(lambda _: None)
 """For clients that only wait."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Submission:
-    """The record of a job's submission: written soon, unless the disk turns out to refuse it."""
-
-    cid: CID
-    watch: Stopwatch
-    refusals: list[JournalError]
-
-    def check(self) -> None:
-        """Raise ``JournalError`` if the record will never be there; nothing may name it then."""
-        if self.refusals:
-            raise self.refusals[0]
-
-    @property
-    def link(self) -> CID | None:
-        """What a later record may name."""
-        return None if self.refusals else self.cid
 
 
 class Submitter:
@@ -106,27 +87,32 @@ class Submitter:
         self._is_draining = False
         self._ended = trio.Event()
         self._past = PastJobs()
-        self._explainers: dict[bytes, Callable[[], Explanation]] = {}
-        self._explanations: OrderedDict[bytes, Explanation] = OrderedDict()
+        self._explanations = Explanations()
         sessions.subscribe(
             (Lease, Refuse, Renew, Chunk, Done, Failed), self._on_message, self._on_lost
         )
 
     async def run(
-        self, spec: JobSpec, listener: Listener = NOBODY, on_taken: OnTaken | None = None
+        self,
+        spec: JobSpec,
+        listener: Listener = NOBODY,
+        on_taken: OnTaken | None = None,
+        earlier: Earlier = NOTHING_BEFORE,
     ) -> JobResult:
         """Have a worker do this job and return its result, whose acceptance is durable then, with
         the verdict of others if the job is to be verified: the client sees both together.
 
         ``on_taken`` is awaited with the result before its acceptance: what it raises leaves the job
-        without one, and its outcome with the worker. Cancelling cancels the job.
+        without one, and its outcome with the worker. A job that was submitted before goes on from
+        what is known of that: above its fences, and with as many attempts less as were lost.
+        Cancelling cancels the job.
 
         Raises ``InputError`` for a job that can't be, ``NoWorkerError`` when nobody takes it,
         ``Refused`` when the named peer does not or this node is busy, and ``JobFailed`` with the
         worker's reason, or with code ``expired`` or ``cancelled``.
         """
         began = trio.current_time()
-        result = await self._run(spec, listener, on_taken)
+        result = await self._run(spec, listener, on_taken, earlier)
         if not spec.verify:
             return result
         spent_ms = int((trio.current_time() - began) * 1_000)
@@ -140,7 +126,11 @@ class Submitter:
         return replace(result, verification=verification)
 
     async def _run(
-        self, spec: JobSpec, listener: Listener = NOBODY, on_taken: OnTaken | None = None
+        self,
+        spec: JobSpec,
+        listener: Listener = NOBODY,
+        on_taken: OnTaken | None = None,
+        earlier: Earlier = NOTHING_BEFORE,
     ) -> JobResult:
         check(spec)
         self._reserve(spec.job_id)
@@ -151,35 +141,27 @@ class Submitter:
             watch = self._ledger.stopwatch()
             began = watch.started_at, watch.start_us
             if not choice.peers:
-                why = Explanation.of_nobody(needs, considered, spec.job_id, began)
-                self._explained(spec.job_id, why)
-                raise nobody(spec, considered, {})
+                raise self._nobody(spec, considered, began)
             terms, outgoing = await self._commit(spec)
             past = self._acceptance_of(terms)
             submission = await self._record_submission(terms, watch)
-            deadline = trio.current_time() + spec.budget_ms / 1_000
-            machine = SubmitterJob(
-                terms,
-                choice.peers,
-                deadline,
-                is_named=spec.peer is not None,
-                last_resorts=choice.last_resorts,
-                last_fence=max(self._past.resume(spec.job_id), past.fence if past else 0),
-            )
-            self._placement.retries.earn()
-            machine.may_retry = self._placement.retries.take
+            fence = max(self._past.resume(spec.job_id), past.fence if past else 0, earlier.fence)
+            machine = self._machine(spec, terms, choice, fence)
+            machine.losses.extend(earlier.losses)
+            if earlier is NOTHING_BEFORE:
+                self._placement.retries.earn()
             machine.input_digests = outgoing.digests
             explain = partial(Explanation.of, needs, considered, machine, began)
-            self._explainers[spec.job_id] = explain
+            self._explanations.begin(spec.job_id, explain)
             try:
                 await self._carry(machine, outgoing, listener)
             finally:
-                self._explained(spec.job_id, self._explainers.pop(spec.job_id)())
+                self._explanations.end(spec.job_id)
                 if machine.state is not JobState.DONE:
                     await self._write_end(machine, submission)
             if machine.state is not JobState.DONE:
                 submission.check()
-                raise failure_of(spec, machine, considered)
+                raise failure_of(spec, machine, considered, len(earlier.losses))
             result = self._result_of(machine, submission)
             stated = await self._stating.of(spec, result)
             if on_taken is not None:
@@ -190,17 +172,37 @@ class Submitter:
             del self._jobs[spec.job_id]
             self._ended.set()
 
-    def explanation(self, job_id: bytes) -> Explanation | None:
-        """Return why a job went where it went: one that is under way, or of the last
-        ``MAX_EXPLANATIONS``.
-        """
-        explain = self._explainers.get(job_id)
-        return explain() if explain else self._explanations.get(job_id)
+    def _nobody(
+        self, spec: JobSpec, considered: list[Candidate], began: tuple[float, int]
+    ) -> CoveyError:
+        why = Explanation.of_nobody(spec.needs, considered, spec.job_id, began)
+        self._explanations.add(spec.job_id, why)
+        return nobody(spec, considered, {})
 
-    def _explained(self, job_id: bytes, explanation: Explanation) -> None:
-        self._explanations[job_id] = explanation
-        if len(self._explanations) > MAX_EXPLANATIONS:
-            self._explanations.popitem(last=False)
+    def _machine(self, spec: JobSpec, terms: Terms, choice: Choice, fence: int) -> SubmitterJob:
+        """Return a job's machine, whose fences lie above ``fence``."""
+        machine = SubmitterJob(
+            terms,
+            choice.peers,
+            trio.current_time() + spec.budget_ms / 1_000,
+            is_named=spec.peer is not None,
+            last_resorts=choice.last_resorts,
+            last_fence=fence,
+        )
+        machine.may_retry = self._placement.retries.take
+        return machine
+
+    def explanation(self, job_id: bytes) -> Explanation | None:
+        """Return why a job went where it went, if that is known; see ``Explanations``."""
+        return self._explanations.get(job_id)
+
+    def explained(self) -> list[bytes]:
+        """Return the jobs that ``explanation`` knows."""
+        return self._explanations.ids()
+
+    def may_retry(self) -> bool:
+        """Whether a job that its worker spoiled may be submitted once more now; it is counted."""
+        return self._placement.retries.take(trio.current_time())
 
     def cancel(self, job_id: bytes) -> bool:
         """Cancel a job that is being submitted; its ``run`` raises. Tell whether there was one."""
@@ -244,7 +246,7 @@ class Submitter:
             raise other_specification()
         return past
 
-    async def _record_submission(self, terms: Terms, watch: Stopwatch) -> _Submission:
+    async def _record_submission(self, terms: Terms, watch: Stopwatch) -> Submission:
         refusals: list[JournalError] = []
 
         def refused(error: JournalError) -> None:
@@ -252,7 +254,7 @@ class Submitter:
             refusals.append(error)
             self.cancel(terms.job_id)
 
-        return _Submission(await self._ledger.submitted(terms, watch, refused), watch, refusals)
+        return Submission(await self._ledger.submitted(terms, watch, refused), watch, refusals)
 
     async def _commit(self, spec: JobSpec) -> tuple[Terms, Outgoing]:
         """Choose the salts and commit to the input."""
@@ -264,6 +266,7 @@ class Submitter:
             model=spec.model,
             precision=spec.precision,
             items=spec.items,
+            tokens=spec.tokens,
             size_bytes=len(spec.input),
             input_cid=bytes(outgoing.cid),
             input_salt=salt,
@@ -281,7 +284,7 @@ class Submitter:
         finally:
             self._past.add(machine)
 
-    async def _write_end(self, machine: SubmitterJob, submission: _Submission) -> None:
+    async def _write_end(self, machine: SubmitterJob, submission: Submission) -> None:
         """Record that a job has no result, even if its client is gone; what this node was stopped
         under is not over.
         """
@@ -303,7 +306,7 @@ class Submitter:
             except (CoveyError, OSError) as error:
                 log.warning("end not recorded", extra={"error": str(error)})
 
-    def _result_of(self, machine: SubmitterJob, submission: _Submission) -> JobResult:
+    def _result_of(self, machine: SubmitterJob, submission: Submission) -> JobResult:
         """Return the result of a job that is DONE, not accepted yet."""
         done, worker, terms = machine.done, machine.worker, machine.terms
         assert done is not None, "a job that is DONE has a result"
@@ -327,7 +330,7 @@ class Submitter:
         self,
         machine: SubmitterJob,
         result: JobResult,
-        submission: _Submission,
+        submission: Submission,
         past: Acceptance | None,
     ) -> JobResult:
         """Make the acceptance durable, then tell the worker. There is one acceptance of a job: what
@@ -346,7 +349,7 @@ class Submitter:
         return replace(result, accepted_cid=accepted)
 
     async def _accept_once(
-        self, terms: Terms, result: JobResult, done: Done, submission: _Submission
+        self, terms: Terms, result: JobResult, done: Done, submission: Submission
     ) -> CID:
         taken = None
         with trio.CancelScope(shield=True):  # durable but not remembered, it could happen twice

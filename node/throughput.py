@@ -1,8 +1,9 @@
 """How fast this machine computes a model, as seen from the jobs that it did.
 
-The work of a job is counted in bytes of input and items, because that is known before it runs; the
-time is what the job itself kept the runner busy, so jobs that share a runner do not make each other
-look slow. A line is fitted to the recent jobs: what any job costs, and what its work adds.
+The work of a job is counted in bytes of input and in items, or in tokens to write, because that is
+known before it runs; the time is what the job itself kept the runner busy, so jobs that share a
+runner do not make each other look slow. A line is fitted to the recent jobs: what any job costs,
+and what its work adds.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ ITEM_WORK: Final = 8  # bytes: what an item's own two tokens cost beside its tex
 DECAY: Final = 0.9  # an old job's weight with each newer one: half of it is left after seven
 FIXED_S: Final = 0.01  # a step's cost however little it computes, until jobs of two sizes tell
 SPREAD_MIN: Final = 0.01  # of the work, relative: jobs more alike than that say nothing of a slope
-
-
 REACH: Final = 50  # what tiny jobs tell, times more than that, is noise times a large number
+TELLING_WORK: Final = 4_096  # of a job that fills batches: what it took is computing
 
 
 @dataclass(slots=True)
@@ -60,27 +60,27 @@ class Throughput:
         self._lines: dict[Hashable, _Line] = {}
         self._loads_s: dict[Hashable, float] = {}
 
-    def observe(self, key: Hashable, *, items: int, size_bytes: int, busy_s: float) -> None:
+    def observe(self, key: Hashable, *, units: int, size_bytes: int, busy_s: float) -> None:
         """Take in a finished job."""
-        self._lines.setdefault(key, _Line()).add(_work(items, size_bytes), busy_s)
+        self._lines.setdefault(key, _Line()).add(_work(units, size_bytes), busy_s)
 
     def observe_load(self, key: Hashable, load_s: float) -> None:
         """Take in how long a cold start was."""
         self._loads_s[key] = load_s
 
     def estimate_s(
-        self, key: Hashable, *, items: int, size_bytes: int, is_warm: bool
+        self, key: Hashable, *, units: int, size_bytes: int, is_warm: bool
     ) -> float | None:
         """Return how long a job will keep a runner busy, with its start if none is warm; None when
         no job was seen yet that tells about one of this size.
         """
         line = self._lines.get(key)
-        work = _work(items, size_bytes)
-        if line is None or work > REACH * line.largest:
+        work = _work(units, size_bytes)
+        if line is None or (work > REACH * line.largest and line.largest < TELLING_WORK):
             return None
         load_s = 0.0 if is_warm else self._loads_s.get(key, 0.0)
         return line.at(work) + load_s
 
 
-def _work(items: int, size_bytes: int) -> int:
-    return max(1, size_bytes + items * ITEM_WORK)
+def _work(units: int, size_bytes: int) -> int:
+    return max(1, size_bytes + units * ITEM_WORK)

@@ -2,8 +2,7 @@
 until they are acknowledged.
 
 The decisions are ``WorkerJobs``' and ``Admission``'s. Here their effects are carried out. What one
-job does wrong ends that job only: ``_attempt`` is that boundary, and makes the one report of a
-failed run.
+job does wrong ends that job only: ``_attempt`` is that boundary.
 """
 
 from __future__ import annotations
@@ -52,7 +51,6 @@ from protocols.limits import (
     MAX_REASON_CHARS,
 )
 from protocols.pieces import Outgoing
-from protocols.report import ExceptionInfo
 from protocols.session import Deliver, Effect, JobKey, Send, Start, Stop
 from protocols.worker_job import Outcome, WorkerJob
 from protocols.worker_jobs import WorkerJobs
@@ -291,8 +289,8 @@ class Worker:
         self._tidy(job.key)
 
     async def _attempt(self, job: WorkerJob, attempt: Attempt) -> Outcome:
-        """The job boundary: whatever goes wrong in a run becomes a failed outcome with one
-        report.
+        """The job boundary: whatever goes wrong in a run becomes a failed outcome, with one
+        report where it is a fault.
         """
         try:
             model = self._models.get(job.terms.model)
@@ -301,10 +299,8 @@ class Worker:
             request = _request(job, precision)
             run = await self._runners.run(request, self._follow(job), self._pass_on(job))
             return await self._succeed(job, attempt, run)
-        except JobFailed as failed:
-            return await self._fail(attempt, failed, failed.exceptions or failed)
         except Exception as error:  # noqa: BLE001 - the job boundary
-            return await self._fail(attempt, error, error)
+            return await self._fail(attempt, error)
 
     async def _succeed(self, job: WorkerJob, attempt: Attempt, run: RunOutcome) -> Outcome:
         """Commit to the output and record the run; only then may anybody hear of it."""
@@ -331,15 +327,13 @@ class Worker:
         )
         return Outcome(done, output)
 
-    async def _fail(
-        self, attempt: Attempt, error: Exception, told: Exception | tuple[ExceptionInfo, ...]
-    ) -> Outcome:
+    async def _fail(self, attempt: Attempt, error: Exception) -> Outcome:
         """Record the failed run and report it, once, even if the job is cancelled meanwhile."""
         record: CID | None = None
         report: CID | None = None
         with trio.CancelScope(shield=True):
             record = await self._record_stop(attempt, "failed")
-            report = await self._ledger.failed(attempt, told, record)
+            report = await self._ledger.failed(attempt, error, record)
         code = code_of(error)
         failed = Failed(
             job_id=attempt.terms.job_id,
@@ -397,6 +391,6 @@ def _request(job: WorkerJob, precision: str) -> RunRequest:
         kind=terms.kind,
         precision=precision,
         input=job.take_input(),
-        items=terms.items,
+        units=terms.units,
         submitter=job.submitter,
     )

@@ -1,8 +1,10 @@
 """Scaffolding of both command lines: lazy command groups, ``--json``, one-line errors with a hint,
 exit codes.
 
-Exit status: 0 done, 1 failed, 2 misuse. Results go to stdout, everything else to stderr. Command
-modules import what is heavy inside their functions, so that ``--help`` stays quick.
+Exit status: 0 done, 1 failed, 2 misuse, which is what the command line alone shows to be wrong.
+Results go to stdout, everything else to stderr; with ``--json`` an error is there one line of JSON,
+``{"error": {"code", "message", "hint"}}``. Command modules import what is heavy inside their
+functions, so that ``--help`` stays quick.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ import importlib
 import json
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, TypeVar, cast
+from functools import partial
+from typing import Any, Final, NoReturn, TypeVar, cast
 
 import click
 
@@ -19,6 +22,18 @@ from peer.machine import error_of_machine
 from protocols.errors import CoveyError
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+USAGE: Final = "usage"
+"""The code of misuse."""
+
+
+class Misuse(click.UsageError):
+    """Something on the command line that can't be, with a hint that is better than ``--help``."""
+
+    def __init__(self, message: str, *, hint: str, ctx: click.Context | None = None) -> None:
+        super().__init__(message, ctx)
+        self.hint = hint
 
 
 class LazyGroup(click.Group):
@@ -119,13 +134,14 @@ def run(command: click.Command, name: str) -> NoReturn:
     """
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     is_debug = len(arguments) < len(sys.argv) - 1
+    tell = partial(_tell_json if _wants_json(arguments) else _tell_line, name)
     try:
         command.main(arguments, prog_name=name, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)
     except click.ClickException as error:
-        note(_line(name, " ".join(error.format_message().split()), _usage_hint(error)))
+        tell(USAGE, " ".join(error.format_message().split()), _usage_hint(error))
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
@@ -136,16 +152,28 @@ def run(command: click.Command, name: str) -> NoReturn:
         error = _first_cause(raised)
         if is_debug or error is None:
             raise
-        note(_line(name, error.message, error.hint))
+        tell(error.code, error.message, error.hint)
         sys.exit(1)
     sys.exit(0)
 
 
-def _line(name: str, message: str, hint: str | None) -> str:
-    return f"{name}: {message}" + (f"\n  hint: {hint}" if hint else "")
+def _wants_json(arguments: list[str]) -> bool:
+    """Whether errors are to be told in JSON: also those that keep options from being understood."""
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--json" in own
+
+
+def _tell_line(name: str, _code: str, message: str, hint: str | None) -> None:
+    note(f"{name}: {message}" + (f"\n  hint: {hint}" if hint else ""))
+
+
+def _tell_json(_name: str, code: str, message: str, hint: str | None) -> None:
+    note(json.dumps({"error": {"code": code, "message": message, "hint": hint}}))
 
 
 def _usage_hint(error: click.ClickException) -> str | None:
+    if isinstance(error, Misuse):
+        return error.hint
     context = error.ctx if isinstance(error, click.UsageError) else None
     return f"{context.command_path} --help" if context else None
 

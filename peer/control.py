@@ -1,9 +1,9 @@
 """The control API's two ends: a Starlette application on a unix socket (0600), and the client that
 commands use.
 
-Errors travel as ``{"error": {"code", "message", "hint"}}`` and come out of the client as
-``CoveyError``. Long answers are JSON lines; an error in their midst is a last line of the same
-form.
+Errors travel as ``{"error": {"code", "message", "hint"}}`` and nothing else, and come out of the
+client as ``CoveyError``. Long answers are JSON lines; an error in their midst is a last line of the
+same form.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 MAX_SOCKET_PATH_BYTES: Final = 107  # sun_path on Linux, less its terminator
 STOP_GRACE_S: Final = 2.0  # an open stream may not hold the daemon's stop longer than this
 CONNECT_TIMEOUT_S: Final = 10.0
+ANSWER_S: Final = 30.0  # what is asked for so is known or on the disk; leaving takes 10 s
 PATH: Final = re.compile(r"(/[A-Za-z0-9._:-]+)+")
 
 
@@ -38,6 +39,12 @@ class DaemonDownError(CoveyError):
     """No daemon answers on the control socket."""
 
     default_code = "daemon-down"
+
+
+class DaemonSilentError(CoveyError):
+    """A daemon is there and does not answer in time."""
+
+    default_code = "daemon-silent"
 
 
 async def serve(
@@ -156,14 +163,17 @@ async def json_lines(values: AsyncIterator[Any]) -> AsyncIterator[bytes]:
 
 class ControlClient:
     """A command's connection to the daemon of one home. Entering it raises ``DaemonDownError`` when
-    none answers, and so does every call when it goes away.
+    none answers, and so does every call when it goes away. A call for one answer raises
+    ``DaemonSilentError`` after ``answer_s`` (None: never) without a sign of life; lines are waited
+    for, because what they tell of takes its time.
     """
 
-    def __init__(self, path: Path, *, hint: str) -> None:
+    def __init__(self, path: Path, *, hint: str, answer_s: float | None = ANSWER_S) -> None:
         import httpx
 
         self._hint = hint
         self._path = path
+        self._answer_timeout = httpx.Timeout(answer_s, connect=CONNECT_TIMEOUT_S)
         timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
         transport = httpx.HTTPTransport(uds=os.fspath(path))
         self._http = httpx.Client(transport=transport, base_url="http://covey", timeout=timeout)
@@ -221,7 +231,11 @@ class ControlClient:
             raise CoveyError(f"{name!r} names nothing", code="bad-input", hint="see --help")
         self._check_open()
         try:
-            return self._checked(self._http.request(method, path, **arguments))
+            return self._checked(
+                self._http.request(method, path, timeout=self._answer_timeout, **arguments)
+            )
+        except httpx.TimeoutException as error:
+            raise silent() from error
         except httpx.TransportError as error:
             raise self._down(error) from error
 
@@ -261,10 +275,22 @@ def closed_error() -> CoveyError:
     )
 
 
+def silent() -> DaemonSilentError:
+    """Return the error for a daemon that hangs."""
+    return DaemonSilentError(
+        "the daemon runs and does not answer",
+        hint="see its log and its machine's load; if it stays so, start it anew",
+    )
+
+
 def raise_error(value: Any) -> Any:
-    """Return an answer, or raise the error that it tells of."""
+    """Return an answer, or raise the error that it is; one that tells of an error among other
+    things, such as how a job ended, is an answer.
+    """
     match value:
-        case {"error": {"code": str(code), "message": str(message), "hint": hint}}:
+        case {"error": {"code": str(code), "message": str(message), "hint": hint}, **rest} if (
+            not rest
+        ):
             raise CoveyError(message, code=code, hint=hint)
         case _:
             return value

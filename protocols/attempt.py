@@ -26,7 +26,7 @@ class Attempt:
         lease: Lease | None = None,
     ) -> None:
         self.worker = worker
-        self.progress = (0, terms.items)
+        self.progress = (0, terms.units)
         """Items done, and of how many, by the worker's word."""
         self._lease = LeaseClock(now)
         self._lease.accept(now)

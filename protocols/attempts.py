@@ -33,11 +33,10 @@ class Attempts:
         told: history.JobHistory,
         signs: deque[tuple[str, Sign]],
     ) -> None:
-        self.count = 0
         self.current: Attempt | None = None
         """The one under way, or the one that ended the job."""
         self.losses: list[tuple[str, str]] = []
-        """(worker, why) of each that was lost."""
+        """(worker, why) of each that was lost, in earlier submissions too if a caller adds them."""
         self._terms = terms
         self._history = told
         self._signs = signs
@@ -54,6 +53,11 @@ class Attempts:
         self._stream = OutputStream()
 
     @property
+    def count(self) -> int:
+        """How many there have been."""
+        return len(self.losses) + (self.current is not None)
+
+    @property
     def worker(self) -> str | None:
         """Who has the job, or had it when it ended."""
         return self.current.worker if self.current is not None else None
@@ -61,7 +65,7 @@ class Attempts:
     @property
     def progress(self) -> tuple[int, int]:
         """Items done in the current one, and of how many."""
-        return self.current.progress if self.current is not None else (0, self._terms.items)
+        return self.current.progress if self.current is not None else (0, self._terms.units)
 
     @property
     def owed(self) -> frozenset[tuple[str, int]]:
@@ -80,7 +84,6 @@ class Attempts:
         """Begin one, with or without a lease; return what this worker need not send again."""
         held = self._output.begin(peer)
         self.current = Attempt(peer, self._terms, now, self._output, lease)
-        self.count += 1
         self._history.add(now, history.ACCEPTED, peer, fence)
         self._signs.append((peer, Sign.ACCEPTED))
         self._may_send[peer, fence] = True

@@ -138,6 +138,8 @@ class Offer(JobMessage, frozen=True, array_like=True, tag=2):
     input: bytes | None = None
     stream: bool = True  # for submitters that do not say it, and may want it
     """Whether the output is to be sent while it comes into being."""
+    tokens: int = 0
+    """How many it may write, of kinds whose work grows with them and not with the items."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -146,6 +148,7 @@ class Offer(JobMessage, frozen=True, array_like=True, tag=2):
             _check(0 < len(name) <= MAX_CODE_CHARS, "kind or precision is too long")
         _check(0 < len(self.model) <= MAX_NAME_CHARS, "model is too long")
         _check(0 <= self.items <= MAX_ITEMS, "items is out of range")
+        _check(0 <= self.tokens <= MAX_ITEMS, "tokens is out of range")
         _check(0 <= self.size_bytes <= MAX_FENCE, "size is out of range")
         _check(0 <= self.budget_ms <= MAX_BUDGET_MS, "budget is out of range")
         _check(is_strict(self.input_cid), "input_cid is not a CID")
@@ -321,6 +324,14 @@ class Terms(msgspec.Struct, frozen=True):
     input_salt: bytes
     output_salt: bytes
     requirements: dict[str, Fact] = {}
+    tokens: int = 0
+
+    @property
+    def units(self) -> int:
+        """What the work grows with besides the input's size, and what progress counts: tokens to
+        write, or else items.
+        """
+        return self.tokens or self.items
 
     def offer(
         self, fence: int, budget_ms: int, content: bytes | None = None, *, stream: bool = True
@@ -341,6 +352,7 @@ class Terms(msgspec.Struct, frozen=True):
             requirements=self.requirements,
             input=content,
             stream=stream,
+            tokens=self.tokens,
         )
 
     @classmethod
@@ -357,6 +369,7 @@ class Terms(msgspec.Struct, frozen=True):
             input_salt=offer.input_salt,
             output_salt=offer.output_salt,
             requirements=offer.requirements,
+            tokens=offer.tokens,
         )
 
 

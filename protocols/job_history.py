@@ -31,8 +31,14 @@ class Step(NamedTuple):
     detail: int | str = ""
 
 
+OF_OFFERS: Final = frozenset({OFFERED, LEASED, REFUSED})
+"""What may happen any number of times; all else is of one of a few attempts."""
+
+
 class JobHistory:
-    """The first ``MAX_HISTORY_STEPS`` steps of one job, in order, and how many came after."""
+    """The steps of one job, in order: the first ``MAX_HISTORY_STEPS``, later ones only if they are
+    of an attempt, and how many were left out.
+    """
 
     __slots__ = ("_steps", "dropped")
 
@@ -42,10 +48,13 @@ class JobHistory:
 
     def add(self, at: float, what: str, peer: str, fence: int, detail: int | str = "") -> None:
         """Remember one step."""
-        if len(self._steps) < MAX_HISTORY_STEPS:
+        if len(self._steps) < MAX_HISTORY_STEPS or what not in OF_OFFERS:
             self._steps.append((at, what, peer, fence, detail))
         else:
             self.dropped += 1
+
+    def __len__(self) -> int:
+        return len(self._steps)
 
     @property
     def steps(self) -> list[Step]:

@@ -127,7 +127,7 @@ class SubmitterJob:
 
     @property
     def losses(self) -> list[tuple[str, str]]:
-        """(worker, why) of each attempt that was lost."""
+        """(worker, why) of each attempt that was lost; those of earlier submissions are added."""
         return self._attempts.losses
 
     @property
@@ -328,16 +328,14 @@ class SubmitterJob:
         ack = Send(peer, Ack(self.terms.job_id, failed.fence))
         if not self._is_from_worker(peer, failed.fence):
             return [ack]
+        is_fault, is_expired = failed.is_worker_fault, failed.code == EXPIRED
+        if not is_expired:
+            self.failed = failed
+            if is_fault and not self._is_named:
+                return [ack, *self._drop(peer, f"failed there: {failed.reason}", now)]
         self.history.add(now, history.FAILED, peer, self.fence, failed.reason)
-        if failed.code == EXPIRED:
-            self.signs.append((peer, Sign.ENDED))
-            self._life.step(JobEvent.EXPIRE)
-            return [ack]
-        self.failed = failed
-        if failed.is_worker_fault and not self._is_named:
-            return [ack, *self._drop(peer, f"failed there: {failed.reason}", now)]
-        self.signs.append((peer, Sign.FAULT if failed.is_worker_fault else Sign.ENDED))
-        self._life.step(JobEvent.FAIL)
+        self.signs.append((peer, Sign.FAULT if is_fault and not is_expired else Sign.ENDED))
+        self._life.step(JobEvent.EXPIRE if is_expired else JobEvent.FAIL)
         return [ack]
 
     def _give_up_if_due(self, now: float) -> list[Effect]:

@@ -200,7 +200,7 @@ class WorkerJobs:
             deadline=now + offer.budget_ms / 1000,
             lease=LeaseClock(now),
             input=self._partial.take((submitter, offer.job_id), terms),
-            progress=(0, offer.items),
+            progress=(0, terms.units),
             is_streamed=offer.stream,
         )
         job.life.step(JobEvent.OFFER)

@@ -8,12 +8,14 @@ daemon knows.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from peer.cli import note
 
 if TYPE_CHECKING:
     from peer.home import Home
+
+READ_WITHIN_S: Final = 120.0  # an index that comes back from afar is brought up to date first
 
 
 def home() -> Home:
@@ -42,7 +44,9 @@ def _ask(method: str, path: str, query: dict[str, Any]) -> Any:
 
     hint = "start the aggregator with `covey-aggregator up`"
     try:
-        with ControlClient(home().control_socket, hint=hint) as client:
+        # what changes something may wait for a tracker as long as that takes
+        answer_s = READ_WITHIN_S if method == "GET" else None
+        with ControlClient(home().control_socket, hint=hint, answer_s=answer_s) as client:
             return client.get(path, **query) if method == "GET" else client.post(path)
     except DaemonDownError:
         return _ask_the_directory(method, path, query)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -57,6 +58,7 @@ class ControlApi:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._jobs = JobsApi(node)
 
     def app(self) -> Starlette:
         """Return the application."""
@@ -68,7 +70,7 @@ class ControlApi:
             Route("/revoke", self.revoke, methods=["POST"]),
             Route("/leave", self.leave, methods=["POST"]),
             Route("/run", self.run, methods=["POST"]),
-            *JobsApi(self._node).routes(),
+            *self._jobs.routes(),
             Route("/models", self.models),
             Route("/models/refresh", self.refresh_models, methods=["POST"]),
             Route("/records", self.read("/records")),
@@ -184,13 +186,15 @@ class ControlApi:
 
     async def run(self, request: Request) -> StreamingResponse:
         """Submit a job; answer its progress, its output in pieces, then its result, as JSON
-        lines.
+        lines. One that is kept here is followed, not done twice.
         """
         spec, streams = await job_of(request, self._node), wants_stream(request)
-        following = Following(streams=streams)
-        return StreamingResponse(
-            json_lines(self._job(spec, following)), media_type="application/x-ndjson"
+        following, carrier = Following(streams=streams), self._node.carrier
+        is_kept = await carrier.on_disk(partial(carrier.kept.has_or_will, spec))
+        lines = (
+            self._jobs.followed(spec.job_id, following) if is_kept else self._job(spec, following)
         )
+        return StreamingResponse(json_lines(lines), media_type="application/x-ndjson")
 
     async def _job(self, spec: JobSpec, following: Following) -> AsyncIterator[Any]:
         """Yield the lines of one job; a client that goes away cancels it."""

@@ -13,10 +13,13 @@ from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
 from node.api.following import Following
-from node.api.requests import job_of, parse_job_id
+from node.api.requests import job_of
 from node.errors import InputError, UnknownError
-from node.explanation import moment
+from node.explanation import Explanation, moment, retold, untold
 from node.job import check
+from node.job_ids import WHOLE, job_named
+from node.kept_jobs import Promise
+from node.outlook import why_nobody
 from peer.control import json_lines, raise_error
 from protocols.errors import CoveyError
 
@@ -52,8 +55,20 @@ class JobsApi:
         """Promise to do a job: job and input are durable when this answers."""
         spec = await job_of(request, self._node)
         check(spec)
-        is_new = await self._carrier.submit(spec)
-        return JSONResponse({"job_id": spec.job_id.hex(), "is_new": is_new})
+        promise = await self._carrier.submit(spec)
+        job = await self._carrier.get(spec.job_id)
+        end = await self._carrier.on_disk(partial(self._carrier.kept.ended, spec.job_id))
+        directory = self._node.presence.directory
+        return JSONResponse(
+            {
+                "job_id": spec.job_id.hex(),
+                "is_new": promise is Promise.NEW,
+                "is_tried_again": promise is Promise.AGAIN,
+                "state": self._row(job, end)["state"],
+                "waits_for": None if end else why_nobody(directory, spec.needs),
+                "given_up_at": moment(job.deadline_us()),
+            }
+        )
 
     async def list(self, request: Request) -> JSONResponse:
         """The jobs that were submitted here, the newest first."""
@@ -63,8 +78,8 @@ class JobsApi:
 
     async def show(self, request: Request) -> JSONResponse:
         """One job: what was asked for, where it stands, and how it ended."""
-        job_id = _job_id(request)
-        job = await self._carrier.on_disk(partial(self._carrier.kept.get, job_id))
+        job_id = await self._job_id(request)
+        job = await self._carrier.get(job_id)
         end = await self._carrier.on_disk(partial(self._carrier.kept.ended, job_id))
         progress = self._carrier.progress(job_id)
         return JSONResponse(
@@ -73,6 +88,7 @@ class JobsApi:
                 "precision": job.spec.precision,
                 "peer": job.spec.peer,
                 "given_up_at": moment(job.deadline_us()),
+                "tried_again_at": moment(job.tried_us) if job.tried_us else None,
                 "ended_at": moment(end.ended_us) if end else None,
                 "progress": msgspec.to_builtins(progress) if progress else None,
                 "result": end.result if end else None,
@@ -84,45 +100,67 @@ class JobsApi:
         """Wait for a job's end; answer progress, output in pieces, then the result, as JSON
         lines.
         """
-        job_id = _job_id(request)
+        job_id = await self._job_id(request)
         # unknown: an error, no line
-        await self._carrier.on_disk(partial(self._carrier.kept.get, job_id))
+        await self._carrier.get(job_id)
         wait_s = _wait_s(request.query_params.get("wait_s", "inf"))
         following = Following(streams=request.query_params.get("stream") == "true")
         return StreamingResponse(
-            json_lines(self._followed(job_id, following, wait_s)), media_type="application/x-ndjson"
+            json_lines(self.followed(job_id, following, wait_s)), media_type="application/x-ndjson"
         )
 
     async def log(self, request: Request) -> JSONResponse:
         """What happened to a job, step by step, also under earlier daemons."""
-        job_id = _job_id(request)
-        kept = self._carrier.kept
-        await self._carrier.on_disk(partial(kept.get, job_id))
-        written = await self._carrier.on_disk(partial(kept.log, job_id))
-        is_live = self._carrier.progress(job_id) is not None
-        why = self._carrier.explanation(job_id) if is_live else None
-        return JSONResponse([*written, *(why.told()["steps"] if why else [])])
+        job_id = await self._job_id(request)
+        await self._carrier.get(job_id)
+        return JSONResponse(await self._carrier.log(job_id))
 
     async def why(self, request: Request) -> JSONResponse:
         """Why a job, kept or not, went where it went."""
-        job_id = _job_id(request)
-        if (explanation := self._carrier.explanation(job_id)) is not None:
-            return JSONResponse(explanation.told())
-        kept = self._carrier.kept
-        job = await self._carrier.on_disk(partial(kept.get, job_id))
+        job_id = await self._job_id(request)
+        kept, live = self._carrier.kept, self._carrier.explanation(job_id)
+        try:
+            job = await self._carrier.get(job_id)
+        except UnknownError:
+            if live is None:
+                raise
+            return JSONResponse(live.told())
         end = await self._carrier.on_disk(partial(kept.ended, job_id))
-        if end is None or end.why is None:
-            raise UnknownError(
-                f"nothing is known yet about where job {job.spec.job_id.hex()} went",
-                code="unknown-why",
-                hint="it has not been offered to anybody since this node started",
-            )
-        return JSONResponse(end.why)
+        steps = await self._carrier.log(job_id)
+        return JSONResponse(self._why_kept(job, end, live, steps))
+
+    def _why_kept(
+        self,
+        job: KeptJob,
+        end: JobEnd | None,
+        live: Explanation | None,
+        steps: list[dict[str, Any]],
+    ) -> dict[str, Any]:
+        """Return why a kept job went where it went, over all of its tries. One that is over is
+        explained by what was kept with it: its id may have been run again since.
+        """
+        row, job_id = self._row(job, end), job.spec.job_id
+        last = end.why if end else live.told() if live else None
+        told = {**untold(job_id.hex(), str(job.spec.needs)), **(last or {})}
+        return {
+            **retold(told, steps, row["state"]),
+            "worker": row["worker"] or told["worker"],
+            "reason": end.error["message"] if end and end.error else row["waits_for"],
+        }
 
     async def cancel(self, request: Request) -> JSONResponse:
         """End a job that is not over; answers how it ended."""
-        end = await self._carrier.cancel(_job_id(request))
-        return JSONResponse({"job_id": _job_id(request).hex(), "state": end.state})
+        job_id = await self._job_id(request)
+        end = await self._carrier.cancel(job_id)
+        return JSONResponse({"job_id": job_id.hex(), "state": end.state})
+
+    async def _job_id(self, request: Request) -> bytes:
+        """Return the id that a request names, whole or by its beginning."""
+        text = request.path_params["job_id"]
+        if WHOLE.fullmatch(text):
+            return job_named(text, ())
+        kept = await self._carrier.on_disk(self._carrier.kept.ids)
+        return job_named(text, [*kept, *self._carrier.explained()])
 
     def _row(self, job: KeptJob, end: JobEnd | None) -> dict[str, Any]:
         job_id = job.spec.job_id
@@ -134,13 +172,21 @@ class JobsApi:
             "items": job.spec.items,
             "state": end.state if end else progress.state.value if progress else "waiting",
             "worker": _worker(end) if end else progress.worker if progress else None,
-            "waits_for": reason.message if reason and not end else None,
+            "waits_for": reason.message if reason and not (end or progress) else None,
+            "items_done": self._items_done(job, end),
+            "attempts": end.attempts if end else self._carrier.attempts(job_id),
             "submitted_at": moment(job.submitted_us),
         }
 
-    async def _followed(
-        self, job_id: bytes, following: Following, wait_s: float
+    def _items_done(self, job: KeptJob, end: JobEnd | None) -> int:
+        progress = self._carrier.progress(job.spec.job_id)
+        is_done = end is not None and end.result is not None
+        return job.spec.items if is_done else progress.items_done if progress and not end else 0
+
+    async def followed(
+        self, job_id: bytes, following: Following, wait_s: float = math.inf
     ) -> AsyncIterator[Any]:
+        """Yield what becomes of a kept job, and its result, line by line."""
         scope = trio.CancelScope()
         self._node.nursery.start_soon(self._wait, job_id, following, scope, wait_s)
         try:
@@ -182,10 +228,6 @@ def _newest(kept: KeptJobs, limit: int) -> list[tuple[KeptJob, JobEnd | None]]:
 
 def _worker(end: JobEnd) -> str | None:
     return end.result["worker"] if end.result else None
-
-
-def _job_id(request: Request) -> bytes:
-    return parse_job_id(request.path_params["job_id"])
 
 
 def _wait_s(text: str) -> float:

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
+from node.asking import check_asked
 from node.errors import InputError
 from node.job import JobSpec
+from node.job_ids import parse_job_id
+from node.peer_ids import parse_peer_id
 from node.requirements import Requirements
 from protocols.job import JOB_ID_BYTES
 
@@ -27,6 +30,8 @@ class JobQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: str
     model: str
     items: int
+    tokens: int = 0
+    """How many it may write, of kinds that write tokens."""
     precision: str = "auto"
     device: str | None = None
     min_memory_mb: int | None = None
@@ -42,22 +47,28 @@ class JobQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 async def job_of(request: Request, node: Node) -> JobSpec:
-    """Return the job that a request asks for; raises ``InputError``, and ``Refused`` where this
-    node may not submit any.
+    """Return the job that a request asks for; raises ``InputError``, also where what is known of
+    the model rules it out, and ``Refused`` where this node may not submit any.
     """
     node.check_may_submit()
     query = parse(dict(request.query_params), JobQuery)
     if not 0 < query.timeout_s <= MAX_TIMEOUT_S:
-        raise InputError(f"the timeout must lie between 0 and {MAX_TIMEOUT_S:.0f} seconds")
+        raise InputError(
+            f"the timeout is more than 0 and at most {MAX_TIMEOUT_S:.0f} seconds, "
+            f"not {query.timeout_s:g}"
+        )
+    content = await request.body()
+    check_asked(node.presence.directory, query.kind, query.model, content)
     return JobSpec(
         job_id=parse_job_id(query.job_id) if query.job_id else node.effects.token(JOB_ID_BYTES),
         kind=query.kind,
         model=query.model,
         precision=query.precision,
-        input=await request.body(),
+        input=content,
         items=query.items,
+        tokens=query.tokens,
         budget_ms=int(query.timeout_s * 1_000),
-        peer=query.peer,
+        peer=parse_peer_id(query.peer) if query.peer is not None else None,
         verify=query.verify,
         requirements=Requirements(
             device=query.device,
@@ -78,17 +89,3 @@ def parse(values: dict[str, Any], schema: type[T]) -> T:
         return msgspec.convert(values, type=schema, strict=False)
     except msgspec.ValidationError as error:
         raise InputError(f"the request is not understood: {error}") from error
-
-
-def parse_job_id(text: str) -> bytes:
-    """Return a job id from its hexadecimal digits; raises ``InputError``."""
-    try:
-        job_id = bytes.fromhex(text)
-    except ValueError:
-        job_id = b""
-    if len(job_id) != JOB_ID_BYTES:
-        raise InputError(
-            f"{text!r} is not a job id",
-            hint=f"a job id is {2 * JOB_ID_BYTES} random hexadecimal digits: openssl rand -hex 16",
-        )
-    return job_id

@@ -49,7 +49,7 @@ class Runners(Protocol):
         """Run one job."""
         ...
 
-    def learn(self, request: RunRequest, *, items: int, size_bytes: int, busy_s: float) -> None:
+    def learn(self, request: RunRequest, *, units: int, size_bytes: int, busy_s: float) -> None:
         """Take in how long a job of a model took."""
         ...
 
@@ -104,11 +104,12 @@ class BenchRunners:
         """Expect the model's next jobs to take as long as those of the benchmark."""
         medians = {figure.name: figure.median for figure in figures}
         kind = self._models.get(request.model).kind
+        codec = kind_named(kind)
         for batch in asked.batches:
             content = bench_model.probe(kind, asked, batch)
             self._runners.learn(
                 request,
-                items=kind_named(kind).count(content),
+                units=(codec.COUNT_TOKENS or codec.count)(content),
                 size_bytes=len(content),
                 busy_s=medians[bench_model.latency_of(batch)] / 1_000,
             )

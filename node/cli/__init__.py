@@ -6,7 +6,8 @@ from typing import NoReturn
 
 import click
 
-from peer.cli import LazyGroup, run
+from peer.cli import LazyGroup
+from peer.cli import run as run_command  # ``node.cli.run`` is a command's module
 
 COMMANDS = {
     "init": "node.cli.init:init",
@@ -46,4 +47,4 @@ def covey() -> None:
 
 def main() -> NoReturn:
     """Entry point of the ``covey`` command."""
-    run(covey, "covey")
+    run_command(covey, "covey")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from node.cli.arguments import LIMIT
 from peer.cli import emit, json_option, table
 
 COLUMNS = {
@@ -21,7 +22,9 @@ def errors() -> None:
 
 
 @errors.command("list")
-@click.option("--limit", default=50, show_default=True, help="How many, the newest first.")
+@click.option(
+    "--limit", type=LIMIT, default=50, show_default=True, help="How many, the newest first."
+)
 @json_option
 def list_errors(limit: int, as_json: bool) -> None:
     """List the newest error reports.

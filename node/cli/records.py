@@ -6,6 +6,7 @@ import json
 
 import click
 
+from node.cli.arguments import LIMIT
 from peer.cli import emit, json_option, table
 
 COLUMNS = {"at": "TIME (UTC)", "kind": "KIND", "status": "STATUS", "peer": "PEER", "cid": "CID"}
@@ -18,7 +19,9 @@ def records() -> None:
 
 @records.command("list")
 @click.option("--kind", help="Only records of this kind, such as job.run.")
-@click.option("--limit", default=50, show_default=True, help="How many, the newest first.")
+@click.option(
+    "--limit", type=LIMIT, default=50, show_default=True, help="How many, the newest first."
+)
 @json_option
 def list_records(kind: str | None, limit: int, as_json: bool) -> None:
     """List the newest records.

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from node.cli.kind_options import KindCommand, given
+from node.cli.arguments import KindName, NewJobId, PeerName, Seconds
+from node.cli.kind_options import KindCommand, check_parameters, given, telling_misuse
 from node.cli.verdict import tell_verdict
-from peer.cli import json_option, note
+from peer.cli import Misuse, json_option, note
 from protocols.limits import MAX_VERIFICATIONS
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def input_options(command: F) -> F:
     id.
     """
     options = (
-        click.argument("kind"),
+        click.argument("kind", type=KindName()),
         click.argument("files", nargs=-1, type=click.Path()),
         click.option("--model", required=True, help="The model's name, as `covey peers` shows it."),
         click.option(
@@ -48,13 +49,17 @@ def input_options(command: F) -> F:
         click.option(
             "--min-speed", type=float, help="In measured GFLOP/s, as `covey peers` shows it."
         ),
-        click.option("--peer", help="Only this peer may run it."),
+        click.option("--peer", type=PeerName(), help="Only this peer may run it."),
         click.option(
             "--verify",
             type=click.IntRange(0, MAX_VERIFICATIONS),
             help="How many other peers run it again, to compare.",
         ),
-        click.option("--job-id", help="32 hexadecimal digits; again with the same, it is one job."),
+        click.option(
+            "--job-id",
+            type=NewJobId(),
+            help="32 hexadecimal digits; again with the same, it is one job.",
+        ),
     )
     for option in reversed(options):
         command = option(command)
@@ -74,7 +79,14 @@ def _file_or_none(_context: object, _option: object, value: str | None) -> str |
 @click.command("run", cls=KindCommand)
 @input_options
 @output_option
-@click.option("--timeout", "timeout_s", default=600.0, show_default=True, help="Seconds in all.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=Seconds(),
+    default=600.0,
+    show_default=True,
+    help="Seconds in all.",
+)
 @click.option("--stream", "streams", is_flag=True, help="Print text, and as it comes.")
 @json_option
 def run_job(kind: str, target: str | None, streams: bool, as_json: bool, **wanted: Any) -> None:
@@ -100,8 +112,12 @@ def run_job(kind: str, target: str | None, streams: bool, as_json: bool, **wante
     if streams and (as_json or target):
         raise click.UsageError("--stream prints text: leave out --json and --output.")
     codec = kind_named(kind)
+    if streams and codec.READER is None:
+        hint = "its result comes without --stream"
+        raise Misuse(f"{kind} emits nothing while it computes", hint=hint)
     if target is not None:
-        results.check_target(Path(target))  # before the work, not after it
+        with telling_misuse(kind):
+            results.check_target(Path(target), codec, kind)  # before the work, not after it
     job = request_of(kind, **wanted)
     if streams:
         with connect() as control, printing_text() as on_delta:
@@ -119,8 +135,11 @@ def request_of(
     from node import requests, results
     from node.runner.kinds import kind_named
 
-    items = results.read_input(kind_named(kind).ITEM_TYPE, files, source, is_whole=whole)
-    return requests.prepare(kind, items, given(wanted))
+    options = given(wanted)
+    with telling_misuse(kind):
+        check_parameters(kind, options)  # before somebody types an input for them
+        items = results.read_input(kind_named(kind).ITEM_TYPE, files, source, is_whole=whole)
+        return requests.prepare(kind, items, options)
 
 
 def write_outcome(outcome: JobOutcome, codec: Any, target: str | None, as_json: bool) -> None:

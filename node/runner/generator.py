@@ -215,8 +215,8 @@ class GenerateEngine:
         room = self._model.context - len(prompt)
         if not prompt or room < 1:
             raise BadInputError(
-                f"item {item} has {len(prompt)} tokens, and the model's context "
-                f"holds 1 to {self._model.context - 1}, and the continuation",
+                f"item {item} has {len(prompt)} tokens; the model's context of "
+                f"{self._model.context} takes 1 to {self._model.context - 1}, and its answer",
                 code=TOO_LONG,
                 item=item,
                 hint="shorten it, or use a model with a longer context",

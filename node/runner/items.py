@@ -8,6 +8,7 @@ anything is decoded.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -136,6 +137,26 @@ def _encoded_bytes(strings: list[str | bytes]) -> int:
 def _head_bytes(value: int) -> int:
     """Return how many bytes the shortest head with this length takes."""
     return 1 if value < 24 else 2 if value < 1 << 8 else 3 if value < 1 << 16 else 5
+
+
+def parameters_of(table: tuple[Parameter, ...], content: bytes) -> dict[str, Any]:
+    """Return the parameters of an input whose kind has the parameters of ``table``, without its
+    items; raises ``BadInputError``.
+    """
+    stream = io.BytesIO(content[:1] and content[_list_head_bytes(content) :])
+    try:
+        head = cbor2.CBORDecoder(stream, max_depth=1, allow_indefinite=False, read_size=1).decode()
+    except (cbor2.CBORError, ValueError) as error:
+        raise BadInputError("the input does not begin with its parameters") from error
+    if not isinstance(head, bytes):
+        raise BadInputError("the input does not begin with its parameters")
+    return unpack(table, head)
+
+
+def _list_head_bytes(content: bytes) -> int:
+    """Return how many bytes say that a list begins, and how long it is."""
+    short = content[0] & 31
+    return 1 if short < 24 else 1 + (1 << (short - 24)) if short < 28 else 1
 
 
 def listed(content: bytes) -> list[Any]:

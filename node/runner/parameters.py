@@ -28,7 +28,8 @@ class Parameter:
 
     ``least`` and ``most`` bound a number, the characters of a text, or how many texts there are;
     both are inclusive, and a number must have them. Without a ``default`` a parameter that is not
-    given is absent. ``separator`` stands between texts in one option of the command line.
+    given is absent. ``separator`` stands between texts in one option of the command line. On models
+    of the kinds ``needed_on`` it must be given.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Parameter:
     most: float | None = None
     choices: tuple[str, ...] = ()
     separator: str = ""
+    needed_on: tuple[str, ...] = ()
 
 
 def checked(table: Sequence[Parameter], given: Mapping[str, Any]) -> dict[str, Value]:

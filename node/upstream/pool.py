@@ -155,17 +155,17 @@ class Upstream:
 
     def _rest_s(self, active: _Active) -> float:
         request = active.request
-        cost_s = self._estimate_s(active.cid, request.items, len(request.input))
+        cost_s = self._estimate_s(active.cid, request.units, len(request.input))
         return (cost_s or 0.0) * (1.0 - active.share_done)
 
     def _estimate_s(self, cid: bytes, items: int, size_bytes: int) -> float | None:
-        return self._throughput.estimate_s(cid, items=items, size_bytes=size_bytes, is_warm=True)
+        return self._throughput.estimate_s(cid, units=items, size_bytes=size_bytes, is_warm=True)
 
     def _observe(self, active: _Active, job: UpstreamJob) -> None:
         self._jobs_done += 1
         request = active.request
         self._throughput.observe(
-            active.cid, items=request.items, size_bytes=len(request.input), busy_s=job.alone_s()
+            active.cid, units=request.units, size_bytes=len(request.input), busy_s=job.alone_s()
         )
 
 

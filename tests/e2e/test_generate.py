@@ -85,7 +85,7 @@ def test_a_parameter_that_cannot_be_is_refused_in_one_line(mesh: Mesh) -> None:
 def test_a_prompt_longer_than_the_context_fails_at_the_worker_and_says_so(mesh: Mesh) -> None:
     done = mesh.submitter.run(*RUN, stdin="word " * 9_000, status=1)
 
-    assert "the model's context holds 1 to 8191" in done.stderr.splitlines()[0]
+    assert "the model's context of 8192 takes 1 to 8191" in done.stderr.splitlines()[0]
 
 
 def test_parameters_of_generate_are_refused_for_another_kind(mesh: Mesh) -> None:

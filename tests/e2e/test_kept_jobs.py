@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,11 +49,13 @@ def asking(machine: Machine) -> ControlClient:
 def test_a_hundred_jobs_survive_the_kill_of_their_submitter(root: Path) -> None:
     with a_mesh(root) as (submitter, worker):
         job_ids = [submit(submitter, number) for number in range(JOBS)]
+        waiting = submitter.begin("job", "wait", job_ids[-1])
         worker.up()
         # those that run are over in milliseconds: between the first result and the last one
         submitter.until(lambda: states(submitter)["done"] > 0, "have the first results")
         submitter.kill()
         submitter.up()
+        assert waiting.wait(timeout=60) == 0
         outputs = [
             json.loads(submitter.run("job", "result", job_id).stdout)["embedding"]
             for job_id in (job_ids[0], job_ids[-1])
@@ -81,7 +84,8 @@ def test_the_commands_tell_what_a_job_waits_for_why_it_went_where_and_how_it_end
 ) -> None:
     with a_mesh(root) as (submitter, worker):
         arguments = ("embed", "--model", MODEL, "--job-id", "ab" * 16)
-        job_id = submitter.run("job", "submit", *arguments, stdin="one\ntwo\n").stdout.strip()
+        submitted = submitter.run("job", "submit", *arguments, stdin="one\ntwo\n")
+        job_id = submitted.stdout.strip()
         again = submitter.json("job", "submit", *arguments, stdin="one\ntwo\n")
         submitter.until(lambda: submitter.json("job", "list")[0]["waits_for"], "say what is amiss")
         waiting = submitter.json("job", "show", job_id)
@@ -89,15 +93,29 @@ def test_the_commands_tell_what_a_job_waits_for_why_it_went_where_and_how_it_end
             "job", "submit", "embed", "--model", "none", stdin="x"
         ).stdout.strip()
         cancelled = submitter.json("job", "cancel", doomed)
+        revived = submitter.json(
+            "job", "submit", "embed", "--model", "none", "--job-id", doomed, stdin="x"
+        )
+        submitter.run("job", "cancel", doomed)
         worker.up()
         waited = submitter.json("job", "wait", job_id)
         target = root / "vectors.npy"
         submitter.run("job", "result", job_id, "--output", str(target))
         why = submitter.json("job", "why", job_id)
+        log = [step["what"] for step in submitter.json("job", "logs", job_id)]
+        (row,) = [row for row in submitter.json("job", "list") if row["job_id"] == job_id]
+        done = submitter.run("job", "submit", *arguments, stdin="one\ntwo\n")
+        run = submitter.json("run", *arguments, stdin="one\ntwo\n")
+        other = submitter.json("run", "embed", "--model", MODEL, stdin="one\n")["job_id"]
+        not_kept = submitter.run("job", "show", other, status=1)
+        misused = submitter.run(
+            "job", "submit", "embed", "--model", MODEL, "--peer", "nobody", stdin="x", status=2
+        )
         failed = submitter.run("job", "wait", doomed, status=1)
         peer = worker.json("id")["peer"]
 
-    assert again == {"job_id": job_id, "is_new": False}
+    assert "nobody can take it now: no worker" in submitted.stderr
+    assert (again["job_id"], again["is_new"], again["is_tried_again"]) == (job_id, False, False)
     assert waiting["state"] == "waiting"
     assert "no worker" in waiting["waits_for"]
     assert (waited["worker"], waited["items"]) == (peer, 2)
@@ -105,4 +123,42 @@ def test_the_commands_tell_what_a_job_waits_for_why_it_went_where_and_how_it_end
     assert [(row["peer"], row["fits"]) for row in why["candidates"]] == [(peer, True)]
     assert "its result was taken" in why["candidates"][0]["answer"]
     assert cancelled["state"] == "cancelled"
+    assert (revived["is_new"], revived["is_tried_again"]) == (False, True)
+    assert (log[0], log[-1]) == ("submitted", "ended")
+    assert "waits" in log
+    assert (row["items_done"], row["attempts"]) == (2, 1)
+    assert "done already" in done.stderr
+    assert run["record_cid"] == waited["record_cid"], "it was not computed again"
+    assert "is not kept" in not_kept.stderr
+    assert "not a peer id" in misused.stderr
     assert "was cancelled" in failed.stderr
+
+
+def test_a_job_whose_worker_is_killed_goes_on_when_that_is_back(root: Path) -> None:
+    with a_mesh(root) as (submitter, worker):
+        worker.up()
+        sentences = "".join(f"A sentence about the number {number}.\n" for number in range(1_000))
+        job_id = submitter.run(
+            "job", "submit", "embed", "--model", MODEL, stdin=sentences
+        ).stdout.strip()
+        submitter.until(lambda: shown(submitter, job_id)["items_done"], "show items done")
+        running = shown(submitter, job_id)
+        worker.kill()
+        submitter.until(lambda: shown(submitter, job_id)["waits_for"], "wait for the worker")
+        lost = shown(submitter, job_id)
+        submitter.kill()
+        submitter.up()
+        worker.up()
+        waited = submitter.json("job", "wait", job_id)
+        log = [step["what"] for step in submitter.json("job", "logs", job_id)]
+        peer = worker.json("id")["peer"]
+
+    assert (running["state"], running["worker"], running["attempts"]) == ("running", peer, 1)
+    assert (lost["state"], lost["attempts"]) == ("waiting", 1)
+    assert (waited["items"], waited["attempts"]) == (1_000, 2)
+    assert log.index("submitted") < log.index("lost") < log.index("resumed after a restart")
+
+
+def shown(machine: Machine, job_id: str) -> dict[str, Any]:
+    with asking(machine) as control:
+        return control.get(f"/jobs/{job_id}")

@@ -133,7 +133,7 @@ async def test_a_model_is_measured_by_items_of_a_job_and_expected_to_take_as_lon
     async with serving(store) as pool:
         unknown_s = pool.estimate_s(store.get(MODEL), "fp32", 4, 400)
         outcome = await pool.run(request)
-        pool.learn(request, items=4, size_bytes=400, busy_s=2.0)
+        pool.learn(request, units=4, size_bytes=400, busy_s=2.0)
         known_s = pool.estimate_s(store.get(MODEL), "fp32", 4, 400)
         of_itself_s = pool.estimate_s(
             store.get(MODEL).used_for(benchmarks.MODEL), "fp32", 1, len(content)

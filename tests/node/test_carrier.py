@@ -2,65 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from node.accepted import AcceptedJobs
 from node.carrier import MAX_CARRIED, Carrier
 from node.errors import UnknownError
-from node.kept_jobs import JobEnd, KeptJobs
+from node.kept_jobs import JobEnd, KeptJobs, Promise
 from node.submitted_job import Listener
 from protocols.errors import JobFailed, Refused
-from protocols.journal import Entry, RecordBody
 from protocols.session import Grown
-from tests.support.jobs import JobMesh, JobNode, spec
-from tests.support.records import MemoryJournal
+from tests.support.carrying import a_pair, carrier_of, carrying
+from tests.support.jobs import JobMesh, spec
 from tests.support.runners import FakeRunnerPool
 from tests.support.transports import until
-
-T = TypeVar("T")
-
-
-async def at_once(call: Callable[[], T], /) -> T:
-    """A disk without threads, in which a virtual clock would run on."""
-    await trio.lowlevel.checkpoint()
-    return call()
-
-
-def accepted_by(node: JobNode) -> AcceptedJobs:
-    """What a node's next daemon finds in its journal."""
-    journal = MemoryJournal()
-    for sequence, record in enumerate(node.recorder.records):
-        journal.append_soon(Entry.RECORD, RecordBody(1, sequence, record.encode()).encode())
-    return AcceptedJobs(journal)
-
-
-def carrier_of(node: JobNode, folder: Path) -> Carrier:
-    """A carrier as the next daemon of this node would make it."""
-    accepted = accepted_by(node)
-    node.submitter._accepted = accepted
-    return Carrier(KeptJobs(folder), node.submitter, accepted, node.effects, at_once)
-
-
-@asynccontextmanager
-async def carrying(node: JobNode, folder: Path) -> AsyncGenerator[Carrier]:
-    carrier = carrier_of(node, folder)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(carrier.run)
-        yield carrier
-        nursery.cancel_scope.cancel()
-
-
-def a_pair(runners: FakeRunnerPool | None = None) -> tuple[JobMesh, JobNode, JobNode]:
-    mesh = JobMesh()
-    submitter = mesh.add("submitter")
-    return mesh, submitter, mesh.add("worker", runners=runners)
 
 
 async def test_a_kept_job_is_done_and_its_result_kept(
@@ -69,7 +26,7 @@ async def test_a_kept_job_is_done_and_its_result_kept(
     mesh, submitter, worker = a_pair()
 
     async with mesh.running(), carrying(submitter, tmp_path) as carrier:
-        assert await carrier.submit(spec())
+        assert await carrier.submit(spec()) is Promise.NEW
         end = await carrier.wait(spec().job_id)
 
     (accepted,) = submitter.recorder.of_kind("job.accepted")
@@ -239,7 +196,7 @@ async def test_the_same_job_again_is_attached_to_and_another_refused(
         await carrier.wait(spec().job_id)
         news.append(await carrier.submit(spec()))
 
-    assert news == [True, False, False]
+    assert news == [Promise.NEW, Promise.KNOWN, Promise.KNOWN]
     assert worker.runners.finished == 1
 
 

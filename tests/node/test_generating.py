@@ -47,7 +47,9 @@ async def serving(store: ModelStore) -> AsyncGenerator[RunnerPool]:
 
 def request(*items: Any, precision: str = "int4", **parameters: Any) -> RunRequest:
     content = generate.encode_input(items, parameters)
-    return RunRequest(MODEL, "generate", precision, content, generate.count(content), "submitter")
+    return RunRequest(
+        MODEL, "generate", precision, content, generate.count_tokens(content), "submitter"
+    )
 
 
 def rows(outcome: RunOutcome) -> list[dict[str, Any]]:

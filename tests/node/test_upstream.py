@@ -98,7 +98,7 @@ async def serving(
 
 def generating(*items: Any, submitter: str = "one", **parameters: Any) -> RunRequest:
     content = generate.encode_input(list(items), parameters)
-    count = generate.count(content)
+    count = generate.count_tokens(content)
     return RunRequest("chatty", "generate", "upstream", content, count, submitter)
 
 

@@ -108,7 +108,7 @@ async def test_one_liar_among_three_is_found_reported_once_and_gets_fewer_jobs(
     assert Counter(later)[liar.peer_id] / len(later) > 0.15, "it fades"
     assert explanation is not None
     (row,) = [each for each in explanation.told()["candidates"] if each["peer"] == liar.peer_id]
-    assert "output differed from others'" in row["basis"]
+    assert "gave other output than others" in row["basis"]
 
 
 async def test_two_that_disagree_are_both_doubted_a_little(autojump_clock: MockClock) -> None:

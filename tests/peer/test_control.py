@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import stat
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +15,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
-from peer.control import ControlClient, DaemonDownError, answer_error, json_lines, serve
+from peer.control import (
+    ControlClient,
+    DaemonDownError,
+    DaemonSilentError,
+    answer_error,
+    json_lines,
+    serve,
+)
 from protocols.errors import CoveyError
 
 
@@ -26,6 +34,11 @@ def socket_path() -> Iterator[Path]:
 
 async def answer(_request: Request) -> JSONResponse:
     return JSONResponse({"answer": 42})
+
+
+async def ended(_request: Request) -> JSONResponse:
+    error = {"code": "job-failed", "message": "it would not", "hint": None}
+    return JSONResponse({"job_id": "ab", "state": "failed", "error": error})
 
 
 async def refuse(_request: Request) -> JSONResponse:
@@ -44,6 +57,7 @@ async def count(_request: Request) -> StreamingResponse:
 APP = Starlette(
     routes=[
         Route("/answer", answer),
+        Route("/ended", ended),
         Route("/refuse", refuse),
         Route("/count", count, methods=["POST"]),
     ],
@@ -105,3 +119,25 @@ def test_without_a_daemon_the_client_says_what_to_do(socket_path: Path) -> None:
         pass
 
     assert e.value.hint == "start it"
+
+
+async def test_an_answer_that_has_an_error_among_other_things_is_no_error(
+    socket_path: Path,
+) -> None:
+    """How a job ended is what was asked for, also when it failed."""
+    told = await asked(socket_path, lambda client: client.get("/ended"))
+
+    assert told["state"] == "failed"
+    assert told["error"]["message"] == "it would not"
+
+
+async def test_a_daemon_that_hangs_is_not_waited_for(socket_path: Path) -> None:
+    def ask() -> Any:
+        with ControlClient(socket_path, hint="start it", answer_s=0.01) as client:
+            return client.get("/answer")
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(socket_path))
+        listener.listen()  # connections are taken, and nobody ever answers
+        with trio.fail_after(10), pytest.raises(DaemonSilentError, match="does not answer"):
+            await trio.to_thread.run_sync(ask)

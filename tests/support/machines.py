@@ -84,6 +84,15 @@ class Machine:
             check=False,
         )
 
+    def begin(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Begin one command here, whose output nobody wants; the caller waits for its end."""
+        return subprocess.Popen(
+            [BIN / self.command, *arguments],
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
     def json(self, *arguments: str, stdin: str = "") -> Any:
         """Run one command with ``--json`` and return what it printed."""
         return json.loads(self.run(*arguments, "--json", stdin=stdin).stdout)

@@ -98,16 +98,16 @@ class FakeRunnerPool:
     ) -> None:
         if self.hold:
             await trio.sleep_forever()
-        for done in range(1, request.items + 1):
+        for done in range(1, request.units + 1):
             await trio.sleep(self.pace_s)
-            on_progress(done, request.items)
+            on_progress(done, request.units)
             if self.emits:
                 on_piece(self._piece(request, done))
         if self.error is not None:
             raise self.error
 
     def _piece(self, request: RunRequest, done: int) -> bytes:
-        output, items = self.output_of(request.input), request.items
+        output, items = self.output_of(request.input), request.units
         return output[len(output) * (done - 1) // items : len(output) * done // items]
 
     def learn(self, request: RunRequest, *, items: int, size_bytes: int, busy_s: float) -> None:
@@ -117,6 +117,11 @@ class FakeRunnerPool:
         self, model: OfferedModel, precision: str, items: int, size_bytes: int
     ) -> float | None:
         return self.estimate
+
+    def foreseen_s(
+        self, model: OfferedModel, precision: str, units: int, size_bytes: int
+    ) -> float | None:
+        return None
 
     def backlog_s(self, model: OfferedModel, precision: str, asker: Asker) -> float:
         leased_s = sum(asker.leased_s.values())

@@ -26,6 +26,7 @@ class Place:
 
     roles_of: tuple[str, ...] = ("submitter",)
     estimate: float | None = 1.0
+    foreseen: float | None = None
     backlog: float = 0.0
     own_capabilities: dict[str, object] = field(default_factory=dict)
     others: dict[str, float] = field(default_factory=dict[str, float])
@@ -36,6 +37,9 @@ class Place:
 
     def estimate_s(self, _m: object, _p: str, _items: int, _size: int) -> float | None:
         return self.estimate
+
+    def foreseen_s(self, _m: object, _p: str, units: int, _size: int) -> float | None:
+        return self.foreseen and self.foreseen * units
 
     def backlog_s(self, _m: object, _p: str, asker: Asker) -> float:
         return fair_wait_s({asker.submitter: self.backlog, **self.others}, asker)
@@ -207,6 +211,23 @@ def test_one_benchmark_may_wait_until_it_is_alone_and_a_second_is_told_when_to_a
         assert isinstance(answer, Refuse)
         assert (answer.code, answer.retry_after_ms > 0) == ("busy", True)
         assert "1 benchmark" in answer.reason
+
+
+def test_what_nobody_has_seen_is_promised_as_the_machine_makes_it_expected() -> None:
+    fresh = Place(estimate=None, foreseen=2.0)
+
+    assert decide(fresh, offer(budget_ms=10**7)) == Granted(6.0, 6_000)
+    assert decide(fresh, offer(budget_ms=10**7, tokens=500)) == Granted(1_000.0, 1_000_000)
+
+
+def test_nothing_is_refused_for_what_is_only_foreseen() -> None:
+    assert isinstance(decide(Place(estimate=None, foreseen=2.0), offer(budget_ms=1_000)), Granted)
+    assert code(Place(estimate=6.0), offer(budget_ms=1_000)) == "expired"
+
+
+def test_a_job_of_which_nothing_is_known_gets_no_promise_and_a_short_one_does() -> None:
+    assert decide(Place(estimate=None), offer()) == Granted(0.0, 0)
+    assert decide(Place(estimate=1e-5), offer()) == Granted(1e-5, 1)
 
 
 def test_only_the_same_model_in_the_same_precision_is_waited_for() -> None:

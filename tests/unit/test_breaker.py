@@ -34,7 +34,9 @@ def test_it_opens_after_three_failures_in_a_row_and_a_result_closes_it() -> None
 
     assert breakers.why_open(KEY, 0.0) is None
     breakers.failed(KEY, 0.0)
-    assert str(breakers.why_open(KEY, 0.0)).startswith("failed 3 times in a row: is tried again in")
+    assert str(breakers.why_open(KEY, 0.0)).startswith(
+        "failed 3 times in a row, and is tried again in"
+    )
     assert breakers.why_open(("peer", "other"), 0.0) is None
     breakers.succeeded(KEY)
     assert breakers.why_open(KEY, 0.0) is None

@@ -75,7 +75,7 @@ def test_an_input_comes_back_with_every_parameter_in_it():
 
     assert wanted.items == ["abc", [generate.Message("user", "zażółć 🦜")]]
     assert wanted.parameters == generate.Parameters(256, 1.0, 1.0, 7, ("\n",))
-    assert generate.count(content) == 512
+    assert (generate.count(content), generate.count_tokens(content)) == (2, 512)
     assert cbor2.loads(content)["parameters"].keys() == {
         "max_tokens", "temperature", "top_p", "seed", "stop",
     }  # fmt: skip

@@ -9,6 +9,7 @@ import pytest
 from node import results
 from node.errors import InputError
 from node.results import check_target, read_files, read_input, read_items, write_file
+from node.runner.kinds import embed
 
 
 def written(folder: Path, content: bytes, name: str = "input.txt") -> str:
@@ -98,11 +99,11 @@ def test_results_are_written_whole_as_numpy_or_as_json_lines(tmp_path: Path) -> 
 def test_a_target_is_checked_without_a_trace(tmp_path: Path) -> None:
     (tmp_path / "there.npy").write_bytes(b"kept")
 
-    check_target(tmp_path / "there.npy")
-    check_target(tmp_path / "new.npy")
+    check_target(tmp_path / "there.npy", embed, "embed")
+    check_target(tmp_path / "new.npy", embed, "embed")
     for wrong in (tmp_path, tmp_path / "none" / "out.npy"):
         with pytest.raises(InputError, match="cannot be written"):
-            check_target(wrong)
+            check_target(wrong, embed, "embed")
 
     assert [path.name for path in tmp_path.iterdir()] == ["there.npy"]
     assert (tmp_path / "there.npy").read_bytes() == b"kept"

@@ -145,7 +145,7 @@ def _wanted(asked: Body, items: Items, limit: int | None, seed: int) -> Wanted:
         model=asked.model,
         content=content,
         prompts=len(items),
-        tokens=generate.count(content),
+        tokens=generate.count_tokens(content),
         is_streamed=asked.stream,
         includes_usage=asked.stream_options is not None and asked.stream_options.include_usage,
     )

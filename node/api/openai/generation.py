@@ -101,7 +101,13 @@ class Generation:
             seed = int.from_bytes(job_id)
             wanted = await aside(len(body), lambda: self._understand(body, seed))
             spec = JobSpec(
-                job_id, KIND, wanted.model, wanted.content, wanted.tokens, front.budget_ms
+                job_id=job_id,
+                kind=KIND,
+                model=wanted.model,
+                input=wanted.content,
+                items=wanted.prompts,
+                budget_ms=front.budget_ms,
+                tokens=wanted.tokens,
             )
             head = Head(self._shape, job_id, front.now_us() // 1_000_000, wanted.model)
             if wanted.is_streamed:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from node.cli.arguments import job_id_argument
 from peer.cli import emit, json_option
 
 
 @click.command()
-@click.argument("job_id")
+@job_id_argument
 @json_option
 def cancel(job_id: str, as_json: bool) -> None:
     """End a job that is not over; does nothing to one that is.

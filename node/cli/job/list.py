@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
+from node.cli.arguments import LIMIT
 from peer.cli import emit, json_option, table
 
 COLUMNS = {
@@ -11,14 +14,17 @@ COLUMNS = {
     "state": "STATE",
     "kind": "KIND",
     "model": "MODEL",
-    "items": "ITEMS",
+    "done": "DONE",
+    "attempts": "TRIES",
     "worker": "WORKER",
     "waits_for": "WAITS FOR",
 }
 
 
 @click.command("list")
-@click.option("--limit", default=100, show_default=True, help="At most so many, the newest first.")
+@click.option(
+    "--limit", type=LIMIT, default=100, show_default=True, help="How many, the newest first."
+)
 @json_option
 def list_jobs(limit: int, as_json: bool) -> None:
     """List the jobs that were submitted at this node with `covey job submit`.
@@ -30,4 +36,9 @@ def list_jobs(limit: int, as_json: bool) -> None:
 
     with connect() as client:
         rows = client.get("/jobs", limit=limit)
-    emit(rows, as_json, lambda rows: table(rows, COLUMNS, empty="no jobs: try `covey job submit`"))
+    emit(rows, as_json, _render)
+
+
+def _render(rows: list[dict[str, Any]]) -> str:
+    shown = [{**row, "done": f"{row['items_done']}/{row['items']}"} for row in rows]
+    return table(shown, COLUMNS, empty="no jobs: try `covey job submit`")

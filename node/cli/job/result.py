@@ -6,12 +6,14 @@ from pathlib import Path
 
 import click
 
+from node.cli.arguments import job_id_argument
+from node.cli.away import tell_away
 from node.cli.run import output_option, showing_progress, write_outcome
 from peer.cli import json_option
 
 
 @click.command()
-@click.argument("job_id")
+@job_id_argument
 @output_option
 @json_option
 def result(job_id: str, target: str | None, as_json: bool) -> None:
@@ -26,10 +28,10 @@ def result(job_id: str, target: str | None, as_json: bool) -> None:
     from node.cli.connection import connect
     from node.runner.kinds import kind_named
 
-    if target is not None:
-        results.check_target(Path(target))
     with connect() as control:
         job = control.get(f"/jobs/{job_id}")
+        if target is not None:
+            results.check_target(Path(target), kind_named(job["kind"]), job["kind"])
         with showing_progress(job["items"]) as on_progress:
-            outcome = requests.result(control, job_id, on_progress)
+            outcome = requests.result(control, job_id, on_progress, tell_away)
     write_outcome(outcome, kind_named(job["kind"]), target, as_json)

@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
+from node.cli.arguments import job_id_argument
 from peer.cli import emit, json_option, printable
 
 
 @click.command()
-@click.argument("job_id")
+@job_id_argument
 @json_option
 def show(job_id: str, as_json: bool) -> None:
     """Show what a job asks for, where it stands, and how it ended.

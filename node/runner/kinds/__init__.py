@@ -1,9 +1,10 @@
 """What can be run: a file and a line in ``KINDS`` for each kind.
 
-A kind's module has three sides. The submitter's (``ITEM_TYPE``, ``PARAMETERS``, ``READER``,
-``TOLERANCES``, ``encode_input``, ``count``, ``rows``, ``array``, ``compare``) and the node's
-(``MODEL_KINDS``, ``PRECISIONS``, ``IS_ACCELERATED``, ``NEEDS``, ``describe``) are plain Python. The
-runner's (``load``) returns an ``Engine``; only there, and only when called, may it import torch.
+A kind's module has three sides. The submitter's (``ITEM_TYPE``, ``IS_ARRAY``, ``EXAMPLE``,
+``PARAMETERS``, ``READER``, ``TOLERANCES``, ``encode_input``, ``count``, ``COUNT_TOKENS``, ``rows``,
+``array``, ``compare``) and the node's (``MODEL_KINDS``, ``PRECISIONS``, ``IS_ACCELERATED``,
+``NEEDS``, ``describe``) are plain Python. The runner's (``load``) returns an ``Engine``; only
+there, and only when called, may it import torch.
 """
 
 from __future__ import annotations
@@ -200,6 +201,16 @@ class Kind(Protocol):
         ...
 
     @property
+    def IS_ARRAY(self) -> bool:  # noqa: N802 - a constant of the module
+        """Whether its outputs are numbers, which ``array`` returns."""
+        ...
+
+    @property
+    def EXAMPLE(self) -> str:  # noqa: N802 - a constant of the module
+        """Arguments of ``covey run`` that show it at work."""
+        ...
+
+    @property
     def PARAMETERS(self) -> tuple[Parameter, ...]:  # noqa: N802 - a constant of the module
         """What a job may be told besides its items; see ``node.runner.parameters``."""
         ...
@@ -207,6 +218,13 @@ class Kind(Protocol):
     @property
     def READER(self) -> Callable[[], Reader] | None:  # noqa: N802 - a constant of the module
         """Makes what reads an output that grows; None where outputs come whole."""
+        ...
+
+    @property
+    def COUNT_TOKENS(self) -> Callable[[bytes], int] | None:  # noqa: N802 - a constant of the module
+        """Counts the tokens that an input asks for, where the work grows with them and not with the
+        items.
+        """
         ...
 
     @property
@@ -247,9 +265,7 @@ class Kind(Protocol):
         ...
 
     def count(self, content: bytes) -> int:
-        """Return how many items an input has, for estimates: what the work grows with besides the
-        input's size.
-        """
+        """Return how many items an input has."""
         ...
 
     def rows(self, output: bytes) -> Iterator[dict[str, Any]]:
@@ -257,7 +273,9 @@ class Kind(Protocol):
         ...
 
     def array(self, output: bytes) -> NDArray[np.float32]:
-        """Return an output as an array, one row an item; raises ``RemoteProtocolError``."""
+        """Return an output as an array, one row an item; raises ``RemoteProtocolError``, and
+        ``BadInputError`` unless ``IS_ARRAY``.
+        """
         ...
 
     def compare(self, output: bytes, other: bytes, tolerance: float) -> Difference:

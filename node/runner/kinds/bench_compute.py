@@ -46,6 +46,9 @@ IS_ACCELERATED: Final = True
 NEEDS: Final = Needs("worker", ("torch",))
 READER: Final = None
 TOLERANCES: Final = EXACT
+IS_ARRAY: Final = False
+EXAMPLE: Final = "bench.compute --model machine --seconds 2"
+COUNT_TOKENS: Final = None
 
 ACCELERATOR_TIMES: Final = 8  # 768 becomes 6,144: 0.5 TFLOP, 10 ms of a large accelerator
 

@@ -46,6 +46,9 @@ IS_ACCELERATED: Final = True
 NEEDS: Final = Needs("worker", ("torch",))
 READER: Final = None
 TOLERANCES: Final = EXACT
+IS_ARRAY: Final = False
+EXAMPLE: Final = "bench.memory --model machine"
+COUNT_TOKENS: Final = None
 
 ACCELERATOR_TIMES: Final = 8  # 64 MiB would lie in the cache of a large accelerator
 

@@ -63,6 +63,9 @@ IS_ACCELERATED: Final = True
 NEEDS: Final = TORCH
 READER: Final = None
 TOLERANCES: Final = EXACT
+IS_ARRAY: Final = False
+EXAMPLE: Final = "bench.model --model all-minilm-l6-v2"
+COUNT_TOKENS: Final = None
 
 
 SENTENCE: Final = "the quick brown fox jumps over a lazy dog while seven small boats drift home"

@@ -43,6 +43,9 @@ IS_ACCELERATED: Final = False
 NEEDS: Final = Needs("worker", ())
 READER: Final = None
 TOLERANCES: Final = EXACT
+IS_ARRAY: Final = False
+EXAMPLE: Final = "bench.network --model machine --peer PEER"
+COUNT_TOKENS: Final = None
 
 
 class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 PLACE: Final = "{}"
 
 ITEM_TYPE: Final = str
+IS_ARRAY: Final = True
+EXAMPLE: Final = "classify --model all-minilm-l6-v2 --labels sport,politics --input headlines.txt"
 PARAMETERS: Final = (
     Parameter(
         "labels",
@@ -54,6 +56,7 @@ PARAMETERS: Final = (
         least=2,
         most=MAX_LABELS,
         separator=",",
+        needed_on=("embed",),
     ),
     Parameter(
         "template",
@@ -77,6 +80,7 @@ PARAMETERS: Final = (
 )
 TOLERANCES: Final = {"fp32": 1e-3, "bf16": 0.1}  # softmax divides what embeddings are apart by 0.03
 READER: Final = None
+COUNT_TOKENS: Final = None
 MODEL_KINDS: Final = ("classify", "embed")
 PRECISIONS: Final = ("fp32", "bf16")
 IS_ACCELERATED: Final = True

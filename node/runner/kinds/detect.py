@@ -40,9 +40,12 @@ if TYPE_CHECKING:
     from node.runner.files import ModelFiles
 
 ITEM_TYPE: Final = bytes
+IS_ARRAY: Final = False
+EXAMPLE: Final = "detect --model magika *.bin"
 PARAMETERS: Final[tuple[Parameter, ...]] = ()
 TOLERANCES: Final = {"fp32": 0.02}  # what else is in the batch moves a score by .018 at most
 READER: Final = None
+COUNT_TOKENS: Final = None
 MODEL_KINDS: Final = ("detect",)
 PRECISIONS: Final = ("fp32",)
 IS_ACCELERATED: Final = False

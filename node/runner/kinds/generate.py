@@ -67,6 +67,8 @@ StopWord = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_STOP_CHARS)]
 
 
 ITEM_TYPE: Final = str
+IS_ARRAY: Final = False
+EXAMPLE: Final = "generate --model smollm2 --chat --max-tokens 100 --input questions.txt"
 MODEL_KINDS: Final = ("generate",)
 PRECISIONS: Final = ("int4", "int8", "bf16", "fp32")
 IS_ACCELERATED: Final = True
@@ -147,9 +149,17 @@ def decode_input(content: bytes) -> GenerateInput:
 
 
 def count(content: bytes) -> int:
+    """Return how many prompts an input has."""
+    return len(decode_input(content).items)
+
+
+def count_tokens(content: bytes) -> int:
     """Return how many tokens the job may write."""
     wanted = decode_input(content)
     return len(wanted.items) * wanted.parameters.max_tokens
+
+
+COUNT_TOKENS: Final = count_tokens
 
 
 def piece(index: int, text: str, reason: str | None, tokens: int) -> bytes:

@@ -39,12 +39,15 @@ if TYPE_CHECKING:
     from node.runner.files import ModelFiles
 
 ITEM_TYPE: Final = str
+IS_ARRAY: Final = False
+EXAMPLE: Final = "bench.noop --model noop --input FILE"
 PARAMETERS: Final[tuple[Parameter, ...]] = ()
 MODEL_KINDS: Final = ("bench.noop",)
 PRECISIONS: Final = ("none",)
 IS_ACCELERATED: Final = False
 NEEDS: Final = Needs("worker", ())
 READER: Final = None
+COUNT_TOKENS: Final = None
 TOLERANCES: Final = EXACT
 
 

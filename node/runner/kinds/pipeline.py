@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from node.runner.files import ModelFiles
 
 ITEM_TYPE: Final = str
+IS_ARRAY: Final = False
+EXAMPLE: Final = "pipeline --model my-classifier --task text-classification --input reviews.txt"
 PARAMETERS: Final = (
     Parameter(
         "task",
@@ -76,6 +78,7 @@ PARAMETERS: Final = (
 )
 TOLERANCES: Final = {"fp32": 1e-3}
 READER: Final = None
+COUNT_TOKENS: Final = None
 MODEL_KINDS: Final = ("pipeline",)
 PRECISIONS: Final = ("fp32",)
 IS_ACCELERATED: Final = False

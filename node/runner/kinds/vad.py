@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from node.runner.files import ModelFiles
 
 ITEM_TYPE: Final = bytes
+IS_ARRAY: Final = True
+EXAMPLE: Final = "vad --model silero-vad meeting.wav interview.wav"
 PARAMETERS: Final = (
     Parameter(
         "threshold",
@@ -71,6 +73,7 @@ PARAMETERS: Final = (
 )
 TOLERANCES: Final = {"fp32": 0.032}  # seconds: one frame
 READER: Final = None
+COUNT_TOKENS: Final = None
 MODEL_KINDS: Final = ("vad",)
 PRECISIONS: Final = ("fp32",)
 IS_ACCELERATED: Final = False

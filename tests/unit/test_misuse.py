@@ -1,0 +1,130 @@
+"""What the command line alone shows to be wrong ends a command with status 2 before it does
+anything; with ``--json``, an error is one object on stderr.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from node.cli import main
+from node.runner.kinds import KINDS, BadInputError, kind_named
+
+RUN = ("run", "embed", "--model", "m")
+GENERATE = ("run", "generate", "--model", "m")
+MISUSE = [
+    ((*RUN, "--timeout", "-5"), "is not more than 0 and at most 86400 s", "--help"),
+    ((*RUN, "--timeout", "0"), "is not more than 0", "--help"),
+    ((*RUN, "--timeout", "nan"), "is not more than 0", "--help"),
+    (("job", "submit", *RUN[1:], "--timeout", "1e9"), "at most 86400 s", "--help"),
+    ((*RUN, "--job-id", "zz"), "'zz' is not a job id", "openssl rand -hex 16"),
+    (("run", "nokind", "--model", "m"), "there is no kind 'nokind'", "kinds: bench.noop,"),
+    (("run", "nokind", "--help"), "there is no kind 'nokind'", "kinds: bench.noop,"),
+    ((*GENERATE, "--temperature", "9"), "temperature is a number, 0 to 2", "run generate --help"),
+    ((*GENERATE, "--max-tokens", "0"), "max_tokens is a whole number", "run generate --help"),
+    ((*GENERATE, "--output", "o.npy"), "the output of generate is no array", "--output o.jsonl"),
+    ((*RUN, "--stream"), "embed emits nothing while it computes", "without --stream"),
+    ((*RUN, "a.txt"), "takes text, not files", "--input a.txt"),
+    (("run", "vad", "--model", "m"), "no files were given", "name them"),
+    (("job", "list", "--limit", "0"), "0 is not in the range", "--help"),
+    (("records", "list", "--limit", "0"), "0 is not in the range", "--help"),
+    (("errors", "list", "--limit", "0"), "0 is not in the range", "--help"),
+    (("job", "show", "xyz"), "'xyz' is not a job id", "covey job list"),
+    (("job", "show", "../../etc"), "'../../etc' is not a job id", "covey job list"),
+    (("job", "why", "abcde"), "or the first 6", "covey job list"),
+]
+
+
+@pytest.fixture(autouse=True)
+def nobody_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COVEY_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+
+
+def covey(arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> object:
+    """Run a command in this process and return its exit status."""
+    monkeypatch.setattr(sys, "argv", ["covey", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code
+
+
+@pytest.mark.parametrize(("arguments", "says", "hint"), MISUSE, ids=lambda each: str(each)[:40])
+def test_misuse_is_told_in_a_line_with_status_2(
+    arguments: tuple[str, ...],
+    says: str,
+    hint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status = covey(arguments, monkeypatch)
+
+    told = capsys.readouterr()
+    first, *rest = told.err.splitlines()
+    assert (status, told.out) == (2, "")
+    assert says in first
+    assert len(rest) == 1
+    assert hint in rest[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "code"),
+    [
+        ((*RUN, "--timeout", "-5", "--json"), 2, "usage"),
+        (("job", "list", "--json"), 1, "daemon-down"),
+        (("job", "show", "xyz", "--json"), 2, "usage"),
+        (("--jsno", "job", "list", "--json"), 2, "usage"),
+    ],
+)
+def test_with_json_an_error_is_one_object_on_stderr(
+    arguments: tuple[str, ...],
+    status: int,
+    code: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ended = covey(arguments, monkeypatch)
+
+    told = capsys.readouterr()
+    error = json.loads(told.err)["error"]
+    assert (ended, told.out) == (status, "")
+    assert (error["code"], set(error)) == (code, {"code", "message", "hint"})
+
+
+def test_an_option_behind_two_dashes_is_of_another_program(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    covey(("job", "list", "--", "--json"), monkeypatch)
+
+    assert capsys.readouterr().err.startswith("covey: ")
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_every_kind_says_whether_its_output_is_an_array_and_has_an_example(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kind = kind_named(name)
+    if not kind.IS_ARRAY:
+        with pytest.raises(BadInputError, match="the output of"):
+            kind.array(b"")
+
+    covey(("run", name, "--help"), monkeypatch)
+
+    told = capsys.readouterr().out
+    assert f"covey run {name} --model " in " ".join(told.split())
+    for parameter in kind.PARAMETERS:
+        assert f"--{parameter.name.replace('_', '-')}" in told
+
+
+def test_the_help_of_run_names_the_kinds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = covey(("run", "--help"), monkeypatch)
+
+    assert status == 0
+    assert f"Kinds: {', '.join(sorted(KINDS))}" in " ".join(capsys.readouterr().out.split())
