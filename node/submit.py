@@ -135,7 +135,7 @@ class Submitter:
             if not peers:
                 why = Explanation.of_nobody(needs, considered, spec.job_id, began)
                 self._explained(spec.job_id, why)
-                raise nobody(spec, considered, {})
+                raise nobody(spec, considered)
             terms, outgoing = await self._commit(spec)
             past = self._acceptance_of(terms)
             spoilt: list[JournalError] = []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from node.cli.arguments import LIMIT
-from peer.cli import emit, json_option, table
+from peer.cli import emit, json_option, screen_width, table
 
 COLUMNS = {
     "job_id": "JOB",
@@ -33,4 +35,8 @@ def list_jobs(limit: int, as_json: bool) -> None:
 
     with connect() as client:
         rows = client.get("/jobs", limit=limit)
-    emit(rows, as_json, lambda rows: table(rows, COLUMNS, empty="no jobs: try `covey job submit`"))
+    emit(rows, as_json, _render)
+
+
+def _render(rows: list[dict[str, Any]]) -> str:
+    return table(rows, COLUMNS, empty="no jobs: try `covey job submit`", width=screen_width())
