@@ -17,6 +17,7 @@ from node.verdict import Verification
 from protocols.cid import CID
 from protocols.errors import CoveyError, JobFailed, Refused
 from protocols.job import CODE, JOB_ID_BYTES, Refuse
+from protocols.job_history import OFFERED
 from protocols.keys import PeerId
 from protocols.limits import (
     MAX_ATTEMPTS,
@@ -209,7 +210,15 @@ def failure_of(
         )
     if len(machine.losses) > lost_before:
         return lost(machine.losses, **details)
-    return nobody(spec, considered, machine.refusals)
+    asked = {step.peer for step in machine.history.steps if step.what == OFFERED}
+    told = explain(spec.needs, considered, machine.refusals, asked)
+    if machine.state is JobState.EXPIRED:
+        time_s = spec.budget_ms / 1_000
+        return NoWorkerError(
+            f"no worker took the job before its time of {time_s:g} s ran out: {told}",
+            hint="give it more time: --timeout",
+        )
+    return _refused(spec, told, machine.refusals)
 
 
 def lost(losses: Sequence[tuple[PeerId, str]], **details: Any) -> NoWorkerError:
@@ -244,9 +253,12 @@ def _hint(spec: JobSpec, code: str) -> str | None:
     return None
 
 
-def nobody(spec: JobSpec, considered: list[Candidate], refusals: dict[str, Refuse]) -> CoveyError:
-    """Return the error for a job that nobody took."""
-    told = explain(spec.needs, considered, refusals)
+def nobody(spec: JobSpec, considered: list[Candidate]) -> CoveyError:
+    """Return the error for a job that nobody could be asked for."""
+    return _refused(spec, explain(spec.needs, considered), {})
+
+
+def _refused(spec: JobSpec, told: str, refusals: dict[str, Refuse]) -> CoveyError:
     if spec.peer is not None and (refuse := refusals.get(spec.peer)):
         return Refused(
             f"the named worker refused: {told}",

@@ -7,7 +7,9 @@ that peers were seen to do per GFLOP/s that they state: the median, so that a li
 
 The time in which a peer had several of our jobs is counted once, so jobs that wait for each other
 there do not make it look slow. Observations fade within minutes, and with them what they say
-against the advert. Nothing here reads a clock.
+against the advert. The first result after a while that says that its model had to be loaded counts
+for nothing, for it tells of the load and not of the speed; whoever says so again and again, to look
+fast, is not believed. Nothing here reads a clock.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ SOME_RESULTS: Final = 0.5  # from here on an advert is bounded by what was seen
 LEAST_RESULTS: Final = 0.05  # less is forgotten: one result after half an hour
 SCALED_ANEW_S: Final = 1.0  # the median over thousands of peers costs a millisecond
 SHORTEST_S: Final = 1e-4
+COLD_AGAIN_S: Final = 300.0  # since its last result: runners are unloaded after as long
 ITEM_WORK: Final = 8  # bytes: what an item costs beside its text, as in ``node.throughput``
 
 
@@ -63,6 +66,8 @@ class _Observed:
     seen_at: float = 0.0
     in_flight: int = 0
     busy_since: float = 0.0
+    warm_at: float = -math.inf
+    """When its last result came, whether it counted or not."""
 
     def add(self, items: int, work: int, now: float) -> None:
         span_s = max(now - self.busy_since, SHORTEST_S)
@@ -105,11 +110,21 @@ class Observations:
         if len(self._observed) > MAX_OBSERVED:
             self._observed.popitem(last=False)
 
-    def finished(self, key: Key, items: int, size_bytes: int, now: float) -> None:
-        """Its result was accepted."""
+    def finished(
+        self, key: Key, items: int, size_bytes: int, now: float, *, is_cold: bool = False
+    ) -> None:
+        """Its result was accepted; ``is_cold`` is whether the peer says that it had to load the
+        model for it.
+        """
         observed = self._observed.get(key)
-        if observed is not None and observed.in_flight:
-            observed.in_flight -= 1
+        if observed is None or not observed.in_flight:
+            return
+        observed.in_flight -= 1
+        was_cold = is_cold and now - observed.warm_at > COLD_AGAIN_S
+        observed.warm_at = now
+        if was_cold:
+            observed.busy_since = now  # others that it has of us did not compute before, either
+        else:
             observed.add(items, max(1, size_bytes + items * ITEM_WORK), now)
 
     def dropped(self, key: Key) -> None:

@@ -105,14 +105,19 @@ class Placement:
             self._breakers.claim_trial((peer, _subject(needs)), now)
         return choice
 
-    def note(self, terms: Terms, peer: PeerId, sign: Sign, now: float) -> None:
-        """Learn from what became of an offer of this job, or of an attempt at it."""
+    def note(
+        self, terms: Terms, peer: PeerId, sign: Sign, now: float, *, is_cold: bool = False
+    ) -> None:
+        """Learn from what became of an offer of this job, or of an attempt at it; ``is_cold`` is
+        whether its worker says that it had to load the model.
+        """
         key = Key(peer, _subject(terms), terms.precision)
         match sign:
             case Sign.ACCEPTED:
                 self._observations.began(key, now)
             case Sign.DONE:
-                self._observations.finished(key, terms.units, terms.size_bytes, now)
+                size_bytes = terms.size_bytes
+                self._observations.finished(key, terms.units, size_bytes, now, is_cold=is_cold)
                 self._breakers.succeeded(key[:2])
             case Sign.FAULT | Sign.LOST:
                 self._observations.dropped(key)
@@ -142,6 +147,15 @@ class Placement:
         """What a worker says of itself, if it is known and current."""
         worker = self._directory.worker(peer)
         return worker.advert if worker is not None else None
+
+    def holders(self, model: str) -> int:
+        """Return how many workers offer a model now."""
+        workers = self._directory.workers()
+        return sum(
+            any(offer.name == model for offer in worker.advert.models)
+            for worker in workers
+            if worker.advert
+        )
 
     def _consider_named(self, peer: PeerId, needs: JobNeeds, now: float) -> Candidate:
         worker = self._directory.worker(peer)
@@ -227,10 +241,16 @@ def order(considered: Iterable[Candidate], rng: random.Random) -> list[PeerId]:
 
 
 def explain(
-    needs: JobNeeds, considered: Sequence[Candidate], refusals: dict[str, Refuse] | None = None
+    needs: JobNeeds,
+    considered: Sequence[Candidate],
+    refusals: dict[str, Refuse] | None = None,
+    asked: Collection[PeerId] = (),
 ) -> str:
-    """Say what was looked for, and what everyone who was considered had to say."""
+    """Say what was looked for, and what everyone who was considered had to say, also those that
+    were ``asked`` and said nothing.
+    """
     reasons = {candidate.peer: candidate.reason or "was not asked" for candidate in considered}
+    reasons.update(dict.fromkeys(asked, "did not answer in time"))
     for peer, refuse in (refusals or {}).items():
         reasons[peer] = f"{refuse.code} ({refuse.reason})"
     told = [f"{peer}: {reason}" for peer, reason in reasons.items()]

@@ -35,8 +35,6 @@ class JobRequest:
     model: str
     input: bytes
     items: int
-    tokens: int = 0
-    """How many it may write, of kinds that write tokens."""
     precision: str = "auto"
     device: str | None = None
     min_memory_mb: int | None = None
@@ -50,6 +48,8 @@ class JobRequest:
     lost."""
     stream: bool = False
     """Whether ``run`` is to tell of the output while it comes into being."""
+    tokens: int = 0
+    """How many it may write, of kinds that write tokens."""
 
 
 @dataclass(frozen=True, slots=True)

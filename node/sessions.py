@@ -244,5 +244,6 @@ class Sessions:
 
 def why(error: CoveyError) -> str:
     """Return what an error says, with what was tried at each address if it knows."""
-    attempts = error.details.get("attempts")
-    return f"{error.message} ({attempts})" if attempts else error.message
+    attempts: dict[str, str] = error.details.get("attempts") or {}
+    told = "; ".join(f"{address}: {reason}" for address, reason in attempts.items())
+    return f"{error.message} ({told})" if told else error.message

@@ -177,7 +177,7 @@ class Submitter:
     ) -> CoveyError:
         why = Explanation.of_nobody(spec.needs, considered, spec.job_id, began)
         self._explanations.add(spec.job_id, why)
-        return nobody(spec, considered, {})
+        return nobody(spec, considered)
 
     def _machine(self, spec: JobSpec, terms: Terms, choice: Choice, fence: int) -> SubmitterJob:
         """Return a job's machine, whose fences lie above ``fence``."""

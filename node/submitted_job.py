@@ -212,7 +212,9 @@ class SubmittedJob:
         machine = self.machine
         while machine.signs:
             peer, sign = machine.signs.popleft()
-            self._means.placement.note(machine.terms, peer, sign, trio.current_time())
+            is_cold = machine.done is not None and machine.done.timings.get("load_ms", 0.0) > 0
+            now = trio.current_time()
+            self._means.placement.note(machine.terms, peer, sign, now, is_cold=is_cold)
 
     def _send(self, effect: Send) -> None:
         link = self._links.get(effect.peer)

@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 import trio
 
 from node.doubts import DISPUTED, OUTVOTED
-from node.errors import VerificationMismatch
+from node.errors import NoWorkerError, VerificationMismatch
 from node.hashing import ASIDE_BYTES
 from node.job import JobResult, JobSpec
 from node.ledger import JobLedger
@@ -23,6 +23,7 @@ from node.needs import AUTO
 from node.placement import Placement
 from node.profile import PRECISION, profile_of
 from node.runner.kinds import kind_named
+from node.shortening import shortened
 from node.verdict import DIFFERS, UNVERIFIED, Ballot, PeerVerdict, Run, Verification
 from peer.capture import About
 from protocols.errors import CoveyError, JobFailed
@@ -72,7 +73,7 @@ class Verifier:
         course = _Course(ballot, [result.worker])
         while len(course.verdicts) < spec.verify and course.ended is None:
             await self._ask_another(spec, result, course, deadline)
-        verification = _outcome(spec, course)
+        verification = _outcome(spec, course, self._placement.holders(spec.model) - 1)
         with trio.CancelScope(shield=True):
             try:
                 cid = await self._ledger.verified(
@@ -97,7 +98,7 @@ class Verifier:
             if worker is None or worker in course.former:
                 course.ended = failed  # its time ran out, or it was cancelled
                 return
-            reason = failed.message[:MAX_TOLD_CHARS]
+            reason = shortened(failed.message, MAX_TOLD_CHARS)
             course.verdicts.append(PeerVerdict(worker, UNVERIFIED, reason=reason))
             course.former.append(worker)
         except CoveyError as error:
@@ -148,11 +149,19 @@ class Verifier:
             await self._ledger.report(_mismatch(spec, verification), about, informed_by=informed_by)
 
 
-def _outcome(spec: JobSpec, course: _Course) -> Verification:
-    reason = course.ended.message[:MAX_TOLD_CHARS] if course.ended else ""
+def _outcome(spec: JobSpec, course: _Course, others: int) -> Verification:
+    reason = _why_fewer(spec, course.ended, others) if course.ended else ""
     outcome = course.ballot.outcome(spec.verify, tuple(course.verdicts), reason)
     is_interrupted = course.ended is not None and course.ended.code == DRAINING
     return replace(outcome, is_interrupted=is_interrupted)
+
+
+def _why_fewer(spec: JobSpec, ended: CoveyError, others: int) -> str:
+    """Say why no more peers ran a job; ``others`` have its model, besides its worker."""
+    if isinstance(ended, NoWorkerError) and others < spec.verify:
+        some = "1 other peer has" if others == 1 else f"{others} other peers have"
+        return f"only {some} this model" if others > 0 else "no other peer has this model"
+    return shortened(ended.message, MAX_TOLD_CHARS)
 
 
 def _pinned(spec: JobSpec, result: JobResult) -> str:

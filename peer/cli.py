@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final, NoReturn, TypeVar, cast
 
@@ -24,6 +25,8 @@ from protocols.errors import CoveyError
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+WIDTH: Final = 160  # of a table that goes to a file or a program
+LEAST_COLUMN: Final = 24  # of characters: less tells nothing
 USAGE: Final = "usage"
 """The code of misuse."""
 
@@ -102,17 +105,31 @@ def note(message: str) -> None:
     click.echo(message, err=True)
 
 
-def table(rows: list[dict[str, Any]], columns: Mapping[str, str], *, empty: str) -> str:
+def screen_width() -> int:
+    """How many characters a line has: of the terminal, or of most of them."""
+    return shutil.get_terminal_size(fallback=(WIDTH, 0)).columns
+
+
+def table(
+    rows: list[dict[str, Any]], columns: Mapping[str, str], *, empty: str, width: int | None = None
+) -> str:
     """Lay ``rows`` out in aligned columns (``key → heading``); ``empty`` is what to say when there
-    is none.
+    is none. With ``width``, the last column is cut where lines would be longer, and marked.
     """
     if not rows:
         return empty
     cells = [list(columns.values()), *([_cell(row.get(key)) for key in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    if width is not None:
+        last = max(width - sum(each + 2 for each in widths[:-1]), LEAST_COLUMN)
+        cells = [[*line[:-1], _cut(line[-1], last)] for line in cells]
     return "\n".join(
         "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells
     )
+
+
+def _cut(text: str, chars: int) -> str:
+    return text if len(text) <= chars else f"{text[: chars - 1].rstrip()}…"
 
 
 def _cell(value: Any) -> str:
@@ -121,6 +138,38 @@ def _cell(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ",".join(_cell(item) for item in cast("list[Any]", value)) or "-"
     return printable(str(value))
+
+
+def listing(values: Mapping[str, Any], width: int = 18) -> str:
+    """Lay out named values in lines; those inside of one are indented below it."""
+    return "\n".join(_listed(values, width, ""))
+
+
+def _listed(values: Mapping[str, Any], width: int, indent: str) -> Iterator[str]:
+    for name, value in values.items():
+        told = printable(str(name).replace("_", " "))
+        inner = _named(value)
+        if inner:
+            yield f"{indent}{told}"
+            yield from _listed(inner, width, indent + "  ")
+        else:
+            cell = "-" if inner is not None else _cell_of_list(value)
+            yield f"{indent}{told:<{width}}{cell}".rstrip()
+
+
+def _named(value: Any) -> dict[str, Any] | None:
+    """Return what is listed below a name: a map, or a list of maps by their number."""
+    if isinstance(value, dict):
+        return cast("dict[str, Any]", value)
+    if isinstance(value, list) and any(isinstance(each, dict) for each in cast("list[Any]", value)):
+        return {str(number): each for number, each in enumerate(cast("list[Any]", value), 1)}
+    return None
+
+
+def _cell_of_list(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_cell, cast("list[Any]", value))) or "-"
+    return _cell(value)
 
 
 def printable(text: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import click
 
-from peer.cli import emit, json_option
+from peer.cli import emit, json_option, listing
 
 
 @click.command()
@@ -24,18 +24,8 @@ def status(as_json: bool) -> None:
 
 
 def _render(answer: dict[str, Any]) -> str:
-    shown = {**answer, "runners": [_runner(each) for each in answer["runners"]]}
-    return "\n".join(f"{key.replace('_', ' '):<18}{_value(value)}" for key, value in shown.items())
+    return listing({**answer, "runners": [_runner(each) for each in answer["runners"]]})
 
 
 def _runner(runner: dict[str, Any]) -> str:
     return "{model} {precision} {state} ({jobs_done} jobs done, pid {pid})".format(**runner)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, dict):
-        parts = (f"{key} {inner}" for key, inner in cast("dict[str, Any]", value).items())
-        return ", ".join(parts) or "-"
-    if isinstance(value, list):
-        return ", ".join(map(str, cast("list[Any]", value))) or "-"
-    return "-" if value is None else str(value)

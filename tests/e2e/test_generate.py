@@ -76,7 +76,7 @@ def test_chats_and_prompts_come_from_json_lines_and_programs(mesh: Mesh, tmp_pat
 
 
 def test_a_parameter_that_cannot_be_is_refused_in_one_line(mesh: Mesh) -> None:
-    done = mesh.submitter.run(*RUN, "--temperature", "nan", stdin=QUESTION, status=1)
+    done = mesh.submitter.run(*RUN, "--temperature", "nan", stdin=QUESTION, status=2)
 
     assert done.stdout == ""
     assert "temperature" in done.stderr.splitlines()[0]

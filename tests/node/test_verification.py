@@ -136,7 +136,7 @@ async def test_too_few_peers_are_no_success(autojump_clock: MockClock) -> None:
     assert verification is not None
     assert (verification.verdict, verification.wanted) == ("unverified", 3)
     assert [each.verdict for each in verification.peers] == ["agreed"]
-    assert "has run it already" in verification.reason
+    assert verification.reason == "only 1 other peer has this model"
     assert len(submitter.recorder.of_kind("job.verified")) == 1
     assert not submitter.recorder.reports
 

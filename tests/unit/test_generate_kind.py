@@ -391,7 +391,7 @@ def test_the_models_context_ends_a_continuation_and_refuses_a_prompt():
     }  # fmt: skip
     (broken,) = [event for event in events if isinstance(event, Broken)]
     assert isinstance(broken.error, BadInputError)
-    assert (broken.job, broken.error.message[:22]) == (2, "item 1 has 26 tokens, ")
+    assert (broken.job, broken.error.message[:22]) == (2, "item 1 has 26 tokens; ")
 
 
 @pytest.mark.parametrize("when", range(5))
@@ -442,3 +442,25 @@ def test_the_submitters_side_needs_no_torch():
     check = "import sys, node.runner.kinds.generate; assert 'torch' not in sys.modules"
 
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        ({"rol": "user", "content": "x"}, "item 0: messages\\[1\\] has a field 'rol'"),
+        (
+            {"role": "king", "content": "x"},
+            "has the role 'king': roles are system, user",
+        ),
+        ({"role": "user"}, "item 0: messages\\[1\\] has no text as its content"),
+        ("x", "item 0: messages\\[1\\] is no object with role and content"),
+    ],
+)
+def test_a_message_that_is_none_is_named_in_words(message: Any, says: str):
+    chat = [{"role": "user", "content": "hello"}, message]
+
+    with pytest.raises(BadInputError, match=says) as caught:
+        generate.encode_input([chat])
+
+    assert caught.value.details["parameter"] == "messages"
+    assert "$" not in caught.value.message

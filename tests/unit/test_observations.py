@@ -1,6 +1,6 @@
 import pytest
 
-from node.observations import TRUSTED_FACTOR, Key, Observations, Speed
+from node.observations import COLD_AGAIN_S, TRUSTED_FACTOR, Key, Observations, Speed
 from protocols.limits import OBSERVATION_FADE_S
 
 MODEL, PRECISION = "m", "auto"
@@ -129,3 +129,42 @@ def test_bytes_are_shown_where_there_are_no_items() -> None:
     seen.finished(key("a"), 0, 5_000, 1.0)
 
     assert speed(seen, "a", 10.0, 1.0).basis == "1 result of ours, 5 KB/s"
+
+
+def a_cold_result(seen: Observations, peer: str, took_s: float, now: float) -> float:
+    seen.began(key(peer), now)
+    seen.finished(key(peer), 100, 1_000, now + took_s, is_cold=True)
+    return now + took_s
+
+
+def test_a_cold_start_does_not_make_a_peer_look_slow() -> None:
+    seen = Observations()
+    results(seen, "other", 1.0, 10)
+    now = a_cold_result(seen, "cold", 9.0, 0.0)
+
+    assert seen.speed(key("cold"), 10.0, now) is None, "it told nothing of its speed yet"
+    now = results(seen, "cold", 1.0, 10, now)
+    speed(seen, "other", 10.0, now)
+    told = speed(seen, "cold", 10.0, now)
+
+    assert told.gflops == pytest.approx(10.0, rel=0.05)
+    assert told.results == 10
+    assert "100 items/s" in told.basis
+
+
+def test_who_says_after_every_job_that_it_was_cold_is_not_believed() -> None:
+    seen = Observations()
+    now = 0.0
+    for _ in range(20):
+        now = a_cold_result(seen, "liar", 9.0, now)
+
+    assert speed(seen, "liar", 10.0, now).results == 19
+
+
+def test_a_peer_that_was_idle_for_long_may_have_been_cold_again() -> None:
+    seen = Observations()
+    now = results(seen, "a", 1.0, 3) + COLD_AGAIN_S
+
+    now = a_cold_result(seen, "a", 9.0, now)
+
+    assert speed(seen, "a", 10.0, now).results == 3

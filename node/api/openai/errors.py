@@ -81,7 +81,7 @@ def body_of(error: CoveyError) -> dict[str, str | None]:
     return {
         "message": f"{error.message} ({error.hint})" if error.hint else error.message,
         "type": TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error"),
-        "param": error.param if isinstance(error, ApiError) else None,
+        "param": error.param if isinstance(error, ApiError) else error.details.get("parameter"),
         "code": NAMES.get(error.code, error.code),
     }
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from node.cli.arguments import LIMIT
-from peer.cli import emit, json_option, table
+from peer.cli import emit, json_option, screen_width, table
 
 COLUMNS = {
     "job_id": "JOB",
@@ -41,4 +41,4 @@ def list_jobs(limit: int, as_json: bool) -> None:
 
 def _render(rows: list[dict[str, Any]]) -> str:
     shown = [{**row, "done": f"{row['items_done']}/{row['items']}"} for row in rows]
-    return table(shown, COLUMNS, empty="no jobs: try `covey job submit`")
+    return table(shown, COLUMNS, empty="no jobs: try `covey job submit`", width=screen_width())

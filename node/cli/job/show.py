@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from node.cli.arguments import job_id_argument
-from peer.cli import emit, json_option, printable
+from peer.cli import emit, json_option, listing
 
 
 @click.command()
@@ -26,12 +26,4 @@ def show(job_id: str, as_json: bool) -> None:
 
 
 def _render(job: dict[str, Any]) -> str:
-    lines = [_line(key, value) for key, value in job.items() if value not in (None, {}, [])]
-    return "\n".join(lines)
-
-
-def _line(key: str, value: Any) -> str:
-    if isinstance(value, dict):
-        inner = (f"{name} {told}" for name, told in value.items())  # pyright: ignore[reportUnknownVariableType] - JSON
-        value = ", ".join(inner)
-    return f"{key.replace('_', ' '):<14}{printable(str(value))}"
+    return listing({key: value for key, value in job.items() if value not in (None, {}, [])})

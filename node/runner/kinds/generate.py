@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 
 import cbor2
 import msgspec
@@ -102,7 +102,7 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One turn of a chat."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "user", "assistant"]  # as ``ROLES``
     content: str
 
 
@@ -128,6 +128,8 @@ def encode_input(items: Items, parameters: Mapping[str, Any] = NO_PARAMETERS) ->
     values = checked(PARAMETERS, parameters)
     is_chat = values.pop("chat", False)
     prompts = [_question(item) if is_chat and isinstance(item, str) else item for item in items]
+    for number, prompt in enumerate(prompts):
+        _check_chat(prompt, number)
     wanted = _checked({"items": prompts, "parameters": values})
     try:
         return dagcbor.encode(msgspec.to_builtins(wanted), max_bytes=MAX_GENERATE_INPUT_BYTES)
@@ -294,6 +296,33 @@ def _parting(output: bytes, item: int, other: str) -> int:
                 break
             tokens += each.tokens
     return tokens
+
+
+ROLES: Final = ("system", "user", "assistant")
+FIELDS: Final = ("role", "content")
+
+
+def _check_chat(item: Any, number: int) -> None:
+    """Raise ``BadInputError`` that names the message of a chat which is none."""
+    if not isinstance(item, list):
+        return
+    for place, given in enumerate(cast("list[Any]", item)):
+        if (wrong := _wrong_with(given)) is not None:
+            raise BadInputError(
+                f"item {number}: messages[{place}] {wrong}", item=number, parameter="messages"
+            )
+
+
+def _wrong_with(message: Any) -> str | None:
+    if not isinstance(message, dict):
+        return "is no object with role and content"
+    given = cast("dict[Any, Any]", message)
+    for name in given:
+        if name not in FIELDS:
+            return f"has a field {str(name)[:32]!r}: it has role and content"
+    if given.get("role") not in ROLES:
+        return f"has the role {str(given.get('role'))[:32]!r}: roles are {', '.join(ROLES)}"
+    return None if isinstance(given.get("content"), str) else "has no text as its content"
 
 
 def _checked(value: Any) -> GenerateInput:
