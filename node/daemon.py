@@ -69,6 +69,7 @@ class Node:
     home: Home
     effects: Effects
     identity: Identity
+    journal: Journal
     feeds: Feeds
     index: Index[Store]
     presence: Presence
@@ -167,6 +168,7 @@ async def started(
                     home=home,
                     effects=effects,
                     identity=identity,
+                    journal=journal,
                     feeds=feeds,
                     index=index,
                     presence=presence,

@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 
 from node.errors import InputError, UnknownError
 from node.store import Store
+from peer.exporting import AskedShelf, Sources
 from peer.rows import RecordRow
 from protocols import dagcbor
 from protocols.cid import CID
@@ -32,7 +33,7 @@ def show_record(store: Store, query: Query) -> dict[str, Any]:
     cid = _cid(query["cid"])
     row = store.record(cid)
     if row is None:
-        raise UnknownError(f"this node holds no record {cid}", hint="see `covey records list`")
+        raise _unknown(cid)
     links = [
         {"direction": direction, "role": role, "cid": str(CID(target))}
         for direction, role, target in store.links(cid)
@@ -59,6 +60,23 @@ READERS: Final[dict[str, Callable[[Store, Query], Any]]] = {
     "/records/{cid}": show_record,
     "/errors": list_errors,
 }
+
+
+async def verify(sources: Sources, text: str) -> dict[str, Any]:
+    """Check the signed bytes of one record, by its CID."""
+    cid = _cid(text)
+
+    def rows(shelf: AskedShelf) -> list[RecordRow]:
+        found = shelf.records([cid])
+        if not found:
+            raise _unknown(cid)
+        return found
+
+    return await sources.verify(rows, cid)
+
+
+def _unknown(cid: CID) -> UnknownError:
+    return UnknownError(f"this node holds no record {cid}", hint="see `covey records list`")
 
 
 def _row(row: RecordRow) -> dict[str, Any]:

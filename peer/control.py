@@ -14,7 +14,7 @@ import re
 import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 import trio
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 MAX_SOCKET_PATH_BYTES: Final = 107  # sun_path on Linux, less its terminator
 STOP_GRACE_S: Final = 2.0  # an open stream may not hold the daemon's stop longer than this
 CONNECT_TIMEOUT_S: Final = 10.0
+SUMMARY_HEADER: Final = "x-covey-summary"
+"""Says in JSON what the body of a download holds."""
 PATH: Final = re.compile(r"(/[A-Za-z0-9._:-]+)+")
 
 
@@ -199,6 +201,21 @@ class ControlClient:
         """POST ``content`` and return the JSON answer."""
         return self._json("POST", path, content=content, params=query)
 
+    def download(self, path: str, out: BinaryIO, **query: Any) -> Any:
+        """Write the answer of a GET to ``out`` as it comes; return the summary in its header."""
+        import httpx
+
+        _check_path(path)
+        try:
+            with self._http.stream("GET", path, params=query) as response:
+                if response.is_error:
+                    response.read()
+                    self._checked(response)
+                out.writelines(response.iter_bytes())
+                return json.loads(response.headers[SUMMARY_HEADER])
+        except httpx.TransportError as error:
+            raise self._down(error) from error
+
     def _lines(self, method: str, path: str, **arguments: Any) -> Iterator[Any]:
         import httpx
 
@@ -215,9 +232,7 @@ class ControlClient:
     def _json(self, method: str, path: str, **arguments: Any) -> Any:
         import httpx
 
-        if not PATH.fullmatch(path):
-            name = path.rpartition("/")[2]
-            raise CoveyError(f"{name!r} names nothing", code="bad-input", hint="see --help")
+        _check_path(path)
         try:
             return self._checked(self._http.request(method, path, **arguments))
         except httpx.TransportError as error:
@@ -244,6 +259,12 @@ class ControlClient:
 
     def _nobody(self) -> DaemonDownError:
         return DaemonDownError(f"no daemon answers at {self._path}", hint=self._hint)
+
+
+def _check_path(path: str) -> None:
+    if not PATH.fullmatch(path):
+        name = path.rpartition("/")[2]
+        raise CoveyError(f"{name!r} names nothing", code="bad-input", hint="see --help")
 
 
 def raise_error(value: Any) -> Any:

@@ -10,13 +10,13 @@ and the feeds refuse duplicates before the journal.
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from peer.rows import Batch, LastEntry
+from peer.rows import Batch, BundleRow, LastEntry, RecordRow
 from protocols.errors import CoveyError
 
 SCHEMA_VERSION: Final = 2  # another number in the file: it is rebuilt
@@ -74,6 +74,13 @@ MOVE: Final = """
 """
 """Uncut records move, and no others. A bundle that came whole (our own, forgotten and given back)
 covers only the rows that came with it: an uncut record of ours may claim the same place."""
+PAGE: Final = """
+    SELECT * FROM records
+    WHERE ($1 = 0 OR start_us >= $1 OR cid IN (
+        SELECT unnest([environment, hardware]) FROM records WHERE start_us >= $1))
+    AND (feed, epoch, sequence, place) > ($2::BLOB, $3::UBIGINT, $4::UBIGINT, $5::BIGINT)
+    ORDER BY feed, epoch, sequence, place LIMIT $6
+"""
 
 
 class Lost(NamedTuple):
@@ -149,6 +156,37 @@ class Tables:
     def lost(self, start: int, end: int) -> list[Lost]:
         """Return what the journal held between these offsets and nowhere else."""
         return [Lost._make(row) for row in self.run(LOST, start, end)]
+
+    def page(self, after: RecordRow | None, since_us: int, limit: int) -> list[RecordRow]:
+        """Return the next rows after one in the order of their feeds: of records that began at or
+        after a moment, and of the environments and hardware that these name.
+        """
+        place = (after.feed, after.epoch, after.sequence, after.place) if after else (b"", 0, 0, -1)
+        return [RecordRow._make(row) for row in self.run(PAGE, since_us, *place, limit)]
+
+    def records(self, cids: Iterable[bytes]) -> list[RecordRow]:
+        """Return the rows of these records, each once, in the order of their feeds."""
+        found = self.run(
+            "SELECT * FROM records WHERE cid IN (SELECT unnest(?::BLOB[]))"
+            " ORDER BY feed, epoch, sequence, place",
+            [bytes(cid) for cid in cids],
+        )
+        first: dict[bytes, RecordRow] = {}
+        for row in found:
+            first.setdefault(row[0], RecordRow._make(row))
+        return list(first.values())
+
+    def bundles_over(self, feed: bytes, epoch: int, sequence: int) -> list[BundleRow]:
+        """Return the bundles whose range covers one place of a feed: more than one is a fork."""
+        rows = self.run(
+            "SELECT * FROM bundles WHERE feed = ? AND epoch = ? AND first_sequence <= ?"
+            " AND next_sequence > ? ORDER BY place",
+            feed,
+            epoch,
+            sequence,
+            sequence,
+        )
+        return [BundleRow._make(row) for row in rows]
 
     def insert(self, batch: Batch) -> None:
         """Add the rows of ``batch`` and its mark in one transaction: all of it or nothing."""

@@ -294,3 +294,12 @@ MAX_UPSTREAM_ERROR_BYTES: Final = 16 << 10  # of a refusal; a sentence of it is 
 UPSTREAM_EMBED_TEXTS: Final = 32  # of one request: what the strictest servers take by default
 UPSTREAM_EMBED_BYTES: Final = 256 << 10  # of one request's texts, unless one alone is larger
 MAX_ADVERT_OFFERS_BYTES: Final = 5 << 10  # of MAX_ADVERT_BYTES; certificates and hardware have 3
+
+# Exports
+MAX_CAR_HEAD_BYTES: Final = 4 << 10  # a root takes 41 bytes
+MAX_CAR_ROOTS: Final = 64  # ours have two; a list that anybody wrote needs no more
+MAX_ABSENT_LISTED: Final = 1_000  # CIDs a block: 41 KB, below MAX_RECORD_BYTES
+MAX_EXCERPT_RECORDS: Final = 500_000  # of one CAR file: verifying holds 0.3 KB a record
+MAX_EXCERPT_NAMES: Final = 2_000_000  # parents, absent ones and digests of headers: 0.2 KB each
+MAX_DOCUMENT_RECORDS: Final = 50_000  # of one PROV-JSON document, which is built in memory
+MAX_SHOWN_FAULTS: Final = 100  # of one verification; the rest is a count
