@@ -23,6 +23,14 @@ def read(file: bytes) -> tuple[tuple[CID, ...], list[Section]]:
     return reader.roots, list(reader.sections())
 
 
+def is_read(file: bytes) -> bool:
+    try:
+        read(file)
+    except RemoteProtocolError:
+        return False
+    return True
+
+
 @given(st.lists(st.binary(min_size=1, max_size=300), max_size=5), st.integers(1, 5))
 def test_blocks_survive_the_round_trip(blocks: list[bytes], roots: int) -> None:
     found, sections = read(car([ROOT] * roots, *blocks))
@@ -34,11 +42,12 @@ def test_blocks_survive_the_round_trip(blocks: list[bytes], roots: int) -> None:
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused_with_the_byte(data: bytes) -> None:
-    try:
+    if is_read(data):
+        return
+
+    with pytest.raises(RemoteProtocolError, match="byte ") as caught:
         read(data)
-    except RemoteProtocolError as error:
-        assert error.code == "bad-car"
-        assert error.message.startswith("byte ")
+    assert caught.value.code == "bad-car"
 
 
 def test_a_reader_from_outside_reads_the_same_blocks() -> None:
