@@ -117,6 +117,7 @@ def _check_after_a_loss(demo: Demo, workers: set[str]) -> None:
     assert (found["missing"], found["left_out"]) == ([], 0)
     assert files[0].read_bytes() == files[1].read_bytes()
     _check_a_flipped_bit(demo, files[0])
+    _check_a_nodes_own(demo, verdict["cid"])
 
 
 def _check_a_flipped_bit(demo: Demo, file: Path) -> None:
@@ -128,6 +129,26 @@ def _check_a_flipped_bit(demo: Demo, file: Path) -> None:
 
     assert (found["ok"], status) == (False, 1)
     assert found["faults"][0].startswith("byte ")
+
+
+def _check_a_nodes_own(demo: Demo, cid: str) -> None:
+    """A node checks and exports what it holds, while it runs and when it does not."""
+    file = demo.root / "node.car"
+    arguments = ("records", "export", "car", "--all", "--output", str(file))
+
+    checked = demo.node1.json("records", "verify", cid)
+    running = demo.node1.json(*arguments)
+    found, _ = alone(demo.root, "records", "verify", cid, "--file", str(file), command="covey")
+    demo.node1.down()  # which signs what was not signed yet
+    stopped = demo.node1.json(*arguments)
+    checked_then = demo.node1.json("records", "verify", cid)
+
+    peer = demo.node1.json("id")["peer"]
+    assert (checked["ok"], checked["records"], checked["authors"]) == (True, 1, [peer])
+    assert checked_then == checked
+    assert (found["ok"], found["authors"]) == (True, [peer])
+    assert found["records"] == running["records"] <= stopped["records"]
+    assert stopped["unproven"] == []
 
 
 def _verify(demo: Demo) -> dict[str, Any]:
