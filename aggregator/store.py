@@ -60,6 +60,7 @@ class Store:
         self.lost = tables.lost
         self.close = tables.close
         self.records = tables.records
+        self.feeds = tables.feeds
         self.page = tables.page
         self.bundles_over = tables.bundles_over
 

@@ -23,6 +23,7 @@ class Store:
         self.rows = tables.rows
         self.lost = tables.lost
         self.close = tables.close
+        self.feeds = tables.feeds
         self.page = tables.page
         self.records = tables.records
         self.bundles_over = tables.bundles_over

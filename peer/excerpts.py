@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from peer.journal import Journal
 from peer.rows import BundleRow, RecordRow
+from peer.tables import Cursor
 from protocols.cid import CID
 from protocols.errors import CoveyError, RemoteProtocolError
 from protocols.excerpt import Part
@@ -36,9 +37,13 @@ class Shelf(Protocol):
         """Return those of these records that are here."""
         ...
 
-    def page(self, after: RecordRow | None, since_us: int, limit: int, /) -> list[RecordRow]:
-        """Return the next records in the order of their feeds: those that began at or after a
-        moment, and the environments and hardware that these name.
+    def feeds(self, since_us: int, /) -> list[Cursor]:
+        """Return where every feed begins that has records since a moment, in order."""
+        ...
+
+    def page(self, after: Cursor, since_us: int, limit: int, /) -> list[RecordRow]:
+        """Return the next records of that feed that began at or after a moment, and environments
+        and hardware that such records of any feed name.
         """
         ...
 
@@ -93,10 +98,11 @@ class Excerpt:
 
 def everything(shelf: Shelf, since_us: int = 0) -> Iterator[RecordRow]:
     """Yield all rows of a shelf since a moment, a page at a time."""
-    after: RecordRow | None = None
-    while page := shelf.page(after, since_us, PAGE):
-        yield from page
-        after = page[-1]
+    for feed in shelf.feeds(since_us):
+        after = feed
+        while page := shelf.page(after, since_us, PAGE):
+            yield from page
+            after = Cursor(feed.feed, feed.epoch, page[-1].sequence, page[-1].place)
 
 
 def reader_of(journal: Journal) -> EntryAt:

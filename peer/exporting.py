@@ -21,6 +21,7 @@ from peer.exports import Write, writer
 from peer.index import Index
 from peer.journal import Journal
 from peer.rows import BundleRow, RecordRow
+from peer.tables import Cursor
 from protocols.cid import CID
 from protocols.errors import CoveyError
 from protocols.keys import SigningKey
@@ -109,7 +110,11 @@ class AskedShelf:
         wanted = list(cids)
         return self.ask(lambda store: store.records(wanted))
 
-    def page(self, after: RecordRow | None, since_us: int, limit: int) -> list[RecordRow]:
+    def feeds(self, since_us: int) -> list[Cursor]:
+        """See ``Shelf``."""
+        return self.ask(lambda store: store.feeds(since_us))
+
+    def page(self, after: Cursor, since_us: int, limit: int) -> list[RecordRow]:
         """See ``Shelf``."""
         return self.ask(lambda store: store.page(after, since_us, limit))
 

@@ -74,13 +74,25 @@ MOVE: Final = """
 """
 """Uncut records move, and no others. A bundle that came whole (our own, forgotten and given back)
 covers only the rows that came with it: an uncut record of ours may claim the same place."""
-PAGE: Final = """
-    SELECT * FROM records
-    WHERE ($1 = 0 OR start_us >= $1 OR cid IN (
-        SELECT unnest([environment, hardware]) FROM records WHERE start_us >= $1))
-    AND (feed, epoch, sequence, place) > ($2::BLOB, $3::UBIGINT, $4::UBIGINT, $5::BIGINT)
-    ORDER BY feed, epoch, sequence, place LIMIT $6
+BEGUN: Final = """
+    (start_us >= $since OR cid IN (
+        SELECT unnest([environment, hardware]) FROM records WHERE start_us >= $since))
 """
+"""Records that began at or after a moment, and the environments and hardware that these name."""
+PAGE: Final = """
+    feed = $feed AND epoch = $epoch AND sequence >= $sequence
+    AND (sequence > $sequence OR place > $place)
+"""
+"""Within one feed, because sequences grow with the table: most of it need not be read."""
+
+
+class Cursor(NamedTuple):
+    """A row's place in the order of feeds; without the last two, in front of all of its feed."""
+
+    feed: bytes
+    epoch: int
+    sequence: int = 0
+    place: int = -1
 
 
 class Lost(NamedTuple):
@@ -157,12 +169,24 @@ class Tables:
         """Return what the journal held between these offsets and nowhere else."""
         return [Lost._make(row) for row in self.run(LOST, start, end)]
 
-    def page(self, after: RecordRow | None, since_us: int, limit: int) -> list[RecordRow]:
-        """Return the next rows after one in the order of their feeds: of records that began at or
-        after a moment, and of the environments and hardware that these name.
+    def feeds(self, since_us: int) -> list[Cursor]:
+        """Return where every feed begins that has records since a moment, in order."""
+        where, parameters = (f"WHERE {BEGUN}", {"since": since_us}) if since_us else ("", {})
+        rows = self.run_named(
+            f"SELECT DISTINCT feed, epoch FROM records {where} ORDER BY feed, epoch", parameters
+        )
+        return [Cursor(feed, epoch) for feed, epoch in rows]
+
+    def page(self, after: Cursor, since_us: int, limit: int) -> list[RecordRow]:
+        """Return the next rows of that feed and epoch that began at or after a moment, and of the
+        environments and hardware that such rows of any feed name.
         """
-        place = (after.feed, after.epoch, after.sequence, after.place) if after else (b"", 0, 0, -1)
-        return [RecordRow._make(row) for row in self.run(PAGE, since_us, *place, limit)]
+        where, parameters = (f"{PAGE} AND {BEGUN}", {"since": since_us}) if since_us else (PAGE, {})
+        rows = self.run_named(
+            f"SELECT * FROM records WHERE {where} ORDER BY sequence, place LIMIT {limit}",
+            {**after._asdict(), **parameters},
+        )
+        return [RecordRow._make(row) for row in rows]
 
     def records(self, cids: Iterable[bytes]) -> list[RecordRow]:
         """Return the rows of these records, each once, in the order of their feeds."""
@@ -222,6 +246,13 @@ class Tables:
 
     def run(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows."""
+        return self._run(sql, parameters)
+
+    def run_named(self, sql: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+        """Run one statement whose parameters have names, and return its rows."""
+        return self._run(sql, parameters)
+
+    def _run(self, sql: str, parameters: Any) -> list[tuple[Any, ...]]:
         try:
             return self._connection.execute(sql, parameters).fetchall()
         except self._fault as error:

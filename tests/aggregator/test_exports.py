@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import httpx
 import jsonschema
 import pytest
 from google.protobuf import json_format
@@ -23,10 +24,13 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import SSlibKey  # pyright: ignore[reportPrivateImportUsage]
 
-from aggregator.answers import Answers
+from aggregator.answers import Answers, Surroundings
+from aggregator.api import Api
 from aggregator.core import opened
 from aggregator.errors import NotFoundError
+from aggregator.metrics import Metrics
 from peer import excerpts
+from peer.control import SUMMARY_HEADER
 from peer.exports import FORMATS, car, prov_json, writer
 from protocols.cid import CID
 from protocols.errors import CoveyError
@@ -324,3 +328,25 @@ def test_each_format_is_a_file_and_a_line() -> None:
 
     assert {form.module for form in FORMATS.values()} == modules
     assert all(callable(writer(name)) for name in FORMATS)
+
+
+async def test_the_daemon_streams_an_export_and_tells_an_error_before_the_first_byte(
+    tmp_path: Path,
+) -> None:
+    async with filled(tmp_path) as mesh:
+        app = Api(mesh.answers, Metrics(), Surroundings).control()
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://covey") as client:
+            given = await client.get("/export/car", params={"lineage": str(mesh.job.output)})
+            refused = await client.get("/export/car", params={"lineage": str(CID.of(b"nobody"))})
+            near = await client.get(f"/verify/{mesh.job.output}", params={"deep": "false"})
+            deep = await client.get(f"/verify/{mesh.job.output}", params={"deep": "true"})
+        left = [path.name for path in tmp_path.iterdir() if path.suffix == ".part"]
+
+    summary = json.loads(given.headers[SUMMARY_HEADER])
+    assert verify_excerpt(io.BytesIO(given.content).read).is_good
+    assert summary["bytes"] == len(given.content)
+    assert refused.status_code == 404
+    assert refused.json()["error"]["code"] == "unknown-cid"
+    assert (near.json()["records"], deep.json()["records"]) == (2, 6)
+    assert left == []
