@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from node.errors import InputError, UnknownError
 from node.store import Store
@@ -16,6 +16,7 @@ from protocols import dagcbor
 from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
 from protocols.keys import peer_id_of
+from protocols.prov import plain
 
 MAX_ROWS: Final = 10_000
 REPORT: Final = "error.report"
@@ -116,22 +117,6 @@ def _cid(text: str) -> CID:
         return CID.parse(text)
     except RemoteProtocolError as error:
         raise InputError(f"{text!r} is not a CID", hint="a CID begins with baf") from error
-
-
-def plain(value: Any) -> Any:
-    """Return a DAG-CBOR value as JSON: CIDs as text, bytes as hexadecimal."""
-    match value:
-        case CID():
-            return str(value)
-        case bytes():
-            return value.hex()
-        case dict():
-            fields = cast("dict[str, Any]", value)
-            return {key: plain(inner) for key, inner in fields.items()}
-        case list():
-            return [plain(inner) for inner in cast("list[Any]", value)]
-        case _:
-            return value
 
 
 def _report(row: RecordRow) -> dict[str, Any]:

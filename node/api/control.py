@@ -20,7 +20,7 @@ from node.api.requests import job_of, parse, wants_stream
 from node.explanation import moment
 from node.job import JobSpec, summary_of
 from node.mesh_models import offered, summary
-from node.reading import READERS, plain, verify
+from node.reading import READERS, verify
 from peer.addresses import announced
 from peer.control import HANDLERS, json_lines
 from peer.exporting import Sources, respond, since
@@ -29,6 +29,7 @@ from peer.revocations import revoke
 from protocols.errors import CoveyError
 from protocols.keys import peer_id_of
 from protocols.membership import ADMITTER
+from protocols.prov import plain
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -350,3 +350,26 @@ async def test_the_daemon_streams_an_export_and_tells_an_error_before_the_first_
     assert refused.json()["error"]["code"] == "unknown-cid"
     assert (near.json()["records"], deep.json()["records"]) == (2, 6)
     assert left == []
+
+
+async def test_an_index_that_points_at_other_bytes_is_not_believed(tmp_path: Path) -> None:
+    home, identity, effects = aggregator_home(tmp_path)
+    async with opened(home, identity, effects) as answers:
+        one, other = [
+            await answers.feeds.append(
+                Record(author=identity.key.public, nonce=nonce, kind="tick", start_us=LATER_US)
+            )
+            for nonce in (b"one", b"other")
+        ]
+        await answers.feeds.cut_all()
+        await answers.index.catch_up()
+        point = "UPDATE records SET place = (SELECT place FROM records WHERE cid = ?) WHERE cid = ?"
+        await answers.index.ask(lambda store: store._tables.run(point, other, one))
+        checked = await answers.verify(str(one), is_deep=False)
+        out = io.BytesIO()
+        summary = await answers.export("car", None, "", out)
+    out.seek(0)
+
+    assert checked["faults"][0].startswith(f"record {one}: its signed bytes")
+    assert summary["unproven"] == [str(one)]
+    assert verify_excerpt(out.read).is_good

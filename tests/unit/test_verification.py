@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from protocols import dagcbor, limits, verification
 from protocols.car import encode_section
 from protocols.cid import CID
-from protocols.excerpt import Contents, Part, Proof, encode
+from protocols.excerpt import Absent, Contents, Part, Proof, encode
 from protocols.feed import HEADER_TYPE, Bundle, Place, SignedHeader, sign_bundle
 from protocols.keys import pae
 from protocols.record import Record
@@ -106,6 +106,17 @@ def test_a_parent_that_was_taken_out_is_named() -> None:
 
     assert faults_of(car([CID.of(blocks[-1])], *blocks)) == [
         f"record {job.accepted} names {job.submitted}, which is neither here nor said to be absent"
+    ]
+
+
+def test_a_record_that_is_here_cannot_be_declared_absent() -> None:
+    made = bundle(key_of(1))
+    here = CID.of(made.records[0])
+    absent, last = encode(Absent(left_out=(here,))), encode(Contents(None, 3, 1, 0, 1))
+    blocks = (*made.records, statement(part_of(made)), absent, last)
+
+    assert faults_of(car([CID.of(last)], *blocks)) == [
+        f"record {here} is said to be absent, and is here"
     ]
 
 
