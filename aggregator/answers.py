@@ -7,20 +7,23 @@ itself: only ``Surroundings`` differs, for a command sees nobody.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import msgspec
 import trio
 
+from aggregator import excerpts
 from aggregator.check import Checker, Finding, walk
 from aggregator.errors import NotFoundError
-from aggregator.evidence import Evidence, reader_of
+from aggregator.evidence import Evidence
 from aggregator.explain import explain, moment
 from aggregator.faults import Fault
 from aggregator.groups import Group, short
 from aggregator.intake import Findings, Intake
 from aggregator.lineage import MAX_DEPTH, MAX_RECORDS, trace
 from aggregator.store import Store
+from peer.excerpts import reader_of
+from peer.exporting import Sources
 from peer.feeds import Feeds
 from peer.identity import Identity
 from peer.index import Index
@@ -181,6 +184,27 @@ class Answers:
             "feeds": len({feed for feed, _ in walked.chains}),
             "findings": [asdict(finding) for finding in findings],
         }
+
+    async def export(
+        self, form: str, lineage: str | None, since: str, out: BinaryIO
+    ) -> dict[str, Any]:
+        """Write the lineage of a CID to a file in one of the export formats, or else everything
+        since a moment; return a summary.
+        """
+        cid = _parse_cid(lineage) if lineage else None
+        rows = excerpts.lineage(cid) if cid else excerpts.since(since)
+        return await self._sources.export(form, rows, out, cid)
+
+    async def verify(self, text: str, is_deep: bool) -> dict[str, Any]:
+        """Check the signed bytes of a record, or of the records nearest to an entity; or of all in
+        its lineage.
+        """
+        cid = _parse_cid(text)
+        return await self._sources.verify(excerpts.lineage(cid, None if is_deep else 1), cid)
+
+    @property
+    def _sources(self) -> Sources:
+        return Sources(self.index, self.journal, self.identity.key)
 
     async def rebuild(self) -> dict[str, Any]:
         """Make the index anew from the journal, and say what it holds."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import trio
 from starlette.applications import Starlette
@@ -21,6 +21,7 @@ from aggregator.errors import NotFoundError
 from aggregator.lineage import MAX_DEPTH, MAX_RECORDS
 from aggregator.metrics import CONTENT_TYPE, Metrics
 from peer.control import HANDLERS
+from peer.exporting import respond
 from protocols.errors import CoveyError
 
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1")
@@ -66,6 +67,8 @@ class Api:
             Route("/issues", self.issues),
             Route("/issues/sync", self.sync, methods=["POST"]),
             Route("/lineage/{cid}", self.lineage),
+            Route("/export/{form}", self.export),
+            Route("/verify/{cid}", self.verify),
             Route("/check", self.check),
             Route("/rebuild", self.rebuild, methods=["POST"]),
             *self._watching(),
@@ -127,6 +130,23 @@ class Api:
         await self._refresh()
         await self._answers.index.catch_up()
         return JSONResponse(await self._answers.lineage(*question))
+
+    async def export(self, request: Request) -> Response:
+        """Records as a file. What peers have not sent yet is asked for first."""
+        form, query = request.path_params["form"], request.query_params
+        await self._refresh()
+
+        async def write(out: BinaryIO) -> dict[str, Any]:
+            question = (query.get("lineage"), query.get("since", ""))
+            return await self._answers.export(form, *question, out)
+
+        return await respond(write, self._answers.journal.path.parent)
+
+    async def verify(self, request: Request) -> Response:
+        """What the signed bytes behind a CID are worth."""
+        await self._refresh()
+        is_deep = request.query_params.get("deep") == "true"
+        return JSONResponse(await self._answers.verify(request.path_params["cid"], is_deep))
 
     async def check(self, _request: Request) -> Response:
         """What is wrong with journal and index. What peers have not sent yet is asked for first."""

@@ -10,17 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from peer.journal import Journal
+from peer.excerpts import EntryAt, Found
 from peer.rows import BundleRow, EdgeRow, RecordRow, rows_of
 from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
 from protocols.feed import Bundle, SignedHeader
 from protocols.journal import Entry, HeaderBody, RecordBody
 from protocols.record import Record
-
-Found = tuple[Entry, bytes]
-EntryAt = Callable[[int], Found | None]
-"""Kind and body of the whole entry that starts at a journal offset, if there is one."""
 
 BundlesOver = Callable[[bytes, int, int], list[BundleRow]]
 """The bundles that cover (feed, epoch, sequence)."""
@@ -75,17 +71,6 @@ class Evidence:
             self._proofs[place] = _read_proof(self._entry_at(place))
         proof = self._proofs[place]
         return proof is not None and proof.covers(row)
-
-
-def reader_of(journal: Journal) -> EntryAt:
-    """Return how entries of ``journal`` are read, which blocks."""
-
-    def entry_at(place: int) -> Found | None:
-        for offset, _end, kind, body in journal.scan(place):
-            return (kind, body) if offset == place else None  # damage is skipped to the next whole
-        return None
-
-    return entry_at
 
 
 def _bytes_of(entry: Found, row: RecordRow) -> bytes | None:

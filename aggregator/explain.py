@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 from aggregator.lineage import Closure, attributes_of
 from peer.rows import EdgeRow, RecordRow
 from protocols.cid import CID
 from protocols.keys import peer_id_of
+from protocols.prov import plain
 from protocols.record import GENERATED, INFORMED_BY, USED
 
 RUN = "job.run"
@@ -57,23 +58,6 @@ def explain(closure: Closure, verified: Mapping[bytes, bool]) -> dict[str, Any]:
 def text(cid: bytes) -> str:
     """Return the written form of a binary CID."""
     return str(CID(cid))
-
-
-def plain(value: Any) -> Any:
-    """Return a record's value as JSON has it: CIDs in their written form, other bytes in
-    hexadecimal.
-    """
-    match value:
-        case CID():
-            return str(value)
-        case bytes():
-            return value.hex()
-        case dict():
-            return {name: plain(inner) for name, inner in cast("dict[str, Any]", value).items()}
-        case list():
-            return [plain(inner) for inner in cast("list[Any]", value)]
-        case _:
-            return value
 
 
 def moment(at_us: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 
@@ -28,3 +28,10 @@ async def answer_offline(home: Home, method: str, path: str, query: dict[str, An
         async with httpx.AsyncClient(transport=transport, base_url="http://covey") as client:
             response = await client.request(method, path, params=query)
     return raise_error(response.json())  # out here: a nursery would wrap the error in a group
+
+
+async def export_offline(home: Home, form: str, query: dict[str, Any], out: BinaryIO) -> Any:
+    """Write an export straight to ``out`` and return its summary; as ``answer_offline`` does."""
+    identity = Identity.load(home.path)
+    async with home.locked(), opened(home, identity, system_effects()) as answers:
+        return await answers.export(form, query.get("lineage"), query.get("since", ""), out)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
-from peer.rows import Batch, BundleRow, EdgeRow, RecordRow
+from peer.rows import Batch, EdgeRow, RecordRow
 from peer.tables import IndexDamagedError, Tables
 from protocols.record import GENERATED, USED
 from protocols.report import RECORD_KIND
@@ -59,6 +59,10 @@ class Store:
         self.rows = tables.rows
         self.lost = tables.lost
         self.close = tables.close
+        self.records = tables.records
+        self.feeds = tables.feeds
+        self.page = tables.page
+        self.bundles_over = tables.bundles_over
 
     @classmethod
     def open(cls, path: Path) -> Store:
@@ -76,10 +80,6 @@ class Store:
     def insert(self, batch: Batch) -> None:
         """Add the rows of ``batch`` and its mark in one transaction: all of it or nothing."""
         self._tables.insert(batch)
-
-    def records(self, cids: Iterable[bytes]) -> list[RecordRow]:
-        """Return the rows of these records, each once, in the order of their feeds."""
-        return self._select(RecordRow, "records", "cid", cids, "feed, epoch, sequence, place")
 
     def records_since(self, place: int, kinds: Sequence[str]) -> list[RecordRow]:
         """Return the records of these kinds at or after a journal offset, each once, in the order
@@ -104,18 +104,6 @@ class Store:
     def users(self, targets: Iterable[bytes]) -> list[EdgeRow]:
         """Return the links by which records used these entities, each once."""
         return self._links_to(USED, targets)
-
-    def bundles_over(self, feed: bytes, epoch: int, sequence: int) -> list[BundleRow]:
-        """Return the bundles whose range covers one place of a feed: more than one is a fork."""
-        rows = self._tables.run(
-            "SELECT * FROM bundles WHERE feed = ? AND epoch = ? AND first_sequence <= ?"
-            " AND next_sequence > ? ORDER BY place",
-            feed,
-            epoch,
-            sequence,
-            sequence,
-        )
-        return [BundleRow._make(row) for row in rows]
 
     def missing(self, limit: int) -> list[MissingRow]:
         """Return records that others name and that have not arrived, at most ``limit``."""

@@ -72,6 +72,7 @@ class Node:
     home: Home
     effects: Effects
     identity: Identity
+    journal: Journal
     feeds: Feeds
     index: Index[Store]
     presence: Presence
@@ -172,6 +173,7 @@ async def started(
                     home=home,
                     effects=effects,
                     identity=identity,
+                    journal=journal,
                     feeds=feeds,
                     index=index,
                     presence=presence,

@@ -6,16 +6,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from node.benchmarks import reading as benchmarks
 from node.errors import InputError, UnknownError
 from node.store import Store
+from peer.exporting import AskedShelf, Sources
 from peer.rows import RecordRow
 from protocols import dagcbor
 from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
 from protocols.keys import peer_id_of
+from protocols.prov import plain
 
 MAX_ROWS: Final = 10_000
 REPORT: Final = "error.report"
@@ -33,7 +35,7 @@ def show_record(store: Store, query: Query) -> dict[str, Any]:
     cid = parse_cid(query["cid"])
     row = store.record(cid)
     if row is None:
-        raise UnknownError(f"this node holds no record {cid}", hint="see `covey records list`")
+        raise _unknown(cid)
     links = [
         {"direction": direction, "role": role, "cid": str(CID(target))}
         for direction, role, target in store.links(cid)
@@ -84,6 +86,23 @@ READERS: Final[dict[str, Callable[[Store, Query], Any]]] = {
 }
 
 
+async def verify(sources: Sources, text: str) -> dict[str, Any]:
+    """Check the signed bytes of one record, by its CID."""
+    cid = parse_cid(text)
+
+    def rows(shelf: AskedShelf) -> list[RecordRow]:
+        found = shelf.records([cid])
+        if not found:
+            raise _unknown(cid)
+        return found
+
+    return await sources.verify(rows, cid)
+
+
+def _unknown(cid: CID) -> UnknownError:
+    return UnknownError(f"this node holds no record {cid}", hint="see `covey records list`")
+
+
 def _row(row: RecordRow) -> dict[str, Any]:
     return {
         "cid": str(CID(row.cid)),
@@ -122,22 +141,6 @@ def parse_cid(text: str) -> CID:
         return CID.parse(text)
     except RemoteProtocolError as error:
         raise InputError(f"{text!r} is not a CID", hint="a CID begins with baf") from error
-
-
-def plain(value: Any) -> Any:
-    """Return a DAG-CBOR value as JSON: CIDs as text, bytes as hexadecimal."""
-    match value:
-        case CID():
-            return str(value)
-        case bytes():
-            return value.hex()
-        case dict():
-            fields = cast("dict[str, Any]", value)
-            return {key: plain(inner) for key, inner in fields.items()}
-        case list():
-            return [plain(inner) for inner in cast("list[Any]", value)]
-        case _:
-            return value
 
 
 def _report(row: RecordRow) -> dict[str, Any]:

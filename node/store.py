@@ -23,6 +23,10 @@ class Store:
         self.rows = tables.rows
         self.lost = tables.lost
         self.close = tables.close
+        self.feeds = tables.feeds
+        self.page = tables.page
+        self.records = tables.records
+        self.bundles_over = tables.bundles_over
 
     @classmethod
     def open(cls, path: Path, memory_mb: int) -> Store:

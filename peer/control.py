@@ -14,7 +14,7 @@ import re
 import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 import trio
 
@@ -32,6 +32,8 @@ MAX_SOCKET_PATH_BYTES: Final = 107  # sun_path on Linux, less its terminator
 STOP_GRACE_S: Final = 2.0  # an open stream may not hold the daemon's stop longer than this
 CONNECT_TIMEOUT_S: Final = 10.0
 ANSWER_S: Final = 30.0  # what is asked for so is known or on the disk; leaving takes 10 s
+SUMMARY_HEADER: Final = "x-covey-summary"
+"""Says in JSON what the body of a download holds."""
 PATH: Final = re.compile(r"(/[A-Za-z0-9._:-]+)+")
 
 
@@ -209,6 +211,21 @@ class ControlClient:
         """POST ``content`` and return the JSON answer."""
         return self._json("POST", path, content=content, params=query)
 
+    def download(self, path: str, out: BinaryIO, **query: Any) -> Any:
+        """Write the answer of a GET to ``out`` as it comes; return the summary in its header."""
+        import httpx
+
+        _check_path(path)
+        try:
+            with self._http.stream("GET", path, params=query) as response:
+                if response.is_error:
+                    response.read()
+                    self._checked(response)
+                out.writelines(response.iter_bytes())
+                return json.loads(response.headers[SUMMARY_HEADER])
+        except httpx.TransportError as error:
+            raise self._down(error) from error
+
     def _lines(self, method: str, path: str, **arguments: Any) -> Iterator[Any]:
         import httpx
 
@@ -226,9 +243,7 @@ class ControlClient:
     def _json(self, method: str, path: str, **arguments: Any) -> Any:
         import httpx
 
-        if not PATH.fullmatch(path):
-            name = path.rpartition("/")[2]
-            raise CoveyError(f"{name!r} names nothing", code="bad-input", hint="see --help")
+        _check_path(path)
         self._check_open()
         try:
             return self._checked(
@@ -281,6 +296,12 @@ def silent() -> DaemonSilentError:
         "the daemon runs and does not answer",
         hint="see its log and its machine's load; if it stays so, start it anew",
     )
+
+
+def _check_path(path: str) -> None:
+    if not PATH.fullmatch(path):
+        name = path.rpartition("/")[2]
+        raise CoveyError(f"{name!r} names nothing", code="bad-input", hint="see --help")
 
 
 def raise_error(value: Any) -> Any:

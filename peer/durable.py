@@ -5,7 +5,10 @@ returns.
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from protocols.errors import CoveyError
 
@@ -25,6 +28,24 @@ def write_durably(path: Path, content: bytes) -> None:
         _sync_directory(path.parent)
     except OSError as error:
         raise _not_written(path, error) from error
+
+
+@contextmanager
+def replacing(path: Path) -> Generator[BinaryIO]:
+    """Yield a file to be filled, which takes the place of ``path`` when the block ends well and
+    leaves nothing behind when it does not. Raises ``NotWrittenError``.
+    """
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        with beside.open("w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        raise _not_written(path, error) from error
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def create_durably(path: Path, content: bytes) -> None:

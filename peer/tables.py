@@ -10,13 +10,13 @@ and the feeds refuse duplicates before the journal.
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from peer.rows import Batch, LastEntry
+from peer.rows import Batch, BundleRow, LastEntry, RecordRow
 from protocols.errors import CoveyError
 
 SCHEMA_VERSION: Final = 2  # another number in the file: it is rebuilt
@@ -74,6 +74,25 @@ MOVE: Final = """
 """
 """Uncut records move, and no others. A bundle that came whole (our own, forgotten and given back)
 covers only the rows that came with it: an uncut record of ours may claim the same place."""
+BEGUN: Final = """
+    (start_us >= $since OR cid IN (
+        SELECT unnest([environment, hardware]) FROM records WHERE start_us >= $since))
+"""
+"""Records that began at or after a moment, and the environments and hardware that these name."""
+PAGE: Final = """
+    feed = $feed AND epoch = $epoch AND sequence >= $sequence
+    AND (sequence > $sequence OR place > $place)
+"""
+"""Within one feed, because sequences grow with the table: most of it need not be read."""
+
+
+class Cursor(NamedTuple):
+    """A row's place in the order of feeds; without the last two, in front of all of its feed."""
+
+    feed: bytes
+    epoch: int
+    sequence: int = 0
+    place: int = -1
 
 
 class Lost(NamedTuple):
@@ -150,6 +169,49 @@ class Tables:
         """Return what the journal held between these offsets and nowhere else."""
         return [Lost._make(row) for row in self.run(LOST, start, end)]
 
+    def feeds(self, since_us: int) -> list[Cursor]:
+        """Return where every feed begins that has records since a moment, in order."""
+        where, parameters = (f"WHERE {BEGUN}", {"since": since_us}) if since_us else ("", {})
+        rows = self.run_named(
+            f"SELECT DISTINCT feed, epoch FROM records {where} ORDER BY feed, epoch", parameters
+        )
+        return [Cursor(feed, epoch) for feed, epoch in rows]
+
+    def page(self, after: Cursor, since_us: int, limit: int) -> list[RecordRow]:
+        """Return the next rows of that feed and epoch that began at or after a moment, and of the
+        environments and hardware that such rows of any feed name.
+        """
+        where, parameters = (f"{PAGE} AND {BEGUN}", {"since": since_us}) if since_us else (PAGE, {})
+        rows = self.run_named(
+            f"SELECT * FROM records WHERE {where} ORDER BY sequence, place LIMIT {limit}",
+            {**after._asdict(), **parameters},
+        )
+        return [RecordRow._make(row) for row in rows]
+
+    def records(self, cids: Iterable[bytes]) -> list[RecordRow]:
+        """Return the rows of these records, each once, in the order of their feeds."""
+        found = self.run(
+            "SELECT * FROM records WHERE cid IN (SELECT unnest(?::BLOB[]))"
+            " ORDER BY feed, epoch, sequence, place",
+            [bytes(cid) for cid in cids],
+        )
+        first: dict[bytes, RecordRow] = {}
+        for row in found:
+            first.setdefault(row[0], RecordRow._make(row))
+        return list(first.values())
+
+    def bundles_over(self, feed: bytes, epoch: int, sequence: int) -> list[BundleRow]:
+        """Return the bundles whose range covers one place of a feed: more than one is a fork."""
+        rows = self.run(
+            "SELECT * FROM bundles WHERE feed = ? AND epoch = ? AND first_sequence <= ?"
+            " AND next_sequence > ? ORDER BY place",
+            feed,
+            epoch,
+            sequence,
+            sequence,
+        )
+        return [BundleRow._make(row) for row in rows]
+
     def insert(self, batch: Batch) -> None:
         """Add the rows of ``batch`` and its mark in one transaction: all of it or nothing."""
         self.run("BEGIN")
@@ -184,6 +246,13 @@ class Tables:
 
     def run(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Run one statement and return its rows."""
+        return self._run(sql, parameters)
+
+    def run_named(self, sql: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+        """Run one statement whose parameters have names, and return its rows."""
+        return self._run(sql, parameters)
+
+    def _run(self, sql: str, parameters: Any) -> list[tuple[Any, ...]]:
         try:
             return self._connection.execute(sql, parameters).fetchall()
         except self._fault as error:

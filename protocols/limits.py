@@ -324,3 +324,12 @@ MAX_BENCH_ROUNDS: Final = 32  # of bulk data in each direction
 MAX_BENCH_ROUND_MB: Final = 16  # 10 ms of CPU a megabyte at each side
 MAX_ECHO_BYTES: Final = (MAX_BENCH_ROUNDS + 2) * MAX_BENCH_ROUND_MB << 20  # of one stream, each way
 BENCH_NETWORK_WITHIN_S: Final = 120.0  # all of it: at 10 Mbit/s the full suite takes 95 s
+
+# Exports
+MAX_CAR_HEAD_BYTES: Final = 4 << 10  # a root takes 41 bytes
+MAX_CAR_ROOTS: Final = 64  # ours have two; a list that anybody wrote needs no more
+MAX_ABSENT_LISTED: Final = 1_000  # CIDs a block: 41 KB, below MAX_RECORD_BYTES
+MAX_EXCERPT_RECORDS: Final = 500_000  # of one CAR file: verifying holds 0.4 KB a record
+MAX_EXCERPT_NAMES: Final = 2_000_000  # parents, absent ones and digests of headers: 0.2 KB each
+MAX_DOCUMENT_RECORDS: Final = 50_000  # of one PROV-JSON document, which is built in memory
+MAX_SHOWN_FAULTS: Final = 100  # of one verification; the rest is a count

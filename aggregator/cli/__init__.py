@@ -15,6 +15,8 @@ COMMANDS = {
     "groups": "aggregator.cli.groups:groups",
     "issues": "aggregator.cli.issues:issues",
     "lineage": "aggregator.cli.lineage:lineage",
+    "verify": "aggregator.cli.verify:verify",
+    "export": "aggregator.cli.export:export",
     "check": "aggregator.cli.check:check",
     "rebuild": "aggregator.cli.rebuild:rebuild",
     "id": "aggregator.cli.id:show_id",

@@ -8,7 +8,7 @@ daemon knows.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from peer.cli import note
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from peer.home import Home
 
 READ_WITHIN_S: Final = 120.0  # an index that comes back from afar is brought up to date first
+HINT: Final = "start the aggregator with `covey-aggregator up`"
 
 
 def home() -> Home:
@@ -39,14 +40,32 @@ def act(path: str) -> Any:
     return _ask("POST", path, {})
 
 
+def download(form: str, out: BinaryIO, **query: Any) -> Any:
+    """Write an export to ``out`` and return its summary."""
+    from peer.control import ControlClient, DaemonDownError
+
+    try:
+        with ControlClient(home().control_socket, hint=HINT) as client:
+            return client.download(f"/export/{form}", out, **query)
+    except DaemonDownError:
+        import trio
+
+        from aggregator.offline import export_offline
+
+        out.seek(0)
+        out.truncate()
+        summary = trio.run(export_offline, home(), form, query, out)
+        _say_read_directly()
+        return summary
+
+
 def _ask(method: str, path: str, query: dict[str, Any]) -> Any:
     from peer.control import ControlClient, DaemonDownError
 
-    hint = "start the aggregator with `covey-aggregator up`"
     try:
         # what changes something may wait for a tracker as long as that takes
         answer_s = READ_WITHIN_S if method == "GET" else None
-        with ControlClient(home().control_socket, hint=hint, answer_s=answer_s) as client:
+        with ControlClient(home().control_socket, hint=HINT, answer_s=answer_s) as client:
             return client.get(path, **query) if method == "GET" else client.post(path)
     except DaemonDownError:
         return _ask_the_directory(method, path, query)
@@ -58,5 +77,9 @@ def _ask_the_directory(method: str, path: str, query: dict[str, Any]) -> Any:
     from aggregator.offline import answer_offline
 
     answer = trio.run(answer_offline, home(), method, path, query)
-    note(f"covey-aggregator: no daemon answers; {home().path} was read directly")
+    _say_read_directly()
     return answer
+
+
+def _say_read_directly() -> None:
+    note(f"covey-aggregator: no daemon answers; {home().path} was read directly")

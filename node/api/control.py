@@ -7,7 +7,7 @@ from __future__ import annotations
 import signal
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import msgspec
 import trio
@@ -22,14 +22,16 @@ from node.api.requests import job_of, parse, wants_stream
 from node.explanation import moment
 from node.job import JobSpec, summary_of
 from node.mesh_models import offered, summary
-from node.reading import READERS, plain
+from node.reading import READERS, verify
 from peer.addresses import announced
 from peer.control import HANDLERS, json_lines
+from peer.exporting import Sources, respond, since
 from peer.leaving import from_ticket, leave
 from peer.revocations import revoke
 from protocols.errors import CoveyError
 from protocols.keys import peer_id_of
 from protocols.membership import ADMITTER
+from protocols.prov import plain
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -79,6 +81,8 @@ class ControlApi:
             *BenchApi(self._node).routes(),
             Route("/bench", self.read("/bench")),
             Route("/bench/{cid}", self.read("/bench/{cid}")),
+            Route("/export/{form}", self.export),
+            Route("/verify/{cid}", self.verify),
         ]
         return Starlette(routes=routes, exception_handlers=HANDLERS)
 
@@ -183,6 +187,24 @@ class ControlApi:
             return JSONResponse(await self._node.index.ask(lambda store: reader(store, query)))
 
         return answer
+
+    async def export(self, request: Request) -> StreamingResponse:
+        """The records that this node holds, as a file."""
+        form, moment = request.path_params["form"], request.query_params.get("since", "")
+
+        async def write(out: BinaryIO) -> dict[str, Any]:
+            return await self._sources.export(form, since(moment), out)
+
+        return await respond(write, self._node.home.path)
+
+    async def verify(self, request: Request) -> JSONResponse:
+        """What the signed bytes of one record are worth."""
+        return JSONResponse(await verify(self._sources, request.path_params["cid"]))
+
+    @property
+    def _sources(self) -> Sources:
+        node = self._node
+        return Sources(node.index, node.journal, node.identity.key)
 
     async def run(self, request: Request) -> StreamingResponse:
         """Submit a job; answer its progress, its output in pieces, then its result, as JSON

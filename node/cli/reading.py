@@ -5,12 +5,15 @@ down.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, closing, contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from node.cli.connection import connect, home
 from peer.cli import note
+
+if TYPE_CHECKING:
+    from peer.exporting import Sources
 
 
 @contextmanager
@@ -35,10 +38,62 @@ def _read_files(path: str, **query: Any) -> Any:
 
 async def _answer(path: str, query: dict[str, Any]) -> Any:
     """Bring the index up to date with the journal and answer from it, as the daemon would."""
+    from node.reading import READERS
+
+    folder, _, cid = path.rpartition("/")
+    route, query = (f"{folder}/{{cid}}", {"cid": cid}) if folder else (path, query)
+    async with _opened() as sources:
+        await sources.index.catch_up()
+        return await sources.index.ask(lambda s: READERS[route](s, query))
+
+
+def download(form: str, out: BinaryIO, since: str) -> Any:
+    """Write an export to ``out`` and return its summary."""
+    if home().is_locked():
+        with connect() as client:
+            return client.download(f"/export/{form}", out, since=since)
+
+    async def export(sources: Sources) -> Any:
+        from peer import exporting
+
+        return await sources.export(form, exporting.since(since), out)
+
+    return _from_files(export)
+
+
+def verify(cid: str) -> Any:
+    """Return what the signed bytes of a record are worth."""
+    if home().is_locked():
+        with connect() as client:
+            return client.get(f"/verify/{cid}")
+
+    async def check(sources: Sources) -> Any:
+        from node import reading
+
+        return await reading.verify(sources, cid)
+
+    return _from_files(check)
+
+
+def _from_files(question: Callable[[Sources], Awaitable[Any]]) -> Any:
+    import trio
+
+    async def ask() -> Any:
+        async with _opened() as sources:
+            return await question(sources)
+
+    answer = trio.run(ask)
+    note("covey: no daemon answers; the files were read")
+    return answer
+
+
+@asynccontextmanager
+async def _opened() -> AsyncGenerator[Sources]:
+    """Open the node's files, whose lock nobody else has meanwhile."""
     from node.config import NodeConfig
     from node.index import open_index
-    from node.reading import READERS
     from peer.config import load
+    from peer.exporting import Sources
     from peer.identity import Identity
     from peer.journal import Journal
     from peer.service import running
@@ -46,11 +101,8 @@ async def _answer(path: str, query: dict[str, Any]) -> Any:
     place = home()
     config = load(NodeConfig, place.config, os.environ).values
     identity = Identity.load(place.path)
-    folder, _, cid = path.rpartition("/")
-    route, query = (f"{folder}/{{cid}}", {"cid": cid}) if folder else (path, query)
     async with place.locked():
-        journal = Journal.open(place.journal)
-        index = open_index(journal, place, identity, config)
-        async with running(index.run):
-            await index.catch_up()
-            return await index.ask(lambda s: READERS[route](s, query))
+        with closing(Journal.open(place.journal)) as journal:
+            index = open_index(journal, place, identity, config)
+            async with running(index.run):
+                yield Sources(index, journal, identity.key)

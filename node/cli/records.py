@@ -1,20 +1,31 @@
-"""``covey records list|show``."""
+"""``covey records list|show|verify|export``."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 
 from node.cli.arguments import LIMIT
 from peer.cli import emit, json_option, table
+from peer.excerpt_commands import (
+    check_scope,
+    emit_verdict,
+    export_epilog,
+    export_options,
+    export_to,
+    file_option,
+    verify_file,
+    with_options,
+)
 
 COLUMNS = {"at": "TIME (UTC)", "kind": "KIND", "status": "STATUS", "peer": "PEER", "cid": "CID"}
 
 
 @click.group()
 def records() -> None:
-    """Read the records that this node holds."""
+    """Read, check and export the records that this node holds."""
 
 
 @records.command("list")
@@ -52,3 +63,42 @@ def show(cid: str, as_json: bool) -> None:
 
     with reader() as read:
         emit(read(f"/records/{cid}"), as_json, lambda row: json.dumps(row, indent=2))
+
+
+@records.command("verify")
+@click.argument("cid", required=False)
+@file_option
+@json_option
+def verify_record(cid: str | None, file: Path | None, as_json: bool) -> None:
+    """Check a record's digest, signature and parents, or all of an exported CAR file.
+
+    A file is checked from its bytes alone: no daemon, no state and no network is needed. Exit
+    status 1 means that something is wrong; parents that are missing are told, and are no fault.
+
+    \b
+    Example:  covey records verify bafyrei...
+              covey records verify --file records.car
+    """
+    if file is not None:
+        emit_verdict(verify_file(file, cid), as_json)
+        return
+    if cid is None:
+        raise click.UsageError("name a CID or a --file")
+    from node.cli.reading import verify
+
+    emit_verdict(verify(cid), as_json)
+
+
+@records.command("export", epilog=export_epilog)
+@with_options(export_options)
+@json_option
+def export_records(form: str, is_all: bool, since: str, output: Path, as_json: bool) -> None:
+    """Write the records that this node holds to a file that other tools read.
+
+    \b
+    Example:  covey records export car --all --output records.car
+    """
+    from node.cli.reading import download
+
+    check_scope(is_all, since)
+    export_to(output, as_json, lambda out: download(form, out, since))

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prov.graph import prov_to_graph
+from prov.model import ProvDocument
 
 from tests.e2e.demo import MODEL, SENTENCES, Demo, options_for
 from tests.support.github.server import FakeGithub
 from tests.support.machines import stopping
+from tests.support.standing_alone import alone
 
 pytestmark = pytest.mark.e2e
 
@@ -34,8 +38,10 @@ def _run_and_check(demo: Demo, fake: FakeGithub) -> None:
         rebuilt = _lineage_after_a_rebuild(demo, result["output_cid"])
         groups = demo.aggregator.json("groups", "list")
         _fail_twenty_times_more(demo)
+        workers = {demo.node2.json("id")["peer"], demo.node3.json("id")["peer"]}
+        _check_prov(demo, lineage)
+        _check_after_a_loss(demo, workers)
 
-    workers = {demo.node2.json("id")["peer"], demo.node3.json("id")["peer"]}
     assert result["worker"] in workers
     assert lineage["verified"] is True
     assert lineage["worker"] == result["worker"]
@@ -52,6 +58,97 @@ def _run_and_check(demo: Demo, fake: FakeGithub) -> None:
     assert list(fake.repository.issues) == [1]
     assert fake.count("POST", "/issues$") == 1
     assert fake.violations == []
+
+
+def _check_prov(demo: Demo, lineage: dict[str, Any]) -> None:
+    """The PROV-JSON of a lineage draws the same graph in the ``prov`` package."""
+    file = demo.root / "lineage.json"
+    arguments = ("export", "prov-json", "--lineage", lineage["cid"], "--output", str(file))
+    summary = demo.aggregator.json(*arguments)
+
+    document = ProvDocument.deserialize(str(file), format="json")
+    drawn = {
+        (str(one.identifier), type(relation).__name__, str(other.identifier))
+        for one, other, relation in prov_to_graph(document).edges(data="relation")
+    }
+    assert summary["records"] == len(lineage["records"])
+    assert drawn == {edge for record in lineage["records"] for edge in _edges(record, lineage)}
+
+
+def _edges(record: dict[str, Any], lineage: dict[str, Any]) -> set[tuple[str, str, str]]:
+    """What a record of a lineage is in PROV."""
+    peer, activity = f"peer:{record['peer']}", f"record:{record['cid']}"
+    if record["start"] is None and not record["generated"]:
+        return {(f"cid:{record['cid']}", "ProvAttribution", peer)}
+    blocks = [record[block] for block in ("environment", "hardware") if record[block]]
+    used = [link["cid"] for link in record["used"]] + blocks
+    return {
+        (activity, "ProvAssociation", peer),
+        *((activity, "ProvUsage", f"cid:{cid}") for cid in used),
+        *((f"cid:{link['cid']}", "ProvGeneration", activity) for link in record["generated"]),
+        *((activity, "ProvCommunication", f"record:{cid}") for cid in record["informed_by"]),
+    }
+
+
+def _check_after_a_loss(demo: Demo, workers: set[str]) -> None:
+    """A lineage of three peers, one of them gone for good, is whole at the aggregator and holds
+    where no daemon ever ran, whether the aggregator was up when it was exported or not.
+    """
+    (verdict,) = demo.node1.json("records", "list", "--kind", "job.verified", "--limit", "1")
+    demo.node3.down(signal.SIGKILL)
+    shutil.rmtree(demo.node3.home)
+    files = [demo.root / "up.car", demo.root / "down.car"]
+    arguments = ("export", "car", "--lineage", verdict["cid"], "--output")
+
+    lineage = demo.aggregator.json("lineage", verdict["cid"])
+    checked = demo.aggregator.json("verify", verdict["cid"], "--deep")
+    demo.aggregator.run(*arguments, str(files[0]))
+    demo.aggregator.down()
+    demo.aggregator.run(*arguments, str(files[1]))
+    found, status = alone(demo.root, "verify", "--file", str(files[0]))
+
+    peers = {demo.node1.json("id")["peer"], *workers}
+    assert {record["peer"] for record in lineage["records"]} == peers
+    assert (lineage["verified"], lineage["missing"]) == (True, [])
+    assert checked["ok"]
+    assert (found["ok"], found["faults"], status) == (True, [], 0)
+    assert set(found["authors"]) == peers
+    assert found["records"] == checked["records"] == len(lineage["records"])
+    assert (found["missing"], found["left_out"]) == ([], 0)
+    assert files[0].read_bytes() == files[1].read_bytes()
+    _check_a_flipped_bit(demo, files[0])
+    _check_a_nodes_own(demo, verdict["cid"])
+
+
+def _check_a_flipped_bit(demo: Demo, file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+    found, status = alone(demo.root, "records", "verify", "--file", str(file), command="covey")
+
+    assert (found["ok"], status) == (False, 1)
+    assert found["faults"][0].startswith("byte ")
+
+
+def _check_a_nodes_own(demo: Demo, cid: str) -> None:
+    """A node checks and exports what it holds, while it runs and when it does not."""
+    file = demo.root / "node.car"
+    arguments = ("records", "export", "car", "--all", "--output", str(file))
+
+    checked = demo.node1.json("records", "verify", cid)
+    running = demo.node1.json(*arguments)
+    found, _ = alone(demo.root, "records", "verify", cid, "--file", str(file), command="covey")
+    demo.node1.down()  # which signs what was not signed yet
+    stopped = demo.node1.json(*arguments)
+    checked_then = demo.node1.json("records", "verify", cid)
+
+    peer = demo.node1.json("id")["peer"]
+    assert (checked["ok"], checked["records"], checked["authors"]) == (True, 1, [peer])
+    assert checked_then == checked
+    assert (found["ok"], found["authors"]) == (True, [peer])
+    assert found["records"] == running["records"] <= stopped["records"]
+    assert stopped["unproven"] == []
 
 
 def _verify(demo: Demo) -> dict[str, Any]:

@@ -1,0 +1,114 @@
+"""What the export and verify commands of both command lines have in common."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, Final, TypeVar
+
+import click
+
+from peer.cli import emit, printable
+from peer.exports import FORMATS
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_LISTED: Final = [f"{name.ljust(11)}{form.about}" for name, form in FORMATS.items()]
+export_epilog: Final = "\n".join(["\b", "Formats:", *(f"  {line}" for line in _LISTED)])
+
+export_options: Final = (
+    click.argument("form", metavar="FORMAT", type=click.Choice(list(FORMATS))),
+    click.option("--all", "is_all", is_flag=True, help="Every record."),
+    click.option(
+        "--since", default="", help="What began at or after a moment, such as 2026-11-27."
+    ),
+    click.option(
+        "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The file."
+    ),
+)
+
+file_option = click.option(
+    "--file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Check a CAR file instead, all of it; nothing else is read.",
+)
+
+
+def with_options(options: tuple[Callable[[Any], Any], ...]) -> Callable[[F], F]:
+    """Return a decorator that adds several options to a command, in their order."""
+
+    def add(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def check_scope(*scopes: object) -> None:
+    """Raise ``UsageError`` unless exactly one way of saying what to export was used."""
+    if sum(map(bool, scopes)) != 1:
+        raise click.UsageError("say what to export, in one way: see --help")
+
+
+def export_to(output: Path, as_json: bool, download: Callable[[BinaryIO], Any]) -> None:
+    """Fill a file by ``download`` and print its summary; no file is left if that fails."""
+    from peer.durable import replacing
+
+    with replacing(output) as file:
+        summary: dict[str, Any] = {"output": str(output), **download(file)}
+    emit(summary, as_json, _render_export)
+
+
+def _render_export(summary: dict[str, Any]) -> str:
+    lines = [
+        f"{summary['output']}: {_count(summary['records'], 'record')} of "
+        f"{_count(summary['authors'], 'peer')}, {_count(summary['bytes'], 'byte')}"
+    ]
+    if summary["unproven"]:
+        lines.append(
+            f"{_count(len(summary['unproven']), 'record')} left out: signed bytes are damaged or"
+            " not there yet; records are signed within 10 s"
+        )
+    return "\n".join(lines)
+
+
+def verify_file(path: Path, about: str | None) -> dict[str, Any]:
+    """Check a CAR file from nothing but its bytes; ``about`` is a CID that it must tell of."""
+    from peer.exporting import told
+    from protocols.cid import CID
+    from protocols.verification import verify_excerpt
+
+    with path.open("rb") as file:
+        return told(verify_excerpt(file.read, CID.parse(about) if about else None))
+
+
+def emit_verdict(verdict: dict[str, Any], as_json: bool) -> None:
+    """Print what was checked and what is wrong, and exit 1 if anything is."""
+    emit(verdict, as_json, _render_verdict)
+    if not verdict["ok"]:
+        sys.exit(1)
+
+
+def _render_verdict(verdict: dict[str, Any]) -> str:
+    counts = [
+        _count(verdict["records"], "record"),
+        _count(verdict["signatures"], "signature"),
+        _count(len(verdict["authors"]), "author"),
+        _count(len(verdict["missing"]), "missing parent"),
+    ]
+    if verdict["left_out"]:
+        counts.append(f"{_count(verdict['left_out'], 'parent')} not asked for")
+    lines = [f"checked: {', '.join(counts)}"]
+    lines += [f"missing: {cid}" for cid in verdict["missing"]]
+    lines += [f"forked: {peer} signed two truths" for peer in verdict["forked"]]
+    lines += [f"wrong: {fault}" for fault in verdict["faults"]]
+    if verdict["more_faults"]:
+        lines.append(f"wrong: {verdict['more_faults']} faults more")
+    lines.append("verified" if verdict["ok"] else "NOT VERIFIED")
+    return "\n".join(map(printable, lines))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

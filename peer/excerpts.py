@@ -1,0 +1,187 @@
+"""Goes from index rows back to signed bytes and hands them on a bundle at a time: what every export
+is made of.
+
+Everything blocks, and everything that came from a disk is checked again: a row without a whole
+record and a header that its author signed is left out and counted, for an export that does not
+verify is worth nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from peer.journal import Journal
+from peer.rows import BundleRow, RecordRow
+from peer.tables import Cursor
+from protocols.cid import CID
+from protocols.errors import CoveyError, RemoteProtocolError
+from protocols.excerpt import Part
+from protocols.feed import Bundle, SignedHeader
+from protocols.journal import Entry, HeaderBody, RecordBody
+from protocols.keys import SigningKey
+from protocols.record import Record
+
+PAGE: Final = 4_096  # rows asked for at a time, so that others get their answers in between
+
+Found = tuple[Entry, bytes]
+EntryAt = Callable[[int], Found | None]
+"""Kind and body of the whole entry that starts at a journal offset, if there is one."""
+
+
+class Shelf(Protocol):
+    """What an export asks of an index."""
+
+    def records(self, cids: Iterable[bytes], /) -> list[RecordRow]:
+        """Return those of these records that are here."""
+        ...
+
+    def feeds(self, since_us: int, /) -> list[Cursor]:
+        """Return where every feed begins that has records since a moment, in order."""
+        ...
+
+    def page(self, after: Cursor, since_us: int, limit: int, /) -> list[RecordRow]:
+        """Return the next records of that feed that began at or after a moment, and environments
+        and hardware that such records of any feed name.
+        """
+        ...
+
+    def bundles_over(self, feed: bytes, epoch: int, sequence: int, /) -> list[BundleRow]:
+        """Return the bundles whose range covers one place of a feed."""
+        ...
+
+
+@dataclass(slots=True)
+class Excerpt:
+    """What is exported. ``parts`` is read once; the counts are right when it has been."""
+
+    shelf: Shelf
+    entry_at: EntryAt
+    rows: Iterable[RecordRow]
+    signer: SigningKey
+    """Who exports: statements of its own are signed by this key."""
+    asked: CID | None = None
+    records: int = 0
+    authors: set[bytes] = field(default_factory=set[bytes])
+    unproven: list[CID] = field(default_factory=list[CID])
+    """Records left out, because their signed bytes are damaged or not there yet."""
+
+    def parts(self) -> Iterator[Part]:
+        """Yield every part, in the order of ``rows``; those of one bundle should be neighbours."""
+        part = _Gathered()
+        for row in self.rows:
+            if not part.commits_to(row):
+                yield from part.finished()
+                part = self._proof_of(row)
+            record = part.take(row, self.entry_at)
+            if record is None:
+                self.unproven.append(CID(row.cid))
+            else:
+                self.records += 1
+                self.authors.add(row.feed)
+        yield from part.finished()
+
+    def known(self, cids: Sequence[CID]) -> set[CID]:
+        """Return those of these records that are on the shelf."""
+        chunks = (cids[start : start + PAGE] for start in range(0, len(cids), PAGE))
+        return {CID(row.cid) for chunk in chunks for row in self.shelf.records(chunk)}
+
+    def _proof_of(self, row: RecordRow) -> _Gathered:
+        """Return the first bundle over a row's place that holds; there are two only in a fork."""
+        for bundle in self.shelf.bundles_over(row.feed, row.epoch, row.sequence):
+            gathered = _read(self.entry_at(bundle.place))
+            if gathered.commits_to(row):
+                return gathered
+        return _Gathered()
+
+
+def everything(shelf: Shelf, since_us: int = 0) -> Iterator[RecordRow]:
+    """Yield all rows of a shelf since a moment, a page at a time."""
+    for feed in shelf.feeds(since_us):
+        after = feed
+        while page := shelf.page(after, since_us, PAGE):
+            yield from page
+            after = Cursor(feed.feed, feed.epoch, page[-1].sequence, page[-1].place)
+
+
+def reader_of(journal: Journal) -> EntryAt:
+    """Return how entries of ``journal`` are read, which blocks."""
+
+    def entry_at(place: int) -> Found | None:
+        for offset, _end, kind, body in journal.scan(place):
+            return (kind, body) if offset == place else None  # damage is skipped to the next whole
+        return None
+
+    return entry_at
+
+
+class _Gathered:
+    """A header and the records under it that were asked for so far."""
+
+    def __init__(self, proof: SignedHeader | None = None, carried: Sequence[bytes] = ()) -> None:
+        self._proof = proof
+        self._carried = carried
+        self._records: list[bytes] = []
+
+    def commits_to(self, row: RecordRow) -> bool:
+        """Tell whether the header names this record at this place."""
+        if self._proof is None:
+            return False
+        header = self._proof.header
+        at = row.sequence - header.first_sequence
+        return (
+            (header.feed, header.epoch) == (row.feed, row.epoch)
+            and 0 <= at < len(header.digests)
+            and header.digests[at] == CID(row.cid).digest
+        )
+
+    def take(self, row: RecordRow, entry_at: EntryAt) -> bytes | None:
+        """Add a row's record and return it; none when its bytes are not what the header says."""
+        if not self.commits_to(row):
+            return None
+        encoded = self._bytes_of(row, entry_at)
+        if encoded is None or CID.of(encoded) != row.cid:
+            return None
+        try:
+            Record.decode(encoded)  # its author vouched for these bytes, we do not
+        except RemoteProtocolError:
+            return None
+        self._records.append(encoded)
+        return encoded
+
+    def _bytes_of(self, row: RecordRow, entry_at: EntryAt) -> bytes | None:
+        assert self._proof is not None
+        if self._carried:
+            return self._carried[row.sequence - self._proof.header.first_sequence]
+        entry = entry_at(row.place)  # our own records lie apart from their headers
+        if entry is None or entry[0] is not Entry.RECORD:
+            return None
+        return RecordBody.decode(entry[1]).record
+
+    def finished(self) -> Iterator[Part]:
+        if self._proof is not None and self._records:
+            yield Part(self._proof, tuple(self._records))
+
+
+def _read(entry: Found | None) -> _Gathered:
+    """Verify a bundle or a header of ours; nothing when it does not hold."""
+    if entry is None:
+        return _Gathered()
+    kind, body = entry
+    try:
+        if kind is Entry.BUNDLE:
+            bundle = Bundle.decode(body)
+            proof = SignedHeader(bundle.header_bytes, bundle.signature, bundle.header)
+            return _Gathered(proof, bundle.records)
+        if kind is Entry.HEADER:
+            return _Gathered(SignedHeader.decode(*HeaderBody.decode(body)))
+    except RemoteProtocolError:
+        pass  # whatever else it is, it proves nothing
+    return _Gathered()
+
+
+class TooManyError(CoveyError):
+    """More records than this format can hold."""
+
+    default_code = "too-many"

@@ -1,0 +1,183 @@
+"""Runs one export beside a daemon's other work: in a thread of its own, page by page, so that
+nobody waits for an index longer than a page takes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
+
+import trio
+
+from peer.control import SUMMARY_HEADER
+from peer.excerpts import Excerpt, everything, reader_of
+from peer.exports import Write, writer
+from peer.index import Index
+from peer.journal import Journal
+from peer.rows import BundleRow, RecordRow
+from peer.tables import Cursor
+from protocols.cid import CID
+from protocols.errors import CoveyError
+from protocols.keys import SigningKey
+from protocols.verification import Verdict, verify_excerpt
+
+if TYPE_CHECKING:
+    from starlette.responses import StreamingResponse
+
+T = TypeVar("T")
+
+NO_BYTES: Final = "its signed bytes are damaged or not there yet"
+CHUNK_BYTES: Final = 1 << 20
+
+_exporting = trio.CapacityLimiter(1)  # an export reads all over the disk: one at a time is enough
+
+RowsOf = Callable[["AskedShelf"], Iterable[RecordRow]]
+"""Which rows are exported; called in the export's thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where exports come from, and whose key signs what they state."""
+
+    index: Index[Any]
+    journal: Journal
+    key: SigningKey
+
+    async def export(
+        self, form: str, rows: RowsOf, out: BinaryIO, asked: CID | None = None
+    ) -> dict[str, Any]:
+        """Write rows to ``out`` in a format of ``FORMATS``; return what became of it. Raises
+        ``CoveyError`` for what the format cannot hold.
+        """
+        write = writer(form)
+        await self.index.catch_up()
+        excerpt = await self._in_thread(lambda: self._written(write, rows, out, asked))
+        return {
+            "format": form,
+            "records": excerpt.records,
+            "authors": len(excerpt.authors),
+            "unproven": [str(cid) for cid in excerpt.unproven],
+            "bytes": out.tell(),
+        }
+
+    async def verify(self, rows: RowsOf, asked: CID) -> dict[str, Any]:
+        """Check rows as whoever was given an export of them would, and say what was found.
+
+        What an export would leave out for want of signed bytes is a fault here.
+        """
+        await self.index.catch_up()
+        return await self._in_thread(lambda: self._verified(rows, asked))
+
+    def _verified(self, rows: RowsOf, asked: CID) -> dict[str, Any]:
+        file = io.BytesIO()
+        excerpt = self._written(writer("car"), rows, file, asked)
+        file.seek(0)
+        verdict = verify_excerpt(file.read)
+        lost = [
+            f"record {cid}: its signed bytes are damaged or not here" for cid in excerpt.unproven
+        ]
+        return told(verdict, lost)
+
+    def _written(self, write: Write, rows: RowsOf, out: BinaryIO, asked: CID | None) -> Excerpt:
+        shelf = AskedShelf(self.index)
+        excerpt = Excerpt(shelf, reader_of(self.journal), rows(shelf), self.key, asked)
+        write(excerpt, out)
+        out.seek(0, io.SEEK_END)
+        return excerpt
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(work, limiter=_exporting)
+
+
+class AskedShelf:
+    """An index as a shelf for another thread: each question waits for its turn."""
+
+    def __init__(self, index: Index[Any]) -> None:
+        self._index = index
+
+    def ask(self, question: Callable[[Any], T]) -> T:
+        """Put a question to the store itself."""
+        return trio.from_thread.run(self._index.ask, question)
+
+    def records(self, cids: Iterable[bytes]) -> list[RecordRow]:
+        """See ``Shelf``."""
+        wanted = list(cids)
+        return self.ask(lambda store: store.records(wanted))
+
+    def feeds(self, since_us: int) -> list[Cursor]:
+        """See ``Shelf``."""
+        return self.ask(lambda store: store.feeds(since_us))
+
+    def page(self, after: Cursor, since_us: int, limit: int) -> list[RecordRow]:
+        """See ``Shelf``."""
+        return self.ask(lambda store: store.page(after, since_us, limit))
+
+    def bundles_over(self, feed: bytes, epoch: int, sequence: int) -> list[BundleRow]:
+        """See ``Shelf``."""
+        return self.ask(lambda store: store.bundles_over(feed, epoch, sequence))
+
+
+def since(moment: str) -> RowsOf:
+    """Return all rows since a moment that ``parse_moment`` reads; everything if it is empty."""
+    since_us = parse_moment(moment) if moment else 0
+    return lambda shelf: everything(shelf, since_us)
+
+
+def parse_moment(text: str) -> int:
+    """Return a moment in ISO 8601, UTC unless it says otherwise, as microseconds since 1970."""
+    try:
+        moment = datetime.fromisoformat(text)
+        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return max(1, int(aware.timestamp() * 1_000_000))
+    except (ValueError, OverflowError) as error:
+        raise CoveyError(
+            f"{text!r} is no moment",
+            code="bad-input",
+            hint="write a date or a time like 2026-11-27 or 2026-11-27T14:30, in UTC",
+        ) from error
+
+
+def told(verdict: Verdict, lost: Iterable[str] = ()) -> dict[str, Any]:
+    """Return a verdict as JSON can hold it; ``lost`` are faults that lie before the file."""
+    faults = [*lost, *map(str, verdict.faults)]
+    return {
+        "ok": verdict.is_good and not faults,
+        "asked": str(verdict.asked) if verdict.asked else None,
+        "records": verdict.records,
+        "signatures": verdict.signatures,
+        "authors": sorted(verdict.authors),
+        "missing": sorted(map(str, verdict.missing)),
+        "left_out": len(verdict.left_out),
+        "forked": sorted(verdict.forked),
+        "faults": faults,
+        "more_faults": verdict.fault_count - len(verdict.faults),
+    }
+
+
+async def respond(export: Callable[[BinaryIO], Any], folder: Path) -> StreamingResponse:
+    """Export into a nameless file in ``folder`` and stream it, with the summary in a header:
+    whoever asked learns of an error before the first byte.
+    """
+    from starlette.responses import StreamingResponse
+
+    file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed when it has been streamed
+    try:
+        summary = await export(file)
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    headers = {SUMMARY_HEADER: json.dumps(summary)}
+    return StreamingResponse(_chunks(file), media_type="application/octet-stream", headers=headers)
+
+
+async def _chunks(file: BinaryIO) -> AsyncIterator[bytes]:
+    with file:
+        while chunk := await trio.to_thread.run_sync(file.read, CHUNK_BYTES):
+            yield chunk

@@ -1,0 +1,233 @@
+"""Checks an excerpt from nothing but its file: every block against its name, every record against a
+header that its own author signed, every parent against what is there or declared to be absent.
+
+Whoever made the file is not believed, nor is anything asked of anybody. What a verified file proves
+is that these keys signed these records, and nothing about whether they speak the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from protocols.car import CarReader, Read, Section
+from protocols.cid import CID
+from protocols.errors import RemoteProtocolError
+from protocols.excerpt import Absent, Contents, Proof, decode, parents_of
+from protocols.feed import SignedHeader, conflict
+from protocols.keys import PeerId, peer_id_of
+from protocols.limits import MAX_EXCERPT_NAMES, MAX_EXCERPT_RECORDS, MAX_SHOWN_FAULTS
+from protocols.record import Record
+
+WHOLE_FILE: Final = -1
+
+
+class Fault(NamedTuple):
+    """What is wrong, and at which byte of the file; ``WHOLE_FILE`` for what is nowhere in it."""
+
+    offset: int
+    what: str
+
+    def __str__(self) -> str:
+        return self.what if self.offset == WHOLE_FILE else f"byte {self.offset}: {self.what}"
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What was checked and what is wrong; the file holds when there is no fault."""
+
+    asked: CID | None = None
+    blocks: int = 0
+    records: int = 0
+    signatures: int = 0
+    authors: set[PeerId] = field(default_factory=set[PeerId])
+    missing: set[CID] = field(default_factory=set[CID])
+    """Parents that whoever exported had not got either."""
+    left_out: set[CID] = field(default_factory=set[CID])
+    """Parents beyond what was asked for."""
+    forked: set[PeerId] = field(default_factory=set[PeerId])
+    """Authors who signed two truths, both of which are in the file: no fault of the file's."""
+    faults: list[Fault] = field(default_factory=list[Fault])
+    """The first ones; ``fault_count`` counts all."""
+    fault_count: int = 0
+
+    @property
+    def is_good(self) -> bool:
+        """Whether everything in the file holds."""
+        return not self.fault_count
+
+
+def verify_excerpt(read: Read, about: CID | None = None) -> Verdict:
+    """Check a whole file; ``about`` must be a record in it or an entity that one names.
+
+    Never raises for what is in the file. Memory is bounded by ``MAX_EXCERPT_RECORDS``.
+    """
+    check = _Check(about)
+    try:
+        reader = CarReader(read)
+        check.start(reader.roots)
+        for section in reader.sections():
+            check.take(section)
+    except RemoteProtocolError as error:
+        check.fault(WHOLE_FILE, error.message)
+        return check.verdict  # the rest of the file is unknown: what is absent proves nothing
+    check.end()
+    return check.verdict
+
+
+class _Unproven(NamedTuple):
+    cid: CID
+    author: bytes
+    offset: int
+
+
+class _Check:
+    """The state of one verification."""
+
+    def __init__(self, about: CID | None) -> None:
+        self.verdict = Verdict()
+        self._roots: tuple[CID, ...] = ()
+        self._names = 0
+        self._wanted = about
+        self._is_wanted_named = False
+        self._present: set[CID] = set()
+        self._parents: dict[CID, CID] = {}
+        self._unproven: dict[bytes, _Unproven] = {}
+        self._headers: list[SignedHeader] = []
+        self._contents: tuple[CID, Contents] | None = None
+
+    def fault(self, offset: int, what: str) -> None:
+        self.verdict.fault_count += 1
+        if len(self.verdict.faults) < MAX_SHOWN_FAULTS:
+            self.verdict.faults.append(Fault(offset, what))
+
+    def start(self, roots: tuple[CID, ...]) -> None:
+        self._roots = roots
+        if len(roots) > 1:
+            self.verdict.asked = roots[0]
+            self._wanted = self._wanted or roots[0]
+
+    def take(self, section: Section) -> None:
+        """Check one block by itself, and remember what it says about others."""
+        offset, cid, block, is_whole = section
+        self.verdict.blocks += 1
+        if not is_whole:
+            self.fault(offset, f"the bytes of block {cid} are not those that it is named by")
+            return
+        if self._contents is not None:
+            self.fault(offset, f"block {cid} stands behind the contents, which come last")
+        try:
+            said = decode(block)
+            if isinstance(said, Record):
+                self._take_record(offset, cid, block, said)
+            elif isinstance(said, Proof):
+                self._take_proof(offset, said)
+            elif isinstance(said, Absent):
+                self._count(offset, (*said.missing, *said.left_out))
+                self.verdict.missing.update(said.missing)
+                self.verdict.left_out.update(said.left_out)
+            else:
+                self._contents = (cid, said)
+        except RemoteProtocolError as error:
+            if error.code == "too-many":
+                raise
+            self.fault(offset, f"block {cid}: {error.message}")
+
+    def _take_record(self, offset: int, cid: CID, block: bytes, record: Record) -> None:
+        if cid in self._present:
+            self.fault(offset, f"record {cid} is here twice")
+            return
+        self._count(offset, record.informed_by, len(self._present))
+        self._present.add(cid)
+        self._unproven[sha256(block).digest()] = _Unproven(cid, record.author, offset)
+        for parent in parents_of(record):
+            self._parents.setdefault(parent, cid)
+        if not self._is_wanted_named:
+            links = (*record.used, *record.generated)
+            self._is_wanted_named = any(target == self._wanted for target, _ in links)
+
+    def _take_proof(self, offset: int, proof: Proof) -> None:
+        signed = SignedHeader.decode(proof.header, proof.signature)
+        self._count(offset, signed.header.digests)
+        self._headers.append(signed)
+        self.verdict.signatures += 1
+        self.verdict.authors.add(peer_id_of(signed.header.feed))
+        proven = self.verdict.records
+        for digest in signed.header.digests:
+            record = self._unproven.get(digest)
+            if record is not None and record.author == signed.header.feed:
+                del self._unproven[digest]
+                self.verdict.records += 1
+        if proven == self.verdict.records:
+            self.fault(offset, f"header {signed.cid} proves no record in front of it")
+
+    def _count(self, offset: int, names: Sized, records: int = 0) -> None:
+        """Refuse to go on when there is more than memory should hold."""
+        self._names += len(names)
+        if self._names > MAX_EXCERPT_NAMES or records >= MAX_EXCERPT_RECORDS:
+            raise RemoteProtocolError(
+                f"byte {offset}: more than {MAX_EXCERPT_RECORDS} records or"
+                f" {MAX_EXCERPT_NAMES} names of others",
+                code="too-many",
+            )
+
+    def end(self) -> None:
+        """Check what can be said only of the whole file."""
+        for unproven in self._unproven.values():
+            author = peer_id_of(unproven.author)
+            self.fault(
+                unproven.offset,
+                f"record {unproven.cid}: no header behind it that its author {author} signed"
+                " names it",
+            )
+        self._check_parents()
+        self._check_contents()
+        wanted = self._wanted
+        if wanted is not None and wanted not in self._present and not self._is_wanted_named:
+            self.fault(WHOLE_FILE, f"no record here is called {wanted} or names it")
+        self.verdict.forked = set(_forked(self._headers))
+
+    def _check_parents(self) -> None:
+        declared = self.verdict.missing | self.verdict.left_out
+        for parent, child in self._parents.items():
+            if parent not in self._present and parent not in declared:
+                self.fault(
+                    WHOLE_FILE,
+                    f"record {child} names {parent}, which is neither here nor said to be absent",
+                )
+        for cid in sorted(declared & self._present):
+            self.fault(WHOLE_FILE, f"record {cid} is said to be absent, and is here")
+
+    def _check_contents(self) -> None:
+        if self._contents is None:
+            self.fault(WHOLE_FILE, "the contents are not at its end: the file was cut")
+            return
+        cid, contents = self._contents
+        if self._roots[-1] != cid or (contents.asked,) != (self._roots[:-1] or (None,)):
+            self.fault(WHOLE_FILE, "the roots are not what was asked for and the contents")
+        told = (contents.records, contents.proofs, contents.missing, contents.left_out)
+        verdict = self.verdict
+        found = (
+            len(self._present),
+            verdict.signatures,
+            len(verdict.missing),
+            len(verdict.left_out),
+        )
+        names = ("records", "proofs", "missing parents", "parents left out")
+        for name, here, there in zip(names, found, told, strict=True):
+            if here != there:
+                self.fault(WHOLE_FILE, f"the contents tell of {there} {name}; {here} are here")
+
+
+def _forked(headers: list[SignedHeader]) -> Iterator[PeerId]:
+    """Yield the feeds of which two headers can't both be true."""
+    ordered = sorted(
+        {signed.cid: signed for signed in headers}.values(),
+        key=lambda signed: (signed.header.feed, signed.header.epoch, signed.header.first_sequence),
+    )
+    for one, other in pairwise(ordered):
+        if conflict(one, other):
+            yield peer_id_of(one.header.feed)
