@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import trio
 
+from aggregator.dag.reach import Reach
 from aggregator.errors import NotFoundError, PageExpiredError
 from aggregator.store import Extent, Store
 from peer.index import Index
@@ -23,7 +24,7 @@ from protocols.cid import CID
 
 if TYPE_CHECKING:  # numpy takes 20 MB, and an idle aggregator has no use for it
     from aggregator.dag.graph import Graph, View
-    from aggregator.dag.walk import Reach, Walk
+    from aggregator.dag.walk import Walk
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +103,11 @@ class Ancestry:
             mark = await self._index.wait_past(mark)
             extent = await self._index.ask(Store.extent)
             if self._graph is not None or sum(extent) >= WARM_FROM_ROWS:
-                await self.catch_up()
-                await self._merge()
+                try:
+                    await self.catch_up()
+                    await self.merge()
+                except OSError as error:  # a full disk: whoever asks is told, nobody else need be
+                    log.warning("lineage is not kept ready", extra={"reason": str(error)})
             await trio.sleep(FOLLOW_EVERY_S)
 
     async def page(self, question: Question, limit: int, cursor: Cursor | None = None) -> Page:
@@ -134,15 +138,18 @@ class Ancestry:
     async def catch_up(self) -> None:
         """Take in everything that is in the index."""
         async with self._turn:
-            store, extent = await self._index.ask(lambda store: (store, store.extent()))
-            if store is not self._store or self._graph is None:
-                self._begin(store)
-            try:
-                while self._extent != extent:
-                    await self._add(store, extent)
-            except BaseException:
-                self._graph = None  # numbers may have been given to what is not in it
-                raise
+            while not await self._follow():
+                pass
+
+    async def _follow(self) -> bool:
+        """Take in what is in the index now; false if it was made anew meanwhile."""
+        store, extent = await self._index.ask(lambda store: (store, store.extent()))
+        if store is not self._store or self._graph is None:
+            self._begin(store)
+        while self._extent != extent:
+            if not await self._add(store, extent):
+                return False
+        return True
 
     async def _view(self) -> View:
         await self.catch_up()
@@ -154,7 +161,8 @@ class Ancestry:
 
         self._store, self._graph, self._extent = store, Graph(self._folder), Extent(0, 0)
 
-    async def _add(self, store: Store, end: Extent) -> None:
+    async def _add(self, store: Store, end: Extent) -> bool:
+        """Take in the next rows before ``end``; false if they are no longer in the index."""
         assert self._graph is not None
         first = self._extent
         last = Extent(
@@ -164,15 +172,22 @@ class Ancestry:
             lambda now: now.columns(first, last) if now is store else None
         )
         if columns is None:
-            raise NotFoundError("the index is being rebuilt", code="unknown-yet", hint="ask again")
-        await trio.to_thread.run_sync(_take_in, self._graph, columns, limiter=self._adding)
+            return False
+        try:
+            await trio.to_thread.run_sync(_take_in, self._graph, columns, limiter=self._adding)
+        except Exception:
+            self._graph = None  # it is of no use any more
+            raise
         self._extent = last
         if last != end or self._graph.segment_count > MAX_SEGMENTS:
-            await self._merge()
+            await self.merge()
+        return True
 
-    async def _merge(self) -> None:
+    async def merge(self) -> None:
+        """Bring what came since the base into fewer and larger parts, where it has grown."""
         async with self._merging:
-            while self._graph and await trio.to_thread.run_sync(self._graph.merge):
+            graph = self._graph
+            while graph is not None and await trio.to_thread.run_sync(graph.merge):
                 pass
 
     def _hold(self, key: tuple[Question, Cursor], walk: Walk) -> None:

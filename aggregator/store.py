@@ -33,11 +33,11 @@ MISSING: Final = """
 EXTENT: Final = "SELECT (SELECT count(*) FROM records), (SELECT count(*) FROM edges)"
 RECORD_COLUMNS: Final = """
     SELECT cid, kind, feed, environment, hardware FROM records
-    WHERE rowid >= ? AND rowid < ? ORDER BY rowid
+    WHERE rowid >= ? AND rowid < ?
 """
 LINK_COLUMNS: Final = """
     SELECT record, direction, role, target FROM edges
-    WHERE rowid >= ? AND rowid < ? ORDER BY rowid
+    WHERE rowid >= ? AND rowid < ?
 """
 
 

@@ -87,15 +87,10 @@ class View:
         """Return a CID's node."""
         return self.names.find(cid, [segment.names for segment in self.segments])
 
-    def label(self, node: int) -> Label:
-        """Return what a node is."""
-        return self.labels.table[int(self.codes[node])]
-
     def up(self, node: int) -> list[int]:
         """Return what a node came from, each once."""
         found = [int(each) for segment in self.segments for each in segment.up.row(node)]
-        label = self.label(node)
-        found += [block for block in (label.environment, label.hardware) if block >= 0]
+        found += self.labels.blocks[int(self.codes[node])]
         return list(dict.fromkeys(found))
 
 

@@ -43,6 +43,8 @@ class Labels:
 
     def __init__(self) -> None:
         self.table: list[Label] = [Label(UNKNOWN, "")]
+        self.blocks: list[list[int]] = [[]]
+        """Of each label the environment and the hardware, as far as it has them."""
         self._codes: dict[Label, int] = {self.table[0]: 0}
         self._by_author: dict[bytes, list[int]] = {}
         self._by_block: dict[int, list[int]] = {}
@@ -61,10 +63,12 @@ class Labels:
         """Return the number of a label, a new one for a new label."""
         if label not in self._codes:
             code = self._codes[label] = len(self.table)
+            blocks = sorted({label.environment, label.hardware} - {NO_BLOCK})
+            self.blocks.append(blocks)
             self.table.append(label)
             if label.rank == RECORD:
                 self._by_author.setdefault(label.author, []).append(code)
-                for block in {label.environment, label.hardware} - {NO_BLOCK}:
+                for block in blocks:
                     self._by_block.setdefault(block, []).append(code)
         return self._codes[label]
 
@@ -82,7 +86,7 @@ class Labels:
         """Tell whether a record names the node as its environment or hardware."""
         return node in self._by_block
 
-    def blocks(self) -> Ids:
+    def all_blocks(self) -> Ids:
         """Return all environments and hardwares."""
         return np.array(list(self._by_block), np.int32)
 

@@ -7,13 +7,13 @@ for which arrays are. So a walk begins with the former and goes over to the latt
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from aggregator.dag.graph import View
 from aggregator.dag.labels import OUTPUT, with_labels
+from aggregator.dag.reach import Reach
 from aggregator.dag.rows import Ids
 
 FEW: Final = 64  # nodes of a level up to which lists are faster
@@ -27,16 +27,6 @@ Step = tuple[int, Found]
 NO_STEP: Final[Step] = (0, [])
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """Where to walk, how far, and what counts."""
-
-    leads_up: bool
-    depth: int
-    """Links from the start; the walk says whether there would have been more."""
-    only_outputs: bool = False
-
-
 class Walk:
     """The nodes around a start, each once, with the number of links between."""
 
@@ -48,6 +38,7 @@ class Walk:
         self._reach = reach
         self._start = start
         self._codes: Any = view.codes.data
+        self._rows = [part.up if reach.leads_up else part.down for part in view.segments]
         self._few_seen: set[int] | None = set()
         self._seen: Any = None
         self._steps = self._walked()
@@ -115,36 +106,33 @@ class Walk:
                     yield self._unseen(found)
 
     def _beyond_few(self, nodes: Found) -> Iterator[Found]:
-        view, leads_up = self.view, self._reach.leads_up
-        table, codes = view.labels.table, self._codes
+        blocks, codes = self.view.labels.blocks, self._codes
         found: list[int] = []
         for node in nodes:
-            for segment in view.segments:
-                row = (segment.up if leads_up else segment.down).row(int(node))
-                if isinstance(row, list):
-                    found += row
-                else:
+            for rows in self._rows:
+                row = rows.row(int(node))
+                if isinstance(row, np.ndarray):
                     yield found
                     found = []
                     yield row
-            if leads_up:
-                label = table[int(codes[node])]
-                found += [block for block in (label.environment, label.hardware) if block >= 0]
+                else:
+                    found.extend(row)
+            if self._reach.leads_up:
+                found.extend(blocks[codes[node]])
         yield found
-        if not leads_up:
-            yield from self._of_blocks([node for node in nodes if view.labels.is_block(int(node))])
+        if not self._reach.leads_up:
+            is_block = self.view.labels.is_block
+            yield from self._of_blocks([node for node in nodes if is_block(int(node))])
 
     def _beyond(self, nodes: Ids) -> Iterator[Found]:
-        view, leads_up = self.view, self._reach.leads_up
-        for segment in view.segments:
-            yield (segment.up if leads_up else segment.down).gather(nodes)
-        if leads_up:
+        view = self.view
+        for rows in self._rows:
+            yield rows.gather(nodes)
+        if self._reach.leads_up:
             codes: list[int] = np.unique(view.codes[nodes]).tolist()
-            labels = [view.labels.table[code] for code in codes]
-            blocks = (block for label in labels for block in (label.environment, label.hardware))
-            yield [block for block in dict.fromkeys(blocks) if block >= 0]
+            yield [block for code in codes for block in view.labels.blocks[code]]
         else:
-            yield from self._of_blocks(np.intersect1d(nodes, view.labels.blocks()).tolist())
+            yield from self._of_blocks(np.intersect1d(nodes, view.labels.all_blocks()).tolist())
 
     def _of_blocks(self, blocks: list[int]) -> Iterator[Ids]:
         labels = self.view.labels

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aggregator.ancestry import Cursor
 from aggregator.dag import rows, walk
 from aggregator.dag.arrivals import arrivals_of
 from aggregator.dag.graph import Graph, View
 from aggregator.dag.paths import ways
-from aggregator.dag.walk import Reach, Walk
+from aggregator.dag.reach import Reach
+from aggregator.dag.walk import Walk
 from aggregator.store import Extent, Store
 from peer.rows import Batch, EdgeRow, RecordRow
 from peer.tables import IN_MEMORY
@@ -44,7 +44,7 @@ statements = st.tuples(
 )
 histories = st.dictionaries(cids, statements, max_size=12)
 hypothetically = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 
 

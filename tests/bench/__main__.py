@@ -27,6 +27,7 @@ SUBJECTS = (
     "streaming",
     "emitting",
     "merging",
+    "lineage",
     "daemon",
     "grouping",
     "placement",

@@ -18,7 +18,8 @@ LINKS: Final = f"""
 AROUND: Final = """
     WITH RECURSIVE {links}, walk(node, depth) AS (
         {start}
-        UNION SELECT links.{to}, depth + 1 FROM walk JOIN links ON links.{by} = node WHERE depth < $2
+        UNION SELECT links.{to}, depth + 1 FROM walk JOIN links ON links.{by} = node
+        WHERE depth < $2
     )
     SELECT node, min(depth) FROM walk GROUP BY node
 """
