@@ -20,10 +20,11 @@ from aggregator.dag.reach import Reach
 from aggregator.errors import NotFoundError, PageExpiredError
 from aggregator.store import Extent, Store
 from peer.index import Index
-from protocols.cid import CID
+from protocols.cid import CID, CID_BYTES
 
 if TYPE_CHECKING:  # numpy takes 20 MB, and an idle aggregator has no use for it
     from aggregator.dag.graph import Graph, View
+    from aggregator.dag.labels import Label
     from aggregator.dag.walk import Walk
 
 log = logging.getLogger(__name__)
@@ -41,10 +42,7 @@ class Node(NamedTuple):
 
     cid: bytes
     depth: int
-    rank: int
-    name: str
-    """A record's kind, an entity's role."""
-    author: bytes
+    label: Label
 
 
 class Page(NamedTuple):
@@ -88,6 +86,7 @@ class Ancestry:
         self._store: Store | None = None
         self._graph: Graph | None = None
         self._extent = Extent(0, 0)
+        self._mark = -1
         self._held: OrderedDict[tuple[Question, Cursor], Walk] = OrderedDict()
 
     @property
@@ -118,7 +117,7 @@ class Ancestry:
         the graph of the first page is gone.
         """
         held = self._held.pop((question, cursor), None) if cursor else None
-        view = await self._view()
+        view = held.view if held else await self._view()
         turn = partial(_turn_page, view, question, limit, cursor, held)
         page, walk = await trio.to_thread.run_sync(turn, limiter=self._asking)
         if page.cursor is not None:
@@ -138,8 +137,10 @@ class Ancestry:
     async def catch_up(self) -> None:
         """Take in everything that is in the index."""
         async with self._turn:
+            mark = self._index.mark
             while not await self._follow():
                 pass
+            self._mark = mark
 
     async def _follow(self) -> bool:
         """Take in what is in the index now; false if it was made anew meanwhile."""
@@ -152,7 +153,8 @@ class Ancestry:
         return True
 
     async def _view(self) -> View:
-        await self.catch_up()
+        if self._graph is None or self._mark != self._index.mark:
+            await self.catch_up()
         assert self._graph is not None
         return self._graph.view()
 
@@ -201,9 +203,11 @@ class Ancestry:
 
 
 def _take_in(graph: Graph, columns: tuple[Any, Any]) -> None:
-    from aggregator.dag.arrivals import arrivals_of
+    from aggregator.dag.arrivals import arrivals_of, give_back_memory
 
     graph.add(arrivals_of(*columns))
+    del columns
+    give_back_memory()
 
 
 def _turn_page(
@@ -264,12 +268,9 @@ def _nodes(view: View, taken: list[tuple[int, int]]) -> list[Node]:
 
     ids = np.array([node for node, _ in taken], np.int32)
     joined = view.names.read(ids).tobytes()
-    size = len(joined) // max(1, len(taken))
     table = view.labels.table
     codes: list[int] = view.codes[ids].tolist()
-    nodes: list[Node] = []
-    for place, ((_, depth), code) in enumerate(zip(taken, codes, strict=True)):
-        label = table[code]
-        cid = joined[place * size : (place + 1) * size]
-        nodes.append(Node(cid, depth, label.rank, label.name, label.author))
-    return nodes
+    cids = (joined[at : at + CID_BYTES] for at in range(0, len(joined), CID_BYTES))
+    labels = map(table.__getitem__, codes)
+    depths = (depth for _, depth in taken)
+    return list(map(Node._make, zip(cids, depths, labels, strict=True)))

@@ -92,9 +92,9 @@ def _node(node: Node) -> dict[str, Any]:
     return {
         "cid": str(CID(node.cid)),
         "depth": node.depth,
-        "what": _WHAT[node.rank],
-        "name": node.name,
-        "peer": peer_id_of(node.author) if node.author else None,
+        "what": _WHAT[node.label.rank],
+        "name": node.label.name,
+        "peer": peer_id_of(node.label.author) if node.label.author else None,
     }
 
 

@@ -22,6 +22,7 @@ otherwise, and used."""
 
 NO_BLOCK: Final = -1
 SCANNED_AT_ONCE: Final = 1 << 20  # nodes; a first page needs no more of a hub's millions
+COMPARED_EACH: Final = 8  # labels up to which it is faster to compare with each than to look up
 _GROWTH: Final = 1.125
 
 
@@ -124,5 +125,11 @@ def with_labels(of_nodes: NDArray[Any], codes: Sequence[int], table_size: int) -
     is_wanted = np.zeros(table_size, np.bool_)
     is_wanted[list(codes)] = True
     for first in range(0, len(of_nodes) if codes else 0, SCANNED_AT_ONCE):
-        found = np.flatnonzero(is_wanted[of_nodes[first : first + SCANNED_AT_ONCE]])
-        yield (found + first).astype(np.int32)
+        part = of_nodes[first : first + SCANNED_AT_ONCE]
+        if len(codes) <= COMPARED_EACH:
+            is_one = part == codes[0]
+            for code in codes[1:]:
+                is_one |= part == code
+        else:
+            is_one = is_wanted[part]
+        yield (np.flatnonzero(is_one) + first).astype(np.int32)

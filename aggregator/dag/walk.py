@@ -7,7 +7,7 @@ for which arrays are. So a walk begins with the former and goes over to the latt
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from aggregator.dag.rows import Ids
 
 FEW: Final = 64  # nodes of a level up to which lists are faster
 SEEN_IN_SET: Final = 4_096
-PIECE: Final = 1 << 15  # nodes gone on from at once: what a first page costs at least
+PIECE: Final = 1 << 13  # nodes gone on from at once: what a first page costs at least
 
 Found = Ids | list[int]
 Step = tuple[int, Found]
@@ -112,13 +112,11 @@ class Walk:
             for rows in self._rows:
                 row = rows.row(int(node))
                 if isinstance(row, np.ndarray):
-                    yield found
-                    found = []
                     yield row
                 else:
-                    found.extend(row)
+                    found += cast("list[int]", row)
             if self._reach.leads_up:
-                found.extend(blocks[codes[node]])
+                found += blocks[codes[node]]
         yield found
         if not self._reach.leads_up:
             is_block = self.view.labels.is_block
@@ -139,7 +137,7 @@ class Walk:
         return with_labels(self.view.codes, labels.of_blocks(blocks), len(labels.table))
 
     def _unseen(self, found: Found) -> Found:
-        """Return what was not seen yet, each once, in the same order; now it was."""
+        """Return what was not seen yet, each once; now it was."""
         if self._few_seen is not None:
             if len(found) + len(self._few_seen) <= SEEN_IN_SET:
                 nodes = found if isinstance(found, list) else found.tolist()
@@ -173,5 +171,7 @@ def _pieces(level: list[Found]) -> Iterator[Found]:
 def _each_once(nodes: Ids) -> Ids:
     if (nodes[1:] > nodes[:-1]).all():
         return nodes
-    _, first = np.unique(nodes, return_index=True)
-    return nodes[np.sort(first)]
+    nodes = np.sort(nodes)
+    is_first = np.ones(len(nodes), np.bool_)
+    is_first[1:] = nodes[1:] != nodes[:-1]
+    return nodes[is_first]

@@ -2,8 +2,8 @@
 
 The graph is made from an aggregator's index as its daemon makes it, then follows it for a while,
 and is then asked through the methods that the API calls, with the names of all nodes in the answer.
-A small closure is asked for three times and the fastest counts: the turns of other processes are
-not the graph's. The baseline is DuckDB's recursive query over the same tables.
+A small closure and a first page are asked for three times and the fastest counts: the turns of
+other processes are not the graph's. The baseline is DuckDB's recursive query over the same tables.
 
 ``LINEAGE_RECORDS`` makes it smaller, for those who work on it.
 """
@@ -164,9 +164,12 @@ async def _first_ms(ancestry: Ancestry, mesh: Mesh) -> float:
     ]
     took_ms: list[float] = []
     for question in questions:
-        since = time.perf_counter()
-        await ancestry.page(question, PAGE)
-        took_ms.append((time.perf_counter() - since) * 1e3)
+        tries: list[float] = []
+        for _ in range(TRIES):
+            since = time.perf_counter()
+            await ancestry.page(question, PAGE)
+            tries.append((time.perf_counter() - since) * 1e3)
+        took_ms.append(min(tries))
     slowest = questions[took_ms.index(max(took_ms))]
     _say(f"slowest first page: {max(took_ms):.0f} ms, {slowest.reach}, author {slowest.is_author}")
     return max(took_ms)

@@ -3,7 +3,7 @@
 
 Each job has three records (submitted, run, accepted) with seven links, and an environment and a
 hardware record each side. Jobs form chains of up to thirty, the output of one being the next one's
-input. Eight models are used by nearly all; a ninth by ``FEW_JOBS`` jobs at the end of their chains.
+input. Eight models are used by nearly all; a ninth by ``FEW_JOBS`` jobs at the ends of chains.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Mesh:
         jobs = few = 0
         while 3 * jobs < records:
             count = min(JOBS_AT_ONCE, -(-(records - 3 * jobs) // (3 * CHAIN)) * CHAIN)
-            share = min(FEW_JOBS - few, count // CHAIN, records // 12 - few)
+            share = min(FEW_JOBS - few, count // 18, records // 12 - few)
             self.write_jobs(store, count, max(0, share))
             jobs, few = jobs + count, few + max(0, share)
 
