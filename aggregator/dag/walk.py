@@ -7,7 +7,7 @@ for which arrays are. So a walk begins with the former and goes over to the latt
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 
@@ -114,9 +114,9 @@ class Walk:
                 if isinstance(row, np.ndarray):
                     yield row
                 else:
-                    found += cast("list[int]", row)
+                    found += row
             if self._reach.leads_up:
-                found += blocks[codes[node]]
+                found += blocks[int(codes[node])]
         yield found
         if not self._reach.leads_up:
             is_block = self.view.labels.is_block
