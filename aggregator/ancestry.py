@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # numpy takes 20 MB, and an idle aggregator has no use for it
 log = logging.getLogger(__name__)
 
 WARM_FROM_ROWS: Final = 100_000  # the graph of fewer is made in the second that a question may take
+ROW_BYTES: Final = 16  # about what a row takes in the graph
 FOLLOW_EVERY_S: Final = 1.0
 PART: Final = Extent(1 << 18, 1 << 19)  # rows at once: others want the index within 0.2 s
 MAX_SEGMENTS: Final = 12  # past this a question that adds to the graph also merges
@@ -189,7 +190,7 @@ class Ancestry:
         """Bring what came since the base into fewer and larger parts, where it has grown."""
         async with self._merging:
             graph = self._graph
-            while graph is not None and await trio.to_thread.run_sync(graph.merge):
+            while graph is not None and await trio.to_thread.run_sync(_merge, graph):
                 pass
 
     def _hold(self, key: tuple[Question, Cursor], walk: Walk) -> None:
@@ -205,9 +206,20 @@ class Ancestry:
 def _take_in(graph: Graph, columns: tuple[Any, Any]) -> None:
     from aggregator.dag.arrivals import arrivals_of, give_back_memory
 
+    is_much = len(columns[1]) >= WARM_FROM_ROWS
     graph.add(arrivals_of(*columns))
     del columns
-    give_back_memory()
+    if is_much:
+        give_back_memory()
+
+
+def _merge(graph: Graph) -> bool:
+    from aggregator.dag.arrivals import give_back_memory
+
+    is_merged = graph.merge()
+    if is_merged and graph.nbytes > WARM_FROM_ROWS * ROW_BYTES:
+        give_back_memory()
+    return is_merged
 
 
 def _turn_page(
@@ -266,11 +278,11 @@ def _nodes(view: View, taken: list[tuple[int, int]]) -> list[Node]:
     """Return nodes with what is known of them."""
     import numpy as np
 
-    ids = np.array([node for node, _ in taken], np.int32)
+    numbers, depths = zip(*taken, strict=True) if taken else ((), ())
+    ids = np.array(numbers, np.int32)
     joined = view.names.read(ids).tobytes()
     table = view.labels.table
     codes: list[int] = view.codes[ids].tolist()
     cids = (joined[at : at + CID_BYTES] for at in range(0, len(joined), CID_BYTES))
     labels = map(table.__getitem__, codes)
-    depths = (depth for _, depth in taken)
     return list(map(Node._make, zip(cids, depths, labels, strict=True)))

@@ -39,7 +39,7 @@ class Label(NamedTuple):
 
 class Labels:
     """The labels of all nodes. Only ``set`` and ``code`` change anything, in one thread; meanwhile
-    others may read.
+    others may read, and what ``of_nodes`` returned to them stays as it is.
     """
 
     def __init__(self) -> None:
@@ -50,6 +50,7 @@ class Labels:
         self._by_author: dict[bytes, list[int]] = {}
         self._by_block: dict[int, list[int]] = {}
         self._of_nodes: NDArray[Any] = np.zeros(0, np.uint16)
+        self._shown = 0
 
     @property
     def nbytes(self) -> int:
@@ -58,6 +59,7 @@ class Labels:
 
     def of_nodes(self, count: int) -> NDArray[Any]:
         """Return the codes of the first ``count`` nodes."""
+        self._shown = max(self._shown, count)
         return self._of_nodes[:count]
 
     def code(self, label: Label) -> int:
@@ -106,6 +108,9 @@ class Labels:
         rank, rank_had = (order[np.searchsorted(known, each)] for each in (codes, had))
         is_better = rank < rank_had
         nodes, codes, rank = nodes[is_better], codes[is_better], rank[is_better]
+        if (nodes < self._shown).any():  # somebody may be walking there
+            self._of_nodes = self._of_nodes.copy()
+            self._shown = 0
         first_last = np.argsort(rank, kind="stable")[::-1]  # of equal nodes the last one stays
         self._of_nodes[nodes[first_last]] = codes[first_last]
 

@@ -31,7 +31,7 @@ FEW_BITS: Final = 4
 MANY_BITS: Final = 20
 """Bits of a key by which an index is cut into buckets; the others are kept, as 32 or 16 bits."""
 MANY: Final = 1 << 20  # entries from which the finer buckets (4 MB) cost less than they save
-READ_ONE_BY_ONE: Final = 64  # up to here reads cost less than mapping the file
+READ_ONE_BY_ONE: Final = 2_048  # CIDs; up to here reads cost less than mapping the file
 
 _AT_DIGEST: Final = 4
 

@@ -7,6 +7,7 @@ for which arrays are. So a walk begins with the former and goes over to the latt
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import repeat
 from typing import Any, Final
 
 import numpy as np
@@ -41,6 +42,7 @@ class Walk:
         self._rows = [part.up if reach.leads_up else part.down for part in view.segments]
         self._few_seen: set[int] | None = set()
         self._seen: Any = None
+        self._is_output: Any = None
         self._steps = self._walked()
         self._rest: Found = []
         self._rest_depth = 0
@@ -60,7 +62,7 @@ class Walk:
             part = self._rest[: limit - len(taken)]
             self._rest = self._rest[len(part) :]
             nodes = part if isinstance(part, list) else part.tolist()
-            taken += [(node, self._rest_depth) for node in nodes]
+            taken += zip(nodes, repeat(self._rest_depth))
             if len(self._rest) or self.is_done:
                 return taken
             self._rest_depth, self._rest = next(self._steps, NO_STEP)
@@ -158,8 +160,9 @@ class Walk:
         table = self.view.labels.table
         if isinstance(found, list):
             return [node for node in found if table[self._codes[node]].rank == OUTPUT]
-        is_output = np.array([label.rank == OUTPUT for label in table])
-        return found[is_output[self.view.codes[found]]]
+        if self._is_output is None:  # by label; later ones are of nodes that this view lacks
+            self._is_output = np.array([label.rank == OUTPUT for label in table])
+        return found[self._is_output[self.view.codes[found]]]
 
 
 def _pieces(level: list[Found]) -> Iterator[Found]:

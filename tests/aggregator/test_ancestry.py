@@ -15,6 +15,8 @@ from aggregator.ancestry import Ancestry, Question
 from aggregator.answers import Answers
 from aggregator.cli.lineage import lineage, render_page, render_paths
 from aggregator.core import opened
+from aggregator.dag import labels as labels_module
+from aggregator.dag import walk as walk_module
 from aggregator.dag.reach import Reach
 from aggregator.errors import PageExpiredError
 from peer.service import running
@@ -203,3 +205,34 @@ async def test_walks_that_nobody_goes_on_with_are_given_up(tmp_path: Path) -> No
 )
 def test_options_that_exclude_each_other_are_misuse(options: tuple[str, ...]) -> None:
     assert CliRunner().invoke(lineage, ["cid", *options]).exit_code == 2
+
+
+@pytest.mark.parametrize("seen_in_set", [0, 100])
+async def test_a_record_that_was_missing_at_the_first_page_is_so_on_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen_in_set: int
+) -> None:
+    monkeypatch.setattr(walk_module, "SEEN_IN_SET", seen_in_set)
+    monkeypatch.setattr(labels_module, "_GROWTH", 1_000)  # there is room: nothing must be moved
+    worker, submitter = Author(key_of(1)), Author(key_of(2))
+    job = SignedJob(worker, submitter)
+    question = Question(job.accepted, Reach(True, 1_000))
+    async with opened(*aggregator_home(tmp_path)) as answers:
+        other = Author(key_of(3))
+        other.add("tick")
+        for author in (other, submitter):
+            await answers.feeds.add(author.cut())
+            await answers.index.catch_up()
+            await answers.ancestry.catch_up()
+        whole = await answers.ancestry.page(question, 100)
+        page = await answers.ancestry.page(question, 1)
+        nodes = page.nodes
+
+        await answers.feeds.add(worker.cut())
+        await answers.index.catch_up()
+        await answers.ancestry.catch_up()
+        while page.cursor:
+            page = await answers.ancestry.page(question, 1, page.cursor)
+            nodes += page.nodes
+
+    assert nodes == whole.nodes
+    assert sorted(node.cid for node in nodes) == sorted([job.output, job.submitted, job.run])

@@ -97,6 +97,8 @@ async def _asked(mesh: Mesh, index: Index[Store], folder: Path) -> list[Figure]:
     large_s = [await _large_s(ancestry, mesh) for _ in range(3)]
     first_ms = [await _first_ms(ancestry, mesh) for _ in range(ROUNDS)]
     memory_mb.append(await _memory_mb(index) - before_mb)
+    _say(f"memory once made and once asked: {memory_mb[0]:.0f} and {memory_mb[1]:.0f} MB")
+    _say(f"small closures: p50 {percentile(small_ms, 0.5):.1f} ms")
     _say(f"closures of {sum(sizes) / len(sizes):.0f} nodes on average, {max(sizes)} at most")
     base = await index.ask(lambda store: _baseline(store, mesh))
     n = RECORDS
