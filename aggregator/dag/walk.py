@@ -6,9 +6,10 @@ for which arrays are. So a walk begins with the former and goes over to the latt
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from itertools import repeat
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
@@ -146,7 +147,8 @@ class Walk:
                 fresh = [each for each in dict.fromkeys(nodes) if each not in self._few_seen]
                 self._few_seen.update(fresh)
                 return fresh
-            self._seen = np.zeros(self.view.count, np.bool_)
+            # Mapped by itself: malloc would keep its 17 MB for each thread that ever walked.
+            self._seen = np.frombuffer(cast("Any", mmap.mmap(-1, self.view.count)), np.bool_)
             self._seen[list(self._few_seen)] = True
             self._few_seen = None
         nodes = _each_once(np.asarray(found, np.int32))
