@@ -20,6 +20,17 @@ from aggregator.answers import Answers, Surroundings
 from aggregator.errors import NotFoundError
 from aggregator.lineage import MAX_DEPTH, MAX_RECORDS
 from aggregator.metrics import CONTENT_TYPE, Metrics
+from aggregator.relatives import (
+    DIRECTIONS,
+    MAX_LINKS,
+    MAX_PAGE,
+    MAX_PATH_LINKS,
+    MAX_PATHS,
+    PAGE,
+    PATH_LINKS,
+    PATHS,
+    Asked,
+)
 from peer.control import HANDLERS
 from peer.exporting import respond
 from protocols.errors import CoveyError
@@ -69,6 +80,8 @@ class Api:
             Route("/lineage/{cid}", self.lineage),
             Route("/export/{form}", self.export),
             Route("/verify/{cid}", self.verify),
+            Route("/lineage/{cid}/paths", self.paths),
+            *(Route(f"/lineage/{{cid}}/{way}", self.relatives, name=way) for way in DIRECTIONS),
             Route("/check", self.check),
             Route("/rebuild", self.rebuild, methods=["POST"]),
             *self._watching(),
@@ -148,6 +161,34 @@ class Api:
         is_deep = request.query_params.get("deep") == "true"
         return JSONResponse(await self._answers.verify(request.path_params["cid"], is_deep))
 
+    async def relatives(self, request: Request) -> Response:
+        """What something came from or what came from it: the last word of the path says which."""
+        asked = Asked.parse(
+            request.path_params["cid"],
+            request.url.path.rpartition("/")[2],
+            _number(request, "depth", MAX_LINKS),
+            _number(request, "limit", MAX_PAGE, PAGE),
+            request.query_params.get("page", ""),
+        )
+        return JSONResponse(await self._known(lambda: self._answers.relatives(asked)))
+
+    async def paths(self, request: Request) -> Response:
+        """How one thing came from another."""
+        question = (
+            request.path_params["cid"],
+            request.query_params.get("to", ""),
+            _number(request, "depth", MAX_PATH_LINKS, PATH_LINKS),
+            _number(request, "limit", MAX_PATHS, PATHS),
+        )
+        return JSONResponse(await self._known(lambda: self._answers.paths(*question)))
+
+    async def _known(self, ask: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        """Ask; what nobody has heard of is asked for at peers before the answer is no."""
+        with suppress(NotFoundError):
+            return await ask()
+        await self._refresh()
+        return await ask()
+
     async def check(self, _request: Request) -> Response:
         """What is wrong with journal and index. What peers have not sent yet is asked for first."""
         await self._refresh()
@@ -169,8 +210,8 @@ class Api:
         return PlainTextResponse(content, media_type=CONTENT_TYPE)
 
 
-def _number(request: Request, name: str, largest: int) -> int:
-    text = request.query_params.get(name, str(largest))
+def _number(request: Request, name: str, largest: int, usual: int | None = None) -> int:
+    text = request.query_params.get(name, str(usual or largest))
     if not text.isdecimal() or not 1 <= int(text) <= largest:
         raise CoveyError(
             f"{name} must be a number from 1 to {largest}, not {text!r}", code="bad-query"

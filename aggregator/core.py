@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
 
+from aggregator.ancestry import Ancestry
 from aggregator.answers import Answers
 from aggregator.intake import Intake
 from aggregator.store import Store
@@ -31,4 +32,4 @@ async def opened(home: Home, identity: Identity, effects: Effects) -> AsyncGener
         async with running(journal.run), running(index.run):
             intake = Intake(index, identity.member.mesh)
             await intake.take_in()
-            yield Answers(identity, journal, feeds, index, intake)
+            yield Answers(identity, journal, feeds, index, intake, Ancestry(index, home.path))

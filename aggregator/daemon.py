@@ -88,7 +88,7 @@ async def main(
             async with (
                 running(feeds.run),
                 presence.started(),
-                running(exchange.run, intake.run, partial(desk.run, chosen)),
+                running(exchange.run, intake.run, answers.ancestry.run, partial(desk.run, chosen)),
                 _watching(api, config.metrics),
                 running(serving),
             ):

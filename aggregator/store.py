@@ -30,6 +30,16 @@ MISSING: Final = """
     ) AS parent ANTI JOIN records ON records.cid = parent.target
 """
 
+EXTENT: Final = "SELECT (SELECT count(*) FROM records), (SELECT count(*) FROM edges)"
+RECORD_COLUMNS: Final = """
+    SELECT cid, kind, feed, environment, hardware FROM records
+    WHERE rowid >= ? AND rowid < ?
+"""
+LINK_COLUMNS: Final = """
+    SELECT record, direction, role, target FROM edges
+    WHERE rowid >= ? AND rowid < ?
+"""
+
 
 class MissingRow(NamedTuple):
     """A record that another one names and that has not arrived."""
@@ -37,6 +47,13 @@ class MissingRow(NamedTuple):
     cid: bytes
     what: str
     needed_by: bytes
+
+
+class Extent(NamedTuple):
+    """How many rows of records and of links there are: rows are only ever added."""
+
+    records: int
+    links: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +136,19 @@ class Store:
         [(bundles,)] = self._tables.run("SELECT count(DISTINCT cid) FROM bundles")
         [(missing,)] = self._tables.run(f"SELECT count(DISTINCT target) FROM ({MISSING})")
         return Counts(records, bundles, reports, missing)
+
+    def extent(self) -> Extent:
+        """Return how many rows there are."""
+        return Extent(*self._tables.run(EXTENT)[0])
+
+    def columns(self, first: Extent, last: Extent) -> tuple[Any, Any]:
+        """Return the rows from ``first`` up to ``last`` in the order of their arrival, as Arrow
+        tables of records and of links.
+        """
+        return (
+            self._tables.columns(RECORD_COLUMNS, first.records, last.records),
+            self._tables.columns(LINK_COLUMNS, first.links, last.links),
+        )
 
     def _links_to(self, direction: str, targets: Iterable[bytes]) -> list[EdgeRow]:
         rows = self._select(EdgeRow, "edges", "target", targets, "record, role, target")

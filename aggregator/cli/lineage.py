@@ -7,26 +7,78 @@ from typing import Any
 import click
 
 from aggregator.cli.access import read
-from peer.cli import emit, json_option, printable
+from peer.cli import emit, json_option, printable, table
 
 UNKNOWN = "not known here"
 
 
 @click.command()
 @click.argument("cid")
-@click.option("--depth", default=32, show_default=True, help="Steps to walk towards the origins.")
-@click.option("--limit", default=1_000, show_default=True, help="Records after which to stop.")
+@click.option("--up", "way", flag_value="ancestors", help="List everything that it came from.")
+@click.option("--down", "way", flag_value="descendants", help="List everything that came from it.")
+@click.option(
+    "--outputs", "way", flag_value="outputs", help="List the outputs that came from it or a peer."
+)
+@click.option("--to", "origin", metavar="CID", help="Show how it came from that one.")
+@click.option("--depth", type=int, help="How far: 32 steps, or as many links as there are.")
+@click.option("--limit", type=int, help="Records (1000), nodes a page (100), or paths (10).")
+@click.option("--page", metavar="NEXT", help="The page that the one before says is next.")
 @json_option
-def lineage(cid: str, depth: int, limit: int, as_json: bool) -> None:
+def lineage(cid: str, way: str | None, origin: str | None, as_json: bool, **bounds: Any) -> None:
     """Show the model, input, software, hardware and peers that made an output, or led to a record.
 
     CID is an output's (`covey run --json` prints it as output_cid), an input's, a model's or a
     record's. "verified" means that the signed bytes were found in the journal and checked just now.
 
+    With --up, --down or --outputs it lists what CID came from or what came from it, nearest first
+    and a page at a time; CID may then be a model's, an environment's or a hardware's, and for
+    --down and --outputs a peer's id. With --to it shows the ways from CID up to an origin, shortest
+    first.
+
     \b
     Example:  covey-aggregator lineage bafkreih…
+              covey-aggregator lineage bafkreimodel… --outputs --limit 20
     """
-    emit(read(f"/lineage/{cid}", depth=depth, limit=limit), as_json, render)
+    query = {name: value for name, value in bounds.items() if value is not None}
+    if way and origin:
+        raise click.UsageError("--to and a direction exclude each other")
+    if "page" in query and not way:
+        raise click.UsageError("only --up, --down and --outputs have pages")
+    if origin:
+        emit(read(f"/lineage/{cid}/paths", to=origin, **query), as_json, render_paths)
+    elif way:
+        emit(read(f"/lineage/{cid}/{way}", **query), as_json, render_page)
+    else:
+        emit(read(f"/lineage/{cid}", **query), as_json, render)
+
+
+def render_page(value: dict[str, Any]) -> str:
+    """Write a page as a table."""
+    columns = {key: key for key in ("depth", "what", "name", "peer", "cid")}
+    lines = [table(value["nodes"], columns, empty="nothing that is known here")]
+    if value["next"]:
+        lines.append(f"there is more: --page {value['next']}")
+    if value["is_cut"]:
+        lines.append("cut at the depth: see --depth")
+    return "\n".join(lines)
+
+
+def render_paths(value: dict[str, Any]) -> str:
+    """Write each way as lines, from the end to the origin."""
+    lines: list[str] = []
+    for number, path in enumerate(value["paths"], 1):
+        lines.append(f"{number}. {len(path) - 1} links")
+        lines += [f"   {_named(node)}" for node in path]
+    if not lines:
+        lines.append(f"no way is known by which it came from {value['to']}")
+    if value["is_cut"]:
+        lines.append("there may be more: see --depth and --limit")
+    return "\n".join(map(printable, lines))
+
+
+def _named(node: dict[str, Any]) -> str:
+    parts = (node["what"], node["name"], node["cid"], node["peer"] and f"by {node['peer']}")
+    return "  ".join(part for part in parts if part)
 
 
 def render(value: dict[str, Any]) -> str:

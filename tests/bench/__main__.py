@@ -28,6 +28,7 @@ SUBJECTS = (
     "codec",
     "emitting",
     "merging",
+    "lineage",
     "daemon",
     "grouping",
     "placement",

@@ -1,0 +1,1 @@
+"""The links between all records, in memory: who came from whom, answered without a scan."""

@@ -1,0 +1,123 @@
+"""Questions about who came from whom as programs put them, and the answers' JSON form."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+from zlib import crc32
+
+from aggregator.ancestry import Cursor, Node, Page, Question, Reach
+from protocols.cid import CID
+from protocols.errors import CoveyError, RemoteProtocolError
+from protocols.keys import PeerId, peer_id_of, public_key_of
+
+UP: Final = "ancestors"
+DOWN: Final = "descendants"
+OUTPUTS: Final = "outputs"
+DIRECTIONS: Final = (UP, DOWN, OUTPUTS)
+
+MAX_LINKS: Final = 1_000_000  # as far as anything goes: circles and chains end by themselves
+MAX_PAGE: Final = 10_000  # nodes: 2 MB of JSON
+PAGE: Final = 100
+MAX_PATH_LINKS: Final = 256
+PATH_LINKS: Final = 64
+MAX_PATHS: Final = 1_000
+PATHS: Final = 10
+
+_RECORD: Final = "record"
+_WHAT: Final = (_RECORD, "missing", "entity", "entity", "entity", "entity")
+"""By rank (``dag.labels``)."""
+
+
+class Asked(NamedTuple):
+    """A question, as it was written, and which page of the answer."""
+
+    start: str
+    direction: str
+    question: Question
+    limit: int
+    cursor: Cursor | None
+
+    @classmethod
+    def parse(cls, start: str, direction: str, depth: int, limit: int, page: str) -> Asked:
+        """Read a question; raises ``CoveyError`` for what is none. A peer has descendants and
+        outputs only.
+        """
+        reach = Reach(direction == UP, depth, direction == OUTPUTS)
+        author = None if direction == UP else _author(start)
+        if author is None:
+            question = Question(bytes(parse_cid(start)), reach)
+        else:
+            question = Question(author, reach, is_author=True)
+        return cls(start, direction, question, limit, _cursor(page, question))
+
+
+def page_of(asked: Asked, page: Page) -> dict[str, Any]:
+    """Return the JSON form of a page; ``next`` is what to ask for the page after it."""
+    return {
+        "cid": asked.start,
+        "direction": asked.direction,
+        "nodes": [_node(node) for node in page.nodes],
+        "next": page.cursor and _text(page.cursor, asked.question),
+        "is_cut": page.is_cut,
+    }
+
+
+def paths_of(start: bytes, origin: bytes, paths: list[list[Node]], is_cut: bool) -> dict[str, Any]:
+    """Return the JSON form of ways."""
+    return {
+        "cid": str(CID(start)),
+        "to": str(CID(origin)),
+        "paths": [[_node(node) for node in path] for path in paths],
+        "is_cut": is_cut,
+    }
+
+
+def parse_cid(text: str) -> CID:
+    """Read a CID that somebody wrote; raises ``CoveyError``."""
+    try:
+        return CID.parse(text)
+    except RemoteProtocolError as error:
+        raise CoveyError(error.message, code="not-a-cid", hint=error.hint) from error
+
+
+def _author(text: str) -> bytes | None:
+    """Return the key of a peer's id; none for what is no peer's id."""
+    try:
+        return public_key_of(PeerId(text))
+    except RemoteProtocolError:
+        return None
+
+
+def _node(node: Node) -> dict[str, Any]:
+    return {
+        "cid": str(CID(node.cid)),
+        "depth": node.depth,
+        "what": _WHAT[node.label.rank],
+        "name": node.label.name,
+        "peer": peer_id_of(node.label.author) if node.label.author else None,
+    }
+
+
+def _text(cursor: Cursor, question: Question) -> str:
+    return f"{_digest(question):08x}-{cursor.layout:08x}-{cursor.position}"
+
+
+def _cursor(text: str, question: Question) -> Cursor | None:
+    if not text:
+        return None
+    asked, _, rest = text.partition("-")
+    layout, _, position = rest.partition("-")
+    try:
+        if int(asked, 16) == _digest(question) and position.isdecimal():
+            return Cursor(int(layout, 16), int(position))
+    except ValueError:
+        pass
+    raise CoveyError(
+        f"{text[:80]!r} is no page of this answer",
+        code="bad-page",
+        hint="pass on what `next` of the page before says, with the same question",
+    )
+
+
+def _digest(question: Question) -> int:
+    return crc32(repr(question).encode())
