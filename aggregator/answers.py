@@ -206,7 +206,7 @@ class Answers:
         """Write the lineage of a CID to a file in one of the export formats, or else everything
         since a moment; return a summary.
         """
-        cid = _parse_cid(lineage) if lineage else None
+        cid = parse_cid(lineage) if lineage else None
         rows = excerpts.lineage(cid) if cid else excerpts.since(since)
         return await self._sources.export(form, rows, out, cid)
 
@@ -214,7 +214,7 @@ class Answers:
         """Check the signed bytes of a record, or of the records nearest to an entity; or of all in
         its lineage.
         """
-        cid = _parse_cid(text)
+        cid = parse_cid(text)
         return await self._sources.verify(excerpts.lineage(cid, None if is_deep else 1), cid)
 
     @property
