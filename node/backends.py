@@ -11,7 +11,7 @@ from node.fair_queue import Asker
 from node.manifest import ModelError, ModelMissingError
 from node.models import InstalledModel, ModelStore
 from node.offered_model import OfferedModel
-from node.runner_child import OnPiece, OnProgress, RunOutcome
+from node.runner_job import OnPiece, OnProgress, RunOutcome
 from node.runners import RunnerPool, RunRequest
 from node.upstream.models import UpstreamModel
 from node.upstream.pool import Upstream

@@ -23,7 +23,8 @@ from node.runner.batcher import ACCELERATED_BATCH_TOKENS, BATCH_TOKENS
 from node.runner.host import compute_threads, usable_cores
 from node.runner.kinds import kind_named, runs_on
 from node.runner.sandbox import AUTO, beside_device, choose
-from node.runner_child import STOPPED, OnPiece, OnProgress, RunnerChild, RunnerSpec, RunOutcome
+from node.runner_child import STOPPED, RunnerChild, RunnerSpec
+from node.runner_job import OnPiece, OnProgress, RunOutcome
 from node.throughput import Throughput
 from peer.effects import Effects
 from protocols.errors import JobFailed, LocalProtocolError

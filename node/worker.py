@@ -23,7 +23,7 @@ from node.hashing import cut
 from node.ledger import Attempt, JobLedger
 from node.link import SessionLink
 from node.outputs import Outputs
-from node.runner_child import RunOutcome
+from node.runner_job import RunOutcome
 from node.runners import RunRequest
 from node.sessions import Sessions
 from node.upstream.errors import WORKER_FAULTS as UPSTREAM_FAULTS

@@ -24,7 +24,7 @@ from node.runner.kinds import (
     kind_named,
 )
 from node.runner.measure import COPY_BYTES, MATMUL_SIZE
-from node.runner_child import OnPiece, OnProgress, RunOutcome
+from node.runner_job import OnPiece, OnProgress, RunOutcome
 from node.runners import RunRequest
 from protocols.benchmark import Figure, decode_figures, encode_figures
 from protocols.keys import PeerId

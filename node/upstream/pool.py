@@ -12,7 +12,7 @@ import trio
 
 from node.config import Upstream as UpstreamOptions
 from node.fair_queue import Asker, fair_wait_s
-from node.runner_child import OnPiece, OnProgress, RunOutcome
+from node.runner_job import OnPiece, OnProgress, RunOutcome
 from node.runners import RunRequest
 from node.throughput import Throughput
 from node.upstream import embedding, generation

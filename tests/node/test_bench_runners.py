@@ -12,7 +12,7 @@ import trio
 from node import benchmarks
 from node.models import ModelError, ModelStore
 from node.runner.kinds import bench_compute, bench_memory, bench_model, bench_network, embed
-from node.runner_child import RunOutcome
+from node.runner_job import RunOutcome
 from node.runners import RunnerPool, RunRequest
 from peer.effects import system_effects
 from protocols.benchmark import Figure, decode_figures

@@ -16,7 +16,7 @@ import trio.testing
 from node.fair_queue import Asker
 from node.models import ModelStore
 from node.runner.kinds import generate
-from node.runner_child import RunOutcome
+from node.runner_job import RunOutcome
 from node.runners import RunnerPool, RunRequest
 from peer.effects import system_effects
 from protocols.errors import JobFailed

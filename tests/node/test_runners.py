@@ -28,7 +28,7 @@ from node.runner.messages import (
     frames,
 )
 from node.runner.sandbox import OFF, STRICT, lacking
-from node.runner_child import RunOutcome
+from node.runner_job import RunOutcome
 from node.runners import RunnerPool, RunRequest
 from peer.effects import system_effects
 from protocols.errors import JobFailed

@@ -12,7 +12,7 @@ from node.fair_queue import Asker
 from node.manifest import FileEntry, Manifest, ModelMissingError
 from node.models import InstalledModel
 from node.offered_model import OfferedModel
-from node.runner_child import RunOutcome
+from node.runner_job import RunOutcome
 from node.runners import RunRequest
 
 
