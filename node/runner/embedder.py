@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from node.runner.batcher import WINDOW_BYTES, Batcher, Row, window
+from node.runner.exhaustion import is_exhaustion
 from node.runner.kinds import Advanced, BadOutputError, Broken, Event, Facts, Finished
 from node.runner.kinds.embed import decode_input, encode_output
 
@@ -174,9 +175,8 @@ class EmbedEngine:
     def _compute(self, batch: list[Row]) -> list[Event]:
         began, cpu_began = self._clock(), self._cpu_clock()
         try:
-            vectors = self._encoder.encode(
-                [self._jobs[row.job].tokens.pop(row.item) for row in batch]
-            )
+            rows = [self._jobs[row.job].tokens.pop(row.item) for row in batch]
+            vectors, at_once = self._encode(rows)
         except Exception as error:  # noqa: BLE001 - the job boundary: whose row it was cannot be told, the other jobs go on
             return [self._broken(job, error) for job in sorted({row.job for row in batch})]
         busy_s, cpu_s = self._clock() - began, self._cpu_clock() - cpu_began
@@ -189,11 +189,27 @@ class EmbedEngine:
             job.busy_s += busy_s * share
             job.cpu_s += cpu_s * share
             job.batches += 1
-            job.max_rows = max(job.max_rows, len(batch))
+            job.max_rows = max(job.max_rows, at_once)
             events += self._place(
                 number, job, [batch[place].item for place in places], vectors[places]
             )
         return events
+
+    def _encode(self, rows: list[list[int]]) -> tuple[NDArray[np.float32], int]:
+        """Return the vectors of a batch, and how many were computed at once: half of them where the
+        memory does not suffice for all.
+        """
+        import numpy as np
+
+        try:
+            return self._encoder.encode(rows), len(rows)
+        except Exception as error:
+            if len(rows) == 1 or not is_exhaustion(error):
+                raise
+        # only here, past the error, is what it held of the first attempt free again
+        half = -(-len(rows) // 2)
+        halves = [self._encoder.encode(rows[:half]), self._encoder.encode(rows[half:])]
+        return np.concatenate(halves), half
 
     def _place(
         self, number: int, job: _Job, items: list[int], vectors: NDArray[np.float32]

@@ -17,6 +17,7 @@ from typing import Final
 from node.manifest import ModelDamagedError, ModelError
 from node.runner import kinds
 from node.runner.channel import Channel
+from node.runner.exhaustion import is_exhaustion
 from node.runner.files import ModelFiles, read_manifest
 from node.runner.kinds import (
     Advanced,
@@ -97,7 +98,7 @@ class Service:
             engine = _engine(order.kind, files, settings)
             files.check_all()
         except Exception as error:  # noqa: BLE001 - the job boundary: whatever a model's files provoke is told, not died of
-            self._channel.send([_failure(LOAD_JOB, error, "model-unusable")])
+            self._channel.send([failure_of(LOAD_JOB, error, "model-unusable")])
             return None
         load_ms = round((time.monotonic() - began) * 1_000, 3)
         self._channel.send([Loaded(load_ms, {**engine.execution, "sandbox": order.sandbox})])
@@ -128,7 +129,7 @@ class Service:
             self._files.check_changed()
             self._engine.start(job, incoming.content.getvalue())
         except Exception as error:  # noqa: BLE001 - the job boundary
-            return [_failure(job, error, "job-failed")]
+            return [failure_of(job, error, "job-failed")]
         return []
 
     def _told(self, event: Event) -> Iterator[FromRunner]:
@@ -139,7 +140,7 @@ class Service:
             case kinds.Emitted():
                 yield Emitted(event.job, event.piece)
             case Broken():
-                yield _failure(event.job, event.error, "job-failed")
+                yield failure_of(event.job, event.error, "job-failed")
             case Finished() if len(event.output) <= RUNNER_PIECE_BYTES:
                 yield from self._output_of(event)
             case Finished():
@@ -185,10 +186,13 @@ def _engine(kind: str, files: ModelFiles, settings: EngineSettings) -> Engine:
     return codec.load(files, settings)
 
 
-def _failure(job: int, error: Exception, code: str) -> Failed:
+def failure_of(job: int, error: Exception, code: str) -> Failed:
+    """Return what is told of a job that failed with ``error``: with the error's own code, or
+    ``code`` where it has none.
+    """
     if isinstance(error, CoveyError):
         code = error.code
-    elif isinstance(error, MemoryError):
+    elif is_exhaustion(error):
         code = "out-of-memory"
     message = str(error) or type(error).__name__
     return Failed(job, code, message[:MAX_REASON_CHARS], exceptions_of(error))
