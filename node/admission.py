@@ -17,12 +17,14 @@ from node.lanes import runs_alone
 from node.needs import AUTO, serves
 from node.offered_model import OfferedModel
 from node.requirements import unmet
+from node.runner_room import NoRoom
 from protocols.errors import CoveyError
 from protocols.job import (
     BUSY,
     DRAINING,
     EXPIRED,
     TOO_BIG,
+    TOO_LITTLE_MEMORY,
     UNAUTHORISED,
     UNKNOWN_KIND,
     UNKNOWN_MODEL,
@@ -85,6 +87,10 @@ class Estimates(Protocol):
         """How long a job would wait for what the model's runner has and will get before it."""
         ...
 
+    def no_room(self, model: OfferedModel, precision: str) -> NoRoom | None:
+        """Why no runner could hold the model now; None when one does, or could."""
+        ...
+
     def is_benchmark_waiting(self) -> bool:
         """Whether a benchmark waits until it is alone."""
         ...
@@ -139,6 +145,8 @@ class Admission:
         if full := self._is_full(offer, load):
             return _no(offer, BUSY, full, RETRY_MS)
         precision = resolve_precision(model, offer.precision)
+        if no_room := self._estimates.no_room(model, precision):
+            return _without_room(offer, model, no_room)
         estimate_s = (
             self._estimates.estimate_s(model, precision, offer.items, offer.size_bytes) or 0.0
         )
@@ -154,9 +162,8 @@ class Admission:
         wait_s = self._estimates.backlog_s(model, precision, asker)
         limit_s = min(MAX_QUEUE_S, spare_s)
         if wait_s > limit_s:
-            retry_s = min(max(wait_s - limit_s, BUSY_RETRY_S_MIN), BUSY_RETRY_S_MAX)
             said = f"{wait_s:.1f} s of work are waiting for {model.name}, over {limit_s:.1f} s"
-            return _no(offer, BUSY, said, int(retry_s * 1_000))
+            return _no(offer, BUSY, said, _retry_ms(wait_s - limit_s))
         return Granted(estimate_s, min(int((wait_s + estimate_s) * 1_000), MAX_BUDGET_MS))
 
     def _is_full(self, offer: Offer, load: Load) -> str:
@@ -183,6 +190,17 @@ def _over_limit(offer: Offer, load: Load) -> str:
         if here + more > limit:
             return f"{here} {what} are here, the limit is {limit}"
     return ""
+
+
+def _without_room(offer: Offer, model: OfferedModel, no_room: NoRoom) -> Refuse:
+    said = f"no room for {model.name}: {no_room.reason}"
+    if no_room.is_lasting:
+        return _no(offer, TOO_LITTLE_MEMORY, said)
+    return _no(offer, BUSY, said, _retry_ms(no_room.retry_s))
+
+
+def _retry_ms(wait_s: float) -> int:
+    return int(min(max(wait_s, BUSY_RETRY_S_MIN), BUSY_RETRY_S_MAX) * 1_000)
 
 
 def resolve_precision(model: OfferedModel, precision: str) -> str:

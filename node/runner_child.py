@@ -14,7 +14,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypedDict
 
 import trio
 from trio.lowlevel import FdStream
@@ -22,6 +22,7 @@ from trio.lowlevel import FdStream
 from node.models import InstalledModel
 from node.places import jobs_inside
 from node.runner.environment import child_environment
+from node.runner.host import resident_bytes
 from node.runner.messages import (
     FROM_RUNNER,
     LOAD_JOB,
@@ -43,6 +44,7 @@ from node.runner.messages import (
     pieces,
 )
 from node.runner_job import OnPiece, OnProgress, RunnerJob, RunOutcome
+from node.runner_room import Holder, needed_bytes
 from node.turns import Turns
 from peer.scrub import scrub
 from protocols.errors import RemoteProtocolError
@@ -61,6 +63,9 @@ log = logging.getLogger(__name__)
 _reaping = trio.CapacityLimiter(8)
 
 
+Key = tuple[str, str, bytes, str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class RunnerSpec:
     """Which model a runner holds, and how it computes."""
@@ -72,14 +77,38 @@ class RunnerSpec:
     sandbox: str
     device: str = "cpu"
     backend: str = "torch"
+    memory_bytes: int = 0
+    """The most that it may have; 0 for what all runners may have together."""
 
     @property
-    def key(self) -> tuple[str, str, bytes, str, str]:
+    def key(self) -> Key:
         """Jobs with the same key can share a runner; a benchmark of a model shares none with
         its jobs.
         """
         model = self.model
         return self.backend, model.kind, bytes(model.cid), self.precision, self.device
+
+    @property
+    def needed_bytes(self) -> int:
+        """What it takes at most, as far as can be told beforehand."""
+        return needed_bytes(self.model, self.precision, self.threads)
+
+
+class RunnerStatus(TypedDict):
+    """What one runner is doing; plain values, fit for JSON. ``state`` is ``loading``, ``idle`` or
+    ``working``.
+    """
+
+    model: str
+    precision: str
+    backend: str
+    pid: int | None
+    state: str
+    jobs: int
+    jobs_done: int
+    load_ms: float
+    threads: int
+    started_us: int
 
 
 class RunnerChild:
@@ -112,6 +141,33 @@ class RunnerChild:
     def pid(self) -> int | None:
         """The process, once it was started."""
         return self._process.pid if self._process else None
+
+    @property
+    def status(self) -> RunnerStatus:
+        """What it is doing now."""
+        return RunnerStatus(
+            model=self.spec.model.name,
+            precision=self.spec.precision,
+            backend=self.spec.backend,
+            pid=self.pid,
+            state="loading" if not self.is_loaded else "working" if self.users else "idle",
+            jobs=self.users,
+            jobs_done=self.jobs_done,
+            load_ms=self.load_ms,
+            threads=self.spec.threads,
+            started_us=self.started_us,
+        )
+
+    def holder(self, *, is_alone: bool = False) -> Holder:
+        """The memory that it holds; it counts as idle for what waits until it is alone."""
+        need, pid = self.spec.needed_bytes, self.pid
+        return Holder(
+            need_bytes=need,
+            granted_bytes=self.spec.memory_bytes or need,
+            resident_bytes=resident_bytes(pid) if pid else 0,
+            is_idle=is_alone or not self.users,
+            last_used_at=self.last_used_at,
+        )
 
     @property
     def is_loaded(self) -> bool:
@@ -327,6 +383,7 @@ def _load(spec: RunnerSpec) -> Load:
         batch_tokens=spec.batch_tokens,
         sandbox=spec.sandbox,
         device=spec.device,
+        memory_bytes=spec.memory_bytes,
     )
 
 

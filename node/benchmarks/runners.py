@@ -15,6 +15,7 @@ import trio
 from node import benchmarks
 from node.admission import Models
 from node.benchmarks.echo import measure_network
+from node.run_request import RunRequest
 from node.runner import bench_parameters
 from node.runner.kinds import (
     bench_compute,
@@ -25,7 +26,6 @@ from node.runner.kinds import (
 )
 from node.runner.measure import COPY_BYTES, MATMUL_SIZE
 from node.runner_job import OnPiece, OnProgress, RunOutcome
-from node.runners import RunRequest
 from protocols.benchmark import Figure, decode_figures, encode_figures
 from protocols.keys import PeerId
 from protocols.membership import ECHO_PROTOCOL

@@ -46,6 +46,8 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag=1):
     batch_tokens: int
     sandbox: str
     device: str
+    memory_bytes: int = 0
+    """The most that it may have; 0 for what all runners may have together."""
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True, tag=2):

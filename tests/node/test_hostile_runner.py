@@ -12,37 +12,14 @@ import pytest
 import trio
 
 from node.models import ModelStore
+from node.run_request import RunRequest
 from node.runner_job import RunOutcome
-from node.runners import RunnerPool, RunRequest
+from node.runners import RunnerPool
 from peer.effects import system_effects
 from protocols.errors import JobFailed
+from tests.support.scripted_runner import WHOLE, Become, becoming
 
 WITHIN_S = 20.0
-SCRIPT = """
-import os, signal, sys
-sys.path.insert(0, {root!r})
-from node.runner.messages import *
-
-def send(*messages):
-    for frame in frames(FROM_RUNNER, messages):
-        while frame:
-            frame = frame[os.write(1, frame):]
-
-def raw(*fields):
-    import cbor2
-    body = cbor2.dumps([list(fields)])
-    frame = LENGTH.pack(len(body)) + body
-    while frame:
-        frame = frame[os.write(1, frame):]
-
-def wait():
-    while os.read(0, 1 << 16):
-        pass
-
-{body}
-"""
-WHOLE = 'send(Done(1, b"x", {}, {"busy_ms": 1.0}))\nwait()'
-ENDED = "send(Loaded(1.0, {}))\nos.read(0, 1 << 16)\n"
 
 
 @pytest.fixture
@@ -53,19 +30,8 @@ def store(tmp_path: Path) -> ModelStore:
 
 
 @pytest.fixture
-def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Make every runner from now on a process that does what is given."""
-
-    def become(body: str) -> None:
-        script = tmp_path / "runner.py"
-        script.write_text(SCRIPT.format(root=str(Path(__file__).parents[2]), body=ENDED + body))
-        program = tmp_path / "python"
-        program.write_text(f"#!/bin/sh\nexec {python} -B {script}\n")
-        program.chmod(0o755)
-        monkeypatch.setattr(sys, "executable", str(program))
-
-    python = sys.executable
-    return become
+def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Become:
+    return becoming(tmp_path, monkeypatch)
 
 
 async def run(store: ModelStore, job: Any) -> Any:
@@ -90,7 +56,7 @@ async def failure(pool: RunnerPool) -> JobFailed:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="real-time signals are Linux's")
 async def test_a_runner_that_a_nameless_signal_ends_fails_its_job_and_the_next_gets_another(
-    store: ModelStore, runner: Any
+    store: ModelStore, runner: Become
 ) -> None:
     async def job(pool: RunnerPool) -> tuple[JobFailed, RunOutcome]:
         failed = await failure(pool)
@@ -106,7 +72,7 @@ async def test_a_runner_that_a_nameless_signal_ends_fails_its_job_and_the_next_g
 
 
 async def test_what_goes_wrong_in_following_one_runner_ends_that_runner_only(
-    store: ModelStore, runner: Any
+    store: ModelStore, runner: Become
 ) -> None:
     def refuse(_piece: bytes) -> None:
         raise ZeroDivisionError("nobody takes this")
@@ -139,7 +105,7 @@ async def test_what_goes_wrong_in_following_one_runner_ends_that_runner_only(
     ],
 )
 async def test_a_runner_that_says_what_cannot_be_is_ended_and_teaches_nothing(
-    store: ModelStore, runner: Any, body: str
+    store: ModelStore, runner: Become, body: str
 ) -> None:
     async def job(pool: RunnerPool) -> tuple[JobFailed, float | None]:
         failed = await failure(pool)
@@ -153,7 +119,7 @@ async def test_a_runner_that_says_what_cannot_be_is_ended_and_teaches_nothing(
 
 
 async def test_a_runner_cannot_fill_the_daemon_with_an_output(
-    store: ModelStore, runner: Any, monkeypatch: pytest.MonkeyPatch
+    store: ModelStore, runner: Become, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("node.runner_job.MAX_JOB_OUTPUT_BYTES", 1 << 20)
 
@@ -165,7 +131,7 @@ async def test_a_runner_cannot_fill_the_daemon_with_an_output(
 
 
 async def test_a_runner_cannot_say_that_its_model_took_longer_to_load(
-    store: ModelStore, runner: Any
+    store: ModelStore, runner: Become
 ) -> None:
     async def job(pool: RunnerPool) -> RunOutcome:
         return await pool.run(NOOP)
