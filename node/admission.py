@@ -17,6 +17,7 @@ from node.lanes import runs_alone
 from node.needs import AUTO, serves
 from node.offered_model import OfferedModel
 from node.requirements import unmet
+from node.runner.kinds.embed import is_too_much
 from node.runner_room import NoRoom
 from protocols.errors import CoveyError
 from protocols.job import (
@@ -49,6 +50,7 @@ from protocols.limits import (
 from protocols.membership import OFFER, may
 from protocols.worker_job import Granted, Load
 
+EMBED: Final = "embed"
 RETRY_MS: Final = 1_000
 """When to ask again where nothing better is known."""
 
@@ -136,6 +138,8 @@ class Admission:
         if offer.precision not in (AUTO, *model.precisions):
             offered = ", ".join(model.precisions)
             return _no(offer, UNKNOWN_PRECISION, f"{model.name} is here in {offered}")
+        if offer.kind == EMBED and is_too_much(offer.items, model.dimension):
+            return _no(offer, TOO_BIG, f"{offer.items} vectors are more than an output may hold")
         return model.used_for(offer.kind)
 
     def _weigh(

@@ -28,6 +28,7 @@ from node.manifest import (
     ModelDamagedError,
     ModelError,
     ModelMissingError,
+    check_license,
     check_name,
     declaring,
 )
@@ -120,7 +121,7 @@ class ModelStore:
             return self._install(
                 name, lambda to: declaring(convert_model(folder, to, name), tolerances)
             )
-        manifest = declaring(describe(folder, name, kind, license_name), tolerances)
+        manifest = declaring(describe(folder, name, kind, check_license(license_name)), tolerances)
         return self._install(name, lambda to: copy_model(folder, to, manifest), manifest)
 
     def list(self) -> list[InstalledModel]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from node.runner.batcher import WINDOW_BYTES, Batcher, Row, window
 from node.runner.exhaustion import is_exhaustion
 from node.runner.kinds import Advanced, BadOutputError, Broken, Event, Facts, Finished
-from node.runner.kinds.embed import decode_input, encode_output
+from node.runner.kinds.embed import check_output, decode_input, encode_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +31,8 @@ class Asked:
     texts: list[str]
     items: int
     answer: Callable[[NDArray[np.float32]], bytes]
+    gives_vectors: bool = False
+    """Whether the output is the vectors themselves."""
 
 
 class Encoder(Protocol):
@@ -58,7 +60,7 @@ class Encoder(Protocol):
 def asked_vectors(content: bytes) -> Asked:
     """Return what an ``embed`` job asks for; raises ``BadInputError``."""
     texts = decode_input(content)
-    return Asked(texts, len(texts), encode_output)
+    return Asked(texts, len(texts), encode_output, gives_vectors=True)
 
 
 @dataclass(slots=True)
@@ -125,6 +127,8 @@ class EmbedEngine:
         import numpy as np
 
         asked = self._read(content)
+        if asked.gives_vectors:
+            check_output(asked.items, self._encoder.dimension)
         vectors = np.empty((len(asked.texts), self._encoder.dimension), dtype="<f4")
         self._jobs[job] = _Job(asked, vectors, self._clock())
 
@@ -233,7 +237,7 @@ class EmbedEngine:
             return [progress]
         try:
             output = job.asked.answer(job.vectors)
-        except BadOutputError as error:
+        except Exception as error:  # noqa: BLE001 - the job boundary: an answer that cannot be put together fails its job alone
             return [self._broken(number, error)]
         del self._jobs[number]
         return [progress, self._finished(number, job, output)]

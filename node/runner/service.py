@@ -22,6 +22,7 @@ from node.runner.files import ModelFiles, read_manifest
 from node.runner.kinds import (
     Advanced,
     BadInputError,
+    BadOutputError,
     Broken,
     Engine,
     EngineSettings,
@@ -49,7 +50,7 @@ from node.runner.messages import (
 )
 from peer.capture import exceptions_of
 from protocols.errors import CoveyError
-from protocols.limits import MAX_REASON_CHARS, RUNNER_PIECE_BYTES
+from protocols.limits import MAX_JOB_OUTPUT_BYTES, MAX_REASON_CHARS, RUNNER_PIECE_BYTES
 
 CANCELLED: Final = "cancelled"
 PIECES_A_TURN: Final = 16  # 2 MiB: some milliseconds, and little beside a step of a model
@@ -72,6 +73,8 @@ class Service:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._incoming: dict[int, _Incoming] = {}
+        self._inside: set[int] = set()
+        """The jobs that the engine has."""
         self._outgoing: dict[int, Iterator[FromRunner]] = {}
 
     def run(self, order: Load) -> None:
@@ -85,7 +88,7 @@ class Service:
             messages = self._channel.receive(wait=not (self._engine.is_busy or self._outgoing))
             answers = [answer for message in messages for answer in self._handle(message)]
             if self._engine.is_busy:
-                answers += [answer for event in self._engine.step() for answer in self._told(event)]
+                answers += [answer for event in self._step() for answer in self._told(event)]
             self._channel.send(chain(answers, self._next_pieces()))
 
     def _load(self, order: Load) -> tuple[ModelFiles, Engine] | None:
@@ -115,6 +118,7 @@ class Service:
                 # answered even when unknown: the daemon may give up a job that it never got to send
                 self._incoming.pop(message.job, None)
                 self._outgoing.pop(message.job, None)
+                self._inside.discard(message.job)
                 self._engine.cancel(message.job)
                 return [Failed(message.job, CANCELLED, "the job was cancelled")]
             case Load():
@@ -128,9 +132,19 @@ class Service:
         try:
             self._files.check_changed()
             self._engine.start(job, incoming.content.getvalue())
+            self._inside.add(job)
         except Exception as error:  # noqa: BLE001 - the job boundary
             return [failure_of(job, error, "job-failed")]
         return []
+
+    def _step(self) -> list[Event]:
+        try:
+            return self._engine.step()
+        except Exception as error:  # noqa: BLE001 - the job boundary: whose fault it was cannot be told, later jobs find an engine without any
+            jobs, self._inside = self._inside, set()
+            for job in jobs:
+                self._engine.cancel(job)
+            return [Broken(job, error) for job in sorted(jobs)]
 
     def _told(self, event: Event) -> Iterator[FromRunner]:
         """Yield what is said of an event at once; an output follows in pieces."""
@@ -140,11 +154,21 @@ class Service:
             case kinds.Emitted():
                 yield Emitted(event.job, event.piece)
             case Broken():
+                self._inside.discard(event.job)
                 yield failure_of(event.job, event.error, "job-failed")
-            case Finished() if len(event.output) <= RUNNER_PIECE_BYTES:
-                yield from self._output_of(event)
             case Finished():
-                self._outgoing[event.job] = self._output_of(event)
+                self._inside.discard(event.job)
+                yield from self._finished(event)
+
+    def _finished(self, event: Finished) -> Iterator[FromRunner]:
+        size_bytes = len(event.output)
+        if size_bytes > MAX_JOB_OUTPUT_BYTES:
+            said = f"the output has {size_bytes} bytes, over the limit of {MAX_JOB_OUTPUT_BYTES}"
+            yield failure_of(event.job, BadOutputError(said, code="output-too-big"), "job-failed")
+        elif size_bytes <= RUNNER_PIECE_BYTES:
+            yield from self._output_of(event)
+        else:
+            self._outgoing[event.job] = self._output_of(event)
 
     def _next_pieces(self) -> Iterator[FromRunner]:
         """Yield some pieces of each large output, so that other jobs are not kept waiting for all

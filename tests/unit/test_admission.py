@@ -9,6 +9,7 @@ from protocols.cid import CID
 from protocols.job import Offer, Refuse, Terms
 from protocols.limits import (
     MAX_JOB_INPUT_BYTES,
+    MAX_JOB_OUTPUT_BYTES,
     MAX_JOBS_PER_SUBMITTER,
     MAX_SUBMITTER_INPUT_BYTES,
     MAX_WORKER_INPUT_BYTES,
@@ -274,3 +275,12 @@ def test_a_job_is_refused_while_no_runner_can_hold_its_model() -> None:
     assert (for_now.code, for_now.retry_after_ms) == ("busy", 2_000)
     assert isinstance(for_good, Refuse)
     assert (for_good.code, for_good.retry_after_ms) == ("too-little-memory", 0)
+
+
+def test_texts_whose_vectors_would_be_too_much_are_refused_before_they_are_sent() -> None:
+    dimension = MODELS.get("m").dimension
+    most = MAX_JOB_OUTPUT_BYTES // (4 * dimension)
+
+    assert code(Place(), offer(items=most)) == "too-big"
+    assert isinstance(decide(Place(), offer(items=most - 16)), Granted)
+    assert isinstance(decide(Place(), offer(items=most, kind="classify")), Granted)

@@ -442,3 +442,20 @@ def test_the_submitters_side_needs_no_torch():
     check = "import sys, node.runner.kinds.generate; assert 'torch' not in sys.modules"
 
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("top_p", [1e-6, 1e-7])
+def test_a_worker_takes_exactly_the_bounds_that_a_submitter_is_told(top_p: float):
+    content = cbor2.dumps({"items": ["a"], "parameters": {"top_p": top_p}}, canonical=False)
+    taken: list[bool] = []
+    for take in (
+        lambda: generate.encode_input(["a"], {"top_p": top_p}),
+        lambda: generate.decode_input(content),
+    ):
+        try:
+            take()
+            taken.append(True)
+        except BadInputError:
+            taken.append(False)
+
+    assert taken == [top_p == 1e-6] * 2

@@ -335,3 +335,14 @@ def test_a_tolerance_that_can_not_be_is_refused(store: ModelStore, folder: Path,
         store.add_path(folder, name="tiny", tolerances={"fp32": tolerance})
 
     assert code_of(caught) == "model-tolerance"
+
+
+@pytest.mark.parametrize("license_name", ["", "x" * 257])
+def test_a_licence_that_can_not_be_is_refused_as_one(
+    store: ModelStore, folder: Path, license_name: str
+):
+    with pytest.raises(ModelError) as caught:
+        store.add_path(folder, name="tiny", license_name=license_name)
+
+    assert code_of(caught) == "model-license"
+    assert "tolerance" not in str(caught.value)
