@@ -77,8 +77,8 @@ def parse_header(content: bytes, file_bytes: int) -> Header:
     """Return the header at the beginning of ``content``, which is the whole file or its first
     ``MAX_HEADER_BYTES``.
 
-    Raises ``ModelError`` with code ``model-gguf`` unless all tensors lie within ``file_bytes``, each
-    on bytes of its own: so what they become is at most four times as large as the file.
+    Raises ``ModelError`` with code ``model-gguf`` unless all tensors lie within ``file_bytes``,
+    each on bytes of its own: what they become is at most four times as large as the file.
     """
     reader = _Reader(content)
     if reader.take(len(MAGIC)) != MAGIC:
