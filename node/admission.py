@@ -17,12 +17,15 @@ from node.lanes import runs_alone
 from node.needs import AUTO, serves
 from node.offered_model import OfferedModel
 from node.requirements import unmet
+from node.runner.kinds.embed import is_too_much
+from node.runner_room import NoRoom
 from protocols.errors import CoveyError
 from protocols.job import (
     BUSY,
     DRAINING,
     EXPIRED,
     TOO_BIG,
+    TOO_LITTLE_MEMORY,
     UNAUTHORISED,
     UNKNOWN_KIND,
     UNKNOWN_MODEL,
@@ -48,6 +51,7 @@ from protocols.limits import (
 from protocols.membership import OFFER, may
 from protocols.worker_job import Granted, Load
 
+EMBED: Final = "embed"
 RETRY_MS: Final = 1_000
 """When to ask again where nothing better is known."""
 
@@ -92,6 +96,10 @@ class Estimates(Protocol):
 
     def backlog_s(self, model: OfferedModel, precision: str, asker: Asker) -> float:
         """How long a job would wait for what the model's runner has and will get before it."""
+        ...
+
+    def no_room(self, model: OfferedModel, precision: str) -> NoRoom | None:
+        """Why no runner could hold the model now; None when one does, or could."""
         ...
 
     def is_benchmark_waiting(self) -> bool:
@@ -139,6 +147,8 @@ class Admission:
         if offer.precision not in (AUTO, *model.precisions):
             offered = ", ".join(model.precisions)
             return _no(offer, UNKNOWN_PRECISION, f"{model.name} is here in {offered}")
+        if offer.kind == EMBED and is_too_much(offer.items, model.dimension):
+            return _no(offer, TOO_BIG, f"{offer.items} vectors are more than an output may hold")
         return model.used_for(offer.kind)
 
     def _weigh(
@@ -148,6 +158,8 @@ class Admission:
         if full := self._is_full(offer, load):
             return _no(offer, BUSY, full, RETRY_MS)
         precision = resolve_precision(model, offer.precision)
+        if no_room := self._estimates.no_room(model, precision):
+            return _without_room(offer, model, no_room)
         sizes = model, precision, Terms.of(offer).units, offer.size_bytes
         estimate_s = self._estimates.estimate_s(*sizes)
         left_s = offer.budget_ms / 1_000
@@ -165,9 +177,8 @@ class Admission:
         wait_s = self._estimates.backlog_s(model, precision, asker)
         limit_s = min(MAX_QUEUE_S, spare_s)
         if wait_s > limit_s:
-            retry_s = min(max(wait_s - limit_s, BUSY_RETRY_S_MIN), BUSY_RETRY_S_MAX)
             said = f"{wait_s:.1f} s of work are waiting for {model.name}, over {limit_s:.1f} s"
-            return _no(offer, BUSY, said, int(retry_s * 1_000))
+            return _no(offer, BUSY, said, _retry_ms(wait_s - limit_s))
         return Granted(estimate_s or 0.0, _promised_ms(wait_s, estimate_s))
 
     def _is_full(self, offer: Offer, load: Load) -> str:
@@ -200,6 +211,17 @@ def _promised_ms(wait_s: float, estimate_s: float | None) -> int:
     """Return when a job will be done; 0 means that nothing is known, and is never a promise."""
     least = 0 if estimate_s is None else 1
     return min(max(int((wait_s + (estimate_s or 0.0)) * 1_000), least), MAX_BUDGET_MS)
+
+
+def _without_room(offer: Offer, model: OfferedModel, no_room: NoRoom) -> Refuse:
+    said = f"no room for {model.name}: {no_room.reason}"
+    if no_room.is_lasting:
+        return _no(offer, TOO_LITTLE_MEMORY, said)
+    return _no(offer, BUSY, said, _retry_ms(no_room.retry_s))
+
+
+def _retry_ms(wait_s: float) -> int:
+    return int(min(max(wait_s, BUSY_RETRY_S_MIN), BUSY_RETRY_S_MAX) * 1_000)
 
 
 def resolve_precision(model: OfferedModel, precision: str) -> str:

@@ -11,8 +11,10 @@ from node.fair_queue import Asker
 from node.manifest import ModelError, ModelMissingError
 from node.models import InstalledModel, ModelStore
 from node.offered_model import OfferedModel
-from node.runner_child import OnPiece, OnProgress, RunOutcome
-from node.runners import RunnerPool, RunRequest
+from node.run_request import RunRequest
+from node.runner_job import OnPiece, OnProgress, RunOutcome
+from node.runner_room import NoRoom
+from node.runners import RunnerPool
 from node.upstream.models import UpstreamModel
 from node.upstream.pool import Upstream
 
@@ -82,6 +84,13 @@ class Backends:
             return self._upstream.backlog_s(asker)
         assert isinstance(model, InstalledModel), "there are two kinds of models"
         return self._runners.backlog_s(model, precision, asker)
+
+    def no_room(self, model: OfferedModel, precision: str) -> NoRoom | None:
+        """Say why nothing here could hold the model now; None when something does, or could."""
+        if isinstance(model, UpstreamModel):
+            return None
+        assert isinstance(model, InstalledModel), "there are two kinds of models"
+        return self._runners.no_room(model, precision)
 
     def is_benchmark_waiting(self) -> bool:
         """Whether a benchmark waits until it is alone at this machine."""

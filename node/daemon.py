@@ -128,8 +128,8 @@ async def started(
     async with home.locked():
         identity = Identity.load(home.path)
         check_membership(identity, effects)
-        models = ModelStore(home.models)
         device = ComputeDevice(config.runners.device)
+        models = ModelStore(home.models, device)
         runners = _runners(models, effects, config.runners, device)
         identity.next_boot()
         journal = Journal.open(home.journal)

@@ -55,9 +55,11 @@ class ModelDamagedError(ModelError):
     default_code = "model-damaged"
 
 
-Word = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+MAX_WORD_CHARS: Final = 256
+Word = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_WORD_CHARS)]
 Precision = Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
 Tolerance = Annotated[float, msgspec.Meta(ge=0, le=MAX_TOLERANCE)]
+Tolerances = Annotated[dict[Precision, Tolerance], msgspec.Meta(max_length=MAX_TOLERANCES)]
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,7 +86,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: Annotated[int, msgspec.Meta(ge=MANIFEST_VERSION, le=MANIFEST_VERSION)] = (
         MANIFEST_VERSION
     )
-    tolerances: Annotated[dict[Precision, Tolerance], msgspec.Meta(max_length=MAX_TOLERANCES)] = {}
+    tolerances: Tolerances = {}
     """By precision, how far two outputs of one input may be apart, in the measure of the kind's
     ``compare``; the kind's own where nothing is declared.
     """
@@ -134,17 +136,32 @@ def parse_manifest(text: bytes, name: str) -> Manifest:
 
 def declaring(manifest: Manifest, tolerances: Mapping[str, float]) -> Manifest:
     """Return the manifest of the same model that declares these tolerances; raises ``ModelError``
-    for any that can't be.
+    for any that can't be, and for a manifest that itself can't.
     """
     try:
-        fields = {**msgspec.to_builtins(manifest), "tolerances": dict(tolerances)}
-        return msgspec.convert(fields, Manifest)
+        declared = msgspec.convert(dict(tolerances), Tolerances)
     except msgspec.ValidationError as error:
         raise ModelError(
             f"these tolerances can't be: {error}",
             code="model-tolerance",
             hint=f"a precision and a number from 0 to {MAX_TOLERANCE:g}: --tolerance fp32=1e-5",
         ) from error
+    fields = {**msgspec.to_builtins(manifest), "tolerances": declared}
+    try:
+        return msgspec.convert(fields, Manifest)
+    except msgspec.ValidationError as error:
+        raise ModelError(f"such a model can't be: {error}", code="model-config") from error
+
+
+def check_license(name: str) -> str:
+    """Return ``name`` if a model's licence may be called that."""
+    if not 0 < len(name) <= MAX_WORD_CHARS:
+        raise ModelError(
+            f"a licence's name of {len(name)} characters can't be",
+            code="model-license",
+            hint=f"give a short one, such as Apache-2.0: 1 to {MAX_WORD_CHARS} characters",
+        )
+    return name
 
 
 def check_name(name: str) -> str:

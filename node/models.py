@@ -19,6 +19,7 @@ from typing import Any, Final, Self
 
 from node.benchmarks import MACHINE
 from node.catalogue import CATALOGUE, locate
+from node.devices import CPU, ComputeDevice
 from node.gguf.convert import SUFFIX as GGUF_SUFFIX
 from node.intake import convert_model, copy_model, describe, flush_path
 from node.manifest import (
@@ -28,6 +29,7 @@ from node.manifest import (
     ModelDamagedError,
     ModelError,
     ModelMissingError,
+    check_license,
     check_name,
     declaring,
 )
@@ -42,9 +44,7 @@ MACHINE_FOLDER: Final = Path(__file__).parent / "runner" / MACHINE
 
 @dataclass(frozen=True, slots=True)
 class InstalledModel:
-    """A model in this node's folder, with the precisions in which this machine's CPU can run it
-    well.
-    """
+    """A model in this node's folder, with the precisions in which this machine can run it well."""
 
     name: str
     cid: CID
@@ -77,12 +77,15 @@ class InstalledModel:
 
 
 class ModelStore:
-    """Installs, lists and removes models below ``root``, which is made when the first one comes."""
+    """Installs, lists and removes models below ``root``, which is made when the first one comes.
+    They are offered in what ``device`` computes in.
+    """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, device: ComputeDevice | None = None) -> None:
         self._root = root
-        self._read: dict[str, tuple[tuple[int, int, int], InstalledModel]] = {}
-        self.machine = _installed(MACHINE_FOLDER, read_manifest(MACHINE_FOLDER, MACHINE))
+        self._device = device or ComputeDevice(CPU)
+        self._read: dict[str, tuple[tuple[int, int, int, str], InstalledModel]] = {}
+        self.machine = _installed(MACHINE_FOLDER, read_manifest(MACHINE_FOLDER, MACHINE), CPU)
 
     def add(self, name: str) -> InstalledModel:
         """Install a model of the catalogue; see ``add_path`` for what this means."""
@@ -120,7 +123,7 @@ class ModelStore:
             return self._install(
                 name, lambda to: declaring(convert_model(folder, to, name), tolerances)
             )
-        manifest = declaring(describe(folder, name, kind, license_name), tolerances)
+        manifest = declaring(describe(folder, name, kind, check_license(license_name)), tolerances)
         return self._install(name, lambda to: copy_model(folder, to, manifest), manifest)
 
     def list(self) -> list[InstalledModel]:
@@ -154,11 +157,13 @@ class ModelStore:
             raise ModelMissingError(
                 f"model {name} is not installed here", hint=f"covey models add {name}"
             ) from error
-        stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        device = self._device.name  # another one once the hardware is measured
+        stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, device)
         known = self._read.get(name)
         if known is None or known[0] != stamp:
             folder = self._root / name
-            known = self._read[name] = (stamp, _installed(folder, read_manifest(folder, name)))
+            model = _installed(folder, read_manifest(folder, name), device)
+            known = self._read[name] = (stamp, model)
         return known[1]
 
     def remove(self, name: str) -> None:
@@ -239,24 +244,26 @@ class ModelStore:
             yield
 
 
-def _installed(folder: Path, manifest: Manifest) -> InstalledModel:
+def _installed(folder: Path, manifest: Manifest, device: str) -> InstalledModel:
     return InstalledModel(
         name=manifest.name,
         cid=manifest.cid,
         kind=manifest.kind,
         path=folder,
         manifest=manifest,
-        precisions=precisions_of(manifest, cpu_flags()),
+        precisions=precisions_of(manifest, cpu_flags(), device),
         inode=folder.stat().st_ino,
     )
 
 
-def precisions_of(manifest: Manifest, flags: frozenset[str]) -> tuple[str, ...]:
-    """Return the precisions offered for a model, its declared one first: bf16 only where the CPU
-    multiplies in it.
+def precisions_of(manifest: Manifest, flags: frozenset[str], device: str = CPU) -> tuple[str, ...]:
+    """Return the precisions offered for a model, its declared one first: bf16 only where what its
+    runners compute on multiplies in it, as accelerators do whatever their CPU can.
     """
-    known = kind_named(manifest.kind).PRECISIONS if manifest.kind in KINDS else ()
-    has_bf16 = bool(flags & BF16_FLAGS)
+    kind = kind_named(manifest.kind) if manifest.kind in KINDS else None
+    known = kind.PRECISIONS if kind is not None else ()
+    is_accelerated = kind is not None and kind.IS_ACCELERATED and device != CPU
+    has_bf16 = is_accelerated or bool(flags & BF16_FLAGS)
     others = (p for p in known if p != manifest.precision and (p != "bf16" or has_bf16))
     return (manifest.precision, *others)
 

@@ -7,15 +7,14 @@ once, and ``is_open`` is false before any of them hears of it.
 
 from __future__ import annotations
 
-import io
+import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, TypedDict
 
 import trio
 from trio.lowlevel import FdStream
@@ -23,6 +22,7 @@ from trio.lowlevel import FdStream
 from node.models import InstalledModel
 from node.places import jobs_inside
 from node.runner.environment import child_environment
+from node.runner.host import resident_bytes
 from node.runner.messages import (
     FROM_RUNNER,
     LOAD_JOB,
@@ -30,7 +30,6 @@ from node.runner.messages import (
     Cancel,
     Done,
     Emitted,
-    Facts,
     Failed,
     FrameBuffer,
     FromRunner,
@@ -44,9 +43,11 @@ from node.runner.messages import (
     frames,
     pieces,
 )
+from node.runner_job import OnPiece, OnProgress, RunnerJob, RunOutcome
+from node.runner_room import Holder, needed_bytes
 from node.turns import Turns
 from peer.scrub import scrub
-from protocols.errors import JobFailed, RemoteProtocolError
+from protocols.errors import RemoteProtocolError
 from protocols.limits import MAX_REASON_CHARS, MAX_RUNNER_STDERR_BYTES
 
 CRASHED: Final = "runner-crashed"
@@ -57,10 +58,12 @@ OUTBOX_MESSAGES: Final = 16  # 2 MiB of input pieces on their way
 READ_BYTES: Final = 1 << 18
 SHOWN_STDERR_CHARS: Final = 600  # of the last words, in the message of a crash
 
-OnProgress = Callable[[int, int], None]
-OnPiece = Callable[[bytes], None]
+log = logging.getLogger(__name__)
 
 _reaping = trio.CapacityLimiter(8)
+
+
+Key = tuple[str, str, bytes, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,36 +77,38 @@ class RunnerSpec:
     sandbox: str
     device: str = "cpu"
     backend: str = "torch"
+    memory_bytes: int = 0
+    """The most that it may have; 0 for what all runners may have together."""
 
     @property
-    def key(self) -> tuple[str, str, bytes, str, str]:
+    def key(self) -> Key:
         """Jobs with the same key can share a runner; a benchmark of a model shares none with
         its jobs.
         """
         model = self.model
         return self.backend, model.kind, bytes(model.cid), self.precision, self.device
 
-
-@dataclass(frozen=True, slots=True)
-class RunOutcome:
-    """What a runner computed, how, and how long it took in milliseconds."""
-
-    output: bytes
-    execution: Facts
-    timings: Facts
+    @property
+    def needed_bytes(self) -> int:
+        """What it takes at most, as far as can be told beforehand."""
+        return needed_bytes(self.model, self.precision, self.threads)
 
 
-@dataclass(slots=True)
-class _Job:
-    on_piece: OnPiece
-    output: io.BytesIO = field(default_factory=io.BytesIO)
-    progress: tuple[int, int] | None = None
-    changed: trio.Event = field(default_factory=trio.Event)
-    ended: Done | Failed | None = None
+class RunnerStatus(TypedDict):
+    """What one runner is doing; plain values, fit for JSON. ``state`` is ``loading``, ``idle`` or
+    ``working``.
+    """
 
-    def wake(self) -> None:
-        self.changed.set()
-        self.changed = trio.Event()
+    model: str
+    precision: str
+    backend: str
+    pid: int | None
+    state: str
+    jobs: int
+    jobs_done: int
+    load_ms: float
+    threads: int
+    started_us: int
 
 
 class RunnerChild:
@@ -122,7 +127,7 @@ class RunnerChild:
         self.users = 0
         """Jobs that are here or on their way; only a runner without any may be unloaded."""
         self._process: subprocess.Popen[bytes] | None = None
-        self._jobs: dict[int, _Job] = {}
+        self._jobs: dict[int, RunnerJob] = {}
         self._last_job = LOAD_JOB
         self._loaded = trio.Event()
         self._end: Failed | None = None
@@ -136,6 +141,33 @@ class RunnerChild:
     def pid(self) -> int | None:
         """The process, once it was started."""
         return self._process.pid if self._process else None
+
+    @property
+    def status(self) -> RunnerStatus:
+        """What it is doing now."""
+        return RunnerStatus(
+            model=self.spec.model.name,
+            precision=self.spec.precision,
+            backend=self.spec.backend,
+            pid=self.pid,
+            state="loading" if not self.is_loaded else "working" if self.users else "idle",
+            jobs=self.users,
+            jobs_done=self.jobs_done,
+            load_ms=self.load_ms,
+            threads=self.spec.threads,
+            started_us=self.started_us,
+        )
+
+    def holder(self, *, is_alone: bool = False) -> Holder:
+        """The memory that it holds; it counts as idle for what waits until it is alone."""
+        need, pid = self.spec.needed_bytes, self.pid
+        return Holder(
+            need_bytes=need,
+            granted_bytes=self.spec.memory_bytes or need,
+            resident_bytes=resident_bytes(pid) if pid else 0,
+            is_idle=is_alone or not self.users,
+            last_used_at=self.last_used_at,
+        )
 
     @property
     def is_loaded(self) -> bool:
@@ -153,6 +185,9 @@ class RunnerChild:
         except trio.Cancelled:
             self.stop("the daemon stops")
             raise
+        except Exception as error:
+            log.exception("a runner could not be followed", extra={"pid": self.pid})
+            self.stop(f"the runner could not be followed: {type(error).__name__}", CRASHED)
         finally:
             self.is_open = False
             with trio.CancelScope(shield=True):
@@ -187,7 +222,8 @@ class RunnerChild:
         within ``CANCEL_GRACE_S``.
         """
         self._last_job += 1
-        number, job = self._last_job, _Job(on_piece, ended=self._end if self._is_over else None)
+        number = self._last_job
+        job = RunnerJob(on_piece, ended=self._end if self._is_over else None)
         self._jobs[number] = job
         load_since = None if self._loaded.is_set() else trio.current_time()
         try:
@@ -196,13 +232,15 @@ class RunnerChild:
             if load_since is not None:
                 await self._loaded.wait()
             load_s = 0.0 if load_since is None else trio.current_time() - load_since
-            await _follow(job, on_progress)
+            await job.follow(on_progress)
         finally:
             if job.ended is None:
                 with trio.CancelScope(shield=True):
                     await self._give_up(number, job)
             del self._jobs[number]
-        return self._outcome(job, load_s)
+        outcome = job.outcome(load_s)
+        self.jobs_done += 1
+        return outcome
 
     def _start(self) -> tuple[FdStream, FdStream, FdStream]:
         """Start the process and return its stdin, stdout and stderr."""
@@ -248,31 +286,17 @@ class RunnerChild:
         except trio.WouldBlock:
             await self._outbox.send(message)
 
-    async def _give_up(self, number: int, job: _Job) -> None:
+    async def _give_up(self, number: int, job: RunnerJob) -> None:
         """Have the runner drop a job. While it loads it cannot answer, and need not: it drops the
         job before it computes.
         """
         with trio.move_on_after(CANCEL_GRACE_S), suppress(trio.BrokenResourceError):
             await self._outbox.send(Cancel(number))
             while job.ended is None and self._loaded.is_set():
-                await job.changed.wait()
+                await job.change()
             return
         if job.ended is None:
             self.stop("the runner was stopped because a cancelled job went on")
-
-    def _outcome(self, job: _Job, load_s: float) -> RunOutcome:
-        match job.ended:
-            case Done() as done:
-                job.output.write(done.piece)
-                output = job.output.getvalue()
-                self.jobs_done += 1
-                return RunOutcome(
-                    output, done.execution, {"load_ms": round(load_s * 1_000, 3), **done.timings}
-                )
-            case Failed() as failed:
-                raise JobFailed(failed.message, code=failed.code, exceptions=failed.exceptions)
-            case None:
-                raise AssertionError("a job that was followed has ended")
 
     async def _write(self, stdin: FdStream) -> None:
         with suppress(trio.BrokenResourceError):  # the reader finds out why
@@ -311,7 +335,7 @@ class RunnerChild:
             case Progress() | Output() | Done() | Failed() | Emitted():
                 job = self._jobs.get(message.job)
                 if job is not None:
-                    _advance(job, message)
+                    job.take(message)
 
     async def _keep_stderr(self, stderr: FdStream) -> None:
         while received := await stderr.receive_some(READ_BYTES):
@@ -334,17 +358,14 @@ class RunnerChild:
         if self._end is None:
             self._end = Failed(LOAD_JOB, CRASHED, self._crash())
         for job in self._jobs.values():
-            if job.ended is None:
-                job.ended = self._end
-                job.wake()
+            job.end(self._end)
         self._is_over = True
         self._to_write.close()
         self._loaded.set()
 
     def _crash(self) -> str:
         assert self._process is not None
-        status = self._process.returncode
-        how = f"by signal {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+        how = _ending(self._process.returncode)
         said = scrub(self._stderr.decode(errors="replace").strip())[-SHOWN_STDERR_CHARS:]
         message = f"the runner of {self.spec.model.name} ended {how}"
         return (f"{message}: {said}" if said else message)[:MAX_REASON_CHARS]
@@ -362,30 +383,15 @@ def _load(spec: RunnerSpec) -> Load:
         batch_tokens=spec.batch_tokens,
         sandbox=spec.sandbox,
         device=spec.device,
+        memory_bytes=spec.memory_bytes,
     )
 
 
-async def _follow(job: _Job, on_progress: OnProgress) -> None:
-    """Pass on how far a job is until it has ended."""
-    told = None
-    while job.ended is None:
-        await job.changed.wait()
-        if job.progress is not None and job.progress != told:
-            told = job.progress
-            on_progress(*told)
-
-
-def _advance(job: _Job, message: Progress | Output | Done | Failed | Emitted) -> None:
-    match message:
-        case Emitted():
-            job.output.write(message.piece)
-            job.on_piece(message.piece)
-            return
-        case Progress():
-            job.progress = (message.done, message.total)
-        case Output():
-            job.output.write(message.piece)
-            return
-        case Done() | Failed():
-            job.ended = message
-    job.wake()
+def _ending(status: int) -> str:
+    """Say how a process ended; most real-time signals have no name."""
+    if status >= 0:
+        return f"with status {status}"
+    try:
+        return f"by signal {signal.Signals(-status).name}"
+    except ValueError:
+        return f"by signal {-status}"

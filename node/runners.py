@@ -9,8 +9,8 @@ the next job gets a fresh one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, TypedDict
+from dataclasses import replace
+from typing import Any, Final
 
 import trio
 
@@ -21,85 +21,29 @@ from node.fair_queue import Asker, fair_wait_s
 from node.lanes import UNKNOWN_BENCHMARK_S, Lanes, runs_alone
 from node.models import InstalledModel, ModelStore
 from node.places import joins_at_once
+from node.run_request import ActiveRun, RunRequest
 from node.runner.batcher import ACCELERATED_BATCH_TOKENS, BATCH_TOKENS
 from node.runner.host import compute_threads, usable_cores
 from node.runner.kinds import kind_named, runs_on
 from node.runner.sandbox import AUTO, beside_device, choose
-from node.runner_child import STOPPED, OnPiece, OnProgress, RunnerChild, RunnerSpec, RunOutcome
+from node.runner_child import STOPPED, Key, RunnerChild, RunnerSpec, RunnerStatus
+from node.runner_job import OnPiece, OnProgress, RunOutcome
+from node.runner_room import (
+    CAPACITY,
+    Capacity,
+    NoRoom,
+    Room,
+    room_for,
+)
 from node.throughput import Throughput
 from peer.effects import Effects
 from protocols.errors import JobFailed, LocalProtocolError
-from protocols.limits import MAX_RUNNERS
+from protocols.job import TOO_LITTLE_MEMORY
 
 IDLE_UNLOAD_S: Final = 300.0
 MAX_STARTS: Final = (
     3  # runners that one job may see stopped under it, because of other jobs, before it fails
 )
-
-Key = tuple[str, str, bytes, str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class RunRequest:
-    """One job for a runner: which installed model, in which precision, on what. ``units`` is only
-    for estimates: tokens to write, or else items; ``submitter`` is whose turn it takes.
-    """
-
-    model: str
-    kind: str
-    precision: str
-    input: bytes
-    units: int = 1
-    submitter: str = ""
-
-
-class RunnerStatus(TypedDict):
-    """What one runner is doing; plain values, fit for JSON. ``state`` is ``loading``, ``idle`` or
-    ``working``.
-    """
-
-    model: str
-    precision: str
-    backend: str
-    pid: int | None
-    state: str
-    jobs: int
-    jobs_done: int
-    load_ms: float
-    threads: int
-    started_us: int
-
-
-@dataclass(slots=True, eq=False)
-class _Active:
-    key: Key
-    request: RunRequest
-    on_progress: OnProgress
-    on_piece: OnPiece
-    foreseen_s: float = 0.0
-    share_done: float = 0.0
-    emitted_bytes: int = 0
-
-    def follow(self, done: int, total: int) -> None:
-        """Tell how far the job is."""
-        self.share_done = done / total
-        self.on_progress(done, total)
-
-    def passing_on(self) -> OnPiece:
-        """Return what a run is to be followed with: one that begins again repeats what was emitted
-        before.
-        """
-        came_bytes = 0
-
-        def pass_on(piece: bytes) -> None:
-            nonlocal came_bytes
-            new = piece[max(0, self.emitted_bytes - came_bytes) :]
-            came_bytes += len(piece)
-            if new:
-                self.emitted_bytes = came_bytes
-                self.on_piece(new)
-
-        return pass_on
 
 
 class RunnerPool:
@@ -115,9 +59,9 @@ class RunnerPool:
         effects: Effects,
         *,
         idle_unload_s: float = IDLE_UNLOAD_S,
-        max_runners: int = MAX_RUNNERS,
         sandbox: str = AUTO,
         device: ComputeDevice | None = None,
+        capacity: Capacity = CAPACITY,
     ) -> None:
         self.capabilities: Callable[[], Mapping[str, Any]] = dict
         """What this machine was measured to do, as soon as it was."""
@@ -126,16 +70,18 @@ class RunnerPool:
         self._store = store
         self._effects = effects
         self._idle_unload_s = idle_unload_s
-        self._max_runners = max_runners
+        self._capacity = capacity
         self._threads = compute_threads()  # read from a dozen files of the kernel
         self._cores = usable_cores()
         self._children: dict[Key, RunnerChild] = {}
-        self._active: list[_Active] = []
+        self._active: list[ActiveRun] = []
         self._throughput = Throughput()
         self._lanes = Lanes()
         self._nursery: trio.Nursery | None = None
         self._scope = trio.CancelScope()
         self._stopped = trio.Event()
+        self._freed = trio.Event()
+        """Set, and made anew, when a runner fell idle or ended."""
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the runners until cancelled or ``aclose``; when it returns, none is left."""
@@ -147,6 +93,7 @@ class RunnerPool:
                         await trio.sleep_forever()
                     finally:
                         self._nursery = None  # first of all, so that no job starts another runner
+                        self._wake()
         finally:
             self._stopped.set()
 
@@ -170,22 +117,24 @@ class RunnerPool:
         job within two seconds, if need be by killing its runner; other jobs in it start again in a
         fresh one.
         """
+        if self._nursery is None:
+            raise LocalProtocolError("the runner pool is not being served")
         model = self._store.get(request.model)
         _check(request, model)
         model = model.used_for(request.kind)
         key = self._spec(model, request.precision).key
         work_s = self._foreseen_work_s(model, request.precision, request.units, len(request.input))
-        active = _Active(key, request, on_progress, on_piece, work_s or 0.0)
+        active = ActiveRun(key, request, on_progress, on_piece, work_s or 0.0)
         self._active.append(active)
         try:
             async with self._lanes.lane(request.kind):
-                return await self._run_somewhere(model, active)
+                return await self._run_somewhere(active)
         finally:
             self._active.remove(active)
 
-    async def _run_somewhere(self, model: InstalledModel, active: _Active) -> RunOutcome:
+    async def _run_somewhere(self, active: ActiveRun) -> RunOutcome:
         for _ in range(MAX_STARTS):
-            child = self._child(model, active.request.precision)
+            child = await self._child(active)
             try:
                 return await self._run_in(child, active)
             except JobFailed as failed:
@@ -195,7 +144,7 @@ class RunnerPool:
 
     def running(self) -> list[RunnerStatus]:
         """Return what the runners are doing now."""
-        return [_status(child) for child in self._children.values() if child.is_open]
+        return [child.status for child in self._children.values() if child.is_open]
 
     def estimate_s(
         self, model: InstalledModel, precision: str, units: int, size_bytes: int
@@ -259,19 +208,19 @@ class RunnerPool:
         """Whether a benchmark waits until it is alone here."""
         return self._lanes.benchmarks_waiting > 0
 
-    def _rest_s(self, active: _Active) -> float:
+    def _rest_s(self, active: ActiveRun) -> float:
         cost_s = self._cost_s(active)
         if cost_s is None:
             cost_s = UNKNOWN_BENCHMARK_S if runs_alone(active.request.kind) else active.foreseen_s
         return cost_s * (1.0 - active.share_done)
 
-    def _cost_s(self, active: _Active) -> float | None:
+    def _cost_s(self, active: ActiveRun) -> float | None:
         request = active.request
         return self._throughput.estimate_s(
             active.key, units=request.units, size_bytes=len(request.input), is_warm=True
         )
 
-    async def _run_in(self, child: RunnerChild, active: _Active) -> RunOutcome:
+    async def _run_in(self, child: RunnerChild, active: ActiveRun) -> RunOutcome:
         request, active.share_done = active.request, 0.0
         child.users += 1
         try:
@@ -280,6 +229,7 @@ class RunnerPool:
         finally:
             child.users -= 1
             child.last_used_at = trio.current_time()
+            self._wake()
             if runs_alone(request.kind):
                 child.stop("its benchmark is over")  # the next one shall not find a warm process
         self._observe(child, request, outcome)
@@ -293,21 +243,45 @@ class RunnerPool:
         if load_s := float(outcome.timings["load_ms"]) / 1_000:
             self._throughput.observe_load(child.spec.key, load_s)
 
-    def _child(self, model: InstalledModel, precision: str) -> RunnerChild:
-        """Return the runner for a model, starting it if there is none."""
-        if self._nursery is None:
-            raise LocalProtocolError("the runner pool is not being served")
-        spec = self._spec(model, precision)
-        child = self._children.get(spec.key)
-        if child is not None and child.spec.model.inode != model.inode:
-            # a confined runner cannot open the folder that took its own folder's name
-            child.stop("its model was installed anew")
-        if child is None or not child.is_open:
-            self._make_room()
-            child = self._children[spec.key] = RunnerChild(
-                spec, self._effects.now_us(), trio.current_time()
+    async def _child(self, active: ActiveRun) -> RunnerChild:
+        """Return the runner for a job, starting it if there is none, once there is room for it."""
+        while (nursery := self._nursery) is not None:
+            spec = self._spec_now(active)
+            child = self._children.get(spec.key)
+            if child is not None and child.spec.model.inode != spec.model.inode:
+                # a confined runner cannot open the folder that took its own folder's name
+                child.stop("its model was installed anew")
+            if child is not None and child.is_open:
+                return child
+            found = self._room_for(spec)
+            if isinstance(found, Room):
+                return self._start(spec, found, nursery)
+            if found.is_lasting:
+                raise JobFailed(f"{spec.model.name}: {found.reason}", code=TOO_LITTLE_MEMORY)
+            await self._freed.wait()
+        raise JobFailed("the runners were stopped before the job had one", code=STOPPED)
+
+    def _spec_now(self, active: ActiveRun) -> RunnerSpec:
+        """Return the runner that a job wants, on the folder where its model is now."""
+        request = active.request
+        model = self._store.get(request.model)
+        _check(request, model)
+        spec = self._spec(model.used_for(request.kind), request.precision)
+        if spec.key != active.key:
+            raise JobFailed(
+                f"another model was installed as {model.name} meanwhile", code="model-changed"
             )
-            self._nursery.start_soon(self._supervise, child)
+        return spec
+
+    def _start(self, spec: RunnerSpec, room: Room, nursery: trio.Nursery) -> RunnerChild:
+        opened = self._opened()
+        for place in room.ending:
+            opened[place].stop("another model needs the room")
+        granted = room.granted_bytes if spec.device == CPU else 0  # drivers map more than they use
+        child = self._children[spec.key] = RunnerChild(
+            replace(spec, memory_bytes=granted), self._effects.now_us(), trio.current_time()
+        )
+        nursery.start_soon(self._supervise, child)
         return child
 
     def _spec(self, model: InstalledModel, precision: str) -> RunnerSpec:
@@ -322,17 +296,36 @@ class RunnerPool:
             device=device,
         )
 
-    def _make_room(self) -> None:
-        """End the runner that was idle longest when there are as many as may be."""
-        opened = [child for child in self._children.values() if child.is_open]
-        if len(opened) < self._max_runners:
-            return
-        idle = [child for child in opened if not child.users]
-        if not idle:
-            raise JobFailed(
-                f"all {len(opened)} runners are working on other models", code="runners-full"
-            )
-        min(idle, key=lambda child: child.last_used_at).stop("another model needs the room")
+    def no_room(self, model: InstalledModel, precision: str) -> NoRoom | None:
+        """Say why no runner could hold this model now, and when to ask again; None when one does,
+        or could. A benchmark of the machine waits until all others are idle.
+        """
+        spec = self._spec(model, precision)
+        child = self._children.get(spec.key)
+        if child is not None and child.is_open:
+            return None
+        found = self._room_for(spec, is_alone=runs_alone(model.kind))
+        if isinstance(found, Room):
+            return None
+        return found if found.is_lasting else replace(found, retry_s=self._freed_in_s())
+
+    def _freed_in_s(self) -> float:
+        """Return when the first runner will be idle, as far as is known."""
+        work_s: dict[Key, float] = {}
+        for active in self._active:
+            work_s[active.key] = work_s.get(active.key, 0.0) + self._rest_s(active)
+        return min(work_s.values(), default=0.0)
+
+    def _room_for(self, spec: RunnerSpec, *, is_alone: bool = False) -> Room | NoRoom:
+        holders = [child.holder(is_alone=is_alone) for child in self._opened()]
+        return room_for(spec.needed_bytes, holders, self._capacity)
+
+    def _opened(self) -> list[RunnerChild]:
+        return [child for child in self._children.values() if child.is_open]
+
+    def _wake(self) -> None:
+        self._freed.set()
+        self._freed = trio.Event()
 
     async def _supervise(self, child: RunnerChild) -> None:
         async with trio.open_nursery() as nursery:
@@ -341,6 +334,7 @@ class RunnerPool:
             nursery.cancel_scope.cancel()
         if self._children.get(child.spec.key) is child:
             del self._children[child.spec.key]
+        self._wake()
 
     async def _unload_when_idle(self, child: RunnerChild) -> None:
         while True:
@@ -368,18 +362,3 @@ def _weights(model: InstalledModel, precision: str) -> foresight.Weights:
     manifest = model.manifest
     size_bytes, stored = manifest.size_bytes, manifest.precision
     return foresight.Weights(size_bytes, stored, precision, manifest.max_tokens)
-
-
-def _status(child: RunnerChild) -> RunnerStatus:
-    return RunnerStatus(
-        model=child.spec.model.name,
-        precision=child.spec.precision,
-        backend=child.spec.backend,
-        pid=child.pid,
-        state="loading" if not child.is_loaded else "working" if child.users else "idle",
-        jobs=child.users,
-        jobs_done=child.jobs_done,
-        load_ms=child.load_ms,
-        threads=child.spec.threads,
-        started_us=child.started_us,
-    )

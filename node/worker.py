@@ -22,14 +22,13 @@ from node.hashing import cut
 from node.ledger import Attempt, JobLedger
 from node.link import SessionLink
 from node.outputs import Outputs
-from node.runner_child import RunOutcome
-from node.runners import RunRequest
+from node.run_request import RunRequest
+from node.runner_job import RunOutcome
 from node.sessions import Sessions
-from node.upstream.errors import WORKER_FAULTS as UPSTREAM_FAULTS
+from node.worker_fault import code_of, is_worker_fault
 from protocols.cid import CID
 from protocols.errors import CoveyError, JobFailed
 from protocols.job import (
-    CODE,
     Accept,
     Ack,
     Cancel,
@@ -46,7 +45,6 @@ from protocols.job import (
 from protocols.keys import PeerId
 from protocols.limits import (
     DRAIN_S,
-    MAX_CODE_CHARS,
     MAX_JOB_OUTPUT_BYTES,
     MAX_REASON_CHARS,
 )
@@ -58,14 +56,6 @@ from protocols.worker_jobs import WorkerJobs
 log = logging.getLogger(__name__)
 
 ROLE: Final = "worker"
-
-UNEXPECTED: Final = "unexpected"
-"""The code of what was not foreseen."""
-WORKER_FAULTS: Final = frozenset(
-    {"disk-full", "out-of-memory", "precision-unavailable", UNEXPECTED, *UPSTREAM_FAULTS}
-)
-WORKER_FAULT_PREFIXES: Final = ("journal", "model-", "runner-", "runners-")
-"""Codes of failures that say nothing about the job: another worker may well do it."""
 
 
 class Runners(Protocol):
@@ -340,7 +330,7 @@ class Worker:
             fence=attempt.fence,
             code=code,
             reason=(str(error) or type(error).__name__)[:MAX_REASON_CHARS],
-            is_worker_fault=code in WORKER_FAULTS or code.startswith(WORKER_FAULT_PREFIXES),
+            is_worker_fault=is_worker_fault(code),
             record_cid=bytes(record or b""),
             report_cid=bytes(report or b""),
         )
@@ -366,12 +356,6 @@ class Worker:
             self._perform(self._jobs.progressed(job, done, total, now))
 
         return on_progress
-
-
-def code_of(error: Exception) -> str:
-    """Return the code that a failure goes by on the wire."""
-    code = error.code if isinstance(error, CoveyError) else UNEXPECTED
-    return code if len(code) <= MAX_CODE_CHARS and CODE.fullmatch(code) else UNEXPECTED
 
 
 async def _output_of(job: WorkerJob, content: bytes) -> Outgoing:

@@ -15,6 +15,7 @@ import trio
 from node import benchmarks
 from node.admission import Models
 from node.benchmarks.echo import measure_network
+from node.run_request import RunRequest
 from node.runner import bench_parameters
 from node.runner.kinds import (
     bench_compute,
@@ -24,8 +25,7 @@ from node.runner.kinds import (
     kind_named,
 )
 from node.runner.measure import COPY_BYTES, MATMUL_SIZE
-from node.runner_child import OnPiece, OnProgress, RunOutcome
-from node.runners import RunRequest
+from node.runner_job import OnPiece, OnProgress, RunOutcome
 from protocols.benchmark import Figure, decode_figures, encode_figures
 from protocols.keys import PeerId
 from protocols.membership import ECHO_PROTOCOL

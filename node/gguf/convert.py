@@ -73,11 +73,12 @@ def license_of(header: Header) -> str:
 def write_files(descriptor: int, header: Header, folder: Path) -> None:
     """Write the model's files into ``folder``; raises ``ModelError``."""
     config = config_of(header)
+    tensors = [*_tensors(header, LlamaConfig.parse(_json(config)))]  # all are checked before a byte
     (folder / "config.json").write_bytes(_json(config))
     (folder / "tokenizer.json").write_bytes(tokenizer_json(header))
     (folder / "tokenizer_config.json").write_bytes(tokenizer_config_json(header))
     with (folder / WEIGHTS).open("xb") as file:
-        _write_weights(file, [*_tensors(header, LlamaConfig.parse(_json(config)))], descriptor)
+        _write_weights(file, tensors, descriptor)
 
 
 def config_of(header: Header) -> dict[str, Any]:
@@ -152,23 +153,49 @@ class _Tensor:
 
 
 def _tensors(header: Header, config: LlamaConfig) -> Iterator[_Tensor]:
+    """Yield all tensors of the model; raises ``ModelError`` for one of another shape than the
+    configuration says.
+    """
+    tables = {"output_norm.weight": (config.hidden_size,)}
     for source, name in _TOP.items():
         if source in header.tensors:
-            yield _Tensor(name, header.tensors[source], _as_it_is)
+            shape = tables.get(source, (config.vocab_size, config.hidden_size))
+            yield _Tensor(name, _place(header, source, shape), _as_it_is)
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.key_value_heads}
+    shapes = _shapes(config)
     for layer in range(config.num_hidden_layers):
         for source, name in _LAYER.items():
-            key = f"blk.{layer}.{source}.weight"
-            if key not in header.tensors:
-                raise ModelError(f"the GGUF file has no tensor {key}", code="model-weights")
+            place = _place(header, f"blk.{layer}.{source}.weight", shapes[source])
             arranged = _halves(heads[source], config.head_size) if source in heads else _as_it_is
-            place = header.tensors[key]
-            if source in heads and place.shape != (
-                heads[source] * config.head_size,
-                config.hidden_size,
-            ):
-                raise ModelError(f"tensor {key} has the shape {place.shape}", code="model-weights")
             yield _Tensor(f"model.layers.{layer}.{name}.weight", place, arranged)
+
+
+def _shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
+    hidden, inner = config.hidden_size, config.intermediate_size
+    queries = config.num_attention_heads * config.head_size
+    keys = config.key_value_heads * config.head_size
+    return {
+        "attn_norm": (hidden,),
+        "attn_q": (queries, hidden),
+        "attn_k": (keys, hidden),
+        "attn_v": (keys, hidden),
+        "attn_output": (hidden, queries),
+        "ffn_norm": (hidden,),
+        "ffn_gate": (inner, hidden),
+        "ffn_up": (inner, hidden),
+        "ffn_down": (hidden, inner),
+    }
+
+
+def _place(header: Header, key: str, shape: tuple[int, ...]) -> TensorPlace:
+    place = header.tensors.get(key)
+    if place is None:
+        raise ModelError(f"the GGUF file has no tensor {key}", code="model-weights")
+    if place.shape != shape:
+        raise ModelError(
+            f"tensor {key} has the shape {place.shape}, not {shape}", code="model-weights"
+        )
+    return place
 
 
 def _as_it_is(numbers: Numbers) -> Numbers:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -76,7 +77,8 @@ def parse_header(content: bytes, file_bytes: int) -> Header:
     """Return the header at the beginning of ``content``, which is the whole file or its first
     ``MAX_HEADER_BYTES``.
 
-    Raises ``ModelError`` with code ``model-gguf`` unless all tensors lie within ``file_bytes``.
+    Raises ``ModelError`` with code ``model-gguf`` unless all tensors lie within ``file_bytes``,
+    each on bytes of its own: what they become is at most four times as large as the file.
     """
     reader = _Reader(content)
     if reader.take(len(MAGIC)) != MAGIC:
@@ -96,7 +98,16 @@ def parse_header(content: bytes, file_bytes: int) -> Header:
         if start + offset + size_bytes > file_bytes:
             raise malformed(f"tensor {name!r} lies outside of the file: is it cut off?")
         tensors[name] = TensorPlace(name, shape, encoding, start + offset, size_bytes)
+    _check_apart(tensors.values())
     return Header(metadata, tensors)
+
+
+def _check_apart(places: Iterable[TensorPlace]) -> None:
+    end, before = 0, ""
+    for place in sorted(places, key=lambda each: each.start):
+        if place.start < end:
+            raise malformed(f"tensors {before!r} and {place.name!r} share bytes")
+        end, before = place.start + place.size_bytes, place.name
 
 
 def malformed(why: str) -> ModelError:

@@ -33,7 +33,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     load = channel.first()
     try:
-        sandbox.confine(load.sandbox, Path(load.folder))
+        sandbox.confine(load.sandbox, Path(load.folder), load.memory_bytes)
     except sandbox.SandboxError as error:
         channel.send([Failed(LOAD_JOB, error.code, error.message)])
         return

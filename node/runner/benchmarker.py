@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from node.runner.kinds import Advanced, Broken, Event, Facts, Finished
+from node.runner.kinds import Advanced, Broken, Event, Facts, Finished, Timings
 from protocols.benchmark import Figure, encode_figures, figure_of
 from protocols.limits import BENCH_OVERTIME, MAX_BENCH_SAMPLES, MIN_BENCH_SAMPLES
 
@@ -147,7 +147,7 @@ class Benchmarker:
         del self._runs[job]
         assert run.started is not None, "a job that ends has begun"
         run_ms = (self._clock() - run.started) * 1_000
-        timings: Facts = {
+        timings: Timings = {
             "queue_ms": round((run.started - run.received) * 1_000, 3),
             "run_ms": round(run_ms, 3),
             "busy_ms": round(run_ms, 3),

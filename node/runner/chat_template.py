@@ -57,13 +57,7 @@ class ChatTemplate:
                         code="model-template",
                     )
                 parts.append(part)
-        except (
-            jinja2.TemplateError,
-            RecursionError,
-            TypeError,
-            ValueError,
-            ArithmeticError,
-        ) as error:
+        except (jinja2.TemplateError, *_FAULTS) as error:
             raise _broken(error) from error
         return "".join(parts)
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from node.runner.batcher import WINDOW_BYTES, Batcher, Row, window
+from node.runner.exhaustion import is_exhaustion
 from node.runner.kinds import Advanced, BadOutputError, Broken, Event, Facts, Finished
-from node.runner.kinds.embed import decode_input, encode_output
+from node.runner.kinds.embed import check_output, decode_input, encode_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +31,8 @@ class Asked:
     texts: list[str]
     items: int
     answer: Callable[[NDArray[np.float32]], bytes]
+    gives_vectors: bool = False
+    """Whether the output is the vectors themselves."""
 
 
 class Encoder(Protocol):
@@ -57,7 +60,7 @@ class Encoder(Protocol):
 def asked_vectors(content: bytes) -> Asked:
     """Return what an ``embed`` job asks for; raises ``BadInputError``."""
     texts = decode_input(content)
-    return Asked(texts, len(texts), encode_output)
+    return Asked(texts, len(texts), encode_output, gives_vectors=True)
 
 
 @dataclass(slots=True)
@@ -124,6 +127,8 @@ class EmbedEngine:
         import numpy as np
 
         asked = self._read(content)
+        if asked.gives_vectors:
+            check_output(asked.items, self._encoder.dimension)
         vectors = np.empty((len(asked.texts), self._encoder.dimension), dtype="<f4")
         self._jobs[job] = _Job(asked, vectors, self._clock())
 
@@ -174,9 +179,8 @@ class EmbedEngine:
     def _compute(self, batch: list[Row]) -> list[Event]:
         began, cpu_began = self._clock(), self._cpu_clock()
         try:
-            vectors = self._encoder.encode(
-                [self._jobs[row.job].tokens.pop(row.item) for row in batch]
-            )
+            rows = [self._jobs[row.job].tokens.pop(row.item) for row in batch]
+            vectors, at_once = self._encode(rows)
         except Exception as error:  # noqa: BLE001 - the job boundary: whose row it was cannot be told, the other jobs go on
             return [self._broken(job, error) for job in sorted({row.job for row in batch})]
         busy_s, cpu_s = self._clock() - began, self._cpu_clock() - cpu_began
@@ -189,11 +193,27 @@ class EmbedEngine:
             job.busy_s += busy_s * share
             job.cpu_s += cpu_s * share
             job.batches += 1
-            job.max_rows = max(job.max_rows, len(batch))
+            job.max_rows = max(job.max_rows, at_once)
             events += self._place(
                 number, job, [batch[place].item for place in places], vectors[places]
             )
         return events
+
+    def _encode(self, rows: list[list[int]]) -> tuple[NDArray[np.float32], int]:
+        """Return the vectors of a batch, and how many were computed at once: half of them where the
+        memory does not suffice for all.
+        """
+        import numpy as np
+
+        try:
+            return self._encoder.encode(rows), len(rows)
+        except Exception as error:
+            if len(rows) == 1 or not is_exhaustion(error):
+                raise
+        # only here, past the error, is what it held of the first attempt free again
+        half = -(-len(rows) // 2)
+        halves = [self._encoder.encode(rows[:half]), self._encoder.encode(rows[half:])]
+        return np.concatenate(halves), half
 
     def _place(
         self, number: int, job: _Job, items: list[int], vectors: NDArray[np.float32]
@@ -217,7 +237,7 @@ class EmbedEngine:
             return [progress]
         try:
             output = job.asked.answer(job.vectors)
-        except BadOutputError as error:
+        except Exception as error:  # noqa: BLE001 - the job boundary: an answer that cannot be put together fails its job alone
             return [self._broken(number, error)]
         del self._jobs[number]
         return [progress, self._finished(number, job, output)]

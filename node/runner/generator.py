@@ -79,8 +79,10 @@ class Text(Protocol):
         """The tokens that end a continuation."""
         ...
 
-    def tokenise(self, prompt: Any) -> list[int]:
-        """Return the tokens of a text, or of a chat; raises ``BadInputError``."""
+    def tokenise(self, prompt: Any, most: int) -> list[int]:
+        """Return the tokens of a text, or of a chat; of one that has more than ``most``, perhaps
+        only more than ``most`` of its first ones. Raises ``BadInputError``.
+        """
         ...
 
     def continuation(self) -> TokenText:
@@ -211,11 +213,11 @@ class GenerateEngine:
         job = self._jobs[number]
         item, parameters = job.opened, job.wanted.parameters
         given = job.wanted.items[item]
-        prompt = self._text.tokenise(_plain(given))
+        prompt = self._text.tokenise(_plain(given), self._model.context)
         room = self._model.context - len(prompt)
         if not prompt or room < 1:
             raise BadInputError(
-                f"item {item} has {len(prompt)} tokens; the model's context of "
+                f"item {item} has {len(prompt)} tokens, or more; the model's context of "
                 f"{self._model.context} takes 1 to {self._model.context - 1}, and its answer",
                 code=TOO_LONG,
                 item=item,

@@ -105,6 +105,36 @@ def memory_available_bytes() -> int | None:
     return None
 
 
+def cgroup_available_bytes() -> int | None:
+    """Return what our control group and its parents may still take, or None without a limit; what
+    they keep of files that were read counts as free.
+    """
+    free = [
+        *_cgroup_free("", "memory.max", "memory.current", "inactive_file"),
+        *_cgroup_free(
+            "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+        ),
+    ]
+    return min(free, default=None)
+
+
+def _cgroup_free(controller: str, limit: str, usage: str, cached: str) -> list[int]:
+    free: list[int] = []
+    for folder in _cgroup_folders(controller):
+        most, used = _number(_read(folder / limit)), _number(_read(folder / usage))
+        if most is not None and used is not None and most < UNLIMITED_V1:
+            lines = (_read(folder / "memory.stat") or "").splitlines()
+            stat = dict(line.split(maxsplit=1) for line in lines if " " in line)
+            free.append(max(0, most - used + int(stat.get(cached, 0))))
+    return free
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the memory that a process has now; 0 when the system does not say."""
+    told = (_read(PROC / str(pid) / "statm") or "").split()
+    return int(told[1]) * os.sysconf("SC_PAGE_SIZE") if len(told) > 1 else 0
+
+
 @cache
 def _cpuinfo() -> dict[str, str]:
     """Return the fields of the first processor in ``/proc/cpuinfo``."""

@@ -8,8 +8,9 @@ model. See ``docs/protocols/runner.md``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 
@@ -23,6 +24,12 @@ M = TypeVar("M")
 LOAD_JOB: Final = 0
 
 Facts = dict[str, int | float | str]
+
+MAX_TIME_MS: Final = 1e11  # three years; a sum of a few of them is still a number
+BUSY: Final = "busy_ms"
+Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=MAX_TIME_MS)]
+Timings = dict[str, Milliseconds]
 
 
 class Load(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -39,6 +46,8 @@ class Load(msgspec.Struct, frozen=True, array_like=True, tag=1):
     batch_tokens: int
     sandbox: str
     device: str
+    memory_bytes: int = 0
+    """The most that it may have; 0 for what all runners may have together."""
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -67,16 +76,23 @@ class Cancel(msgspec.Struct, frozen=True, array_like=True, tag=4):
 class Loaded(msgspec.Struct, frozen=True, array_like=True, tag=11):
     """Runner: the model is held, and how it computes."""
 
-    load_ms: float
+    load_ms: Milliseconds
     execution: Facts
+
+    def __post_init__(self) -> None:
+        _check_finite(self.load_ms)
 
 
 class Progress(msgspec.Struct, frozen=True, array_like=True, tag=12):
-    """Runner: so many of a job's items are done."""
+    """Runner: so many of a job's items are done, of at least one."""
 
     job: int
-    done: int
-    total: int
+    done: Count
+    total: Annotated[int, msgspec.Meta(ge=1, lt=1 << 53)]
+
+    def __post_init__(self) -> None:
+        if self.done > self.total:
+            raise ValueError(f"{self.done} of {self.total} items cannot be done")
 
 
 class Output(msgspec.Struct, frozen=True, array_like=True, tag=13):
@@ -87,12 +103,20 @@ class Output(msgspec.Struct, frozen=True, array_like=True, tag=13):
 
 
 class Done(msgspec.Struct, frozen=True, array_like=True, tag=14):
-    """Runner: a job is done; ``piece`` is the end of its output."""
+    """Runner: a job is done; ``piece`` is the end of its output. ``busy_ms`` is among its
+    ``timings``.
+    """
 
     job: int
     piece: bytes
     execution: Facts
-    timings: Facts
+    timings: Timings
+
+    def __post_init__(self) -> None:
+        if BUSY not in self.timings:
+            raise ValueError(f"the timings of a job have no {BUSY}")
+        for each in self.timings.values():
+            _check_finite(each)
 
 
 class Failed(msgspec.Struct, frozen=True, array_like=True, tag=15):
@@ -168,6 +192,12 @@ class FrameBuffer:
             payload = bytes(memoryview(self._buffer)[LENGTH.size : end])
             del self._buffer[:end]
             yield payload
+
+
+def _check_finite(milliseconds: float) -> None:
+    """Bounds let NaN pass, which is within none and outside of none."""
+    if not math.isfinite(milliseconds):
+        raise ValueError(f"{milliseconds} is no time")
 
 
 def _frame(payload: bytes) -> bytes:

@@ -17,10 +17,12 @@ from typing import Final
 from node.manifest import ModelDamagedError, ModelError
 from node.runner import kinds
 from node.runner.channel import Channel
+from node.runner.exhaustion import is_exhaustion
 from node.runner.files import ModelFiles, read_manifest
 from node.runner.kinds import (
     Advanced,
     BadInputError,
+    BadOutputError,
     Broken,
     Engine,
     EngineSettings,
@@ -48,7 +50,7 @@ from node.runner.messages import (
 )
 from peer.capture import exceptions_of
 from protocols.errors import CoveyError
-from protocols.limits import MAX_REASON_CHARS, RUNNER_PIECE_BYTES
+from protocols.limits import MAX_JOB_OUTPUT_BYTES, MAX_REASON_CHARS, RUNNER_PIECE_BYTES
 
 CANCELLED: Final = "cancelled"
 PIECES_A_TURN: Final = 16  # 2 MiB: some milliseconds, and little beside a step of a model
@@ -71,6 +73,8 @@ class Service:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._incoming: dict[int, _Incoming] = {}
+        self._inside: set[int] = set()
+        """The jobs that the engine has."""
         self._outgoing: dict[int, Iterator[FromRunner]] = {}
 
     def run(self, order: Load) -> None:
@@ -84,7 +88,7 @@ class Service:
             messages = self._channel.receive(wait=not (self._engine.is_busy or self._outgoing))
             answers = [answer for message in messages for answer in self._handle(message)]
             if self._engine.is_busy:
-                answers += [answer for event in self._engine.step() for answer in self._told(event)]
+                answers += [answer for event in self._step() for answer in self._told(event)]
             self._channel.send(chain(answers, self._next_pieces()))
 
     def _load(self, order: Load) -> tuple[ModelFiles, Engine] | None:
@@ -97,7 +101,7 @@ class Service:
             engine = _engine(order.kind, files, settings)
             files.check_all()
         except Exception as error:  # noqa: BLE001 - the job boundary: whatever a model's files provoke is told, not died of
-            self._channel.send([_failure(LOAD_JOB, error, "model-unusable")])
+            self._channel.send([failure_of(LOAD_JOB, error, "model-unusable")])
             return None
         load_ms = round((time.monotonic() - began) * 1_000, 3)
         self._channel.send([Loaded(load_ms, {**engine.execution, "sandbox": order.sandbox})])
@@ -114,6 +118,7 @@ class Service:
                 # answered even when unknown: the daemon may give up a job that it never got to send
                 self._incoming.pop(message.job, None)
                 self._outgoing.pop(message.job, None)
+                self._inside.discard(message.job)
                 self._engine.cancel(message.job)
                 return [Failed(message.job, CANCELLED, "the job was cancelled")]
             case Load():
@@ -127,9 +132,19 @@ class Service:
         try:
             self._files.check_changed()
             self._engine.start(job, incoming.content.getvalue())
+            self._inside.add(job)
         except Exception as error:  # noqa: BLE001 - the job boundary
-            return [_failure(job, error, "job-failed")]
+            return [failure_of(job, error, "job-failed")]
         return []
+
+    def _step(self) -> list[Event]:
+        try:
+            return self._engine.step()
+        except Exception as error:  # noqa: BLE001 - the job boundary: whose fault it was cannot be told, later jobs find an engine without any
+            jobs, self._inside = self._inside, set()
+            for job in jobs:
+                self._engine.cancel(job)
+            return [Broken(job, error) for job in sorted(jobs)]
 
     def _told(self, event: Event) -> Iterator[FromRunner]:
         """Yield what is said of an event at once; an output follows in pieces."""
@@ -139,11 +154,21 @@ class Service:
             case kinds.Emitted():
                 yield Emitted(event.job, event.piece)
             case Broken():
-                yield _failure(event.job, event.error, "job-failed")
-            case Finished() if len(event.output) <= RUNNER_PIECE_BYTES:
-                yield from self._output_of(event)
+                self._inside.discard(event.job)
+                yield failure_of(event.job, event.error, "job-failed")
             case Finished():
-                self._outgoing[event.job] = self._output_of(event)
+                self._inside.discard(event.job)
+                yield from self._finished(event)
+
+    def _finished(self, event: Finished) -> Iterator[FromRunner]:
+        size_bytes = len(event.output)
+        if size_bytes > MAX_JOB_OUTPUT_BYTES:
+            said = f"the output has {size_bytes} bytes, over the limit of {MAX_JOB_OUTPUT_BYTES}"
+            yield failure_of(event.job, BadOutputError(said, code="output-too-big"), "job-failed")
+        elif size_bytes <= RUNNER_PIECE_BYTES:
+            yield from self._output_of(event)
+        else:
+            self._outgoing[event.job] = self._output_of(event)
 
     def _next_pieces(self) -> Iterator[FromRunner]:
         """Yield some pieces of each large output, so that other jobs are not kept waiting for all
@@ -185,10 +210,13 @@ def _engine(kind: str, files: ModelFiles, settings: EngineSettings) -> Engine:
     return codec.load(files, settings)
 
 
-def _failure(job: int, error: Exception, code: str) -> Failed:
+def failure_of(job: int, error: Exception, code: str) -> Failed:
+    """Return what is told of a job that failed with ``error``: with the error's own code, or
+    ``code`` where it has none.
+    """
     if isinstance(error, CoveyError):
         code = error.code
-    elif isinstance(error, MemoryError):
+    elif is_exhaustion(error):
         code = "out-of-memory"
     message = str(error) or type(error).__name__
     return Failed(job, code, message[:MAX_REASON_CHARS], exceptions_of(error))

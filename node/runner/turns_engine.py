@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from node.runner.kinds import Advanced, Broken, Event, Facts, Finished
+from node.runner.kinds import Advanced, Broken, Event, Facts, Finished, Timings
 
 Steps = Generator[int, None, bytes]
 NOT_STARTED: Final = -1.0
@@ -93,7 +93,7 @@ class TurnsEngine:
             job.busy_s += self._clock() - began
             job.cpu_s += self._cpu_clock() - cpu_began
 
-    def _timings(self, job: _Job) -> Facts:
+    def _timings(self, job: _Job) -> Timings:
         seconds = {
             "queue_ms": job.started - job.received,
             "run_ms": self._clock() - job.started,

@@ -14,7 +14,7 @@ import cbor2
 import msgspec
 
 from node.runner.kinds import embed
-from node.runner_child import RunOutcome
+from node.runner_job import RunOutcome
 from node.upstream.errors import broken
 from node.upstream.job import UpstreamJob, sum_of
 from node.upstream.models import UpstreamModel

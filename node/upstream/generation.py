@@ -13,7 +13,7 @@ import trio
 
 from node.runner.kinds import generate
 from node.runner.kinds.generate import Prompt
-from node.runner_child import RunOutcome
+from node.runner_job import RunOutcome
 from node.upstream.continuation import Continuation, request
 from node.upstream.errors import broken
 from node.upstream.job import UpstreamJob, sum_of

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from node.runner_child import OnPiece, OnProgress, RunOutcome
+from node.runner_job import OnPiece, OnProgress, RunOutcome
 from node.upstream.models import BACKEND, PRECISION, UpstreamModel
 from node.upstream.patience import Patience
 from node.upstream.slots import Slots

@@ -12,8 +12,8 @@ import trio
 
 from node.config import Upstream as UpstreamOptions
 from node.fair_queue import Asker, fair_wait_s
-from node.runner_child import OnPiece, OnProgress, RunOutcome
-from node.runners import RunRequest
+from node.run_request import RunRequest
+from node.runner_job import OnPiece, OnProgress, RunOutcome
 from node.throughput import Throughput
 from node.upstream import embedding, generation
 from node.upstream.errors import DOUBTS, UNAVAILABLE

@@ -15,9 +15,10 @@ from pathlib import Path
 import trio
 
 from node.models import ModelStore
+from node.run_request import RunRequest
 from node.runner.kinds import embed
 from node.runner.sandbox import BASIC, OFF, STRICT, lacking
-from node.runners import RunnerPool, RunRequest
+from node.runners import RunnerPool
 from peer.effects import system_effects
 from tests.bench.figure import Figure, figure
 from tests.bench.processes import ROOT

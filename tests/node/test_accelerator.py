@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from node.devices import ComputeDevice
 from node.models import ModelStore
+from node.run_request import RunRequest
 from node.runner.backends.torch_llama import load_model
 from node.runner.files import ModelFiles
 from node.runner.kinds import EngineSettings, Event, Finished, kind_named
 from node.runner.measure import accelerators
-from node.runners import RunnerPool, RunRequest
+from node.runners import RunnerPool
 from peer.effects import system_effects
 from tests.support.llama import llama_folder
 from tests.support.tiny_models import LABELS, tiny_model

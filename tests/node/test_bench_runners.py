@@ -11,9 +11,10 @@ import trio
 
 from node import benchmarks
 from node.models import ModelError, ModelStore
+from node.run_request import RunRequest
 from node.runner.kinds import bench_compute, bench_memory, bench_model, bench_network, embed
-from node.runner_child import RunOutcome
-from node.runners import RunnerPool, RunRequest
+from node.runner_job import RunOutcome
+from node.runners import RunnerPool
 from peer.effects import system_effects
 from protocols.benchmark import Figure, decode_figures
 from protocols.errors import JobFailed

@@ -15,9 +15,10 @@ import trio.testing
 
 from node.fair_queue import Asker
 from node.models import ModelStore
+from node.run_request import RunRequest
 from node.runner.kinds import generate
-from node.runner_child import RunOutcome
-from node.runners import RunnerPool, RunRequest
+from node.runner_job import RunOutcome
+from node.runners import RunnerPool
 from peer.effects import system_effects
 from protocols.errors import JobFailed
 from protocols.limits import MAX_GENERATE_INSIDE

@@ -7,15 +7,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from node.manifest import ModelError
 from node.models import ModelStore
 from node.runner.backends import torch_linear
+from node.runner.backends.llama_text import LlamaText
 from node.runner.backends.torch_llama import TorchLlama, load_model
 from node.runner.files import ModelFiles
 from node.runner.kinds import BadInputError, Broken, EngineSettings, Finished, generate
@@ -152,13 +155,13 @@ def test_text_is_told_in_whole_characters_and_a_chat_in_the_models_form(files: M
     _, text = load_model(files, EngineSettings("fp32", 1, 0))
     chat = [{"role": "user", "content": "é"}]
 
-    tokens = text.tokenise("a 🦜é")
+    tokens = text.tokenise("a 🦜é", 192)
     continuation = text.continuation()
 
     told = [continuation.add(token) for token in tokens]
     assert [part for part in told if part] == ["a", " ", "🦜", "é"]
     assert len(tokens) == 8
-    assert text.tokenise(chat) == [256, *text.tokenise("user é"), 257, 256]
+    assert text.tokenise(chat, 192) == [256, *text.tokenise("user é", 192), 257, 256]
     assert text.ends == {257}
 
 
@@ -230,3 +233,28 @@ def test_a_converted_model_computes_what_its_folder_does(files: ModelFiles, tmp_
     converted = logits_of(loaded(ModelFiles(model.path, model.manifest), "fp32"), [PROMPT])
 
     np.testing.assert_allclose(converted, logits_of(loaded(files, "fp32"), [PROMPT]), atol=0.02)
+
+
+class CountingTokenizer:
+    """Notes how much it is asked to encode."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.chars: list[int] = []
+
+    def encode(self, text: str, **options: Any) -> Any:
+        self.chars.append(len(text))
+        return self._tokenizer.encode(text, **options)
+
+
+def test_a_text_far_past_the_context_is_not_tokenised_to_its_end(files: ModelFiles):
+    tokenizer = CountingTokenizer(Tokenizer.from_buffer(files.read("tokenizer.json")))
+    text = LlamaText(tokenizer, frozenset({257}), None, None)  # type: ignore[arg-type]
+
+    too_many = text.tokenise("x" * 1_000_000, 192)
+    whole = text.tokenise("x" * 100_000, 100_000)
+
+    assert len(too_many) > 192
+    assert sum(tokenizer.chars[:1]) < 100_000
+    assert len(tokenizer.chars) == 1 + 2
+    assert len(whole) == 100_000

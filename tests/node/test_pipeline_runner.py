@@ -11,8 +11,9 @@ import pytest
 import trio
 
 from node.models import ModelStore
+from node.run_request import RunRequest
 from node.runner.kinds import pipeline
-from node.runners import RunnerPool, RunRequest
+from node.runners import RunnerPool
 from peer.effects import system_effects
 from protocols.errors import JobFailed
 from tests.support.tiny_models import tiny_model

@@ -17,6 +17,7 @@ import pytest
 import trio
 
 from node.models import ModelStore
+from node.run_request import RunRequest
 from node.runner.kinds import embed
 from node.runner.messages import (
     FROM_RUNNER,
@@ -28,8 +29,8 @@ from node.runner.messages import (
     frames,
 )
 from node.runner.sandbox import OFF, STRICT, lacking
-from node.runner_child import RunOutcome
-from node.runners import RunnerPool, RunRequest
+from node.runner_job import RunOutcome
+from node.runners import RunnerPool
 from peer.effects import system_effects
 from protocols.errors import JobFailed
 from tests.support.models import flip_byte
@@ -277,7 +278,8 @@ PARENT = """
 import sys, trio
 from pathlib import Path
 from node.models import ModelStore
-from node.runners import RunnerPool, RunRequest
+from node.run_request import RunRequest
+from node.runners import RunnerPool
 from node.runner.kinds import embed
 from peer.effects import system_effects
 

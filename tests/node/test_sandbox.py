@@ -55,6 +55,14 @@ def free(place: Place) -> dict[str, str | int]:
 
 
 @needs_strict
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_first_versions_of_landlock_leave_nothing_either(version: int, place: Place):
+    outcomes = run(replace(place, level=STRICT, landlock=version))
+
+    assert {name for name, outcome in outcomes.items() if outcome not in REFUSED} == set()
+
+
+@needs_strict
 @pytest.mark.parametrize("attempt", ATTEMPTS)
 def test_a_strictly_confined_process_cannot(
     attempt: str, confined: dict[str, str | int], free: dict[str, str | int]

@@ -15,9 +15,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from node.config import Upstream as Options
 from node.fair_queue import Asker
+from node.run_request import RunRequest
 from node.runner.kinds import embed, generate
-from node.runner_child import RunOutcome
-from node.runners import RunRequest
+from node.runner_job import RunOutcome
 from node.upstream.client import UpstreamClient
 from node.upstream.errors import (
     BROKEN,

@@ -17,8 +17,9 @@ from node.backends import Backends
 from node.config import Upstream as Options
 from node.manifest import ModelError
 from node.models import ModelStore
+from node.run_request import RunRequest
 from node.runner.kinds import embed, generate
-from node.runners import RunnerPool, RunRequest
+from node.runners import RunnerPool
 from node.upstream.client import UpstreamClient
 from node.upstream.pool import Upstream
 from peer.effects import system_effects

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from node.runner.sandbox import OFF, confine
+from node.runner.sandbox import OFF, confine, landlock
 
 DONE = "done"
 MODEL_FILES = ("weights", "vocabulary", "config")
@@ -81,6 +81,8 @@ class Place:
     tcp_port: int
     udp_port: int
     daemon: int
+    landlock: int = 0
+    """The version of landlock that the kernel shall seem to have; 0 for its own."""
 
     @property
     def key(self) -> str:
@@ -239,6 +241,9 @@ ATTEMPTS: dict[str, Callable[[Place], object]] = {
     "write to the model": lambda place: _open(f"{place.model}/weights", os.O_WRONLY),
     "make a file beside the model's": lambda p: _open(f"{p.model}/x", os.O_CREAT | os.O_WRONLY),
     "cut the model": lambda place: os.truncate(f"{place.model}/weights", 0),
+    "empty the model while it is opened to be read": lambda place: _open(
+        f"{place.model}/weights", os.O_RDONLY | os.O_TRUNC
+    ),
     "delete the model": lambda place: os.unlink(f"{place.model}/vocabulary"),
     "rename the model": lambda place: os.rename(f"{place.model}/config", f"{place.model}/x"),
     "change the model's mode": lambda place: os.chmod(f"{place.model}/weights", 0o644),
@@ -282,6 +287,8 @@ ATTEMPTS: dict[str, Callable[[Place], object]] = {
 
 def main() -> None:
     place = Place(**json.loads(sys.argv[1]))
+    if place.landlock:
+        landlock.version = lambda: place.landlock
     confine(place.level, Path(place.model))
     attempt_one = _apart if place.level == OFF else _outcome
     print(json.dumps({name: attempt_one(each, place) for name, each in ATTEMPTS.items()}))

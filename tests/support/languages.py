@@ -81,7 +81,7 @@ class ByteText:
 
     ends = frozenset((END,))
 
-    def tokenise(self, prompt: str | list[dict[str, str]]) -> list[int]:
+    def tokenise(self, prompt: str | list[dict[str, str]], most: int) -> list[int]:
         if isinstance(prompt, str):
             return list(prompt.encode("latin-1"))
         return [*"".join(message["content"] for message in prompt).encode("latin-1"), ord("|")]

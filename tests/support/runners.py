@@ -12,8 +12,9 @@ from node.fair_queue import Asker
 from node.manifest import FileEntry, Manifest, ModelMissingError
 from node.models import InstalledModel
 from node.offered_model import OfferedModel
-from node.runner_child import RunOutcome
-from node.runners import RunRequest
+from node.run_request import RunRequest
+from node.runner_job import RunOutcome
+from node.runner_room import NoRoom
 
 
 def model_of(name: str, kind: str = "embed") -> InstalledModel:
@@ -62,6 +63,7 @@ class FakeRunnerPool:
     facts: dict[str, int | float | str] = field(default_factory=dict)
     """What it says of every run besides what is usual."""
     estimate: float | None = None
+    lacks_room: NoRoom | None = None
     requests: list[RunRequest] = field(default_factory=list)
     learned: list[tuple[str, int, int, float]] = field(default_factory=list)
     finished: int = 0
@@ -126,6 +128,9 @@ class FakeRunnerPool:
     def backlog_s(self, model: OfferedModel, precision: str, asker: Asker) -> float:
         leased_s = sum(asker.leased_s.values())
         return leased_s + (self.estimate or 0.0) * self.running
+
+    def no_room(self, model: OfferedModel, precision: str) -> NoRoom | None:
+        return self.lacks_room
 
     def is_benchmark_waiting(self) -> bool:
         return False

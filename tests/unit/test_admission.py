@@ -4,10 +4,12 @@ import pytest
 
 from node.admission import Admission
 from node.fair_queue import Asker, fair_wait_s
+from node.runner_room import NoRoom
 from protocols.cid import CID
 from protocols.job import Offer, Refuse, Terms
 from protocols.limits import (
     MAX_JOB_INPUT_BYTES,
+    MAX_JOB_OUTPUT_BYTES,
     MAX_JOBS_PER_SUBMITTER,
     MAX_SUBMITTER_INPUT_BYTES,
     MAX_WORKER_INPUT_BYTES,
@@ -31,6 +33,7 @@ class Place:
     own_capabilities: dict[str, object] = field(default_factory=dict)
     others: dict[str, float] = field(default_factory=dict[str, float])
     has_benchmark: bool = False
+    lacks_room: NoRoom | None = None
 
     def roles(self, _peer: str) -> tuple[str, ...]:
         return self.roles_of
@@ -43,6 +46,9 @@ class Place:
 
     def backlog_s(self, _m: object, _p: str, asker: Asker) -> float:
         return fair_wait_s({asker.submitter: self.backlog, **self.others}, asker)
+
+    def no_room(self, _m: object, _p: str) -> NoRoom | None:
+        return self.lacks_room
 
     def is_benchmark_waiting(self) -> bool:
         return self.has_benchmark
@@ -280,3 +286,22 @@ def test_a_refusal_says_how_much_there_is_and_when_to_ask_again(
     assert isinstance(answer, Refuse)
     assert all(number in answer.reason for number in numbers)
     assert (answer.retry_after_ms > 0) == is_retried
+
+
+def test_a_job_is_refused_while_no_runner_can_hold_its_model() -> None:
+    for_now = decide(Place(lacks_room=NoRoom("all 4 are working", False, 2.0)), offer())
+    for_good = decide(Place(lacks_room=NoRoom("it takes 9 MiB", True)), offer())
+
+    assert isinstance(for_now, Refuse)
+    assert (for_now.code, for_now.retry_after_ms) == ("busy", 2_000)
+    assert isinstance(for_good, Refuse)
+    assert (for_good.code, for_good.retry_after_ms) == ("too-little-memory", 0)
+
+
+def test_texts_whose_vectors_would_be_too_much_are_refused_before_they_are_sent() -> None:
+    dimension = MODELS.get("m").dimension
+    most = MAX_JOB_OUTPUT_BYTES // (4 * dimension)
+
+    assert code(Place(), offer(items=most)) == "too-big"
+    assert isinstance(decide(Place(), offer(items=most - 16)), Granted)
+    assert isinstance(decide(Place(), offer(items=most, kind="classify")), Granted)

@@ -79,3 +79,11 @@ def test_a_template_gets_at_nothing_and_makes_nothing_large(source: str):
         rendered(source)
 
     assert caught.value.code == "model-template"
+
+
+@pytest.mark.parametrize("source", ["{{ 'a'.encode('none') }}", "{{ 'a'.index('z') }}"])
+def test_whatever_a_template_stumbles_over_is_the_templates_fault(source: str):
+    with pytest.raises(ModelError) as caught:
+        ChatTemplate(source, {}).render([{"role": "user", "content": "a"}])
+
+    assert caught.value.code == "model-template"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from node.runner.batcher import WINDOW_ITEMS
-from node.runner.embedder import EmbedEngine
+from node.runner.embedder import Asked, EmbedEngine
 from node.runner.kinds import (
     Advanced,
     BadInputError,
@@ -303,3 +303,35 @@ def test_a_model_that_computes_nothing_finite_is_found_when_it_is_loaded():
 
     with pytest.raises(BadOutputError):
         engine_of_model.warm_up()
+
+
+def test_more_vectors_than_an_output_may_hold_are_refused_before_anything_is_computed(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("node.runner.kinds.embed.MAX_JOB_OUTPUT_BYTES", 32 + 3 * 2 * 4)
+    running = engine()
+
+    running.start(1, embed.encode_input(["a"] * 3))
+    with pytest.raises(BadInputError, match="over the limit") as caught:
+        running.start(2, embed.encode_input(["a"] * 4))
+
+    assert caught.value.code == "output-too-big"
+    assert "at most 3" in (caught.value.hint or "")
+
+
+def test_an_answer_that_cannot_be_put_together_fails_its_job_alone():
+    def refuse(_vectors: NDArray[np.float32]) -> bytes:
+        raise MemoryError
+
+    def read(content: bytes) -> Asked:
+        texts = embed.decode_input(content)
+        return Asked(texts, len(texts), refuse if texts == ["x"] else embed.encode_output)
+
+    running = EmbedEngine(LengthEncoder(), 64, read=read)
+    running.start(1, embed.encode_input(["x"]))
+    running.start(2, embed.encode_input(["y"]))
+
+    ended = {event.job: event for event in finish(running) if not isinstance(event, Advanced)}
+
+    assert isinstance(ended[1], Broken)
+    assert isinstance(ended[2], Finished)

@@ -464,3 +464,20 @@ def test_a_message_that_is_none_is_named_in_words(message: Any, says: str):
 
     assert caught.value.details["parameter"] == "messages"
     assert "$" not in caught.value.message
+
+
+@pytest.mark.parametrize("top_p", [1e-6, 1e-7])
+def test_a_worker_takes_exactly_the_bounds_that_a_submitter_is_told(top_p: float):
+    content = cbor2.dumps({"items": ["a"], "parameters": {"top_p": top_p}}, canonical=False)
+    taken: list[bool] = []
+    for take in (
+        lambda: generate.encode_input(["a"], {"top_p": top_p}),
+        lambda: generate.decode_input(content),
+    ):
+        try:
+            take()
+            taken.append(True)
+        except BadInputError:
+            taken.append(False)
+
+    assert taken == [top_p == 1e-6] * 2

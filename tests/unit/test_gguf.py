@@ -234,3 +234,34 @@ def test_a_safetensors_folder_of_another_kind_is_refused(store: ModelStore, tmp_
             store.add_path(folder, name="tiny", kind="generate")
 
         assert caught.value.code == "model-config"
+
+
+def shifted(content: bytes, names: tuple[str, str]) -> bytes:
+    """The same file, but that the second tensor of two lies where the first one does."""
+    first, second = (content.index(_name(name)) + len(_name(name)) for name in names)
+    dimensions = struct.unpack_from("<I", content, first)[0]
+    place = 4 + 8 * dimensions + 4
+    offset = content[first + place : first + place + 8]
+    return content[: second + place] + offset + content[second + place + 8 :]
+
+
+def _name(name: str) -> bytes:
+    return struct.pack("<Q", len(name)) + name.encode()
+
+
+def test_tensors_that_share_bytes_are_refused(tmp_path: Path):
+    content = shifted(gguf_bytes(), ("blk.0.ffn_gate.weight", "blk.0.ffn_up.weight"))
+
+    error = refused(content, tmp_path)
+
+    assert (error.code, "share" in str(error)) == ("model-gguf", True)
+
+
+@pytest.mark.parametrize("name", ["output_norm.weight", "blk.0.ffn_up.weight", "token_embd.weight"])
+def test_every_tensor_must_have_the_shape_that_the_configuration_says(name: str, tmp_path: Path):
+    tensors = gguf_tensors(random_weights())
+    wide = np.zeros((1 << 10, 32), dtype=np.float32)
+
+    error = refused(gguf_bytes(None, {**tensors, name: (0, wide, wide.tobytes())}), tmp_path)
+
+    assert (error.code, name in str(error)) == ("model-weights", True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +149,24 @@ def test_equal_accelerators_are_one_entry():
 def test_the_environment_fits_a_record():
     assert json.loads(json.dumps(environment()))["covey"]
     assert dagcbor.decode(dagcbor.encode(environment())) == environment()
+
+
+def test_what_a_control_group_may_still_take_is_the_least_of_its_parents_files_aside(
+    roots: tuple[Path, Path],
+):
+    proc, cgroup = roots
+    write(proc / "self/cgroup", "0::/app/one\n")
+    write(cgroup / "app/memory.max", "1000\n")
+    write(cgroup / "app/memory.current", "700\n")
+    write(cgroup / "app/memory.stat", "anon 600\ninactive_file 50\n")
+    write(cgroup / "app/one/memory.max", "max\n")
+    write(cgroup / "app/one/memory.current", "10\n")
+
+    assert host.cgroup_available_bytes() == 350
+
+
+def test_the_memory_of_a_process_that_is_gone_is_none(roots: tuple[Path, Path]):
+    write(roots[0] / "7/statm", "100 3 2 1 0 5 0\n")
+
+    assert host.resident_bytes(7) == 3 * os.sysconf("SC_PAGE_SIZE")
+    assert host.resident_bytes(8) == 0

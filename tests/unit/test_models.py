@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from node import catalogue
+from node.devices import ComputeDevice
 from node.manifest import Manifest, ModelDamagedError, ModelError, ModelMissingError, parse_manifest
 from node.models import ModelStore, precisions_of
 from node.runner.backends.bert import BertConfig, Pooling, max_tokens_of, pooling_of
@@ -335,3 +336,29 @@ def test_a_tolerance_that_can_not_be_is_refused(store: ModelStore, folder: Path,
         store.add_path(folder, name="tiny", tolerances={"fp32": tolerance})
 
     assert code_of(caught) == "model-tolerance"
+
+
+@pytest.mark.parametrize("license_name", ["", "x" * 257])
+def test_a_licence_that_can_not_be_is_refused_as_one(
+    store: ModelStore, folder: Path, license_name: str
+):
+    with pytest.raises(ModelError) as caught:
+        store.add_path(folder, name="tiny", license_name=license_name)
+
+    assert code_of(caught) == "model-license"
+    assert "tolerance" not in str(caught.value)
+
+
+def test_what_an_accelerator_computes_in_does_not_depend_on_the_processor(
+    tmp_path: Path, folder: Path
+):
+    device = ComputeDevice()
+    store = ModelStore(tmp_path / "models", device)
+    manifest = store.add_path(folder, name="tiny").manifest
+    noop = store.add("noop").manifest
+
+    device.found([{"backend": "cuda"}])
+
+    assert "bf16" in store.get("tiny").precisions
+    assert precisions_of(manifest, frozenset({"avx2"}), "cuda") == ("fp32", "bf16")
+    assert precisions_of(noop, frozenset({"avx2"}), "cuda") == ("none",)

@@ -41,6 +41,8 @@ KINDS: Final = {
 }
 
 Facts = dict[str, int | float | str]
+Timings = dict[str, float]
+"""In milliseconds; ``busy_ms`` is the time that the job itself kept the engine busy."""
 Item = str | bytes | Sequence[Mapping[str, str]]
 """What a kind takes several of: a text, the content of a file, or the messages of a chat."""
 Items = Sequence[Item]
@@ -117,7 +119,7 @@ class Finished:
     job: int
     output: bytes
     execution: Facts
-    timings: Facts
+    timings: Timings
 
 
 @dataclass(frozen=True, slots=True)

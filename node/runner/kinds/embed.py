@@ -15,10 +15,23 @@ from typing import TYPE_CHECKING, Any, Final
 import cbor2
 
 from node.runner.items import InputCodec
-from node.runner.kinds import NO_PARAMETERS, TORCH, Difference, Engine, EngineSettings, Items
+from node.runner.kinds import (
+    NO_PARAMETERS,
+    TORCH,
+    BadInputError,
+    Difference,
+    Engine,
+    EngineSettings,
+    Items,
+)
 from node.runner.parameters import Parameter
 from protocols.errors import RemoteProtocolError
-from protocols.limits import MAX_EMBED_INPUT_BYTES, MAX_EMBED_ITEMS, MAX_EMBED_TEXT_BYTES
+from protocols.limits import (
+    MAX_EMBED_INPUT_BYTES,
+    MAX_EMBED_ITEMS,
+    MAX_EMBED_TEXT_BYTES,
+    MAX_JOB_OUTPUT_BYTES,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +56,8 @@ CODEC: Final = InputCodec(
     ITEM_TYPE, PARAMETERS, MAX_EMBED_ITEMS, MAX_EMBED_TEXT_BYTES, MAX_EMBED_INPUT_BYTES
 )
 DTYPE: Final = "f32"
+WIDTH_BYTES: Final = 4
+HEAD_BYTES: Final = 32  # more than what stands before the vectors
 CHECKED_BYTES: Final = 64 << 10
 COMPARED_ROWS: Final = 1_024  # at once, as float64: 3 MB of MiniLM's
 
@@ -79,6 +94,25 @@ def unpack(output: bytes) -> tuple[int, int, bytes]:
         if not math.isfinite(sum(struct.unpack(f"<{len(floats) // 4}f", floats))):
             raise _not_finite()
     return count, dimension, content
+
+
+def is_too_much(items: int, dimension: int) -> bool:
+    """Whether so many vectors are more than a job may have for output."""
+    return items * dimension * WIDTH_BYTES + HEAD_BYTES > MAX_JOB_OUTPUT_BYTES
+
+
+def check_output(items: int, dimension: int) -> None:
+    """Raise ``BadInputError`` for more vectors than a job may have for output: nothing of them
+    would be kept.
+    """
+    if is_too_much(items, dimension):
+        most = (MAX_JOB_OUTPUT_BYTES - HEAD_BYTES) // (dimension * WIDTH_BYTES)
+        raise BadInputError(
+            f"{items} vectors of {dimension} numbers are over the limit of "
+            f"{MAX_JOB_OUTPUT_BYTES} bytes",
+            code="output-too-big",
+            hint=f"give at most {most} texts to a job",
+        )
 
 
 def encode_output(vectors: NDArray[np.float32]) -> bytes:

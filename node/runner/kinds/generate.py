@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 
 import cbor2
 import msgspec
+from msgspec import inspect
 
 from node.runner.kinds import (
     EXACT,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from node.model_source import Description, ModelSource
     from node.runner.files import ModelFiles
 
+MIN_TOP_P: Final = 1e-6  # below it, as with 0, the likeliest token is the only one left
 MAX_SEED: Final = (1 << 53) - 1  # exact in every language's numbers
 STOP: Final = "stop"
 LENGTH: Final = "length"
@@ -73,18 +75,6 @@ MODEL_KINDS: Final = ("generate",)
 PRECISIONS: Final = ("int4", "int8", "bf16", "fp32")
 IS_ACCELERATED: Final = True
 NEEDS: Final = TORCH
-PARAMETERS: Final = (
-    Parameter(
-        "max_tokens", int, "Tokens to write for each item.", 256, least=1, most=MAX_NEW_TOKENS
-    ),
-    Parameter(
-        "temperature", float, "0 takes the likeliest token.", 0.0, least=0, most=MAX_TEMPERATURE
-    ),
-    Parameter("top_p", float, "Choose among the likeliest; 1 is all.", 1.0, least=1e-6, most=1),
-    Parameter("seed", int, "The same seed gives the same text.", 0, least=0, most=MAX_SEED),
-    Parameter("stop", tuple, "End before this text; repeatable.", (), least=0, most=MAX_STOP_TEXTS),
-    Parameter("chat", bool, "Each item is a question in a chat."),
-)
 
 
 class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,9 +84,37 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=MAX_NEW_TOKENS)] = 256
     temperature: Annotated[float, msgspec.Meta(ge=0, le=MAX_TEMPERATURE)] = 0.0
-    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    top_p: Annotated[float, msgspec.Meta(ge=MIN_TOP_P, le=1)] = 1.0
     seed: Annotated[int, msgspec.Meta(ge=0, le=MAX_SEED)] = 0
     stop: Annotated[tuple[StopWord, ...], msgspec.Meta(max_length=MAX_STOP_TEXTS)] = ()
+
+
+_INFO: Final = cast("inspect.StructType", inspect.type_info(Parameters))
+_FIELDS: Final = {field.name: field for field in _INFO.fields}
+
+
+def _row(name: str, text: str) -> Parameter:
+    """Return the row of a parameter: its type, default and bounds stand in ``Parameters`` alone."""
+    field = _FIELDS[name]
+    match field.type:
+        case inspect.IntType(ge=least, le=most):
+            return Parameter(name, int, text, field.default, least, most)
+        case inspect.FloatType(ge=least, le=most):
+            return Parameter(name, float, text, field.default, least, most)
+        case inspect.VarTupleType(min_length=least, max_length=most):
+            return Parameter(name, tuple, text, field.default, least or 0, most)
+        case _:
+            raise AssertionError("there are numbers and texts")
+
+
+PARAMETERS: Final = (
+    _row("max_tokens", "Tokens to write for each item."),
+    _row("temperature", "0 takes the likeliest token."),
+    _row("top_p", "Choose among the likeliest; 1 is all."),
+    _row("seed", "The same seed gives the same text."),
+    _row("stop", "End before this text; repeatable."),
+    Parameter("chat", bool, "Each item is a question in a chat."),
+)
 
 
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -24,6 +24,7 @@ from node.runner.kinds import (
     Finished,
     Items,
     Needs,
+    Timings,
 )
 from node.runner.kinds.embed import count as count_texts
 from node.runner.kinds.embed import decode_input
@@ -130,4 +131,4 @@ class NoopEngine:
         ]
 
 
-_IN_NO_TIME: Facts = {"queue_ms": 0.0, "run_ms": 0.0, "busy_ms": 0.0, "cpu_ms": 0.0}
+_IN_NO_TIME: Timings = {"queue_ms": 0.0, "run_ms": 0.0, "busy_ms": 0.0, "cpu_ms": 0.0}

@@ -84,8 +84,9 @@ def lacking() -> str:
     return ""
 
 
-def confine(level: str, folder: Path) -> None:
-    """Confine this process, for good, to ``level``, with its model in ``folder``.
+def confine(level: str, folder: Path, memory_bytes: int = 0) -> None:
+    """Confine this process, for good, to ``level``, with its model in ``folder``, and to so much
+    memory; 0 for all that runners may have together.
 
     Raises ``SandboxError`` when that is not possible, or when another thread, which would stay
     free, exists already.
@@ -93,7 +94,7 @@ def confine(level: str, folder: Path) -> None:
     if level == OFF:
         return
     try:
-        limits.apply()
+        limits.apply(memory_bytes)
         if level == STRICT:
             _confine_strictly(folder)
     except OSError as error:

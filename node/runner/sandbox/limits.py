@@ -15,21 +15,24 @@ from node.runner.host import cgroup_memory_bytes, memory_total_bytes
 from node.runner.sandbox import kernel
 
 MEMORY_SHARE: Final = 0.9
-"""Of the machine's or control group's memory: an allocation past it fails the job, where the kernel
-would have to kill some process, perhaps the daemon.
+"""Of the machine's or control group's memory, for all runners together: an allocation past its part
+fails a runner's job, where the kernel would have to kill some process, perhaps the daemon.
 """
 OPEN_FILES: Final = 256  # loading a model has a dozen open
 
 
-def apply() -> None:
-    """Limit this process for good; raises ``OSError``."""
+def apply(memory_bytes: int = 0) -> None:
+    """Limit this process for good, to ``memory_bytes`` if that is not 0; raises ``OSError``."""
     _lower(resource.RLIMIT_CORE, 0)
     _lower(resource.RLIMIT_FSIZE, 0)  # no byte into any file; pipes and devices are none
     _lower(resource.RLIMIT_NOFILE, OPEN_FILES)
     known = [n for n in (memory_total_bytes(), cgroup_memory_bytes()) if n is not None]
-    if known:
+    limits = [int(min(known) * MEMORY_SHARE)] if known else []
+    if memory_bytes:
+        limits.append(memory_bytes)
+    if limits:
         # data and private memory that can be written to; what is only reserved does not count
-        _lower(resource.RLIMIT_DATA, int(min(known) * MEMORY_SHARE))
+        _lower(resource.RLIMIT_DATA, min(limits))
     if sys.platform == "linux":
         kernel.forbid_new_privileges()
 

@@ -35,8 +35,6 @@ ALLOWED: Final[dict[str, Numbers]] = {
     "set_mempolicy": (238, 237),
     "membarrier": (324, 283),
     # files and pipes: landlock says which, and leaves no device for ioctl to command
-    "openat": (257, 56),
-    "open": (2, None),
     "close": (3, 57),
     "readv": (19, 65),
     "writev": (20, 66),
@@ -123,6 +121,9 @@ PR_SET_NAME: Final = 15
 PR_GET_NAME: Final = 16
 PR_SET_VMA: Final = 0x5356_4D41  # names a mapping, for whoever looks at the memory
 F_DUPFD_CLOEXEC: Final = 1030
+OPEN_FOR_MORE: Final = (
+    0o1103  # write, create, and empty, which landlock's versions 1 and 2 let pass
+)
 CLONE_THREAD: Final = 0x1_0100  # in the same memory
 CLONE_ELSE: Final = 0xFE82_E000  # traced, vfork, untraced, every namespace, shared I/O
 
@@ -139,6 +140,9 @@ class Argument(NamedTuple):
 def conditional(own_pid: int) -> dict[str, tuple[Numbers, tuple[Argument, ...]]]:
     """Return the calls that are allowed with certain arguments only, for process ``own_pid``."""
     return {
+        # to read
+        "openat": ((257, 56), (Argument(2, (0,), OPEN_FOR_MORE),)),
+        "open": ((2, None), (Argument(1, (0,), OPEN_FOR_MORE),)),
         # a thread, never a process, in no other namespace
         "clone": ((56, 220), (Argument(0, (CLONE_THREAD,), CLONE_THREAD | CLONE_ELSE),)),
         # F_DUPFD to F_SETFL; not F_SETOWN, which sends signals to others
