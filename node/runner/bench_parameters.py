@@ -62,6 +62,11 @@ def count(_content: bytes) -> int:
     return 1
 
 
+def check(output: bytes, _content: bytes) -> None:
+    """Raise ``RemoteProtocolError`` unless an output is figures."""
+    decode_figures(output)
+
+
 def figure_rows(output: bytes) -> Iterator[dict[str, Any]]:
     """Yield one JSON object a figure of an output; raises ``RemoteProtocolError``."""
     for index, figure in enumerate(decode_figures(output)):

@@ -278,7 +278,7 @@ async def test_an_answer_to_fewer_prompts_is_not_passed_on(autojump_clock: MockC
         response = await complete(api, ["one", "two"])
 
     assert response.status_code == 502
-    assert error_of(response)["code"] == "remote-protocol"
+    assert error_of(response)["code"] == "bad-output"
 
 
 async def test_prompt_tokens_that_a_worker_does_not_count_are_not_made_up(

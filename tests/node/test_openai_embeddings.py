@@ -168,7 +168,7 @@ async def test_a_job_that_fails_is_told_without_a_traceback(autojump_clock: Mock
         response = await api.embed("one")
 
     error = error_of(response)
-    assert response.status_code == 500
+    assert response.status_code == 502
     assert (error["type"], error["code"]) == ("server_error", "bad-output")
     assert "NaN" in error["message"]
     assert "Traceback" not in response.text
@@ -191,7 +191,7 @@ async def test_an_output_that_is_not_what_was_asked_for_is_not_passed_on(
         response = await api.embed("one")
 
     assert response.status_code == 502
-    assert error_of(response)["code"] == "remote-protocol"
+    assert error_of(response)["code"] == "bad-output"
 
 
 async def test_what_was_not_foreseen_is_reported_and_not_told(autojump_clock: MockClock) -> None:

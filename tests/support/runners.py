@@ -16,7 +16,9 @@ from node.runner_child import RunOutcome
 from node.runners import RunRequest
 
 
-def model_of(name: str, kind: str = "embed") -> InstalledModel:
+def model_of(
+    name: str, kind: str = "embed", precisions: tuple[str, ...] = ("fp32", "bf16")
+) -> InstalledModel:
     """An installed model that has no files."""
     manifest = Manifest(
         name=name,
@@ -29,7 +31,7 @@ def model_of(name: str, kind: str = "embed") -> InstalledModel:
         source="tests",
         files={"model.safetensors": FileEntry("0" * 64, 1)},
     )
-    return InstalledModel(name, manifest.cid, kind, Path("/nowhere"), manifest, ("fp32", "bf16"))
+    return InstalledModel(name, manifest.cid, kind, Path("/nowhere"), manifest, precisions)
 
 
 @dataclass

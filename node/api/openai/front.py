@@ -27,6 +27,8 @@ MAX_API_BODY_BYTES: Final = 96 << 20  # 64 MiB of texts, in JSON with its quotes
 ASIDE_BYTES: Final = 256 << 10  # a millisecond or two of parsing: more leaves the loop
 BODY_SILENCE_S: Final = 30.0  # a client that has begun a body and sends nothing more
 
+PART_COST: Final = 16  # a byte of small parts of text takes so many times as long as one of JSON
+
 CLIENT_GONE: Final = 499  # nobody reads it
 
 _aside = trio.CapacityLimiter(2)

@@ -7,13 +7,12 @@ batch that it was computed in: compare with a tolerance.
 
 from __future__ import annotations
 
-import math
-import struct
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import cbor2
 
+from node.runner.floats import finite_floats
 from node.runner.items import InputCodec
 from node.runner.kinds import NO_PARAMETERS, TORCH, Difference, Engine, EngineSettings, Items
 from node.runner.parameters import Parameter
@@ -43,7 +42,7 @@ CODEC: Final = InputCodec(
     ITEM_TYPE, PARAMETERS, MAX_EMBED_ITEMS, MAX_EMBED_TEXT_BYTES, MAX_EMBED_INPUT_BYTES
 )
 DTYPE: Final = "f32"
-CHECKED_BYTES: Final = 64 << 10
+NUMPY_BYTES: Final = 1 << 20  # from here on numpy is worth its import
 COMPARED_ROWS: Final = 1_024  # at once, as float64: 3 MB of MiniLM's
 
 
@@ -73,12 +72,22 @@ def unpack(output: bytes) -> tuple[int, int, bytes]:
     load numpy, which a daemon can do without.
     """
     count, dimension, content = _taken_apart(output)
-    for start in range(0, len(content), CHECKED_BYTES):
-        floats = memoryview(content)[start : start + CHECKED_BYTES]
-        # so few float32 cannot overflow a float: their sum is finite if and only if all are
-        if not math.isfinite(sum(struct.unpack(f"<{len(floats) // 4}f", floats))):
-            raise _not_finite()
+    try:
+        for _ in finite_floats(content):
+            pass
+    except ValueError as error:
+        raise _not_finite() from error
     return count, dimension, content
+
+
+def check(output: bytes, content: bytes) -> None:
+    """Raise ``RemoteProtocolError`` unless an output is a finite vector for each text of an
+    input.
+    """
+    wanted = count(content)
+    rows = (unpack if len(output) < NUMPY_BYTES else decode_output)(output)[0]
+    if rows != wanted:
+        raise RemoteProtocolError(f"an output of embed has {rows} vectors for {wanted} texts")
 
 
 def encode_output(vectors: NDArray[np.float32]) -> bytes:
