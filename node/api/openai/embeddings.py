@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 import struct
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Final, Literal
@@ -17,6 +16,7 @@ from starlette.routing import Route
 from node.api.openai.errors import bad_request
 from node.api.openai.front import Front, aside, read_body
 from node.api.openai.models import why_nobody
+from node.api.openai.texts import texts_of
 from node.errors import NoWorkerError
 from node.job import JobResult, JobSpec
 from node.mesh_models import offered
@@ -25,7 +25,6 @@ from protocols.limits import MAX_NAME_CHARS
 
 KIND: Final = "embed"
 PIECE_FLOATS: Final = 16_384  # written as JSON in about a millisecond
-TOKENS: Final = re.compile(rb"\s*\[\s*[\[\d-]")
 
 
 class EmbeddingsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,7 +104,7 @@ def understood(body: bytes) -> Wanted:
     """
     try:
         asked = msgspec.json.decode(body, type=EmbeddingsBody)
-        texts = _texts(asked.input)
+        texts = texts_of(asked.input, "input")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise bad_request(f"the request is not understood: {error}") from error
     return Wanted(
@@ -115,19 +114,6 @@ def understood(body: bytes) -> Wanted:
         is_base64=asked.encoding_format == "base64",
         dimensions=asked.dimensions,
     )
-
-
-def _texts(given: msgspec.Raw) -> list[str]:
-    if TOKENS.match(memoryview(given)):
-        raise bad_request(
-            "input holds tokens: send texts, for a model does not know another tokenizer's tokens",
-            param="input",
-        )
-    try:
-        texts = msgspec.json.decode(given, type=str | list[str])
-    except msgspec.ValidationError as error:
-        raise bad_request("input is neither a text nor a list of texts", param="input") from error
-    return [texts] if isinstance(texts, str) else texts
 
 
 def tokens_of(result: JobResult) -> int | None:

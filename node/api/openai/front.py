@@ -24,6 +24,7 @@ from protocols.errors import CoveyError
 T = TypeVar("T")
 
 MAX_API_BODY_BYTES: Final = 96 << 20  # 64 MiB of texts, in JSON with its quotes and escapes
+MAX_PROMPT_BODY_BYTES: Final = 8 << 20  # the 1 MiB that a generate job takes, in \\u escapes
 ASIDE_BYTES: Final = 256 << 10  # a millisecond or two of parsing: more leaves the loop
 BODY_SILENCE_S: Final = 30.0  # a client that has begun a body and sends nothing more
 
@@ -109,13 +110,13 @@ async def aside(size_bytes: int, work: Callable[[], T]) -> T:
     return await trio.to_thread.run_sync(work, limiter=_aside)
 
 
-async def read_body(request: Request, held: Held) -> bytes:
-    """Return a request's body; raises ``ApiError`` for one that is too large, before it is read if
-    its header says so, and ``Refused`` when there is no room.
+async def read_body(request: Request, held: Held, most: int = MAX_API_BODY_BYTES) -> bytes:
+    """Return a request's body; raises ``ApiError`` for one of more than ``most`` bytes, before it
+    is read if its header says so, and ``Refused`` when there is no room.
     """
     declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > MAX_API_BODY_BYTES:
-        raise _too_large()
+    if declared.isdecimal() and int(declared) > most:
+        raise _too_large(most)
     pieces: list[bytes] = []
     while True:
         message = await _next_message(request)
@@ -123,8 +124,8 @@ async def read_body(request: Request, held: Held) -> bytes:
             raise _gone()
         piece = message.get("body", b"")
         held.grow(len(piece))
-        if held.size_bytes > MAX_API_BODY_BYTES:
-            raise _too_large()
+        if held.size_bytes > most:
+            raise _too_large(most)
         pieces.append(piece)
         if not message.get("more_body", False):
             return b"".join(pieces)
@@ -146,10 +147,9 @@ def _ignore(_: Progress) -> None:
     """Nobody watches: an answer comes whole."""
 
 
-def _too_large() -> ApiError:
-    limit = MAX_API_BODY_BYTES >> 20
+def _too_large(most: int) -> ApiError:
     return ApiError(
-        413, f"the body is larger than {limit} MiB: send several requests", code="too-big"
+        413, f"the body is larger than {most >> 20} MiB: send several requests", code="too-big"
     )
 
 

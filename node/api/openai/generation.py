@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse, Response
 
 from node.api.openai.asked import Wanted
 from node.api.openai.events import EventStream
-from node.api.openai.front import PART_COST, Front, aside, read_body
+from node.api.openai.front import MAX_PROMPT_BODY_BYTES, PART_COST, Front, aside, read_body
 from node.api.openai.models import why_nobody
 from node.errors import NoWorkerError
 from node.job import JobSpec, summary_of
@@ -94,7 +94,7 @@ class Generation:
         front.check_may_submit()
         with ExitStack() as taken:
             held = taken.enter_context(front.room.request())
-            body = await read_body(request, held)
+            body = await read_body(request, held, MAX_PROMPT_BODY_BYTES)
             job_id = front.new_job_id()
             seed = int.from_bytes(job_id)
             wanted = await aside(len(body), lambda: self._understand(body, seed))
