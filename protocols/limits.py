@@ -300,6 +300,7 @@ MAX_UPSTREAM_LIST_BYTES: Final = 4 << 20  # the largest public gateways list 400
 MAX_UPSTREAM_MODELS: Final = 4_096  # looked at; what an advert has room for is offered
 MAX_UPSTREAM_WHOLE_BYTES: Final = 16 << 20  # 32 embeddings of 8,192 numbers are 6 MB of JSON
 MAX_UPSTREAM_STREAM_BYTES: Final = 64 << 20  # MAX_NEW_TOKENS events of 400 bytes are 13 MB
+MAX_UPSTREAM_STREAM_LINES: Final = 1 << 19  # four a token, four tokens' worth; 0.2 s to read
 MAX_UPSTREAM_EVENT_BYTES: Final = (
     128 << 10  # a token's event has 400 bytes; its text must fit into MAX_GENERATE_PIECE_BYTES
 )
