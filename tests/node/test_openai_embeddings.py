@@ -268,3 +268,21 @@ async def test_a_client_that_goes_away_cancels_its_job(autojump_clock: MockClock
 
     assert client.statuses == [499]
     assert len(submitter.recorder.of_kind("job.ended")) == 1
+
+
+async def test_texts_that_are_longer_than_the_model_reads_are_not_cut_unless_that_was_asked_for(
+    autojump_clock: MockClock,
+) -> None:
+    mesh, submitter, _ = a_pair(facts={"truncated": 1})
+
+    async with mesh.running(), serving(submitter) as api:
+        refused = await api.embed(["one", "a long one"])
+        cut = await api.embed(["one", "a long one"], truncate=True)
+
+    error = error_of(refused)
+    assert (refused.status_code, error["code"]) == (400, "context_length_exceeded")
+    assert error["param"] == "input"
+    assert "1 of 2 texts" in error["message"]
+    assert cut.status_code == 200
+    assert cut.headers["X-Truncated-Texts"] == "1"
+    assert len(cut.json()["data"]) == 2

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from node.api.openai.errors import bad_request
+from node.api.openai.errors import ApiError, bad_request
 from node.api.openai.front import Front, aside, read_body
 from node.api.openai.models import why_nobody
 from node.api.openai.texts import texts_of
@@ -28,13 +28,16 @@ PIECE_FLOATS: Final = 16_384  # written as JSON in about a millisecond
 
 
 class EmbeddingsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a client sends. ``user`` is accepted for its sake, and goes nowhere."""
+    """What a client sends. ``user`` is accepted for its sake, and goes nowhere. ``truncate`` is not
+    OpenAI's: what is longer than the model reads is an error there, too.
+    """
 
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_CHARS)]
     input: msgspec.Raw
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
     user: str | None = None
+    truncate: bool = False
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -45,6 +48,7 @@ class Wanted(msgspec.Struct, frozen=True):
     items: int
     is_base64: bool
     dimensions: int | None
+    may_cut: bool
 
 
 class EmbeddingsApi:
@@ -66,10 +70,11 @@ class EmbeddingsApi:
             wanted = await aside(len(body), lambda: understood(body))
             self._check_dimensions(wanted)
             result = await self._embedded(request, wanted)
+            cut = _check_cut(wanted, result)
             size = len(result.output)
             _, dimension, packed = await aside(size, lambda: embed.unpack(result.output))
         pieces = written(wanted, tokens_of(result), dimension, packed)
-        headers = {"X-Request-Id": result.job_id.hex()}
+        headers = {"X-Request-Id": result.job_id.hex(), "X-Truncated-Texts": str(cut)}
         return StreamingResponse(_Stepwise(pieces), media_type="application/json", headers=headers)
 
     async def _embedded(self, request: Request, wanted: Wanted) -> JobResult:
@@ -113,7 +118,25 @@ def understood(body: bytes) -> Wanted:
         items=len(texts),
         is_base64=asked.encoding_format == "base64",
         dimensions=asked.dimensions,
+        may_cut=asked.truncate,
     )
+
+
+def _check_cut(wanted: Wanted, result: JobResult) -> int:
+    """Return how many texts the worker says it cut to the model's length; raises ``ApiError`` where
+    none was to be. Only who has the model's tokenizer knows, so it is known that late.
+    """
+    told = result.execution.get("truncated")
+    cut = told if type(told) is int and told > 0 else 0
+    if cut and not wanted.may_cut:
+        raise ApiError(
+            400,
+            f"{cut} of {wanted.items} texts are longer than {wanted.model} reads:"
+            ' split them, or send "truncate": true to have their beginnings embedded',
+            code="context-length",
+            param="input",
+        )
+    return cut
 
 
 def tokens_of(result: JobResult) -> int | None:

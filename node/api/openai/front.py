@@ -110,10 +110,12 @@ async def aside(size_bytes: int, work: Callable[[], T]) -> T:
     return await trio.to_thread.run_sync(work, limiter=_aside)
 
 
-async def read_body(request: Request, held: Held, most: int = MAX_API_BODY_BYTES) -> bytes:
-    """Return a request's body; raises ``ApiError`` for one of more than ``most`` bytes, before it
-    is read if its header says so, and ``Refused`` when there is no room.
+async def read_body(request: Request, held: Held, most: int | None = None) -> bytes:
+    """Return a request's body; raises ``ApiError`` for one of more than ``most`` bytes (or
+    ``MAX_API_BODY_BYTES``), before it is read if its header says so, and ``Refused`` when there is
+    no room.
     """
+    most = MAX_API_BODY_BYTES if most is None else most
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > most:
         raise _too_large(most)
