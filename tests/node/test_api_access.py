@@ -59,7 +59,7 @@ async def test_no_route_answers_without_the_token(autojump_clock: MockClock) -> 
     async with mesh.running(), serving(submitter, mcp=mcp) as api:
         routes = [route for route in inside(api.app).routes if isinstance(route, Route)]
         for route in routes:
-            path = route.path.replace("{model_id:path}", "minilm")
+            path = route.path.replace("{model:path}", "minilm")
             for method in sorted({*(route.methods or ()), "GET", "POST", "DELETE", "OPTIONS"}):
                 for shown in ({"Authorization": ""}, {"Authorization": "Bearer x"}):
                     response = await api.client.request(method, path, headers=shown)
