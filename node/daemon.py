@@ -248,7 +248,7 @@ async def _serve_api(
         timeout_s=options.timeout_s,
     )
     access = Access.of(token, options.host, options.hosts, options.origins)
-    app = openai_app(front, access, McpDoor(node.home.path, node.nursery, report))
+    app = openai_app(front, access, McpDoor(node.home.path, node.nursery, report, front.room))
     await control.serve_http(app, options.address, task_status=task_status)
 
 

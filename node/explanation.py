@@ -138,4 +138,5 @@ def _row(candidate: Candidate) -> dict[str, Any]:
         "basis": candidate.basis if candidate.speed else None,
         "fits": candidate.reason is None or candidate.is_last_resort,
         "reason": candidate.reason,
+        "is_last_resort": candidate.is_last_resort,
     }

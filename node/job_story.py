@@ -175,7 +175,11 @@ def rows(candidates: Sequence[dict[str, Any]], steps: Sequence[Step], state: str
 
 
 def _with_account(row: dict[str, Any], account: Account | None, state: str) -> dict[str, Any]:
+    reason, is_resort = row.get("reason"), row.get("is_last_resort", False)
+    last = " (asked only when no other will do)" if is_resort else ""
     if account is None:
-        why = f"it {row['reason']}" if row.get("reason") else "others came first"
-        return {**row, "promised_ms": None, "answer": f"not asked: {why}"}
-    return {**row, "promised_ms": account.promised_ms, "answer": account.sentence(state)}
+        why = f"it {reason}" if reason else "others came first"
+        return {**row, "promised_ms": None, "answer": f"not asked: {why}{last}"}
+    if is_resort:
+        last = f" (it {reason}: asked only when no other will do)"
+    return {**row, "promised_ms": account.promised_ms, "answer": account.sentence(state) + last}

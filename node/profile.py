@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from node.needs import AUTO
+
 Profile = Mapping[str, int | float | str | bool]
 
 MODEL: Final = "model"
@@ -24,12 +26,15 @@ DEPENDENT_ROWS: Final = "vary with the batch"
 CPU: Final = "cpu"
 
 
-def profile_of(execution: Mapping[str, Any], model: str) -> Profile:
-    """Return the profile of a run: of the worker's facts those that count, and the model's CID, or
-    nothing for one that is not known.
+def profile_of(execution: Mapping[str, Any], model: str, asked: str) -> Profile:
+    """Return the profile of a run: of the worker's facts those that count, the precision that was
+    ``asked`` for instead of what it says unless any would do, and the model's CID, or nothing for
+    one that is not known.
     """
     facts = {name: execution[name] for name in EXACTLY if name in execution}
     facts.pop(MODEL, None)
+    if asked != AUTO:
+        facts[PRECISION] = asked
     return {**facts, MODEL: model} if model else facts
 
 

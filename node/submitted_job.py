@@ -17,14 +17,20 @@ from typing import Final
 import trio
 
 from node.job import Progress
+from node.judging import ASIDE_BYTES, BAD_OUTPUT, aside, check_output, check_precision
 from node.ledger import JobLedger
 from node.link import SessionLink
 from node.placement import Placement
 from node.sessions import SESSIONS_FULL, Sessions, why
-from protocols.errors import CoveyError, PeerUnreachableError, TransportError
-from protocols.job import BUSY, FromWorker, Input, Offer, Refuse
+from protocols.errors import (
+    CoveyError,
+    PeerUnreachableError,
+    RemoteProtocolError,
+    TransportError,
+)
+from protocols.job import BUSY, Done, Failed, FromWorker, Input, Offer, Refuse
 from protocols.keys import PeerId
-from protocols.limits import PROGRESS_S
+from protocols.limits import MAX_REASON_CHARS, PROGRESS_S
 from protocols.pieces import Outgoing
 from protocols.session import Effect, Grown, JobState, Late, Lost, Send, SendInput, Violation
 from protocols.signs import Sign
@@ -96,6 +102,8 @@ class SubmittedJob:
         self._changed = trio.Event()
         self._wakes_at = 0.0
         self._told: Progress | None = None
+        self._judged: tuple[PeerId, int] | None = None
+        """Whose result is being judged, under which fence: nothing more is wanted of it."""
 
     async def carry(self) -> None:
         """Carry the job to its end. Cancelling cancels the job."""
@@ -119,13 +127,20 @@ class SubmittedJob:
         return peer in self._links and not self.machine.state.is_final
 
     def receive(self, peer: PeerId, message: FromWorker) -> None:
-        """A worker says something about this job."""
+        """A worker says something about this job. Its result counts once it is judged."""
+        if isinstance(message, Done):
+            output = self.machine.answer(peer, message)
+            if output is not None:
+                self._judge(peer, message, output)
+                return
         self._perform(self.machine.receive(peer, message, trio.current_time()))
 
     def lost(self, link: SessionLink) -> None:
         """A session has ended; what it means for the job, if it used it."""
         if self._links.get(link.peer_id) is link:
             del self._links[link.peer_id]
+            if self._judged == (link.peer_id, self.machine.fence):
+                return  # its result is here
             now = trio.current_time()
             self._perform(self.machine.lost(link.peer_id, link.why_ended, now))
 
@@ -150,12 +165,15 @@ class SubmittedJob:
         self._tell()
         await self._write_notes()
         self._changed = trio.Event()
-        self._wakes_at = min(self.machine.next_deadline, trio.current_time() + PROGRESS_S)
+        self._wakes_at = trio.current_time() + PROGRESS_S
+        if self._judged is None:  # a worker that has said everything is not late
+            self._wakes_at = min(self.machine.next_deadline, self._wakes_at)
         self._wake()
         with trio.move_on_at(self._wakes_at) as patience:
             await self._changed.wait()
         now = trio.current_time()
-        if patience.cancelled_caught and self.machine.next_deadline <= now:
+        is_due = self._judged is None and self.machine.next_deadline <= now
+        if patience.cancelled_caught and is_due:
             self._perform(self.machine.tick(now))
 
     def _tell(self) -> None:
@@ -174,7 +192,7 @@ class SubmittedJob:
         state = machine.state
         if told is not None and told.state is not state and not state.is_final:
             self._tell()
-        is_sooner = machine.next_deadline < self._wakes_at
+        is_sooner = self._judged is None and machine.next_deadline < self._wakes_at
         if is_sooner or self._notes or state.is_final or self._beside:
             self._changed.set()
 
@@ -188,6 +206,45 @@ class SubmittedJob:
     async def _write_notes(self) -> None:
         while self._notes:
             await self._means.write(self.machine.terms.job_id, self._notes.popleft())
+
+    # Results
+
+    def _judge(self, peer: PeerId, done: Done, output: bytes) -> None:
+        """Look at a result, at once or beside everything else if it is large."""
+        terms, content = self.machine.terms, self._input.content
+        offer = self._means.placement.offer_of(peer, terms.model)
+
+        def judge() -> RemoteProtocolError | None:
+            try:
+                check_precision(terms, done, offer.precisions if offer else None)
+                check_output(terms.kind, output, content)
+            except RemoteProtocolError as error:
+                return error
+            return None
+
+        if len(output) + len(content) <= ASIDE_BYTES:
+            self._decide(peer, done, judge())
+        elif self._judged != (peer, done.fence):
+            self._judged = peer, done.fence
+            self._start_beside(partial(self._judge_aside, peer, done, judge))
+
+    async def _judge_aside(
+        self, peer: PeerId, done: Done, judge: Callable[[], RemoteProtocolError | None]
+    ) -> None:
+        fault = await aside(judge)
+        self._judged = None
+        self._decide(peer, done, fault)
+
+    def _decide(self, peer: PeerId, done: Done, fault: RemoteProtocolError | None) -> None:
+        """Take a result, or take the job from a worker whose result is none, as if it had failed.
+        It does not know that: the report is ours.
+        """
+        message: Done | Failed = done
+        if fault is not None:
+            reason = f"its output is none: {fault.message}"[:MAX_REASON_CHARS]
+            message = Failed(done.job_id, done.fence, BAD_OUTPUT, reason, True, done.record_cid)
+            self._notes.append(Violation(peer, fault))
+        self._perform(self.machine.receive(peer, message, trio.current_time()))
 
     # Effects
 

@@ -7,6 +7,7 @@ the others are outvoted; without one there is only a disagreement.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -21,6 +22,9 @@ from protocols.limits import MAX_TOLD_CHARS
 AGREED: Final = "agreed"
 DIFFERS: Final = "differs"
 UNVERIFIED: Final = "unverified"
+
+FAULTS: Final = (ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
+"""What comparing two outputs that nobody vouches for may end in."""
 
 Compare = Callable[[bytes, bytes, float], Difference]
 """A kind's ``compare``."""
@@ -126,8 +130,10 @@ class Ballot:
         else:
             verdict = DIFFERS
             self._join_other(run)
-        amount, reason = difference.amount, reason[:MAX_TOLD_CHARS]
-        return PeerVerdict(run.peer, verdict, amount, run.record_cid, reason)
+        amount = difference.amount
+        if amount is not None and not math.isfinite(amount):
+            amount = None  # which no record can hold
+        return PeerVerdict(run.peer, verdict, amount, run.record_cid, reason[:MAX_TOLD_CHARS])
 
     def outcome(
         self, wanted: int, peers: tuple[PeerVerdict, ...], reason: str = ""
@@ -163,6 +169,8 @@ class Ballot:
             return self._compare(held.output, run.output, self.tolerance)
         except RemoteProtocolError as error:
             return Difference(None, False, error.message)
+        except FAULTS as error:  # an accepted result must not lose its verdict to what others sent
+            return Difference(None, False, f"{type(error).__name__} while comparing")
 
     def _tolerance_of(self, run: Run) -> float:
         precision = str(self.first.profile.get(PRECISION, ""))

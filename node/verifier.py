@@ -104,7 +104,7 @@ class Verifier:
         except CoveyError as error:
             course.ended = error
         else:
-            run = self._run_of(spec, other)
+            run = self._run_of(again, other)
             course.verdicts.append(await _aside(run, lambda: course.ballot.add(run)))
             course.runs.append(run)
             course.former.append(other.worker)
@@ -130,7 +130,7 @@ class Verifier:
             output=result.output,
             output_cid=result.output_cid,
             record_cid=result.record_cid,
-            profile=profile_of(result.execution, str(offer.cid) if offer else ""),
+            profile=profile_of(result.execution, str(offer.cid) if offer else "", spec.precision),
             declared=offer.tolerances if offer else {},
         )
 

@@ -126,6 +126,11 @@ class Attempts:
         """Return what has come of the output in the current one, with what it went on from."""
         return self._output.content()
 
+    def answer(self, done: Done) -> bytes | None:
+        """Return the output in the current one, if it is whole and the one committed to."""
+        is_whole = self._output.is_whole(done.size_bytes, done.output_cid)
+        return self.output() if is_whole else None
+
     def stray(self, peer: str, done: Done) -> list[Effect]:
         """Take note of a result of an attempt that is past: it is recorded once, and acknowledged.
         Raises ``RemoteProtocolError`` when there was no such attempt.

@@ -274,6 +274,7 @@ MAX_GENERATE_ITEMS: Final = 1_024  # prompts of a job; each may be written to it
 MAX_GENERATE_PIECE_BYTES: Final = 256 << 10  # one part of a growing output, some tokens' text
 MAX_CHAT_MESSAGES: Final = 512  # of one chat
 MAX_NEW_TOKENS: Final = 32_768  # for one prompt; the model's own context is often shorter
+PARTS_A_TOKEN: Final = 4  # an upstream may send its text in smaller parts than tokens
 MAX_STOP_TEXTS: Final = 8  # OpenAI's interface allows four
 MAX_STOP_CHARS: Final = 64  # held back from a stream while they may still come
 MAX_TEMPERATURE: Final = 2.0  # as in OpenAI's interface; beyond it, text is noise
@@ -285,6 +286,8 @@ MAX_DETECT_ITEMS: Final = 8_000  # of 8 KiB each: a job's 64 MiB
 DETECT_END_BYTES: Final = 4 << 10  # of a file's beginning and end; magika looks at no more
 MAX_PIPELINE_ITEMS: Final = 10_000  # each may come back as a few kilobytes of JSON
 MAX_PIPELINE_ITEM_BYTES: Final = 64 << 10  # as MAX_EMBED_TEXT_BYTES
+MAX_PIPELINE_RESULT_BYTES: Final = 4 << 20  # about one text: 8,192 labelled tokens are 1.3 MB
+MAX_PIPELINE_RESULT_DEPTH: Final = 16  # tasks answer lists of objects of numbers: three or four
 SESSION_OPEN_S: Final = 6.0  # DIAL_TIMEOUT_S, then a stream on the new connection
 
 # Upstreams: servers that speak OpenAI's protocol, behind a node
@@ -297,6 +300,7 @@ MAX_UPSTREAM_LIST_BYTES: Final = 4 << 20  # the largest public gateways list 400
 MAX_UPSTREAM_MODELS: Final = 4_096  # looked at; what an advert has room for is offered
 MAX_UPSTREAM_WHOLE_BYTES: Final = 16 << 20  # 32 embeddings of 8,192 numbers are 6 MB of JSON
 MAX_UPSTREAM_STREAM_BYTES: Final = 64 << 20  # MAX_NEW_TOKENS events of 400 bytes are 13 MB
+MAX_UPSTREAM_STREAM_LINES: Final = 1 << 19  # four a token, four tokens' worth; 0.2 s to read
 MAX_UPSTREAM_EVENT_BYTES: Final = (
     128 << 10  # a token's event has 400 bytes; its text must fit into MAX_GENERATE_PIECE_BYTES
 )

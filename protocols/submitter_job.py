@@ -6,9 +6,8 @@ still has the job, it goes on there. One that was lost while it sent its output 
 first. A round that everyone has refused is repeated within the job's budget as long as some are
 merely busy.
 
-To an only candidate a small input may go along with the first offer, and the worker runs the job
-unless it refuses: a round trip less. From then on it may be at work, heard or not, so that its loss
-is that of an attempt.
+To an only candidate a small input may go along with the first offer: it runs the job unless it
+refuses, a round trip less. It may be at work from then on, so that its loss is that of an attempt.
 """
 
 from __future__ import annotations
@@ -59,8 +58,7 @@ class SubmitterJob:
     ``last_resorts`` among them are asked alone, when no other will do. ``last_fence`` is the latest
     that an earlier submission used, so that its stray results can't be taken for this one's.
 
-    Every method returns effects to carry out in order. After a change, ``next_deadline`` says when
-    ``tick`` is due at the latest.
+    Methods return effects to carry out in order; ``next_deadline`` says when ``tick`` is due.
     """
 
     def __init__(
@@ -153,6 +151,10 @@ class SubmitterJob:
     def output(self) -> bytes:
         """Return the output of a job that is DONE."""
         return self._attempts.output()
+
+    def answer(self, peer: str, done: Done) -> bytes | None:
+        """Return the output that this ends, whole, if it comes from who has the job: to judge."""
+        return self._attempts.answer(done) if self._is_from_worker(peer, done.fence) else None
 
     def start(self, now: float, small_input: bytes | None = None) -> list[Effect]:
         """Put the job to the first candidates; where there is only one, ``small_input``, the whole
@@ -272,7 +274,6 @@ class SubmitterJob:
         return effects + freed
 
     def _exhausted(self, now: float) -> list[Effect]:
-        """Everyone refused."""
         if self._seen_fences.may_void(self.fence):
             return self._new_attempt(now)
         return [] if self._offers.round.rest(now) else self._end(JobEvent.FAIL)
@@ -315,8 +316,7 @@ class SubmitterJob:
     def _on_done(self, peer: str, done: Done, now: float) -> list[Effect]:
         attempt = self._heard(peer, done.fence, now)
         if attempt is None:
-            is_taken = (peer, done.fence) == (self.worker, self.fence)
-            # One that is repeated is acknowledged once it is durable
+            is_taken = (peer, done.fence) == (self.worker, self.fence)  # and will be acknowledged
             return [] if is_taken else self._attempts.stray(peer, done)
         attempt.check(done)
         self._life.step(JobEvent.FINISH)

@@ -52,7 +52,7 @@ class Access:
                 allow_origins=sorted(self.origins),
                 allow_methods=("GET", "POST"),
                 allow_headers=("*",),
-                expose_headers=("X-Request-Id",),
+                expose_headers=("X-Request-Id", "X-Truncated-Texts"),
             )
         return Draining(HostCheck(inner, self))
 

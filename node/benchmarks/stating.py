@@ -14,7 +14,7 @@ from node.job import JobResult, JobSpec
 from node.runner import bench_parameters
 from protocols.advert import Advert
 from protocols.benchmark import decode_figures
-from protocols.errors import JobFailed, RemoteProtocolError
+from protocols.errors import JobFailed
 from protocols.keys import PeerId
 
 if TYPE_CHECKING:
@@ -90,21 +90,13 @@ def statement_of(
 ) -> Statement | None:
     """Return what to state of a job's result; None for a job that is no benchmark.
 
-    Raises ``JobFailed`` with code ``bad-output`` when the worker's answer holds no figures, and
-    ``BadInputError`` when the job's own input held no parameters.
+    The answer was judged: it holds figures. Raises ``BadInputError`` when the job's own input held
+    no parameters.
     """
     if not is_benchmark(spec.kind):
         return None
     asked = bench_parameters.decode(spec.input, bench_parameters.schema_of(spec.kind))
     advert = advert_of(result.worker)
-    try:
-        figures = decode_figures(result.output)
-    except RemoteProtocolError as error:
-        raise JobFailed(
-            f"{result.worker} answered a benchmark with something else: {error.message}",
-            code="bad-output",
-            worker=result.worker,
-        ) from error
     return Statement(
         kind=spec.kind,
         model=spec.model,
@@ -113,7 +105,7 @@ def statement_of(
         submitter=submitter,
         job_id=spec.job_id,
         parameters=bench_parameters.told(asked),
-        figures=figures,
+        figures=decode_figures(result.output),
         execution=result.execution,
         machine=_machine(advert),
         software=advert.software if advert else "",

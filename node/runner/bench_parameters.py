@@ -62,6 +62,11 @@ def count(_content: bytes) -> int:
     return 1
 
 
+def check(output: bytes, _content: bytes) -> None:
+    """Raise ``RemoteProtocolError`` unless an output is figures."""
+    decode_figures(output)
+
+
 def figure_rows(output: bytes) -> Iterator[dict[str, Any]]:
     """Yield one JSON object a figure of an output; raises ``RemoteProtocolError``."""
     for index, figure in enumerate(decode_figures(output)):
@@ -70,7 +75,7 @@ def figure_rows(output: bytes) -> Iterator[dict[str, Any]]:
 
 def no_array(_output: bytes) -> NoReturn:
     """Raise ``BadInputError``: figures are no array."""
-    raise BadInputError("figures are no array", hint="write them to a .jsonl file")
+    raise BadInputError("the output of a benchmark is no array", hint="write them to a .jsonl file")
 
 
 def compare(_output: bytes, _other: bytes, _tolerance: float) -> Difference:

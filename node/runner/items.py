@@ -47,10 +47,11 @@ class InputCodec:
         """
         if len(content) > self.max_bytes:
             raise self._too_large(len(content))
-        if self._list_length(content) > self.max_items + bool(self.parameters):
+        most = self.max_items + bool(self.parameters)
+        if self._list_length(content) > most:
             raise self._too_many()
         try:
-            whole = listed(content)
+            whole = listed(content, most)
         except ValueError as error:
             raise self._malformed() from error
         items = self._checked(whole[1:] if self.parameters else whole)
@@ -97,11 +98,10 @@ class InputCodec:
         return may_be and len(item.encode(errors="surrogatepass")) > self.max_item_bytes
 
     def _list_length(self, content: bytes) -> int:
-        """Return the length that the list at the beginning of ``content`` claims."""
-        if not content or content[0] >> 5 != 4 or content[0] & 31 > 27:
-            raise self._malformed()
-        short = content[0] & 31
-        return short if short < 24 else int.from_bytes(content[1 : 1 + (1 << (short - 24))], "big")
+        try:
+            return list_length(content)
+        except ValueError as error:
+            raise self._malformed() from error
 
     @property
     def _one(self) -> str:
@@ -159,8 +159,22 @@ def _list_head_bytes(content: bytes) -> int:
     return 1 if short < 24 else 1 + (1 << (short - 24)) if short < 28 else 1
 
 
-def listed(content: bytes) -> list[Any]:
-    """Return what is a flat DAG-CBOR list of any length, without tags; raises ``ValueError``."""
+def list_length(content: bytes) -> int:
+    """Return the length that the list at the beginning of ``content`` claims; raises
+    ``ValueError`` where no list begins.
+    """
+    if not content or content[0] >> 5 != 4 or content[0] & 31 > 27:
+        raise ValueError("not a DAG-CBOR list")
+    short = content[0] & 31
+    return short if short < 24 else int.from_bytes(content[1 : 1 + (1 << (short - 24))], "big")
+
+
+def listed(content: bytes, most: int) -> list[Any]:
+    """Return what is a flat DAG-CBOR list, without tags; raises ``ValueError``, for one that claims
+    more than ``most`` items before any is decoded: an empty one takes a byte here and 50 decoded.
+    """
+    if list_length(content) > most:
+        raise ValueError(f"a list of more than {most} items")
     try:
         decoded = cbor2.loads(
             content, max_depth=1, allow_indefinite=False, semantic_decoders=REFUSED_TAGS

@@ -46,14 +46,18 @@ class _Event(msgspec.Struct, frozen=True):
 
 
 class Continuation:
-    """Takes the events of one answer. ``is_over`` once there is nothing more to come."""
+    """Takes the events of one answer, of ``max_tokens`` tokens at most: an upstream that goes on
+    does not what it was asked to. ``is_over`` once there is nothing more to come.
+    """
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, max_tokens: int = MAX_NEW_TOKENS) -> None:
         self.index = index
         self.is_over = False
         self.prompt_tokens: int | None = None
         self.new_tokens: int | None = None
         self._reason: str | None = None
+        self._max_tokens = max_tokens
+        self._parts_left = generate.most_parts(max_tokens) - 1
 
     def take(self, content: str) -> str:
         """Take in one event and return the text that it adds; raises ``JobFailed``."""
@@ -65,7 +69,11 @@ class Continuation:
             raise _told(event.error)
         if event.usage is not None:
             self._count(event.usage)
-        return "".join(self._add(choice) for choice in event.choices if choice.index == 0)
+        added = "".join(self._add(choice) for choice in event.choices if choice.index == 0)
+        self._parts_left -= bool(added)
+        if self._parts_left < 0:
+            raise broken(f"it goes on, past the {self._max_tokens} tokens that were asked for")
+        return added
 
     def last_part(self) -> bytes:
         """Return the part that ends it: its reason, and its tokens as the upstream counted them, 0
@@ -91,8 +99,8 @@ class Continuation:
         for count in (usage.prompt_tokens, usage.completion_tokens):
             if count is not None and count < 0:
                 raise broken("it counts less than no tokens")
-        if (usage.completion_tokens or 0) > MAX_NEW_TOKENS:
-            raise broken(f"it counts more than {MAX_NEW_TOKENS} new tokens")
+        if (usage.completion_tokens or 0) > self._max_tokens:
+            raise broken(f"it counts more than the {self._max_tokens} tokens that were asked for")
         self.prompt_tokens = usage.prompt_tokens
         self.new_tokens = usage.completion_tokens
 

@@ -77,8 +77,9 @@ async def run(job: UpstreamJob) -> RunOutcome:
     """Compute a job; raises ``JobFailed`` and ``BadInputError``."""
     wanted = generate.decode_input(job.content)
     output = Output(job.on_piece)
-    texts = [Continuation(index) for index in range(len(wanted.items))]
-    total, done = len(wanted.items) * wanted.parameters.max_tokens, 0
+    most = wanted.parameters.max_tokens
+    texts = [Continuation(index, most) for index in range(len(wanted.items))]
+    total, done = len(wanted.items) * most, 0
 
     def add(index: int, text: str) -> None:
         nonlocal done

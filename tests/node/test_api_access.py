@@ -6,11 +6,14 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from functools import partial
+from typing import Any
 
 import httpx
 import pytest
 import trio
+from starlette.applications import Starlette
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -44,6 +47,34 @@ async def test_without_the_token_nothing_is_answered(autojump_clock: MockClock, 
         assert response.json()["error"]["code"] == "invalid_api_key"
         assert response.headers["www-authenticate"] == "Bearer"
         assert TOKEN not in response.text
+
+
+async def test_no_route_answers_without_the_token(autojump_clock: MockClock) -> None:
+    asked: list[str] = []
+
+    async def mcp(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise AssertionError("it was reached")
+
+    mesh, submitter, _ = a_pair()
+    async with mesh.running(), serving(submitter, mcp=mcp) as api:
+        routes = [route for route in inside(api.app).routes if isinstance(route, Route)]
+        for route in routes:
+            path = route.path.replace("{model:path}", "minilm")
+            for method in sorted({*(route.methods or ()), "GET", "POST", "DELETE", "OPTIONS"}):
+                for shown in ({"Authorization": ""}, {"Authorization": "Bearer x"}):
+                    response = await api.client.request(method, path, headers=shown)
+                    assert response.status_code == 401, (method, path)
+            asked.append(route.path)
+
+    assert {"/mcp", "/v1/models", "/v1/embeddings", "/v1/chat/completions"} <= set(asked)
+    assert len(asked) == len(routes) == len(inside(api.app).routes)
+
+
+def inside(app: Any) -> Starlette:
+    """The application behind its guard."""
+    while not isinstance(app, Starlette):
+        app = app._app
+    return app
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,9 @@ DELAY_S = 0.02
 
 
 def models() -> FakeModels:
-    return FakeModels({MODEL: model_of(MODEL), "machine": model_of("machine", "machine")})
+    return FakeModels(
+        {MODEL: model_of(MODEL), "machine": model_of("machine", "machine", ("none",))}
+    )
 
 
 def a_pair(output_of: Callable[[bytes], bytes]) -> tuple[JobMesh, JobNode, JobNode]:
@@ -132,7 +134,7 @@ async def test_a_worker_that_sends_something_else_is_not_believed(
     failed = await failure(mesh, submitter, compute(worker))
 
     assert failed.code == "bad-output"
-    assert "something else" in failed.message
+    assert "its output is none" in failed.message
     assert len(submitter.recorder.reports) == 1
     assert not submitter.recorder.of_kind("job.accepted")
     assert not submitter.recorder.of_kind(RESULT)

@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node.api.openai.front import MAX_PROMPT_BODY_BYTES
 from node.runner.kinds import generate
 from protocols.errors import JobFailed
 from tests.support.api import (
@@ -220,7 +221,7 @@ async def test_a_completion_is_as_short_as_the_interface_says(autojump_clock: Mo
         ([[1], [2]], {}, "prompt"),
         ("", {}, None),
         ([], {}, None),
-        (7, {}, None),
+        (7, {}, "prompt"),
         ("x", {"echo": True}, "echo"),
         ("x", {"best_of": 2}, "best_of"),
         ("x", {"suffix": "y"}, "suffix"),
@@ -271,6 +272,19 @@ async def test_models_that_are_not_there_or_for_something_else_are_named(
     assert "minilm is a model for embed" in error_of(other)["message"]
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+async def test_a_body_that_no_job_could_be_made_of_is_refused_before_it_is_read(
+    autojump_clock: MockClock, path: str
+) -> None:
+    mesh, submitter, _ = a_writing_pair()
+
+    async with mesh.running(), serving(submitter) as api:
+        response = await api.client.post(path, content=bytes(MAX_PROMPT_BODY_BYTES + 1))
+
+    assert response.status_code == 413
+    assert error_of(response)["code"] == "too-big"
+
+
 async def test_an_answer_to_fewer_prompts_is_not_passed_on(autojump_clock: MockClock) -> None:
     mesh, submitter, _ = a_writing_pair(output_of=one_answer)
 
@@ -278,7 +292,7 @@ async def test_an_answer_to_fewer_prompts_is_not_passed_on(autojump_clock: MockC
         response = await complete(api, ["one", "two"])
 
     assert response.status_code == 502
-    assert error_of(response)["code"] == "remote-protocol"
+    assert error_of(response)["code"] == "bad-output"
 
 
 async def test_prompt_tokens_that_a_worker_does_not_count_are_not_made_up(

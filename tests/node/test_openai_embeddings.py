@@ -168,7 +168,7 @@ async def test_a_job_that_fails_is_told_without_a_traceback(autojump_clock: Mock
         response = await api.embed("one")
 
     error = error_of(response)
-    assert response.status_code == 500
+    assert response.status_code == 502
     assert (error["type"], error["code"]) == ("server_error", "bad-output")
     assert "NaN" in error["message"]
     assert "Traceback" not in response.text
@@ -191,7 +191,7 @@ async def test_an_output_that_is_not_what_was_asked_for_is_not_passed_on(
         response = await api.embed("one")
 
     assert response.status_code == 502
-    assert error_of(response)["code"] == "remote-protocol"
+    assert error_of(response)["code"] == "bad-output"
 
 
 async def test_what_was_not_foreseen_is_reported_and_not_told(autojump_clock: MockClock) -> None:
@@ -268,3 +268,21 @@ async def test_a_client_that_goes_away_cancels_its_job(autojump_clock: MockClock
 
     assert client.statuses == [499]
     assert len(submitter.recorder.of_kind("job.ended")) == 1
+
+
+async def test_texts_that_are_longer_than_the_model_reads_are_not_cut_unless_that_was_asked_for(
+    autojump_clock: MockClock,
+) -> None:
+    mesh, submitter, _ = a_pair(facts={"truncated": 1})
+
+    async with mesh.running(), serving(submitter) as api:
+        refused = await api.embed(["one", "a long one"])
+        cut = await api.embed(["one", "a long one"], truncate=True)
+
+    error = error_of(refused)
+    assert (refused.status_code, error["code"]) == (400, "context_length_exceeded")
+    assert error["param"] == "input"
+    assert "1 of 2 texts" in error["message"]
+    assert cut.status_code == 200
+    assert cut.headers["X-Truncated-Texts"] == "1"
+    assert len(cut.json()["data"]) == 2

@@ -8,6 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from node.api.openai import events
+from node.runner.kinds import generate
 from protocols.errors import JobFailed
 from tests.support.api import (
     WRITER,
@@ -174,7 +175,23 @@ async def test_an_answer_to_fewer_prompts_ends_in_an_error(autojump_clock: MockC
     async with mesh.running(), serving(submitter) as api:
         await client.ask(api)
 
-    assert events_of(client.content)[-1]["error"]["code"] == "remote-protocol"
+    assert events_of(client.content)[-1]["error"]["code"] == "bad-output"
+
+
+async def test_parts_that_say_nothing_end_the_stream_as_soon_as_they_come(
+    autojump_clock: MockClock,
+) -> None:
+    mesh, submitter, _ = a_writing_pair(
+        **SLOWLY, output_of=lambda _: generate.piece(0, "", None, 0) * 1_000
+    )
+    client = asking()
+
+    async with mesh.running(), serving(submitter) as api:
+        await client.ask(api)
+
+    assert client.statuses == [502]
+    assert b"says nothing" in client.content
+    assert b"choices" not in client.content
 
 
 async def test_another_worker_that_writes_the_same_goes_on_unnoticed(

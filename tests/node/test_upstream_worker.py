@@ -21,11 +21,13 @@ from node.run_request import RunRequest
 from node.runner.kinds import embed, generate
 from node.runners import RunnerPool
 from node.upstream.client import UpstreamClient
+from node.upstream.models import PRECISION
 from node.upstream.pool import Upstream
 from peer.effects import system_effects
 from protocols.errors import JobFailed
 from tests.support.jobs import MODEL, JobMesh, JobNode, spec
 from tests.support.openai_server import FakeOpenAi, MemoryServer, OpenAiServer, error
+from tests.support.runners import model_of
 from tests.support.transports import until
 
 OPTIONS = Options("http://up.example/v1", models=(f"{MODEL}=vectors",), embeddings=(MODEL,))
@@ -38,8 +40,8 @@ def backends(folder: Path, upstream: Upstream) -> Backends:
 
 
 def a_worker(mesh: JobMesh, folder: Path, upstream: Upstream) -> JobNode:
-    both = backends(folder, upstream)
-    return mesh.add("worker", runners=both, models=both)  # type: ignore[arg-type] # as the daemon
+    both, offered = backends(folder, upstream), model_of(MODEL, precisions=(PRECISION,))
+    return mesh.add("worker", runners=both, models=both, model=offered)  # type: ignore[arg-type] # as the daemon
 
 
 @asynccontextmanager

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import cbor2
 import pytest
 import trio
 from trio.testing import MockClock
 
 from node.errors import InputError
 from node.job import JobSpec, summary_of
-from node.runner.kinds import BadInputError, embed
+from node.runner.kinds import BadInputError, embed, pipeline
 from protocols.cid import CID
 from protocols.errors import JobFailed
 from protocols.limits import MAX_VERIFICATIONS, OBSERVATION_FADE_S
 from tests.node.test_carrier import carrying
 from tests.support.api import embedders, lengths
 from tests.support.jobs import JobMesh, JobNode, spec
-from tests.support.runners import FakeRunnerPool
+from tests.support.runners import FakeRunnerPool, model_of
 from tests.support.transports import until
 
 INPUT = embed.encode_input(["one", "three"])
@@ -240,3 +241,47 @@ async def test_a_daemon_that_stops_leaves_the_verification_to_the_next(
     assert unended is None
     assert end.result is not None
     assert end.result["verification"]["verdict"] == "agreed"
+
+
+@pytest.mark.parametrize("asked", ["auto", "fp32"])
+async def test_nobody_escapes_by_naming_a_precision_that_nobody_knows(
+    autojump_clock: MockClock, asked: str
+) -> None:
+    liars = embedders(output_of=lie, facts={"precision": "fp-32"})
+    mesh, submitter, (liar, *_) = a_mesh(liars, embedders(), embedders())
+
+    async with mesh.running():
+        with pytest.raises(JobFailed) as failed:
+            await submitter.submitter.run(job(1, verify=2, peer=liar.peer_id, precision=asked))
+        result = await submitter.submitter.run(job(2, verify=1, precision=asked))
+
+    assert failed.value.code == "bad-output"
+    assert "'fp-32'" in failed.value.message
+    assert result.verification is not None
+    assert result.verification.verdict == "agreed"
+
+
+async def test_results_too_deep_to_be_compared_leave_the_accepted_one_its_verdict(
+    autojump_clock: MockClock,
+) -> None:
+    def answering(result: str) -> FakeRunnerPool:
+        return FakeRunnerPool(output_of=lambda _: cbor2.dumps([result]))
+
+    mesh = JobMesh()
+    submitter = mesh.add("submitter")
+    honest, deep, infinite = (
+        mesh.add("worker", runners=answering(result), model=model_of("pipe", "pipeline"))
+        for result in ('{"score": 0.5}', "[" * 600 + "]" * 600, '{"score": 1e999}')
+    )
+    content = pipeline.encode_input(["x"])
+    wanted = {"kind": "pipeline", "model": "pipe", "input": content, "items": 1}
+
+    async with mesh.running():
+        result = await submitter.submitter.run(spec(1, peer=honest.peer_id, verify=2, **wanted))
+
+    assert result.output == cbor2.dumps(['{"score": 0.5}'])
+    assert result.verification is not None
+    assert result.verification.verdict == "unverified"
+    assert result.verification.record_cid is not None
+    assert deep.runners.finished
+    assert infinite.runners.finished

@@ -50,6 +50,7 @@ async def serving(
     timeout_s: float = 60.0,
     access: Access | None = None,
     check_may_submit: Callable[[], None] = lambda: None,
+    mcp: ASGIApp | None = None,
 ) -> AsyncGenerator[Api]:
     """Serve the API of ``node``, which must run, until the block ends."""
     reports: list[Exception] = []
@@ -68,7 +69,7 @@ async def serving(
             timeout_s=timeout_s,
             room=room or Room(),
         )
-        app = openai_app(front, access or Access.of(TOKEN, "127.0.0.1"))
+        app = openai_app(front, access or Access.of(TOKEN, "127.0.0.1"), mcp)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         headers = {"Authorization": f"Bearer {TOKEN}"}
         async with httpx.AsyncClient(transport=transport, base_url=BASE, headers=headers) as client:

@@ -17,7 +17,9 @@ from node.runner_job import RunOutcome
 from node.runner_room import NoRoom
 
 
-def model_of(name: str, kind: str = "embed") -> InstalledModel:
+def model_of(
+    name: str, kind: str = "embed", precisions: tuple[str, ...] = ("fp32", "bf16")
+) -> InstalledModel:
     """An installed model that has no files."""
     manifest = Manifest(
         name=name,
@@ -30,7 +32,7 @@ def model_of(name: str, kind: str = "embed") -> InstalledModel:
         source="tests",
         files={"model.safetensors": FileEntry("0" * 64, 1)},
     )
-    return InstalledModel(name, manifest.cid, kind, Path("/nowhere"), manifest, ("fp32", "bf16"))
+    return InstalledModel(name, manifest.cid, kind, Path("/nowhere"), manifest, precisions)
 
 
 @dataclass
@@ -112,8 +114,8 @@ class FakeRunnerPool:
         output, items = self.output_of(request.input), request.units
         return output[len(output) * (done - 1) // items : len(output) * done // items]
 
-    def learn(self, request: RunRequest, *, items: int, size_bytes: int, busy_s: float) -> None:
-        self.learned.append((request.model, items, size_bytes, busy_s))
+    def learn(self, request: RunRequest, *, units: int, size_bytes: int, busy_s: float) -> None:
+        self.learned.append((request.model, units, size_bytes, busy_s))
 
     def estimate_s(
         self, model: OfferedModel, precision: str, items: int, size_bytes: int

@@ -91,7 +91,13 @@ def test_limits_hold_for_what_is_encoded_too() -> None:
 
 
 def test_an_output_that_is_no_flat_list_is_told_apart() -> None:
-    assert listed(cbor2.dumps([1, b"a"])) == [1, b"a"]
+    assert listed(cbor2.dumps([1, b"a"]), 2) == [1, b"a"]
     for wrong in (b"", b"\xff", cbor2.dumps({}), cbor2.dumps([[1]])):
         with pytest.raises(ValueError, match="DAG-CBOR list"):
-            listed(wrong)
+            listed(wrong, 2)
+
+
+def test_a_list_that_claims_more_than_it_may_hold_is_refused_before_it_is_decoded() -> None:
+    for claimed in (cbor2.dumps([b""] * 3), b"\x9a\xff\xff\xff\xff", b"\x9b" + b"\xff" * 8):
+        with pytest.raises(ValueError, match="more than 2 items"):
+            listed(claimed, 2)

@@ -21,14 +21,17 @@ from node.runner.kinds import (
     Needs,
     classify,
     detect,
+    embed,
+    generate,
     kind_named,
+    noop,
     pipeline,
     runs_on,
     vad,
 )
 from node.runner.speech import Segment
 from protocols.errors import RemoteProtocolError
-from protocols.limits import MAX_LABELS
+from protocols.limits import MAX_LABELS, MAX_PIPELINE_RESULT_BYTES, MAX_PIPELINE_RESULT_DEPTH
 from tests.support.sounds import noise, silence, wav, wav_of
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
@@ -262,3 +265,110 @@ def test_what_is_not_installed_is_named_with_what_installs_it() -> None:
 def test_a_pipelines_task_is_one_of_the_list() -> None:
     with pytest.raises(BadInputError, match="task is one of auto"):
         pipeline.encode_input(["text"], {"task": "automatic-speech-recognition"})
+
+
+# Whether an output can be an answer
+
+
+def answers() -> dict[str, tuple[bytes, bytes]]:
+    """An input of each kind, and an output that can be its answer."""
+    labels = {"labels": ["sun", "rain"]}
+    second = wav(silence(1.0))
+    scores = np.array([[0.25, 0.75]] * 2, np.float32)
+    return {
+        "embed": (
+            embed.encode_input(["a", "b"]),
+            embed.encode_output(np.ones((2, 3), "<f4")),
+        ),
+        "classify": (
+            classify.encode_input(["a", "b"], labels),
+            classify.encode_output(labels["labels"], scores),
+        ),
+        "vad": (
+            vad.encode_input([second, second]),
+            vad.encode_output([[Segment(0, 40), Segment(40, 1_000)], []]),
+        ),
+        "detect": (detect.encode_input([b"a"]), cbor2.dumps(["text", "text/plain", 1.0])),
+        "pipeline": (pipeline.encode_input(["a"]), cbor2.dumps(['[{"score": 0.5}]'])),
+        "bench.noop": (noop.encode_input(["a"]), noop.encode_input(["a"])),
+        "generate": (
+            generate.encode_input(["a"], {"max_tokens": 2}),
+            generate.piece(0, "b", None, 1) + generate.piece(0, "", "stop", 1),
+        ),
+    }
+
+
+def deep(levels: int) -> str:
+    return "[" * levels + "]" * levels
+
+
+def floats(*numbers: float) -> bytes:
+    return struct.pack(f"<{len(numbers)}f", *numbers)
+
+
+WRONG: list[tuple[str, bytes]] = [
+    ("embed", embed.encode_output(np.ones((1, 3), "<f4"))),
+    ("embed", embed.encode_output(np.ones((3, 3), "<f4"))),
+    ("embed", embed.encode_output(np.full((2, 3), math.inf, "<f4"))),
+    ("embed", embed.encode_output(np.full((2, 1 << 18), math.nan, "<f4"))),
+    ("classify", classify.encode_output(["sun", "snow"], np.ones((2, 2), np.float32))),
+    ("classify", classify.encode_output(["sun", "rain"], np.ones((1, 2), np.float32))),
+    ("classify", cbor2.dumps(["sun", "rain", floats(0, 1, math.nan, 1)])),
+    ("classify", cbor2.dumps(["sun", "rain", floats(0, 1, -0.1, 1)])),
+    ("classify", cbor2.dumps(["sun", "rain", floats(0, 1, 2, 1)])),
+    ("classify", cbor2.dumps(["x"] * (MAX_LABELS + 1) + [b""])),
+    ("vad", vad.encode_output([[]])),
+    ("vad", vad.encode_output([[], [], []])),
+    ("vad", vad.encode_output([[Segment(0, 9_000)], []])),
+    ("vad", vad.encode_output([[Segment(0, 0)] * 200, []])),
+    ("detect", cbor2.dumps([])),
+    ("detect", cbor2.dumps(["text", "text/plain", 1.0] * 2)),
+    ("pipeline", cbor2.dumps([])),
+    ("pipeline", cbor2.dumps(["1", "1"])),
+    ("pipeline", cbor2.dumps(['{"score": 1e999}'])),
+    ("pipeline", cbor2.dumps(["-1e999"])),
+    ("pipeline", cbor2.dumps([deep(MAX_PIPELINE_RESULT_DEPTH + 1)])),
+    ("pipeline", cbor2.dumps([deep(450)])),
+    ("pipeline", cbor2.dumps([deep(100_000)])),
+    ("pipeline", cbor2.dumps([b"1"])),
+    ("pipeline", cbor2.dumps([" " * MAX_PIPELINE_RESULT_BYTES + "1"])),
+    ("bench.noop", noop.encode_input(["b"])),
+    ("generate", generate.piece(0, "b", None, 1)),
+    ("generate", generate.piece(0, "b", None, 1) + generate.piece(0, "", "stop", 2)),
+    ("generate", generate.piece(0, "b", "stop", 1) + generate.piece(1, "", "stop", 1)),
+    ("generate", generate.piece(0, "", None, 1) + generate.piece(0, "b", "stop", 1)),
+]
+
+
+@pytest.mark.parametrize("kind", sorted(answers()))
+def test_what_can_be_an_answer_passes_and_nothing_that_is_cut_short_does(kind: str) -> None:
+    content, output = answers()[kind]
+
+    kind_named(kind).check(output, content)
+    for end in range(len(output)):
+        with pytest.raises(RemoteProtocolError):
+            kind_named(kind).check(output[:end], content)
+
+
+@pytest.mark.parametrize(("kind", "output"), WRONG)
+def test_what_cannot_be_an_answer_breaks_the_protocol(kind: str, output: bytes) -> None:
+    content, _ = answers()[kind]
+
+    with pytest.raises(RemoteProtocolError):
+        kind_named(kind).check(output, content)
+
+
+@given(st.sampled_from(sorted(KINDS)), st.binary(max_size=80), st.binary(max_size=40))
+def test_any_answer_to_anything_passes_or_is_wrong(kind: str, output: bytes, other: bytes) -> None:
+    content, _ = answers().get(kind, (other, b""))
+
+    for each in (content, other):
+        with suppress(RemoteProtocolError, BadInputError):
+            kind_named(kind).check(output, each)
+
+
+def test_results_as_deep_as_they_may_be_can_be_read_and_compared() -> None:
+    output = cbor2.dumps([deep(MAX_PIPELINE_RESULT_DEPTH)])
+
+    assert len(pipeline.decode_output(output)) == 1
+    assert pipeline.compare(output, output, 0.1).is_within

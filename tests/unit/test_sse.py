@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from node.upstream.sse import EventStream
 from protocols.errors import RemoteProtocolError
+from protocols.limits import MAX_NEW_TOKENS
 
 TEXTS = st.text(st.characters(blacklist_characters="\r\n", codec="utf-8"), max_size=20)
 ENDS = st.sampled_from(["\n", "\r\n", "\r"])
@@ -78,3 +79,19 @@ def test_what_is_too_large_or_no_text_raises(content: bytes) -> None:
 
 def test_an_event_that_the_end_cuts_off_is_none() -> None:
     assert EventStream().feed(b"data: one\n\ndata: two\n") == ["one"]
+
+
+@pytest.mark.parametrize("line", [b"\n", b"\r", b":\n", b"id\n", b"data:\n"])
+def test_a_stream_has_so_many_lines_whatever_they_say(line: bytes) -> None:
+    reader = EventStream(max_lines=100)
+
+    reader.feed(line * 60)
+    with pytest.raises(RemoteProtocolError, match="100 lines"):
+        reader.feed(line * 60)
+
+
+def test_a_stream_of_all_tokens_that_may_be_asked_for_has_room() -> None:
+    reader, lines = EventStream(), b"event: x\ndata: y\n\n" * 1_000
+
+    for _ in range(MAX_NEW_TOKENS // 1_000 + 1):
+        assert len(reader.feed(lines)) == 1_000

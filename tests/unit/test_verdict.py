@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.profile import Profile, profile_of, unlike
-from node.runner.kinds import kind_named
+from node.runner.kinds import Difference, kind_named
 from node.runner.kinds.noop import compare
 from node.verdict import AGREED, DIFFERS, UNVERIFIED, Ballot, Run, Verification
 from protocols.cid import CID
@@ -115,11 +115,11 @@ def test_what_rounds_in_its_own_way_each_time_is_never_held_against_anybody(fact
 
 
 def test_a_worker_cannot_say_which_model_it_ran():
-    assert profile_of({"model": "theirs", "engine": "e"}, "ours") == {
+    assert profile_of({"model": "theirs", "engine": "e"}, "ours", "auto") == {
         "model": "ours",
         "engine": "e",
     }
-    assert "model" not in profile_of({"model": "theirs"}, "")
+    assert "model" not in profile_of({"model": "theirs"}, "", "auto")
 
 
 def test_the_least_declared_tolerance_counts():
@@ -146,3 +146,35 @@ def test_an_output_that_is_none_differs_and_is_outvoted():
 
     assert [each.difference for each in peers] == [None, None]
     assert outcome.outvoted == ("peer0",)
+
+
+@pytest.mark.parametrize(
+    "fault", [RecursionError("too deep"), ValueError("no number"), MemoryError(), KeyError("a")]
+)
+def test_outputs_that_cannot_be_compared_are_apart_whatever_goes_wrong(fault: Exception):
+    def breaks(_output: bytes, _other: bytes, _tolerance: float) -> Difference:
+        raise fault
+
+    ballot = Ballot(breaks, {}, run_of(0, b"a"))
+
+    verdict = ballot.add(run_of(1, b"b"))
+
+    assert (verdict.verdict, verdict.difference) == (DIFFERS, None)
+    assert type(fault).__name__ in verdict.reason
+
+
+@pytest.mark.parametrize("amount", [float("inf"), float("nan")])
+def test_a_difference_that_no_record_could_hold_is_none(amount: float):
+    def apart(_output: bytes, _other: bytes, _tolerance: float) -> Difference:
+        return Difference(amount, False, "far apart")
+
+    verdict = Ballot(apart, {}, run_of(0, b"a")).add(run_of(1, b"b"))
+
+    assert (verdict.verdict, verdict.difference, verdict.reason) == (DIFFERS, None, "far apart")
+
+
+def test_the_precision_is_the_one_that_was_asked_for_whatever_its_worker_says():
+    said = {"precision": "fp-32", "engine": "e"}
+
+    assert profile_of(said, "m", "fp32")["precision"] == "fp32"
+    assert profile_of(said, "m", "auto")["precision"] == "fp-32"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import functools
+import json
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from typing import Annotated, Any, Final, ParamSpec, TypeVar
 
+import anyio.to_thread
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
@@ -27,6 +29,7 @@ INSTRUCTIONS: Final = (
     " for which kind. `run` does a job and waits for its result; `submit` returns at once, and the"
     " job is done even if this session ends: `result` waits for it."
 )
+MAX_ANSWER_BYTES: Final = 1 << 20  # it goes to a language model: 250,000 tokens
 ARGUMENTS: Final = frozenset({"kind", "model", "input", "on_progress"})
 
 Input = Annotated[
@@ -68,12 +71,16 @@ def mcp_server(covey: Covey) -> MCPServer:
 
 
 def told(tool: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
-    """Tell the model what went wrong and what to do about it, where that is known."""
+    """Tell the model what went wrong and what to do about it, where that is known; and that, too,
+    of an answer that is too large for it.
+    """
 
     @functools.wraps(tool)
     async def telling(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return await tool(*args, **kwargs)
+            answer = await tool(*args, **kwargs)
+            await anyio.to_thread.run_sync(_check_size, answer)
+            return answer
         except CoveyError as error:
             hint = f" ({error.hint})" if error.hint else ""
             raise ToolError(f"{error.code}: {error.message}{hint}") from error
@@ -117,7 +124,7 @@ class Tools:
         """
         items, wanted, tell = _items(kind, input), _wanted(options), _teller(context)
         result = await self._covey.run(kind, model=model, input=items, on_progress=tell, **wanted)
-        return _answer(result)
+        return await anyio.to_thread.run_sync(_answer, result)
 
     @told
     async def submit(
@@ -132,7 +139,8 @@ class Tools:
     async def result(self, job_id: JobId, context: Context) -> dict[str, Any]:
         """Wait for a submitted job and return its rows, one an item of its input."""
         job = await self._covey.job(job_id)
-        return _answer(await job.result(on_progress=_teller(context)))
+        result = await job.result(on_progress=_teller(context))
+        return await anyio.to_thread.run_sync(_answer, result)
 
     @told
     async def job(self, job_id: JobId) -> dict[str, Any]:
@@ -182,4 +190,28 @@ def _teller(context: Context) -> OnProgress:
 
 
 def _answer(result: Result) -> dict[str, Any]:
-    return {"rows": list(result.rows()), "summary": dict(result.summary)}
+    """Return a result as a tool answers it; raises ``CoveyError`` at the first row too many. Takes
+    its time: not for the loop.
+    """
+    rows: list[dict[str, Any]] = []
+    size_bytes = 0
+    for row in result.rows():
+        size_bytes += len(json.dumps(row))
+        if size_bytes > MAX_ANSWER_BYTES:
+            raise _too_large()
+        rows.append(row)
+    return {"rows": rows, "summary": dict(result.summary)}
+
+
+def _check_size(answer: Any) -> None:
+    if len(json.dumps(answer)) > MAX_ANSWER_BYTES:
+        raise _too_large()
+
+
+def _too_large() -> CoveyError:
+    return CoveyError(
+        f"the answer is larger than {MAX_ANSWER_BYTES >> 10} KiB",
+        code="answer-too-large",
+        hint="`submit` it in smaller jobs, or let `covey job result` or `covey run` write it to a"
+        " file, or ask the HTTP API",
+    )

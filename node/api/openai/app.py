@@ -53,7 +53,7 @@ def openai_app(front: Front, access: Access, mcp: ASGIApp | None = None) -> ASGI
         *completions_routes(front),
     ]
     if mcp is not None:
-        routes.append(Route("/mcp", mcp))
+        routes.append(Route("/mcp", mcp, methods=["POST"]))
     handlers = {**HANDLERS, Exception: answer_unforeseen}
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False  # to a location that a client's own header names

@@ -6,15 +6,16 @@ has the value that changes nothing. Those that are for somebody's books are igno
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, TypeVar, cast
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 
 from node.api.openai.errors import ApiError, bad_request
+from node.api.openai.texts import texts_of
 from node.runner.kinds import Items, generate
-from protocols.limits import MAX_NAME_CHARS
+from protocols.limits import MAX_CHAT_MESSAGES, MAX_NAME_CHARS
 
 B = TypeVar("B", bound="Body")
 
@@ -50,6 +51,9 @@ ROLES: Final = {"developer": "system"}
 """Roles by the names that models' templates know them by."""
 COMPLETION_TOKENS: Final = 16  # what OpenAI's interface says where a completion is not limited
 EMPTY: Final[tuple[Any, ...]] = (None, [])
+MAX_PLAIN_BYTES: Final = 256  # of what changes nothing: the longest is {"type": "text"}
+
+Fields = dict[str, msgspec.Raw]
 
 
 class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,14 +79,14 @@ class Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 class ChatBody(Body, frozen=True, kw_only=True):
     """``POST /v1/chat/completions``."""
 
-    messages: list[dict[str, Any]]
+    messages: list[msgspec.Raw]
     max_completion_tokens: int | None = None
 
 
 class CompletionsBody(Body, frozen=True, kw_only=True):
     """``POST /v1/completions``."""
 
-    prompt: str | list[Any]
+    prompt: msgspec.Raw
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -112,20 +116,21 @@ def chat(body: bytes, seed: int) -> Wanted:
     Raises ``ApiError``, and ``BadInputError`` for what no worker would take.
     """
     asked = _understood(body, ChatBody)
+    if len(asked.messages) > MAX_CHAT_MESSAGES:
+        raise bad_request(
+            f"{len(asked.messages)} messages are more than the {MAX_CHAT_MESSAGES} of one chat",
+            param="messages",
+        )
     messages = [_message(place, given) for place, given in enumerate(asked.messages)]
-    limit = asked.max_completion_tokens or asked.max_tokens
+    given = asked.max_completion_tokens
+    limit = asked.max_tokens if given is None else given
     return _wanted(asked, [messages], limit, seed)
 
 
 def completion(body: bytes, seed: int) -> Wanted:
     """As ``chat``, for prompts that are continued as they are."""
     asked = _understood(body, CompletionsBody)
-    prompts = [asked.prompt] if isinstance(asked.prompt, str) else asked.prompt
-    if any(not isinstance(each, str) for each in prompts):
-        raise bad_request(
-            "prompt holds tokens: send texts, for a model does not know another tokenizer's tokens",
-            param="prompt",
-        )
+    prompts = texts_of(asked.prompt, "prompt")
     limit = COMPLETION_TOKENS if asked.max_tokens is None else asked.max_tokens
     return _wanted(asked, prompts, limit, seed)
 
@@ -152,21 +157,22 @@ def _wanted(asked: Body, items: Items, limit: int | None, seed: int) -> Wanted:
 
 
 def _understood(body: bytes, schema: type[B]) -> B:
+    """Return a body as ``schema`` has it. Nothing of it becomes Python's before its place says of
+    what type it is: 48 MiB of empty objects would be 4 GB.
+    """
     try:
-        given = msgspec.json.decode(body)
-        if not isinstance(given, dict):
-            raise bad_request("the body is no JSON object")
-        asked = _without_ignored(cast("dict[str, Any]", given), schema)
-        return msgspec.convert(asked, schema)
+        given = msgspec.json.decode(body, type=Fields)
+        asked = msgspec.json.encode(_without_ignored(given, schema))
+        return msgspec.json.decode(asked, type=schema)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise bad_request(f"the request is not understood: {error}") from error
 
 
-def _without_ignored(given: Mapping[str, Any], schema: type[Body]) -> dict[str, Any]:
+def _without_ignored(given: Fields, schema: type[Body]) -> Fields:
     """Return the parameters that say something; raises ``ApiError`` for those not supported."""
-    asked: dict[str, Any] = {}
+    asked: Fields = {}
     for name, value in given.items():
-        if value is None or name in IGNORED or _is_without_effect(name, value):
+        if _plain(value) is None or name in IGNORED or _is_without_effect(name, value):
             continue
         if name not in schema.__struct_fields__:
             raise bad_request(f"{name[:64]} is not supported: leave it out", param=name[:64])
@@ -174,35 +180,46 @@ def _without_ignored(given: Mapping[str, Any], schema: type[Body]) -> dict[str, 
     return asked
 
 
-def _is_without_effect(name: str, value: Any) -> bool:
+def _is_without_effect(name: str, given: msgspec.Raw) -> bool:
     neutral = WITHOUT_EFFECT.get(name)
+    if neutral is None:
+        return False
+    value = _plain(given)
     is_alike = isinstance(value, bool) == isinstance(neutral, bool)  # 0 == False, and asks for more
-    return neutral is not None and is_alike and value == neutral
+    return is_alike and value == neutral
 
 
-def _message(place: int, given: Mapping[str, Any]) -> dict[str, str]:
+def _plain(value: msgspec.Raw) -> Any:
+    """Return a value that is small; one that is large says something, whatever it is."""
+    return msgspec.json.decode(value) if len(memoryview(value)) <= MAX_PLAIN_BYTES else value
+
+
+def _message(place: int, given: msgspec.Raw) -> dict[str, str]:
     """Return one message of a chat; answers that clients send back come with fields that are
     empty.
     """
-    said = {name: value for name, value in given.items() if value not in EMPTY}
-    role, content = said.pop("role", None), said.pop("content", "")
-    if said:
-        name = f"messages[{place}].{min(said)[:64]}"
-        raise bad_request(f"{name} is not supported: leave it out", param=name)
     where = f"messages[{place}]"
-    return {"role": ROLES.get(str(role), str(role)), "content": _text(where, content)}
-
-
-def _text(where: str, content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise _no_text(where)
-    parts = cast("Sequence[Any]", content)
     try:
-        return "\n".join(part.text for part in msgspec.convert(parts, list[Part]))
-    except msgspec.ValidationError as error:
+        fields = msgspec.json.decode(given, type=Fields)
+        said = {name: value for name, value in fields.items() if _plain(value) not in EMPTY}
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise bad_request(f"{where} is not understood: {error}", param=where) from error
+    role, content = said.pop("role", None), said.pop("content", None)
+    if said:
+        name = f"{where}.{min(said)[:64]}"
+        raise bad_request(f"{name} is not supported: leave it out", param=name)
+    role = str(_plain(role) if role is not None else None)[:MAX_PLAIN_BYTES]
+    return {"role": ROLES.get(role, role), "content": _text(where, content)}
+
+
+def _text(where: str, content: msgspec.Raw | None) -> str:
+    if content is None:
+        return ""
+    try:
+        text = msgspec.json.decode(content, type=str | list[Part])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise _no_text(where) from error
+    return text if isinstance(text, str) else "\n".join(part.text for part in text)
 
 
 def _no_text(where: str) -> ApiError:

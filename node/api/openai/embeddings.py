@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 import struct
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any, Final, Literal
@@ -17,6 +16,7 @@ from starlette.routing import Route
 from node.api.openai.errors import ApiError, bad_request
 from node.api.openai.front import Front, aside, read_body
 from node.api.openai.models import why_nobody
+from node.api.openai.texts import texts_of
 from node.errors import NoWorkerError
 from node.job import JobResult, JobSpec
 from node.mesh_models import offered
@@ -25,17 +25,19 @@ from protocols.limits import MAX_NAME_CHARS
 
 KIND: Final = "embed"
 PIECE_FLOATS: Final = 16_384  # written as JSON in about a millisecond
-TOKENS: Final = re.compile(rb"\s*\[\s*[\[\d-]")
 
 
 class EmbeddingsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a client sends. ``user`` is accepted for its sake, and goes nowhere."""
+    """What a client sends. ``user`` is accepted for its sake, and goes nowhere. ``truncate`` is not
+    OpenAI's: what is longer than the model reads is an error there, too.
+    """
 
     model: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME_CHARS)]
     input: msgspec.Raw
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
     user: str | None = None
+    truncate: bool = False
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -46,6 +48,7 @@ class Wanted(msgspec.Struct, frozen=True):
     items: int
     is_base64: bool
     dimensions: int | None
+    may_cut: bool
 
 
 class EmbeddingsApi:
@@ -67,14 +70,11 @@ class EmbeddingsApi:
             wanted = await aside(len(body), lambda: understood(body))
             self._check_dimensions(wanted)
             result = await self._embedded(request, wanted)
+            cut = _check_cut(wanted, result)
             size = len(result.output)
-            rows, dimension, packed = await aside(size, lambda: embed.unpack(result.output))
-        if rows != wanted.items:
-            raise ApiError(
-                502, f"{rows} vectors came for {wanted.items} texts", code="remote-protocol"
-            )
+            _, dimension, packed = await aside(size, lambda: embed.unpack(result.output))
         pieces = written(wanted, tokens_of(result), dimension, packed)
-        headers = {"X-Request-Id": result.job_id.hex()}
+        headers = {"X-Request-Id": result.job_id.hex(), "X-Truncated-Texts": str(cut)}
         return StreamingResponse(_Stepwise(pieces), media_type="application/json", headers=headers)
 
     async def _embedded(self, request: Request, wanted: Wanted) -> JobResult:
@@ -109,7 +109,7 @@ def understood(body: bytes) -> Wanted:
     """
     try:
         asked = msgspec.json.decode(body, type=EmbeddingsBody)
-        texts = _texts(asked.input)
+        texts = texts_of(asked.input, "input")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise bad_request(f"the request is not understood: {error}") from error
     return Wanted(
@@ -118,20 +118,25 @@ def understood(body: bytes) -> Wanted:
         items=len(texts),
         is_base64=asked.encoding_format == "base64",
         dimensions=asked.dimensions,
+        may_cut=asked.truncate,
     )
 
 
-def _texts(given: msgspec.Raw) -> list[str]:
-    if TOKENS.match(memoryview(given)):
-        raise bad_request(
-            "input holds tokens: send texts, for a model does not know another tokenizer's tokens",
+def _check_cut(wanted: Wanted, result: JobResult) -> int:
+    """Return how many texts the worker says it cut to the model's length; raises ``ApiError`` where
+    none was to be. Only who has the model's tokenizer knows, so it is known that late.
+    """
+    told = result.execution.get("truncated")
+    cut = told if type(told) is int and told > 0 else 0
+    if cut and not wanted.may_cut:
+        raise ApiError(
+            400,
+            f"{cut} of {wanted.items} texts are longer than {wanted.model} reads:"
+            ' split them, or send "truncate": true to have their beginnings embedded',
+            code="context-length",
             param="input",
         )
-    try:
-        texts = msgspec.json.decode(given, type=str | list[str])
-    except msgspec.ValidationError as error:
-        raise bad_request("input is neither a text nor a list of texts", param="input") from error
-    return [texts] if isinstance(texts, str) else texts
+    return cut
 
 
 def tokens_of(result: JobResult) -> int | None:

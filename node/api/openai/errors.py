@@ -20,6 +20,7 @@ from protocols.errors import CoveyError, Refused
 UNFORESEEN: Final = 500
 STATUSES: Final = {
     "bad-input": 400,
+    "bad-output": 502,
     "context-length": 400,
     "not-submitter": 403,
     "revoked": 403,

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from node.api.following import News
 from node.api.openai.errors import ApiError, body_of
-from node.api.openai.front import CLIENT_GONE, Front
+from node.api.openai.front import CLIENT_GONE, PART_COST, Front, aside
 from node.api.openai.models import why_nobody
 from node.errors import NoWorkerError
 from node.job import JobSpec
@@ -79,7 +79,7 @@ class EventStream(Response):
                 code=RESTARTED,
                 hint="ask again",
             )
-        told = self._events.grown(news.body)
+        told = await aside(PART_COST * len(news.body), lambda: self._events.grown(news.body))
         if news.summary is not None:
             told += self._events.ended(news.summary)
         if told:

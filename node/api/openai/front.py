@@ -24,8 +24,11 @@ from protocols.errors import CoveyError
 T = TypeVar("T")
 
 MAX_API_BODY_BYTES: Final = 96 << 20  # 64 MiB of texts, in JSON with its quotes and escapes
+MAX_PROMPT_BODY_BYTES: Final = 8 << 20  # the 1 MiB that a generate job takes, in \\u escapes
 ASIDE_BYTES: Final = 256 << 10  # a millisecond or two of parsing: more leaves the loop
 BODY_SILENCE_S: Final = 30.0  # a client that has begun a body and sends nothing more
+
+PART_COST: Final = 16  # a byte of small parts of text takes so many times as long as one of JSON
 
 CLIENT_GONE: Final = 499  # nobody reads it
 
@@ -107,13 +110,15 @@ async def aside(size_bytes: int, work: Callable[[], T]) -> T:
     return await trio.to_thread.run_sync(work, limiter=_aside)
 
 
-async def read_body(request: Request, held: Held) -> bytes:
-    """Return a request's body; raises ``ApiError`` for one that is too large, before it is read if
-    its header says so, and ``Refused`` when there is no room.
+async def read_body(request: Request, held: Held, most: int | None = None) -> bytes:
+    """Return a request's body; raises ``ApiError`` for one of more than ``most`` bytes (or
+    ``MAX_API_BODY_BYTES``), before it is read if its header says so, and ``Refused`` when there is
+    no room.
     """
+    most = MAX_API_BODY_BYTES if most is None else most
     declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > MAX_API_BODY_BYTES:
-        raise _too_large()
+    if declared.isdecimal() and int(declared) > most:
+        raise _too_large(most)
     pieces: list[bytes] = []
     while True:
         message = await _next_message(request)
@@ -121,8 +126,8 @@ async def read_body(request: Request, held: Held) -> bytes:
             raise _gone()
         piece = message.get("body", b"")
         held.grow(len(piece))
-        if held.size_bytes > MAX_API_BODY_BYTES:
-            raise _too_large()
+        if held.size_bytes > most:
+            raise _too_large(most)
         pieces.append(piece)
         if not message.get("more_body", False):
             return b"".join(pieces)
@@ -144,10 +149,9 @@ def _ignore(_: Progress) -> None:
     """Nobody watches: an answer comes whole."""
 
 
-def _too_large() -> ApiError:
-    limit = MAX_API_BODY_BYTES >> 20
+def _too_large(most: int) -> ApiError:
     return ApiError(
-        413, f"the body is larger than {limit} MiB: send several requests", code="too-big"
+        413, f"the body is larger than {most >> 20} MiB: send several requests", code="too-big"
     )
 
 

@@ -19,14 +19,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from node.api.openai.asked import Wanted
-from node.api.openai.errors import ApiError
 from node.api.openai.events import EventStream
-from node.api.openai.front import Front, aside, read_body
+from node.api.openai.front import MAX_PROMPT_BODY_BYTES, PART_COST, Front, aside, read_body
 from node.api.openai.models import why_nobody
 from node.errors import NoWorkerError
 from node.job import JobSpec, summary_of
 from node.runner.kinds import generate
-from protocols.errors import CoveyError
 
 KIND: Final = "generate"
 COUNTERS: Final = frozenset({"max_rows", "new_tokens", "prompt_tokens"})
@@ -96,7 +94,7 @@ class Generation:
         front.check_may_submit()
         with ExitStack() as taken:
             held = taken.enter_context(front.room.request())
-            body = await read_body(request, held)
+            body = await read_body(request, held, MAX_PROMPT_BODY_BYTES)
             job_id = front.new_job_id()
             seed = int.from_bytes(job_id)
             wanted = await aside(len(body), lambda: self._understand(body, seed))
@@ -113,18 +111,15 @@ class Generation:
             if wanted.is_streamed:
                 events = Events(head, wanted)
                 return EventStream(front, request, spec, events, taken.pop_all())
-            return await self._whole(request, spec, head, wanted)
+            return await self._whole(request, spec, head)
 
-    async def _whole(
-        self, request: Request, spec: JobSpec, head: Head, wanted: Wanted
-    ) -> JSONResponse:
+    async def _whole(self, request: Request, spec: JobSpec, head: Head) -> JSONResponse:
         try:
             result = await self._front.run(request, spec)
         except NoWorkerError as error:
             raise why_nobody(self._front.directory, spec, error) from error
-        rows = list(generate.rows(result.output))
-        if len(rows) != wanted.prompts:
-            raise incomplete(len(rows), wanted)
+        output = result.output
+        rows = await aside(PART_COST * len(output), lambda: list(generate.rows(output)))
         summary = summary_of(spec, result)
         answer = {
             **head.told(self._shape.whole),
@@ -141,7 +136,7 @@ class Events:
     def __init__(self, head: Head, wanted: Wanted) -> None:
         self._head = head
         self._wanted = wanted
-        self._reader = generate.PieceReader()
+        self._reader = generate.PieceReader(wanted.prompts, wanted.tokens // wanted.prompts)
         self._begun = -1
         """The last continuation that has begun."""
         self._tokens = 0
@@ -162,8 +157,6 @@ class Events:
 
     def ended(self, summary: Mapping[str, Any]) -> bytes:
         """Return the events behind the last text."""
-        if self._reader.items_done != self._wanted.prompts:
-            raise incomplete(self._begun + 1, self._wanted)
         last: dict[str, Any] = {
             "choices": [],
             "system_fingerprint": fingerprint(summary),
@@ -213,10 +206,3 @@ def fingerprint(summary: Mapping[str, Any]) -> str:
     """Return a name for how this was computed: where it is the same, so is what a seed gives."""
     profile = sorted((k, v) for k, v in summary["execution"].items() if k not in COUNTERS)
     return f"fp_{hashlib.sha256(msgspec.json.encode(profile)).hexdigest()[:12]}"
-
-
-def incomplete(count: int, wanted: Wanted) -> CoveyError:
-    """Return the error for an output that does not continue each prompt."""
-    return ApiError(
-        502, f"{count} continuations came for {wanted.prompts} prompts", code="remote-protocol"
-    )

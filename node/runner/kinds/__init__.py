@@ -1,10 +1,10 @@
 """What can be run: a file and a line in ``KINDS`` for each kind.
 
 A kind's module has three sides. The submitter's (``ITEM_TYPE``, ``IS_ARRAY``, ``EXAMPLE``,
-``PARAMETERS``, ``READER``, ``TOLERANCES``, ``encode_input``, ``count``, ``COUNT_TOKENS``, ``rows``,
-``array``, ``compare``) and the node's (``MODEL_KINDS``, ``PRECISIONS``, ``IS_ACCELERATED``,
-``NEEDS``, ``describe``) are plain Python. The runner's (``load``) returns an ``Engine``; only
-there, and only when called, may it import torch.
+``PARAMETERS``, ``READER``, ``TOLERANCES``, ``encode_input``, ``count``, ``COUNT_TOKENS``,
+``check``, ``rows``, ``array``, ``compare``) and the node's (``MODEL_KINDS``, ``PRECISIONS``,
+``IS_ACCELERATED``, ``NEEDS``, ``describe``) are plain Python. The runner's (``load``) returns an
+``Engine``; only there, and only when called, may it import torch.
 """
 
 from __future__ import annotations
@@ -268,6 +268,13 @@ class Kind(Protocol):
 
     def count(self, content: bytes) -> int:
         """Return how many items an input has."""
+        ...
+
+    def check(self, output: bytes, content: bytes) -> None:
+        """Raise ``RemoteProtocolError`` unless an output can be the answer to an input: whole, of
+        as many rows, finite and no larger than was asked for. Cheap: it is done with every output,
+        before it is accepted. Raises ``BadInputError`` for an input that is none.
+        """
         ...
 
     def rows(self, output: bytes) -> Iterator[dict[str, Any]]:

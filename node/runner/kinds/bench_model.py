@@ -104,6 +104,7 @@ def encode_input(items: Items, parameters: Mapping[str, Any] = NO_PARAMETERS) ->
 
 
 count = bench_parameters.count
+check = bench_parameters.check
 rows = bench_parameters.figure_rows
 array = bench_parameters.no_array
 compare = bench_parameters.compare

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import cbor2
 
 from node.runner.comparison import compare_rows
+from node.runner.floats import finite_floats
 from node.runner.items import InputCodec, listed
 from node.runner.kinds import (
     NO_PARAMETERS,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from node.runner.files import ModelFiles
 
 PLACE: Final = "{}"
+MOST: Final = 1.001  # a score, as it may be rounded
 
 ITEM_TYPE: Final = str
 IS_ARRAY: Final = True
@@ -135,17 +137,43 @@ def decode_output(output: bytes) -> tuple[list[str], NDArray[np.float32]]:
     """
     import numpy as np
 
+    labels, content = _taken_apart(output)
+    scores = np.frombuffer(content, dtype="<f4").reshape(-1, len(labels))
+    return labels, scores.astype(np.float32, copy=False)
+
+
+def check(output: bytes, content: bytes) -> None:
+    """Raise ``RemoteProtocolError`` unless an output scores each text of an input, by the labels
+    that it brings if it brings any.
+    """
+    texts, told = decode_input(content)
+    labels, scores = _taken_apart(output)
+    wanted = list(told.get("labels", labels))
+    if labels != wanted:
+        raise RemoteProtocolError("an output of classify has other labels than were given")
+    if len(scores) != 4 * len(texts) * len(labels):
+        raise RemoteProtocolError(
+            f"an output of classify has {len(scores)} bytes of scores"
+            f" for {len(texts)} texts and {len(labels)} labels"
+        )
+
+
+def _taken_apart(output: bytes) -> tuple[list[str], bytes]:
+    """Return the labels, and the scores as bytes."""
     try:
-        *labels, content = listed(output)
+        *labels, content = listed(output, MAX_LABELS + 1)
     except ValueError as error:
         raise RemoteProtocolError("an output of classify is not a DAG-CBOR list") from error
     is_labelled = labels and all(isinstance(label, str) for label in labels)
     if not is_labelled or not isinstance(content, bytes) or len(content) % (4 * len(labels)):
         raise RemoteProtocolError("an output of classify is not labels and then scores of each")
-    scores = np.frombuffer(content, dtype="<f4").reshape(-1, len(labels))
-    if not ((scores >= 0) & (scores <= 1.001)).all():  # NaN is neither
+    try:
+        are_scores = all(min(some) >= 0 and max(some) <= MOST for some in finite_floats(content))
+    except ValueError:
+        are_scores = False
+    if not are_scores:
         raise RemoteProtocolError("an output of classify holds scores that are none")
-    return labels, scores.astype(np.float32, copy=False)
+    return labels, content
 
 
 def rows(output: bytes) -> Iterator[dict[str, Any]]:

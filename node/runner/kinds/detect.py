@@ -92,7 +92,7 @@ def _ends(item: Any) -> Any:
 def decode_output(output: bytes) -> list[Detected]:
     """Return what each file is; raises ``RemoteProtocolError``."""
     try:
-        told = listed(output)
+        told = listed(output, 3 * MAX_DETECT_ITEMS)
     except ValueError as error:
         raise RemoteProtocolError("an output of detect is not a DAG-CBOR list") from error
     return [_detected(told[place : place + 3]) for place in range(0, len(told), 3)]
@@ -104,6 +104,13 @@ def _detected(told: list[Any]) -> Detected:
             return Detected(label, mime, score)
         case _:
             raise RemoteProtocolError("an output of detect holds no label, MIME type and score")
+
+
+def check(output: bytes, content: bytes) -> None:
+    """Raise ``RemoteProtocolError`` unless an output says what each file of an input is."""
+    found, wanted = len(decode_output(output)), count(content)
+    if found != wanted:
+        raise RemoteProtocolError(f"an output of detect is about {found} files of {wanted}")
 
 
 def rows(output: bytes) -> Iterator[dict[str, Any]]:

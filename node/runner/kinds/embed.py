@@ -7,13 +7,12 @@ batch that it was computed in: compare with a tolerance.
 
 from __future__ import annotations
 
-import math
-import struct
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import cbor2
 
+from node.runner.floats import finite_floats
 from node.runner.items import InputCodec
 from node.runner.kinds import (
     NO_PARAMETERS,
@@ -58,7 +57,7 @@ CODEC: Final = InputCodec(
 DTYPE: Final = "f32"
 WIDTH_BYTES: Final = 4
 HEAD_BYTES: Final = 32  # more than what stands before the vectors
-CHECKED_BYTES: Final = 64 << 10
+NUMPY_BYTES: Final = 1 << 20  # from here on numpy is worth its import
 COMPARED_ROWS: Final = 1_024  # at once, as float64: 3 MB of MiniLM's
 
 
@@ -88,11 +87,11 @@ def unpack(output: bytes) -> tuple[int, int, bytes]:
     load numpy, which a daemon can do without.
     """
     count, dimension, content = _taken_apart(output)
-    for start in range(0, len(content), CHECKED_BYTES):
-        floats = memoryview(content)[start : start + CHECKED_BYTES]
-        # so few float32 cannot overflow a float: their sum is finite if and only if all are
-        if not math.isfinite(sum(struct.unpack(f"<{len(floats) // 4}f", floats))):
-            raise _not_finite()
+    try:
+        for _ in finite_floats(content):
+            pass
+    except ValueError as error:
+        raise _not_finite() from error
     return count, dimension, content
 
 
@@ -113,6 +112,16 @@ def check_output(items: int, dimension: int) -> None:
             code="output-too-big",
             hint=f"give at most {most} texts to a job",
         )
+
+
+def check(output: bytes, content: bytes) -> None:
+    """Raise ``RemoteProtocolError`` unless an output is a finite vector for each text of an
+    input.
+    """
+    wanted = count(content)
+    rows = (unpack if len(output) < NUMPY_BYTES else decode_output)(output)[0]
+    if rows != wanted:
+        raise RemoteProtocolError(f"an output of embed has {rows} vectors for {wanted} texts")
 
 
 def encode_output(vectors: NDArray[np.float32]) -> bytes:

@@ -48,6 +48,7 @@ from protocols.limits import (
     MAX_STOP_CHARS,
     MAX_STOP_TEXTS,
     MAX_TEMPERATURE,
+    PARTS_A_TOKEN,
 )
 
 if TYPE_CHECKING:
@@ -196,24 +197,62 @@ class Piece(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     tokens: Annotated[int, msgspec.Meta(ge=0, le=MAX_NEW_TOKENS)]
 
 
-class PieceReader:
-    """Reads an output while it comes into being, however it is cut up."""
+class _Order:
+    """What may come next in an output: parts in the order of their items, that say something, and
+    no more of them and of their tokens than ``max_tokens`` tokens of ``items`` items can be.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, items: int = MAX_GENERATE_ITEMS, max_tokens: int = MAX_NEW_TOKENS) -> None:
+        self.index = 0
+        """The item whose turn it is."""
+        self.is_within = False
+        """Whether it has begun."""
+        self._items = items
+        self._most_tokens = max_tokens
+        self._most_parts = most_parts(max_tokens)
+        self._parts = self._tokens = 0
+
+    def take(self, part: Piece) -> Piece:
+        """Return the next part; raises ``RemoteProtocolError`` if it can't be the next."""
+        if part.index != self.index or part.index >= self._items:
+            raise RemoteProtocolError(f"an output of generate has item {part.index} out of turn")
+        self._parts, self._tokens = self._parts + 1, self._tokens + part.tokens
+        self.is_within = part.finish_reason is None
+        if self._parts > self._most_parts or self._tokens > self._most_tokens:
+            raise RemoteProtocolError(
+                f"an output of generate has more of item {part.index} than was asked for"
+            )
+        if self.is_within and not part.text:
+            raise RemoteProtocolError("an output of generate has a part that says nothing")
+        if not self.is_within:
+            self.index, self._parts, self._tokens = self.index + 1, 0, 0
+        return part
+
+
+def most_parts(max_tokens: int) -> int:
+    """Return of how many parts one item's text may be: the last one may be its end alone."""
+    return PARTS_A_TOKEN * max_tokens + 1
+
+
+class PieceReader:
+    """Reads an output while it comes into being, however it is cut up. Give it what was asked for:
+    more is refused as soon as it comes.
+    """
+
+    def __init__(self, items: int = MAX_GENERATE_ITEMS, max_tokens: int = MAX_NEW_TOKENS) -> None:
         self._tail = b""
-        self._index = 0
-        self._is_within = False
+        self._order = _Order(items, max_tokens)
 
     @property
     def items_done(self) -> int | None:
         """How many items are whole; None in the midst of one."""
-        return None if self._is_within or self._tail else self._index
+        return None if self._order.is_within or self._tail else self._order.index
 
     def feed(self, body: bytes) -> list[Piece]:
         """Take in what came and return the parts that it completes.
 
-        Raises ``RemoteProtocolError`` for what is no part, comes out of turn, or is larger than
-        ``MAX_GENERATE_PIECE_BYTES``.
+        Raises ``RemoteProtocolError`` for what is no part, comes out of turn, says nothing, is more
+        than was asked for, or is larger than ``MAX_GENERATE_PIECE_BYTES``.
         """
         stream = io.BytesIO(self._tail + body)
         size_bytes, read_bytes = len(stream.getbuffer()), 0
@@ -224,18 +263,11 @@ class PieceReader:
             except cbor2.CBORDecodeEOF:
                 break  # the rest of it is to come
             read_bytes = stream.tell()
-            parts.append(self._in_turn(part))
+            parts.append(self._order.take(part))
         self._tail = stream.getvalue()[read_bytes:]
         if len(self._tail) > MAX_GENERATE_PIECE_BYTES:
             raise RemoteProtocolError("an output of generate has a part that does not end")
         return parts
-
-    def _in_turn(self, part: Piece) -> Piece:
-        if part.index != self._index:
-            raise RemoteProtocolError(f"an output of generate has item {part.index} out of turn")
-        self._is_within = part.finish_reason is None
-        self._index += not self._is_within
-        return part
 
 
 READER: Final = PieceReader
@@ -265,25 +297,37 @@ def _next_piece(stream: io.BytesIO) -> Piece:
         ) from error
 
 
+def check(output: bytes, content: bytes) -> None:
+    """Raise ``RemoteProtocolError`` unless an output continues each item of an input to its end,
+    by no more tokens than it may.
+    """
+    wanted = decode_input(content)
+    order = _Order(len(wanted.items), wanted.parameters.max_tokens)
+    for part in pieces(output):
+        order.take(part)
+    if order.is_within or order.index != len(wanted.items):
+        raise RemoteProtocolError(
+            f"an output of generate has {order.index} whole texts of {len(wanted.items)}"
+        )
+
+
 def rows(output: bytes) -> Iterator[dict[str, Any]]:
     """Yield one JSON object an item: ``{"index", "text", "finish_reason", "tokens"}``."""
     parts: list[str] = []
-    index, tokens = 0, 0
-    for each in pieces(output):
-        if each.index != index:
-            raise RemoteProtocolError(f"an output of generate has item {each.index} out of turn")
+    order, tokens = _Order(), 0
+    for each in map(order.take, pieces(output)):
         parts.append(each.text)
         tokens += each.tokens
         if each.finish_reason is not None:
             yield {
-                "index": index,
+                "index": each.index,
                 "text": "".join(parts),
                 "finish_reason": each.finish_reason,
                 "tokens": tokens,
             }
-            parts, tokens, index = [], 0, index + 1
+            parts, tokens = [], 0
     if parts:
-        raise RemoteProtocolError(f"an output of generate ends in the middle of item {index}")
+        raise RemoteProtocolError(f"an output of generate ends in the middle of item {order.index}")
 
 
 def array(output: bytes) -> NDArray[np.float32]:

@@ -65,6 +65,13 @@ def count(content: bytes) -> int:
     return count_texts(content)
 
 
+def check(output: bytes, content: bytes) -> None:
+    """Raise ``RemoteProtocolError`` unless an output is the input."""
+    count(content)
+    if output != content:
+        raise RemoteProtocolError("an output of bench.noop is not its input")
+
+
 def rows(output: bytes) -> Iterator[dict[str, Any]]:
     """Yield one JSON object a text: ``{"index", "text"}``."""
     try:

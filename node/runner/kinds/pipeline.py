@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import ctypes.util
 import json
-from collections.abc import Generator, Iterator, Mapping
+import math
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import cbor2
 
@@ -38,6 +39,8 @@ from protocols.limits import (
     MAX_LABELS,
     MAX_PIPELINE_ITEM_BYTES,
     MAX_PIPELINE_ITEMS,
+    MAX_PIPELINE_RESULT_BYTES,
+    MAX_PIPELINE_RESULT_DEPTH,
 )
 
 if TYPE_CHECKING:
@@ -108,17 +111,62 @@ def decode_input(content: bytes) -> tuple[list[str], dict[str, Any]]:
 
 
 def decode_output(output: bytes) -> list[Any]:
-    """Return what is said about each text; raises ``RemoteProtocolError``."""
-    try:
-        return [json.loads(told, parse_constant=_no_number) for told in listed(output)]
-    except (ValueError, TypeError, RecursionError) as error:
-        raise RemoteProtocolError("an output of pipeline is not a DAG-CBOR list of JSON") from error
+    """Return what is said about each text; raises ``RemoteProtocolError``, also for numbers that
+    are not finite and for values deeper than ``MAX_PIPELINE_RESULT_DEPTH``.
+    """
+    return list(_results(output))
+
+
+def check(output: bytes, content: bytes) -> None:
+    """Raise ``RemoteProtocolError`` unless an output says something about each text of an input."""
+    wanted, found = count(content), sum(1 for _ in _results(output))
+    if found != wanted:
+        raise RemoteProtocolError(f"an output of pipeline is about {found} texts of {wanted}")
 
 
 def rows(output: bytes) -> Iterator[dict[str, Any]]:
     """Yield one JSON object a text: ``{"index", "result"}``."""
-    for index, told in enumerate(decode_output(output)):
+    for index, told in enumerate(_results(output)):
         yield {"index": index, "result": told}
+
+
+def _results(output: bytes) -> Iterator[Any]:
+    """Yield what is said about each text; only one of them need be held at a time."""
+    try:
+        for told in listed(output, MAX_PIPELINE_ITEMS):
+            yield _result(told)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RemoteProtocolError(
+            f"an output of pipeline is not a DAG-CBOR list of JSON: {str(error)[:100]}"
+        ) from error
+
+
+def _result(told: Any) -> Any:
+    if not isinstance(told, str):
+        raise TypeError("a result is no text")
+    if len(told) > MAX_PIPELINE_RESULT_BYTES:
+        raise ValueError(f"a result of more than {MAX_PIPELINE_RESULT_BYTES} characters")
+    value = json.loads(told, parse_constant=_no_number, parse_float=_finite)
+    level: list[Any] = [value]
+    for _ in range(MAX_PIPELINE_RESULT_DEPTH):
+        level = [inner for each in level for inner in _inside(each)]
+        if not level:
+            return value
+    raise ValueError(f"a result that is deeper than {MAX_PIPELINE_RESULT_DEPTH} levels")
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return cast("dict[str, Any]", value).values()
+    return cast("list[Any]", value) if isinstance(value, list) else ()
+
+
+def _finite(digits: str) -> float:
+    """JSON has no infinity, and ``1e999`` is one."""
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:40]} is too large a number")
+    return number
 
 
 def array(output: bytes) -> NDArray[np.float32]:

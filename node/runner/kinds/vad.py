@@ -84,6 +84,8 @@ CODEC: Final = InputCodec(
 )
 PAIR: Final = struct.Struct("<II")
 SAMPLES_A_MS: Final = 16
+LEAST_BYTES_A_MS: Final = 16  # of a recording: one channel at 8 kHz
+FRAME_MS: Final = 32
 
 
 # The submitter's side
@@ -121,11 +123,24 @@ def decode_output(output: bytes) -> list[list[Segment]]:
     do not overlap.
     """
     try:
-        return [_segments_of(item) for item in listed(output)]
+        return [_segments_of(item) for item in listed(output, MAX_VAD_ITEMS)]
     except (ValueError, TypeError, struct.error) as error:
         raise RemoteProtocolError(
             "an output of vad is not a DAG-CBOR list of segments, in order"
         ) from error
+
+
+def check(output: bytes, content: bytes) -> None:
+    """Raise ``RemoteProtocolError`` unless an output says of each file of an input where in it, and
+    not behind its end, somebody speaks.
+    """
+    found, files = decode_output(output), CODEC.decode(content)[0]
+    if len(found) != len(files):
+        raise RemoteProtocolError(f"an output of vad is about {len(found)} files of {len(files)}")
+    for index, (spoken, file) in enumerate(zip(found, files, strict=True)):
+        most_ms = len(file) // LEAST_BYTES_A_MS + 1
+        if len(spoken) > most_ms // FRAME_MS + 1 or (spoken and spoken[-1].end_ms > most_ms):
+            raise RemoteProtocolError(f"an output of vad goes on behind the end of item {index}")
 
 
 def rows(output: bytes) -> Iterator[dict[str, Any]]:
