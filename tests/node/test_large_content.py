@@ -11,7 +11,6 @@ from typing import Final
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
 
 from protocols.job import CODEC, Accept, Chunk, Done, Failed, Lease, Message, Terms
 from protocols.kept_outcomes import KeptOutcomes
@@ -21,6 +20,7 @@ from protocols.transport import Stream
 from tests.support.hostile import inputs, raw_session, terms
 from tests.support.jobs import JobMesh, spec
 from tests.support.runners import FakeRunnerPool
+from tests.support.transports import until
 
 MB: Final = 1 << 20
 
@@ -68,7 +68,7 @@ async def test_an_output_that_is_given_up_while_it_is_sent_ends_with_the_word_th
             await stream.send(CODEC.encode(start))
             while not any(isinstance(m, Chunk) and m.job_id == first.job_id for m in got):
                 got += await receive(stream)  # it is on its way; of the rest we read nothing yet
-        await wait_all_tasks_blocked()  # until the second one is kept
+        await until(lambda: worker.worker._jobs.kept_bytes == 4 * MB)  # the second one
         while not any(isinstance(m, Done) for m in got):
             got += await receive(stream)
 
