@@ -104,8 +104,7 @@ class Submitter:
 
         ``on_taken`` is awaited with the result before its acceptance: what it raises leaves the job
         without one, and its outcome with the worker. A job that was submitted before goes on from
-        what is known of that: above its fences, and with as many attempts less as were lost.
-        Cancelling cancels the job.
+        what is known of that: above its fences, and with fewer attempts. Cancelling cancels it.
 
         Raises ``InputError`` for a job that can't be, ``NoWorkerError`` when nobody takes it,
         ``Refused`` when the named peer does not or this node is busy, and ``JobFailed`` with the

@@ -29,6 +29,7 @@ DOCS = Path(__file__).parents[2] / "docs/operations.md"
 SENTENCE = "A man is eating food.\n"
 NOWHERE = str(CID.of(b"nowhere"))
 RUN = ("run", "embed", "--model", MODEL)
+STRANGER = "12D3KooWSxpeJpcAebtV9emdNM7bUNATFhTx2JirESHYLkxhVvHC"
 
 
 @dataclass
@@ -151,7 +152,8 @@ INPUTS = [
         "kinds: bench.",
         2,
     ),
-    Case("unknown peer", (*RUN, "--peer", "12D3KooWnobody"), "is not known here", "covey peers"),
+    Case("no peer", (*RUN, "--peer", "12D3KooWnobody"), "is not a peer id", "covey peers", 2),
+    Case("unknown peer", (*RUN, "--peer", STRANGER), "is not known here", "covey peers"),
     Case("unknown precision", (*RUN, "--precision", "fp1"), "'fp1' is not one of", "--help", 2),
     Case("unknown option", (*RUN, "--modle", "x"), "No such option", "covey run --help", 2),
     Case("unknown command", ("rum",), "No such command 'rum'", "covey --help", 2),
@@ -202,6 +204,8 @@ INPUTS = [
         "a benchmark that is too large",
         ("run", "bench.compute", "--model", "machine", "--size", "4096"),
         "size is a whole number, 64 to 2048",
+        "",
+        2,
     ),
     Case(
         "a benchmark for others to verify",

@@ -164,7 +164,7 @@ def _verify(demo: Demo) -> dict[str, Any]:
     assert {agreed["worker"], other["peer"]} == workers
     assert other["difference"] <= verification["tolerance"] == 1e-5
     assert short.stderr.startswith("unverified: 1 of 2 other peers agree")
-    assert "has run it already" in short.stderr
+    assert "only 1 other peer has this model" in short.stderr
     assert len(short.stdout.splitlines()) == agreed["items"], "the result is printed all the same"
     return agreed
 

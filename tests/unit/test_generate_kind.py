@@ -391,7 +391,7 @@ def test_the_models_context_ends_a_continuation_and_refuses_a_prompt():
     }  # fmt: skip
     (broken,) = [event for event in events if isinstance(event, Broken)]
     assert isinstance(broken.error, BadInputError)
-    assert (broken.job, broken.error.message[:22]) == (2, "item 1 has 26 tokens; ")
+    assert (broken.job, broken.error.message[:22]) == (2, "item 1 has 26 tokens, ")
 
 
 @pytest.mark.parametrize("when", range(5))
