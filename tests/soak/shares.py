@@ -97,7 +97,7 @@ class Shares:
         assert told["worker"] == worker
         rows = {row["peer"]: row for row in told["candidates"]}
         assert self.peers.keys() <= rows.keys()
-        assert rows[worker]["answer"] == "accepted; its result was taken"
+        assert rows[worker]["answer"].endswith("its result was taken")
         steps = told["steps"]
         accepted_at = next(n for n, s in enumerate(steps) if s["what"] == history.ACCEPTED)
         etas = {s["peer"]: s["detail"] for s in steps[:accepted_at] if s["what"] == history.LEASED}
