@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from node.runner.kinds.generate import LENGTH, STOP, Parameters, piece
+from node.runner.kinds.generate import LENGTH, STOP, Parameters
 from node.runner.sampler import Sampling, choose
 from node.runner.stopping import StopText
+from node.runner.text_output import piece
 
 
 class TokenText(Protocol):

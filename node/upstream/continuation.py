@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from node.runner import text_output
 from node.runner.kinds import generate
 from node.runner.kinds.generate import Parameters, Prompt
 from node.upstream.errors import broken, of_status
@@ -57,7 +58,7 @@ class Continuation:
         self.new_tokens: int | None = None
         self._reason: str | None = None
         self._max_tokens = max_tokens
-        self._parts_left = generate.most_parts(max_tokens) - 1
+        self._parts_left = text_output.most_parts(max_tokens) - 1
 
     def take(self, content: str) -> str:
         """Take in one event and return the text that it adds; raises ``JobFailed``."""
@@ -81,7 +82,7 @@ class Continuation:
         """
         if self._reason is None:
             raise broken("it ends in the middle of a text")
-        return generate.piece(self.index, "", self._reason, self.new_tokens or 0)
+        return text_output.piece(self.index, "", self._reason, self.new_tokens or 0)
 
     def _add(self, choice: _Choice) -> str:
         if self._reason is not None:

@@ -11,6 +11,7 @@ from typing import Final
 
 import trio
 
+from node.runner import text_output
 from node.runner.kinds import generate
 from node.runner.kinds.generate import Prompt
 from node.runner_job import RunOutcome
@@ -83,7 +84,7 @@ async def run(job: UpstreamJob) -> RunOutcome:
 
     def add(index: int, text: str) -> None:
         nonlocal done
-        output.add(index, generate.piece(index, text, None, 0), trio.current_time())
+        output.add(index, text_output.piece(index, text, None, 0), trio.current_time())
         done = min(done + 1, total)  # an event is about a token
         job.on_progress(done, total)
 

@@ -16,6 +16,7 @@ import trio.testing
 from node.fair_queue import Asker
 from node.models import ModelStore
 from node.run_request import RunRequest
+from node.runner import text_output
 from node.runner.kinds import generate
 from node.runner_job import RunOutcome
 from node.runners import RunnerPool
@@ -132,7 +133,7 @@ def test_a_question_is_answered_and_told_token_by_token(computed: Computed):
     assert "Paris" in answer["text"]
     assert (answer["finish_reason"], answer["tokens"]) == ("stop", 8)
     assert outcome.output.startswith(told)
-    tokens = [piece.tokens for piece in generate.pieces(told)]
+    tokens = [piece.tokens for piece in text_output.pieces(told)]
     assert tokens == [1] * len(tokens)
     assert 1 < len(tokens) < 8  # what is left at the end is told with it
     assert computed.progress[-1][0] == computed.progress[-1][1]

@@ -13,6 +13,7 @@ import trio
 from trio.testing import MockClock
 
 from node.job import JobResult
+from node.runner import text_output
 from node.runner.kinds import embed, generate, pipeline
 from protocols.errors import JobFailed
 from protocols.limits import BREAKER_FAILURES, RETRY_REGAIN_S
@@ -124,10 +125,10 @@ async def test_a_named_worker_without_an_answer_fails_the_job_with_the_reason(
 @pytest.mark.parametrize(
     "parts",
     [
-        [generate.piece(0, "", None, 0)] * 400 + [generate.piece(0, "x", "stop", 1)],
-        [generate.piece(0, "x", None, 1)] * 400 + [generate.piece(0, "x", "stop", 1)],
-        [generate.piece(0, "x", "stop", 400)],
-        [generate.piece(0, "x", "stop", 1), generate.piece(1, "x", "stop", 1)],
+        [text_output.piece(0, "", None, 0)] * 400 + [text_output.piece(0, "x", "stop", 1)],
+        [text_output.piece(0, "x", None, 1)] * 400 + [text_output.piece(0, "x", "stop", 1)],
+        [text_output.piece(0, "x", "stop", 400)],
+        [text_output.piece(0, "x", "stop", 1), text_output.piece(1, "x", "stop", 1)],
     ],
 )
 async def test_more_than_was_asked_for_is_no_answer(

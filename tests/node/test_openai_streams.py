@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from node.api.openai import events
-from node.runner.kinds import generate
+from node.runner import text_output
 from protocols.errors import JobFailed
 from tests.support.api import (
     WRITER,
@@ -182,7 +182,7 @@ async def test_parts_that_say_nothing_end_the_stream_as_soon_as_they_come(
     autojump_clock: MockClock,
 ) -> None:
     mesh, submitter, _ = a_writing_pair(
-        **SLOWLY, output_of=lambda _: generate.piece(0, "", None, 0) * 1_000
+        **SLOWLY, output_of=lambda _: text_output.piece(0, "", None, 0) * 1_000
     )
     client = asking()
 

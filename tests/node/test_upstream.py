@@ -16,6 +16,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from node.config import Upstream as Options
 from node.fair_queue import Asker
 from node.run_request import RunRequest
+from node.runner import text_output
 from node.runner.kinds import embed, generate
 from node.runner_job import RunOutcome
 from node.upstream.client import UpstreamClient
@@ -126,7 +127,7 @@ async def test_a_chat_is_answered_word_by_word(autojump_clock: MockClock) -> Non
         {"index": 0, "text": "ONE TWO ", "finish_reason": "length", "tokens": 2}
     ]
     assert outcome.output.startswith(seen.pieces[0])
-    assert [part.text for part in generate.pieces(seen.pieces[0])] == ["ONE "]
+    assert [part.text for part in text_output.pieces(seen.pieces[0])] == ["ONE "]
     assert len(seen.pieces) == 1, "the rest came at the same time"
     assert seen.progress[-1] == (2, 2)
     assert outcome.execution == {
@@ -366,7 +367,7 @@ async def test_a_cancelled_job_closes_its_request_at_once(autojump_clock: MockCl
     assert fake.given_up.is_set()
     assert fake.open == 0
     assert trio.current_time() == cancelled_at
-    assert [part.text for part in generate.pieces(b"".join(seen.pieces))] == ["ONE "]
+    assert [part.text for part in text_output.pieces(b"".join(seen.pieces))] == ["ONE "]
 
 
 async def test_a_wrong_kind_or_precision_never_reaches_the_upstream(

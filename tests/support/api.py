@@ -19,6 +19,7 @@ from node.api.access import Access
 from node.api.openai.app import openai_app
 from node.api.openai.front import Front
 from node.api.room import Room
+from node.runner import text_output
 from node.runner.kinds import embed, generate
 from node.submissions import Submissions
 from tests.support.jobs import DIMENSION, JobMesh, JobNode
@@ -117,15 +118,15 @@ def said(content: bytes) -> bytes:
         for place, word in enumerate(words):
             is_last = reason == "length" and place == len(words) - 1
             text = f" {word}" if place else word
-            output += generate.piece(index, text, reason if is_last else None, 1)
+            output += text_output.piece(index, text, reason if is_last else None, 1)
         if reason == "stop":
-            output += generate.piece(index, "", reason, 1)
+            output += text_output.piece(index, "", reason, 1)
     return output
 
 
 def one_answer(_: bytes) -> bytes:
     """Return one continuation, whatever was asked for."""
-    return generate.piece(0, "a", "stop", 1)
+    return text_output.piece(0, "a", "stop", 1)
 
 
 def a_writing_pair(**changes: Any) -> tuple[JobMesh, JobNode, JobNode]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as np_st
 
 from node.runner.kinds import KINDS, embed, generate, kind_named, noop
-from node.runner.kinds.generate import piece
+from node.runner.text_output import piece
 from protocols.errors import RemoteProtocolError
 
 TOLERANCE = embed.TOLERANCES["fp32"]

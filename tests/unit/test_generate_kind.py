@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node.runner import text_output
 from node.runner.generator import PIECE_TOKENS, TELL_EVERY_S, GenerateEngine
 from node.runner.kinds import (
     Advanced,
@@ -161,15 +162,15 @@ def test_any_bytes_are_an_input_or_refused(content: bytes):
     "output",
     [
         b"\xff",
-        generate.piece(0, "a", "stop", 1)[:-1],
+        text_output.piece(0, "a", "stop", 1)[:-1],
         cbor2.dumps([0, "a", "stop"]),
         cbor2.dumps([0, "a", "tired", 1]),
         cbor2.dumps([-1, "a", "stop", 1]),
         cbor2.dumps([0, ["a"], "stop", 1]),
         cbor2.dumps({"index": 0}),
-        generate.piece(1, "a", "stop", 1),
-        generate.piece(0, "a", None, 1),
-        generate.piece(0, "a", None, 1) + generate.piece(1, "b", "stop", 1),
+        text_output.piece(1, "a", "stop", 1),
+        text_output.piece(0, "a", None, 1),
+        text_output.piece(0, "a", None, 1) + text_output.piece(1, "b", "stop", 1),
     ],
 )
 def test_an_output_that_is_not_whole_and_in_turn_is_refused(output: bytes):
@@ -181,8 +182,8 @@ def test_an_output_that_is_not_whole_and_in_turn_is_refused(output: bytes):
 @given(st.lists(st.integers(1, 40)))
 def test_a_growing_output_is_read_however_it_is_cut(sizes: list[int]):
     wanted = [(0, "a🦜" * 9, None, 2), (0, "", "stop", 1), (1, "b" * 70, "length", 3)]
-    output = b"".join(generate.piece(*part) for part in wanted)
-    reader, read = generate.PieceReader(), list[generate.Piece]()
+    output = b"".join(text_output.piece(*part) for part in wanted)
+    reader, read = text_output.PieceReader(), list[text_output.Piece]()
 
     for size in [*sizes, len(output)]:
         read += reader.feed(output[:size])
@@ -193,13 +194,13 @@ def test_a_growing_output_is_read_however_it_is_cut(sizes: list[int]):
 
 
 def test_a_growing_output_that_is_in_the_midst_of_an_item_is_not_whole():
-    reader = generate.PieceReader()
-    reader.feed(generate.piece(0, "a", None, 1))
+    reader = text_output.PieceReader()
+    reader.feed(text_output.piece(0, "a", None, 1))
     within = reader.items_done
-    reader.feed(generate.piece(0, "b", "stop", 1))
+    reader.feed(text_output.piece(0, "b", "stop", 1))
 
     assert (within, reader.items_done) == (None, 1)
-    assert not reader.feed(generate.piece(1, "c", "stop", 1)[:-1])
+    assert not reader.feed(text_output.piece(1, "c", "stop", 1)[:-1])
     assert reader.items_done is None
 
 
@@ -208,14 +209,14 @@ def test_a_growing_output_that_is_in_the_midst_of_an_item_is_not_whole():
     [
         b"\xff",
         cbor2.dumps([0, "a", "tired", 1]),
-        generate.piece(1, "a", "stop", 1),
-        generate.piece(0, "a", "stop", 1) * 2,
+        text_output.piece(1, "a", "stop", 1),
+        text_output.piece(0, "a", "stop", 1) * 2,
         cbor2.dumps([0, "x" * (1 << 20), None, 1])[: (256 << 10) + 1],
     ],
 )
 def test_a_growing_output_that_is_none_is_refused(output: bytes):
     with pytest.raises(RemoteProtocolError):
-        generate.PieceReader().feed(output)
+        text_output.PieceReader().feed(output)
 
 
 def test_parameters_are_not_for_other_kinds_and_text_is_no_array():
@@ -256,7 +257,7 @@ def test_what_is_emitted_is_the_beginning_of_the_output_in_whole_characters():
         [0, "🦜", None, 4],
         [0, "é", None, 2],
     ]
-    assert outputs(events)[1] == b"".join(emitted) + generate.piece(0, "", "stop", 1)
+    assert outputs(events)[1] == b"".join(emitted) + text_output.piece(0, "", "stop", 1)
 
 
 def test_text_is_emitted_at_once_and_then_no_oftener_than_it_must_be():
@@ -270,7 +271,7 @@ def test_text_is_emitted_at_once_and_then_no_oftener_than_it_must_be():
         for event in running.step():
             if isinstance(event, Emitted | Finished):
                 content = event.piece if isinstance(event, Emitted) else event.output
-                told.append((step, "".join(piece.text for piece in generate.pieces(content))))
+                told.append((step, "".join(piece.text for piece in text_output.pieces(content))))
             elif isinstance(event, Advanced):
                 moved.append(step)
 
@@ -285,7 +286,7 @@ def test_items_are_told_in_their_order_whoever_is_first():
 
     events = finish(running)
 
-    indices = [piece.index for piece in generate.pieces(outputs(events)[1])]
+    indices = [piece.index for piece in text_output.pieces(outputs(events)[1])]
     assert indices == sorted(indices)
     assert texts(outputs(events)[1]) == ["eno gnol a", "b", "c"]
 

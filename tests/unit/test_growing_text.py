@@ -13,6 +13,7 @@ from node.cli import covey
 from node.cli.run import printing_text
 from node.errors import InputError
 from node.requests import Delta, Deltas
+from node.runner import text_output
 from node.runner.kinds import generate
 from peer.control import ControlClient
 
@@ -22,7 +23,7 @@ def line(content: bytes) -> dict[str, Any]:
 
 
 def test_lines_become_deltas_however_the_output_is_cut() -> None:
-    output = generate.piece(0, "one", None, 1) + generate.piece(0, "", "stop", 1)
+    output = text_output.piece(0, "one", None, 1) + text_output.piece(0, "", "stop", 1)
     deltas = Deltas(generate.READER)
 
     told = [deltas.add(each) for each in (line(output[:3]), {"progress": {}}, line(output[3:]))]
@@ -32,10 +33,10 @@ def test_lines_become_deltas_however_the_output_is_cut() -> None:
 
 def test_after_a_restart_the_output_is_read_from_its_beginning() -> None:
     deltas = Deltas(generate.READER)
-    deltas.add(line(generate.piece(0, "one", "stop", 1)))
+    deltas.add(line(text_output.piece(0, "one", "stop", 1)))
 
     assert deltas.add({"restart": True}) == [Delta(0, "", is_anew=True)]
-    assert deltas.add(line(generate.piece(0, "uno", "stop", 1))) == [Delta(0, "uno")]
+    assert deltas.add(line(text_output.piece(0, "uno", "stop", 1))) == [Delta(0, "uno")]
 
 
 def test_items_are_printed_with_an_empty_line_between(capsys: pytest.CaptureFixture[str]) -> None:

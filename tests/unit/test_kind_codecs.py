@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from node.runner import text_output
 from node.runner.classifier import by_labels, softmax
 from node.runner.kinds import (
     KINDS,
@@ -293,7 +294,7 @@ def answers() -> dict[str, tuple[bytes, bytes]]:
         "bench.noop": (noop.encode_input(["a"]), noop.encode_input(["a"])),
         "generate": (
             generate.encode_input(["a"], {"max_tokens": 2}),
-            generate.piece(0, "b", None, 1) + generate.piece(0, "", "stop", 1),
+            text_output.piece(0, "b", None, 1) + text_output.piece(0, "", "stop", 1),
         ),
     }
 
@@ -333,10 +334,10 @@ WRONG: list[tuple[str, bytes]] = [
     ("pipeline", cbor2.dumps([b"1"])),
     ("pipeline", cbor2.dumps([" " * MAX_PIPELINE_RESULT_BYTES + "1"])),
     ("bench.noop", noop.encode_input(["b"])),
-    ("generate", generate.piece(0, "b", None, 1)),
-    ("generate", generate.piece(0, "b", None, 1) + generate.piece(0, "", "stop", 2)),
-    ("generate", generate.piece(0, "b", "stop", 1) + generate.piece(1, "", "stop", 1)),
-    ("generate", generate.piece(0, "", None, 1) + generate.piece(0, "b", "stop", 1)),
+    ("generate", text_output.piece(0, "b", None, 1)),
+    ("generate", text_output.piece(0, "b", None, 1) + text_output.piece(0, "", "stop", 2)),
+    ("generate", text_output.piece(0, "b", "stop", 1) + text_output.piece(1, "", "stop", 1)),
+    ("generate", text_output.piece(0, "", None, 1) + text_output.piece(0, "b", "stop", 1)),
 ]
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from node.needs import serves
 from node.runner.kinds import generate
-from node.runner.kinds.generate import Message, Parameters, pieces
+from node.runner.kinds.generate import Message, Parameters
+from node.runner.text_output import pieces
 from node.upstream import embedding
 from node.upstream.continuation import Continuation, request
 from node.upstream.errors import BROKEN, REFUSED, TIMEOUT, UNAVAILABLE, of_status

@@ -24,6 +24,7 @@ from node.api.openai.front import MAX_PROMPT_BODY_BYTES, PART_COST, Front, aside
 from node.api.openai.models import why_nobody
 from node.errors import NoWorkerError
 from node.job import JobSpec, summary_of
+from node.runner import text_output
 from node.runner.kinds import generate
 
 KIND: Final = "generate"
@@ -136,7 +137,7 @@ class Events:
     def __init__(self, head: Head, wanted: Wanted) -> None:
         self._head = head
         self._wanted = wanted
-        self._reader = generate.PieceReader(wanted.prompts, wanted.tokens // wanted.prompts)
+        self._reader = text_output.PieceReader(wanted.prompts, wanted.tokens // wanted.prompts)
         self._begun = -1
         """The last continuation that has begun."""
         self._tokens = 0

@@ -4,11 +4,8 @@ Input is DAG-CBOR: ``{"items": [item, ...], "parameters": {...}}``. An item is a
 continues as it is, or a chat, a list of ``{"role", "content"}`` that the model's own template makes
 a text of. Parameters are those of ``Parameters``, for all items.
 
-Output is a sequence of DAG-CBOR lists ``[index, text, finish_reason, tokens]``, one after the
-other. Each continues the text of item ``index`` by ``text``, whole characters that took ``tokens``
-tokens; the last of an item has a ``finish_reason``, the others null. Items come in their order, and
-one begins when the one before it has ended. So what a runner emits on the way is exactly the
-beginning of the output, and where sampling is the same the output is, byte for byte.
+Output is texts in pieces (``node.runner.text_output``). What a runner emits on the way is exactly
+the beginning of it, and where sampling is the same the output is, byte for byte.
 
 ``finish_reason`` is ``stop`` after a stop text or when the model has nothing more to say, and
 ``length`` when ``max_tokens`` or the model's context are used up. ``tokens`` counts every token
@@ -17,11 +14,9 @@ that was computed, also the one that ended it.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 
-import cbor2
 import msgspec
 from msgspec import inspect
 
@@ -37,18 +32,17 @@ from node.runner.kinds import (
     Items,
 )
 from node.runner.parameters import Parameter, checked
+from node.runner.text_output import Order, PieceReader, pieces
 from protocols import dagcbor
 from protocols.errors import CoveyError, RemoteProtocolError
 from protocols.limits import (
     MAX_CHAT_MESSAGES,
     MAX_GENERATE_INPUT_BYTES,
     MAX_GENERATE_ITEMS,
-    MAX_GENERATE_PIECE_BYTES,
     MAX_NEW_TOKENS,
     MAX_STOP_CHARS,
     MAX_STOP_TEXTS,
     MAX_TEMPERATURE,
-    PARTS_A_TOKEN,
 )
 
 if TYPE_CHECKING:
@@ -183,118 +177,7 @@ def count_tokens(content: bytes) -> int:
 COUNT_TOKENS: Final = count_tokens
 
 
-def piece(index: int, text: str, reason: str | None, tokens: int) -> bytes:
-    """Return the next part of an output."""
-    return cbor2.dumps([index, text, reason, tokens])
-
-
-class Piece(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """One part of an output, decoded."""
-
-    index: Annotated[int, msgspec.Meta(ge=0, lt=MAX_GENERATE_ITEMS)]
-    text: str
-    finish_reason: Literal["stop", "length"] | None
-    tokens: Annotated[int, msgspec.Meta(ge=0, le=MAX_NEW_TOKENS)]
-
-
-class _Order:
-    """What may come next in an output: parts in the order of their items, that say something, and
-    no more of them and of their tokens than ``max_tokens`` tokens of ``items`` items can be.
-    """
-
-    def __init__(self, items: int = MAX_GENERATE_ITEMS, max_tokens: int = MAX_NEW_TOKENS) -> None:
-        self.index = 0
-        """The item whose turn it is."""
-        self.is_within = False
-        """Whether it has begun."""
-        self._items = items
-        self._most_tokens = max_tokens
-        self._most_parts = most_parts(max_tokens)
-        self._parts = self._tokens = 0
-
-    def take(self, part: Piece) -> Piece:
-        """Return the next part; raises ``RemoteProtocolError`` if it can't be the next."""
-        if part.index != self.index or part.index >= self._items:
-            raise RemoteProtocolError(f"an output of generate has item {part.index} out of turn")
-        self._parts, self._tokens = self._parts + 1, self._tokens + part.tokens
-        self.is_within = part.finish_reason is None
-        if self._parts > self._most_parts or self._tokens > self._most_tokens:
-            raise RemoteProtocolError(
-                f"an output of generate has more of item {part.index} than was asked for"
-            )
-        if self.is_within and not part.text:
-            raise RemoteProtocolError("an output of generate has a part that says nothing")
-        if not self.is_within:
-            self.index, self._parts, self._tokens = self.index + 1, 0, 0
-        return part
-
-
-def most_parts(max_tokens: int) -> int:
-    """Return of how many parts one item's text may be: the last one may be its end alone."""
-    return PARTS_A_TOKEN * max_tokens + 1
-
-
-class PieceReader:
-    """Reads an output while it comes into being, however it is cut up. Give it what was asked for:
-    more is refused as soon as it comes.
-    """
-
-    def __init__(self, items: int = MAX_GENERATE_ITEMS, max_tokens: int = MAX_NEW_TOKENS) -> None:
-        self._tail = b""
-        self._order = _Order(items, max_tokens)
-
-    @property
-    def items_done(self) -> int | None:
-        """How many items are whole; None in the midst of one."""
-        return None if self._order.is_within or self._tail else self._order.index
-
-    def feed(self, body: bytes) -> list[Piece]:
-        """Take in what came and return the parts that it completes.
-
-        Raises ``RemoteProtocolError`` for what is no part, comes out of turn, says nothing, is more
-        than was asked for, or is larger than ``MAX_GENERATE_PIECE_BYTES``.
-        """
-        stream = io.BytesIO(self._tail + body)
-        size_bytes, read_bytes = len(stream.getbuffer()), 0
-        parts: list[Piece] = []
-        while read_bytes < size_bytes:
-            try:
-                part = _next_piece(stream)
-            except cbor2.CBORDecodeEOF:
-                break  # the rest of it is to come
-            read_bytes = stream.tell()
-            parts.append(self._order.take(part))
-        self._tail = stream.getvalue()[read_bytes:]
-        if len(self._tail) > MAX_GENERATE_PIECE_BYTES:
-            raise RemoteProtocolError("an output of generate has a part that does not end")
-        return parts
-
-
 READER: Final = PieceReader
-
-
-def pieces(output: bytes) -> Iterator[Piece]:
-    """Yield the parts of an output, or of its beginning if that ends with a whole part; raises
-    ``RemoteProtocolError``.
-    """
-    stream = io.BytesIO(output)
-    try:
-        while stream.tell() < len(output):
-            yield _next_piece(stream)
-    except cbor2.CBORDecodeEOF as error:
-        raise RemoteProtocolError("an output of generate ends in the midst of a part") from error
-
-
-def _next_piece(stream: io.BytesIO) -> Piece:
-    decoder = cbor2.CBORDecoder(stream, max_depth=1, allow_indefinite=False, read_size=1)
-    try:
-        return msgspec.convert(decoder.decode(), Piece)
-    except cbor2.CBORDecodeEOF:
-        raise
-    except (cbor2.CBORError, msgspec.ValidationError, ValueError, TypeError) as error:
-        raise RemoteProtocolError(
-            f"an output of generate has a part that is none: {str(error)[:200]}"
-        ) from error
 
 
 def check(output: bytes, content: bytes) -> None:
@@ -302,7 +185,7 @@ def check(output: bytes, content: bytes) -> None:
     by no more tokens than it may.
     """
     wanted = decode_input(content)
-    order = _Order(len(wanted.items), wanted.parameters.max_tokens)
+    order = Order(len(wanted.items), wanted.parameters.max_tokens)
     for part in pieces(output):
         order.take(part)
     if order.is_within or order.index != len(wanted.items):
@@ -314,7 +197,7 @@ def check(output: bytes, content: bytes) -> None:
 def rows(output: bytes) -> Iterator[dict[str, Any]]:
     """Yield one JSON object an item: ``{"index", "text", "finish_reason", "tokens"}``."""
     parts: list[str] = []
-    order, tokens = _Order(), 0
+    order, tokens = Order(), 0
     for each in map(order.take, pieces(output)):
         parts.append(each.text)
         tokens += each.tokens
