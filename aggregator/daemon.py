@@ -12,8 +12,7 @@ import trio
 
 from aggregator.answers import Surroundings
 from aggregator.api import Api
-from aggregator.config import AggregatorConfig, Github, read_token
-from aggregator.config import Metrics as MetricsConfig
+from aggregator.config import AggregatorConfig, Github, Metrics as MetricsConfig, read_token
 from aggregator.core import opened
 from aggregator.desk import Desk
 from aggregator.metrics import Metrics

@@ -6,8 +6,10 @@ from typing import NoReturn
 
 import click
 
-from peer.cli import LazyGroup
-from peer.cli import run as run_command  # ``node.cli.run`` is a command's module
+from peer.cli import (
+    LazyGroup,
+    run as run_command,  # ``node.cli.run`` is a command's module
+)
 
 COMMANDS = {
     "init": "node.cli.init:init",

@@ -49,8 +49,7 @@ def _confirm() -> None:
 async def _without_daemon(home: Any) -> dict[str, Any]:
     from peer.enrol import JOIN_FROM
     from peer.identity import Identity
-    from peer.leaving import from_ticket
-    from peer.leaving import leave as leave_mesh
+    from peer.leaving import from_ticket, leave as leave_mesh
     from peer.service import running
     from protocols.transport import open_transport
 

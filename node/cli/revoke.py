@@ -39,8 +39,7 @@ def revoke(peer: str, as_json: bool) -> None:
 async def _on_disk(home: Any, peer: str) -> dict[str, Any]:
     from peer.effects import system_effects
     from peer.identity import Identity
-    from peer.revocations import Revocations
-    from peer.revocations import revoke as revoke_in
+    from peer.revocations import Revocations, revoke as revoke_in
 
     async with home.locked():
         identity = Identity.load(home.path)

@@ -6,18 +6,28 @@ against. Only what differs from its default travels; so defaults can never chang
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn, TypeVar, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 import msgspec
 
 from node.manifest import ModelError
-from node.runner.kinds import BadInputError, Difference, Items, kind_named
+from node.runner.kinds import EXACT, NO_PARAMETERS, BadInputError, Difference, Items, kind_named
 from node.runner.parameters import checked
 from protocols.benchmark import decode_figures, decode_parameters, encode_parameters
 from protocols.errors import RemoteProtocolError
 
+if TYPE_CHECKING:
+    from node.runner.benchmarker import Series
+    from node.runner.kinds import Engine, EngineSettings
+
 P = TypeVar("P", bound=msgspec.Struct)
+
+ITEM_TYPE: Final = None
+IS_ARRAY: Final = False
+READER: Final = None
+COUNT_TOKENS: Final = None
+TOLERANCES: Final = EXACT
 
 
 def schema_of(kind: str) -> type[msgspec.Struct]:
@@ -25,7 +35,7 @@ def schema_of(kind: str) -> type[msgspec.Struct]:
     return cast("Any", kind_named(kind)).Parameters
 
 
-def encode(kind: str, items: Items, parameters: Mapping[str, Any]) -> bytes:
+def encode(kind: str, items: Items, parameters: Mapping[str, Any] = NO_PARAMETERS) -> bytes:
     """Return the input of a benchmark of ``kind``; raises ``BadInputError``."""
     table = kind_named(kind).PARAMETERS
     if items:
@@ -67,13 +77,13 @@ def check(output: bytes, _content: bytes) -> None:
     decode_figures(output)
 
 
-def figure_rows(output: bytes) -> Iterator[dict[str, Any]]:
+def rows(output: bytes) -> Iterator[dict[str, Any]]:
     """Yield one JSON object a figure of an output; raises ``RemoteProtocolError``."""
     for index, figure in enumerate(decode_figures(output)):
         yield {"index": index, **msgspec.structs.asdict(figure)}
 
 
-def no_array(_output: bytes) -> NoReturn:
+def array(_output: bytes) -> NoReturn:
     """Raise ``BadInputError``: figures are no array."""
     raise BadInputError("the output of a benchmark is no array", hint="write them to a .jsonl file")
 
@@ -83,13 +93,28 @@ def compare(_output: bytes, _other: bytes, _tolerance: float) -> Difference:
     return Difference(None, False, "machines differ")
 
 
-def no_model(_source: object) -> NoReturn:
+def describe(_source: object) -> NoReturn:
     """Raise ``ModelError``: a benchmark has no models of its own."""
     raise ModelError(
         "a benchmark has no models of its own",
         code="model-kind",
         hint="add the model for the kind that it is for, and measure it: covey bench run",
     )
+
+
+def engine_of(
+    schema: type[P], plan: Callable[[P, EngineSettings], list[Series]], settings: EngineSettings
+) -> Engine:
+    """Return an engine that measures what ``plan`` makes of its parameters; raises ``ModelError``
+    where torch is not installed.
+    """
+    from node.runner.backends import torch_bench
+    from node.runner.benchmarker import Benchmarker
+
+    def planned(content: bytes) -> list[Series]:
+        return plan(decode(content, schema), settings)
+
+    return Benchmarker(planned, torch_bench.execution(settings))
 
 
 def _texts(value: Any) -> Any:

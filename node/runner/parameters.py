@@ -14,6 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import msgspec
+from msgspec import inspect
+
 from node.runner.kinds import BadInputError
 from protocols import dagcbor
 from protocols.errors import LocalProtocolError, RemoteProtocolError
@@ -41,6 +44,31 @@ class Parameter:
     choices: tuple[str, ...] = ()
     separator: str = ""
     needed_on: tuple[str, ...] = ()
+
+
+def table_of(schema: type[msgspec.Struct], texts: Mapping[str, str]) -> tuple[Parameter, ...]:
+    """Return the rows of a schema's fields, with the ``texts`` for people, in their order. Types,
+    defaults and bounds stand in the schema alone; numbers in a tuple have commas between.
+    """
+    info = cast("inspect.StructType", inspect.type_info(schema))
+    fields = {field.name: field for field in info.fields}
+    return tuple(_row(fields[name], text) for name, text in texts.items())
+
+
+def _row(field: inspect.Field, text: str) -> Parameter:
+    name, default = field.name, field.default
+    match field.type:
+        case inspect.IntType(ge=least, le=most):
+            return Parameter(name, int, text, default, least, most)
+        case inspect.FloatType(ge=least, le=most):
+            return Parameter(name, float, text, default, least, most)
+        case inspect.VarTupleType(inspect.IntType(), min_length=least, max_length=most):
+            told = tuple(map(str, default))
+            return Parameter(name, tuple, text, told, least or 0, most, separator=",")
+        case inspect.VarTupleType(min_length=least, max_length=most):
+            return Parameter(name, tuple, text, default, least or 0, most)
+        case _:
+            raise AssertionError("there are numbers, and tuples of numbers or texts")
 
 
 def checked(table: Sequence[Parameter], given: Mapping[str, Any]) -> dict[str, Value]:

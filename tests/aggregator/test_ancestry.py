@@ -15,8 +15,7 @@ from aggregator.ancestry import Ancestry, Question
 from aggregator.answers import Answers
 from aggregator.cli.lineage import lineage, render_page, render_paths
 from aggregator.core import opened
-from aggregator.dag import labels as labels_module
-from aggregator.dag import walk as walk_module
+from aggregator.dag import labels as labels_module, walk as walk_module
 from aggregator.dag.reach import Reach
 from aggregator.errors import PageExpiredError
 from peer.service import running

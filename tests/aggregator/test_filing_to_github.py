@@ -8,8 +8,7 @@ from contextlib import closing
 import pytest
 import trio
 import trio.testing
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from aggregator.decisions import Filed

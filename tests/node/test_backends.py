@@ -25,9 +25,9 @@ from node.runner.kinds import (
     Engine,
     EngineSettings,
     Finished,
+    classify as classify_kind,
     kind_named,
 )
-from node.runner.kinds import classify as classify_kind
 from node.runner.kinds.detect import decode_input, decode_output, encode_input
 from node.runner.wav import read_wav
 from tests.support.onnx_file import weights_of

@@ -2,8 +2,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import trio
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from node.lanes import Lanes, runs_alone

@@ -46,8 +46,7 @@ from protocols.membership import (
     Membership,
     may,
 )
-from protocols.sync import Refuse as FeedRefuse
-from protocols.sync import Side, encode, want_messages
+from protocols.sync import Refuse as FeedRefuse, Side, encode, want_messages
 from protocols.transport import Stream
 from protocols.worker_job import Load
 from tests.support.feeds import open_journal

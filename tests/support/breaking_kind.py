@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from node.runner.files import ModelFiles
 from node.runner.kinds import Engine, EngineSettings, Event
-from node.runner.kinds.noop import NEEDS as NEEDS
-from node.runner.kinds.noop import NoopEngine
+from node.runner.kinds.noop import NEEDS as NEEDS, NoopEngine
 
 
 class BreakingEngine(NoopEngine):

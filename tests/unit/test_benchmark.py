@@ -7,8 +7,7 @@ from typing import Any
 import cbor2
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from node import benchmarks
 from node.benchmarks.statement import Statement, figures_of

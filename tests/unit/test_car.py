@@ -6,8 +6,7 @@ import dag_cbor
 import ipld_car
 import multiformats
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from protocols.car import CarReader, Section, encode_head, encode_section
 from protocols.cid import CID, RAW

@@ -4,8 +4,7 @@ import itertools
 import random
 import time
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from protocols.chain import Chain, Link, Run, merge, state_root
 from protocols.cid import CID

@@ -3,8 +3,7 @@ from __future__ import annotations
 from hashlib import sha256
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from protocols.cid import CID, DAG_CBOR, RAW, AnyCID, commitment, is_well_formed
 from protocols.errors import RemoteProtocolError

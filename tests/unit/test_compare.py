@@ -5,8 +5,7 @@ from __future__ import annotations
 import cbor2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as np_st
 
 from node.runner.kinds import KINDS, embed, generate, kind_named, noop

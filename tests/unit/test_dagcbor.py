@@ -4,8 +4,7 @@ from typing import Any
 
 import cbor2
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from protocols import dagcbor
 from protocols.cid import CID, DAG_CBOR, RAW, AnyCID

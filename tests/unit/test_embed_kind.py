@@ -10,8 +10,7 @@ from typing import Any
 import cbor2
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 
 from node.runner.batcher import WINDOW_ITEMS

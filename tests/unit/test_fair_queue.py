@@ -1,6 +1,5 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from node.fair_queue import MIN_INSIDE, UNKNOWN_S, Asker, FairQueue, Place, fair_wait_s
 from protocols.limits import QUANTUM_S

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import trio
 import trio.testing
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from aggregator.decisions import Filed

@@ -11,8 +11,7 @@ from typing import Any
 
 import cbor2
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from node.runner import text_output
 from node.runner.generator import PIECE_TOKENS, TELL_EVERY_S, GenerateEngine

@@ -6,8 +6,7 @@ from contextlib import suppress
 
 import cbor2
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from node.runner.items import InputCodec, listed
 from node.runner.kinds import BadInputError

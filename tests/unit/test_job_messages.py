@@ -3,8 +3,7 @@ import struct
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from protocols.cid import CID, RAW, commitment
 from protocols.errors import LocalProtocolError, RemoteProtocolError

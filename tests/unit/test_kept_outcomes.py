@@ -1,5 +1,4 @@
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from protocols.kept_outcomes import KeptOutcomes
 from protocols.limits import MAX_KEPT_OUTCOMES, MAX_OUTCOME_BYTES

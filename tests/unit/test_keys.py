@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from protocols.errors import LocalProtocolError, RemoteProtocolError
 from protocols.keys import SigningKey, pae, peer_id_of, public_key_of, verify

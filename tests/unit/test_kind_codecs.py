@@ -10,8 +10,7 @@ from typing import Any
 import cbor2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from node.runner import text_output
 from node.runner.classifier import by_labels, softmax

@@ -1,5 +1,4 @@
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from protocols.limits import BULK_CHUNK_BYTES
 from protocols.output_stream import OutputStream

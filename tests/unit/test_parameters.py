@@ -9,11 +9,9 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from node.cli.kind_options import KindCommand
-from node.cli.kind_options import given as only_given
+from node.cli.kind_options import KindCommand, given as only_given
 from node.cli.run import input_options
 from node.requests import JobRequest, prepare
 from node.runner.kinds import KINDS, BadInputError, embed, kind_named

@@ -1,6 +1,5 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from protocols.cid import CID
 from protocols.job import Cancel, Chunk, Done, Lease, Offer, Refuse, Renew, Terms

@@ -6,8 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from peer.capture import About, Origin, exceptions_of, occurrences_of, report_of
 from peer.storm import StormGate

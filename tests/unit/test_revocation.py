@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from protocols.errors import LocalProtocolError, RemoteProtocolError
 from protocols.limits import MAX_REVOCATIONS_BYTES, MAX_REVOKED

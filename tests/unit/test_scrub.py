@@ -5,8 +5,7 @@ import string
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from peer.scrub import MAX_SCRUB_CHARS, scrub
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from itertools import chain, takewhile
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from protocols.cid import CID, commitment

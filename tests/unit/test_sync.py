@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 import zstandard
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from protocols import dagcbor
 from protocols.ack import AckEntry, SignedAck

@@ -9,8 +9,7 @@ from typing import Any
 
 import cbor2
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from node.needs import serves
 from node.runner.kinds import generate

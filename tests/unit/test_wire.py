@@ -5,8 +5,7 @@ from contextlib import suppress
 import cbor2
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from protocols.errors import LocalProtocolError, RemoteProtocolError
 from protocols.limits import (

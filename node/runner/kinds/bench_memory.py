@@ -8,23 +8,34 @@ generating text comes to, since each token reads every weight.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
 from node import benchmarks
 from node.runner import bench_parameters
+from node.runner.bench_parameters import (
+    COUNT_TOKENS as COUNT_TOKENS,
+    IS_ARRAY as IS_ARRAY,
+    ITEM_TYPE as ITEM_TYPE,
+    READER as READER,
+    TOLERANCES as TOLERANCES,
+    array as array,
+    check as check,
+    compare as compare,
+    count as count,
+    describe as describe,
+    rows as rows,
+)
 from node.runner.kinds import (
-    EXACT,
-    NO_PARAMETERS,
     Engine,
     EngineSettings,
-    Items,
     Needs,
 )
-from node.runner.parameters import Parameter
+from node.runner.parameters import table_of
 from protocols.limits import MAX_BENCH_COPY_MB, MAX_BENCH_FIGURE_S
 
 if TYPE_CHECKING:
@@ -33,22 +44,11 @@ if TYPE_CHECKING:
     from node.runner.files import ModelFiles
 
 
-ITEM_TYPE: Final = None
-PARAMETERS: Final = (
-    Parameter(
-        "seconds", float, "To measure each figure.", 0.5, least=0.05, most=MAX_BENCH_FIGURE_S
-    ),
-    Parameter("copy_mb", int, "MiB of the block.", 64, least=1, most=MAX_BENCH_COPY_MB),
-)
 MODEL_KINDS: Final = (benchmarks.MACHINE,)
 PRECISIONS: Final = ("none",)
 IS_ACCELERATED: Final = True
 NEEDS: Final = Needs("worker", ("torch",))
-READER: Final = None
-TOLERANCES: Final = EXACT
-IS_ARRAY: Final = False
 EXAMPLE: Final = "bench.memory --model machine"
-COUNT_TOKENS: Final = None
 
 ACCELERATOR_TIMES: Final = 8  # 64 MiB would lie in the cache of a large accelerator
 
@@ -62,25 +62,14 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     """MiB of the block; it should be larger than the last cache."""
 
 
+PARAMETERS: Final = table_of(
+    Parameters, {"seconds": "To measure each figure.", "copy_mb": "MiB of the block."}
+)
+
+
 # The submitter's side
 
-
-def encode_input(items: Items, parameters: Mapping[str, Any] = NO_PARAMETERS) -> bytes:
-    """Return a job's input; raises ``BadInputError`` where there are items."""
-    return bench_parameters.encode(benchmarks.MEMORY, items, parameters)
-
-
-count = bench_parameters.count
-check = bench_parameters.check
-rows = bench_parameters.figure_rows
-array = bench_parameters.no_array
-compare = bench_parameters.compare
-
-
-# The node's side
-
-
-describe = bench_parameters.no_model
+encode_input = partial(bench_parameters.encode, benchmarks.MEMORY)
 
 
 # The runner's side
@@ -88,13 +77,7 @@ describe = bench_parameters.no_model
 
 def load(files: ModelFiles, settings: EngineSettings) -> Engine:
     """Return the engine; raises ``ModelError`` where torch is not installed."""
-    from node.runner.backends import torch_bench
-    from node.runner.benchmarker import Benchmarker
-
-    def plan(content: bytes) -> list[Series]:
-        return _plan(bench_parameters.decode(content, Parameters), settings)
-
-    return Benchmarker(plan, torch_bench.execution(settings))
+    return bench_parameters.engine_of(Parameters, _plan, settings)
 
 
 def _plan(asked: Parameters, settings: EngineSettings) -> list[Series]:

@@ -9,8 +9,9 @@ tokens a second are told besides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 from msgspec import Meta
@@ -18,16 +19,26 @@ from msgspec import Meta
 from node import benchmarks
 from node.manifest import ModelError
 from node.runner import bench_parameters
+from node.runner.bench_parameters import (
+    COUNT_TOKENS as COUNT_TOKENS,
+    IS_ARRAY as IS_ARRAY,
+    ITEM_TYPE as ITEM_TYPE,
+    READER as READER,
+    TOLERANCES as TOLERANCES,
+    array as array,
+    check as check,
+    compare as compare,
+    count as count,
+    describe as describe,
+    rows as rows,
+)
 from node.runner.kinds import (
-    EXACT,
-    NO_PARAMETERS,
     TORCH,
     Engine,
     EngineSettings,
-    Items,
     kind_named,
 )
-from node.runner.parameters import Parameter
+from node.runner.parameters import table_of
 from protocols.limits import (
     MAX_BENCH_BATCH,
     MAX_BENCH_BATCHES,
@@ -40,32 +51,11 @@ if TYPE_CHECKING:
     from node.runner.benchmarker import Series
     from node.runner.files import ModelFiles
 
-ITEM_TYPE: Final = None
-PARAMETERS: Final = (
-    Parameter(
-        "seconds", float, "To measure each figure.", 0.5, least=0.05, most=MAX_BENCH_FIGURE_S
-    ),
-    Parameter(
-        "batches",
-        tuple,
-        "Items of a job, commas between.",
-        ("1", "8", "32"),
-        least=1,
-        most=MAX_BENCH_BATCHES,
-        separator=",",
-    ),
-    Parameter("words", int, "Of each item.", 16, least=1, most=MAX_BENCH_WORDS),
-    Parameter("tokens", int, "To write for each item.", 16, least=2, most=MAX_BENCH_TOKENS),
-)
 MODEL_KINDS: Final = ("embed", "generate")
 PRECISIONS: Final = ("fp32", "bf16", "int8", "int4")
 IS_ACCELERATED: Final = True
 NEEDS: Final = TORCH
-READER: Final = None
-TOLERANCES: Final = EXACT
-IS_ARRAY: Final = False
 EXAMPLE: Final = "bench.model --model all-minilm-l6-v2"
-COUNT_TOKENS: Final = None
 
 
 SENTENCE: Final = "the quick brown fox jumps over a lazy dog while seven small boats drift home"
@@ -95,25 +85,20 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
             raise ValueError("two batches are of one size")
 
 
+PARAMETERS: Final = table_of(
+    Parameters,
+    {
+        "seconds": "To measure each figure.",
+        "batches": "Items of a job, commas between.",
+        "words": "Of each item.",
+        "tokens": "To write for each item.",
+    },
+)
+
+
 # The submitter's side
 
-
-def encode_input(items: Items, parameters: Mapping[str, Any] = NO_PARAMETERS) -> bytes:
-    """Return a job's input; raises ``BadInputError`` where there are items."""
-    return bench_parameters.encode(benchmarks.MODEL, items, parameters)
-
-
-count = bench_parameters.count
-check = bench_parameters.check
-rows = bench_parameters.figure_rows
-array = bench_parameters.no_array
-compare = bench_parameters.compare
-
-
-# The node's side
-
-
-describe = bench_parameters.no_model
+encode_input = partial(bench_parameters.encode, benchmarks.MODEL)
 
 
 def probe(kind: str, asked: Parameters, batch: int) -> bytes:

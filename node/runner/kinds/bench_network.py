@@ -7,45 +7,45 @@ which measures on it (``node.benchmarks.echo``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
 from node import benchmarks
 from node.runner import bench_parameters
+from node.runner.bench_parameters import (
+    COUNT_TOKENS as COUNT_TOKENS,
+    IS_ARRAY as IS_ARRAY,
+    ITEM_TYPE as ITEM_TYPE,
+    READER as READER,
+    TOLERANCES as TOLERANCES,
+    array as array,
+    check as check,
+    compare as compare,
+    count as count,
+    describe as describe,
+    rows as rows,
+)
 from node.runner.kinds import (
-    EXACT,
-    NO_PARAMETERS,
     BadInputError,
     Engine,
     EngineSettings,
-    Items,
     Needs,
 )
-from node.runner.parameters import Parameter
+from node.runner.parameters import table_of
 from protocols.limits import MAX_BENCH_PINGS, MAX_BENCH_ROUND_MB, MAX_BENCH_ROUNDS
 
 if TYPE_CHECKING:
     from node.runner.files import ModelFiles
 
 
-ITEM_TYPE: Final = None
-PARAMETERS: Final = (
-    Parameter("pings", int, "Round trips of one byte.", 100, least=1, most=MAX_BENCH_PINGS),
-    Parameter("rounds", int, "Of bulk data each way.", 5, least=1, most=MAX_BENCH_ROUNDS),
-    Parameter("round_mb", int, "MiB of each round.", 1, least=1, most=MAX_BENCH_ROUND_MB),
-)
 MODEL_KINDS: Final = (benchmarks.MACHINE,)
 PRECISIONS: Final = ("none",)
 IS_ACCELERATED: Final = False
 NEEDS: Final = Needs("worker", ())
-READER: Final = None
-TOLERANCES: Final = EXACT
-IS_ARRAY: Final = False
 EXAMPLE: Final = "bench.network --model machine --peer PEER"
-COUNT_TOKENS: Final = None
 
 
 class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -59,25 +59,19 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     """MiB of each."""
 
 
+PARAMETERS: Final = table_of(
+    Parameters,
+    {
+        "pings": "Round trips of one byte.",
+        "rounds": "Of bulk data each way.",
+        "round_mb": "MiB of each round.",
+    },
+)
+
+
 # The submitter's side
 
-
-def encode_input(items: Items, parameters: Mapping[str, Any] = NO_PARAMETERS) -> bytes:
-    """Return a job's input; raises ``BadInputError`` where there are items."""
-    return bench_parameters.encode(benchmarks.NETWORK, items, parameters)
-
-
-count = bench_parameters.count
-check = bench_parameters.check
-rows = bench_parameters.figure_rows
-array = bench_parameters.no_array
-compare = bench_parameters.compare
-
-
-# The node's side
-
-
-describe = bench_parameters.no_model
+encode_input = partial(bench_parameters.encode, benchmarks.NETWORK)
 
 
 # The runner's side

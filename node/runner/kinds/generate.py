@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 
 import msgspec
-from msgspec import inspect
 
 from node.runner.kinds import (
     EXACT,
@@ -31,7 +30,7 @@ from node.runner.kinds import (
     Item,
     Items,
 )
-from node.runner.parameters import Parameter, checked
+from node.runner.parameters import Parameter, checked, table_of
 from node.runner.text_output import Order, PieceReader, pieces
 from protocols import dagcbor
 from protocols.errors import CoveyError, RemoteProtocolError
@@ -84,30 +83,17 @@ class Parameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stop: Annotated[tuple[StopWord, ...], msgspec.Meta(max_length=MAX_STOP_TEXTS)] = ()
 
 
-_INFO: Final = cast("inspect.StructType", inspect.type_info(Parameters))
-_FIELDS: Final = {field.name: field for field in _INFO.fields}
-
-
-def _row(name: str, text: str) -> Parameter:
-    """Return the row of a parameter: its type, default and bounds stand in ``Parameters`` alone."""
-    field = _FIELDS[name]
-    match field.type:
-        case inspect.IntType(ge=least, le=most):
-            return Parameter(name, int, text, field.default, least, most)
-        case inspect.FloatType(ge=least, le=most):
-            return Parameter(name, float, text, field.default, least, most)
-        case inspect.VarTupleType(min_length=least, max_length=most):
-            return Parameter(name, tuple, text, field.default, least or 0, most)
-        case _:
-            raise AssertionError("there are numbers and texts")
-
-
 PARAMETERS: Final = (
-    _row("max_tokens", "Tokens to write for each item."),
-    _row("temperature", "0 takes the likeliest token."),
-    _row("top_p", "Choose among the likeliest; 1 is all."),
-    _row("seed", "The same seed gives the same text."),
-    _row("stop", "End before this text; repeatable."),
+    *table_of(
+        Parameters,
+        {
+            "max_tokens": "Tokens to write for each item.",
+            "temperature": "0 takes the likeliest token.",
+            "top_p": "Choose among the likeliest; 1 is all.",
+            "seed": "The same seed gives the same text.",
+            "stop": "End before this text; repeatable.",
+        },
+    ),
     Parameter("chat", bool, "Each item is a question in a chat."),
 )
 

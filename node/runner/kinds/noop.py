@@ -26,9 +26,7 @@ from node.runner.kinds import (
     Needs,
     Timings,
 )
-from node.runner.kinds.embed import count as count_texts
-from node.runner.kinds.embed import decode_input
-from node.runner.kinds.embed import encode_input as encode_texts
+from node.runner.kinds.embed import count as count_texts, decode_input, encode_input as encode_texts
 from node.runner.parameters import Parameter
 from protocols.errors import RemoteProtocolError
 
