@@ -12,8 +12,8 @@ pytestmark = pytest.mark.e2e
 def test_jobs_survive_a_killed_and_a_frozen_worker_and_records_tell_of_each_attempt(
     root: Path,
 ) -> None:
-    failover = Failover(root, jobs=80)
+    failover = Failover(root, jobs=120)
 
     failover.run()
 
-    assert len(failover.of_kind("job.accepted")) == 80
+    assert len(failover.of_kind("job.accepted")) == 120

@@ -11,7 +11,7 @@ from node.job_story import promise
 from peer.cli import emit, json_option, printable
 
 SENTENCES = {
-    "offered": "offered to {peer} (attempt {fence})",
+    "offered": "offered to {peer} (fence {fence})",
     "leased": "{peer} {promised}",
     "refused": "{peer} refused: {detail}",
     "accepted": "given to {peer}",
