@@ -2,9 +2,9 @@
 
 The order is a sample without replacement, weighted by speed: its first get the offer, the rest is
 for widening. One in twenty times its first place goes to a peer that never did a job of ours, so
-that everyone is tried. Who failed lately comes behind all others, so that a job whose other workers
-are gone still finds one that has just come back. Load is never looked at here; the answers to the
-offers tell it as it is.
+that everyone is tried. Who failed lately, or was not heard of when it was due, comes behind all
+others, so that a job whose other workers are gone still finds one that has just come back. Load is
+never looked at here; the answers to the offers tell it as it is.
 Everyone who was considered is listed with its speed, where that comes from, and the reason why not.
 """
 
@@ -37,6 +37,7 @@ DRAWN: Final = (
 EXPLAINED: Final = 20  # candidates named in a message; a person reads no more
 NO_PEERS: Final = frozenset[PeerId]()
 GONE: Final = "has no current advert as a worker"
+OVERDUE: Final = "was not heard of when its advert was due again"
 EXCLUDED: Final = "has run it already"
 
 
@@ -52,8 +53,8 @@ class Candidate:
     results: int = 0
     """How many results of ours the speed rests on."""
     is_last_resort: bool = False
-    """Whether the reason is only that it failed lately, or is doubted: it is asked when no other
-    will do.
+    """Whether the reason is only that it failed lately, is doubted or overdue: it is asked when no
+    other will do.
     """
 
 
@@ -157,6 +158,10 @@ class Placement:
             if worker.advert
         )
 
+    def _is_overdue(self, peer: PeerId) -> bool:
+        entry = self._directory.get(peer)
+        return entry is not None and entry.is_overdue
+
     def _consider_named(self, peer: PeerId, needs: JobNeeds, now: float) -> Candidate:
         worker = self._directory.worker(peer)
         if worker is None:
@@ -220,6 +225,8 @@ class Placement:
         if reason is None and peer in needs.excluded:
             reason = EXCLUDED
         left_alone = self._breakers.why_open(key[:2], now)
+        if left_alone is None and self._is_overdue(peer):
+            left_alone = OVERDUE
         share = self._doubts.share((peer, needs.model), now)
         if share < 1:
             doubted = f"gave other output than others, and is considered for {share:.0%} of jobs"

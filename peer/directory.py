@@ -19,7 +19,7 @@ from protocols.advert import LIFETIME_MS, Advert, SignedAdvert, supersedes
 from protocols.errors import RemoteProtocolError
 from protocols.hello import RelayedAdvert, Standing
 from protocols.keys import PeerId
-from protocols.limits import ADVERT_LIFETIME_S, MAX_DIRECTORY_PEERS
+from protocols.limits import ADVERT_LIFETIME_S, ADVERT_OVERDUE_S, MAX_DIRECTORY_PEERS
 from protocols.membership import ADVERTS, TOLERANCE_US, WORKER, Certificate, Membership, may
 
 NOWHERE: Final = Standing()
@@ -75,6 +75,17 @@ class Entry:
         advertised = self.advert.addresses if self.advert else ()
         greeted = self.hello_addresses if self.is_connected or self._met_lately else ()
         return tuple(dict.fromkeys((*advertised, *greeted)))
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether nothing was heard of it when its next advert was due: it may be gone."""
+        if self.is_connected or self.is_self or self.signed_advert is None:
+            return False
+        lifetime_s = self.signed_advert.advert.lifetime_ms / 1_000
+        heard_at = self.advert_expires - lifetime_s
+        if self.last_hello is not None:
+            heard_at = max(heard_at, self.last_hello)
+        return trio.current_time() - heard_at > ADVERT_OVERDUE_S
 
     @property
     def _met_lately(self) -> bool:

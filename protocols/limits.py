@@ -94,6 +94,7 @@ MAX_ADVERT_BYTES: Final = 8 << 10  # two certificates, the hardware and 50 model
 MAX_ADVERT_MODELS: Final = 64  # more do not fit into an advert, and a frame bounds decoding
 ADVERT_LIFETIME_S: Final = 30 * 60  # three missed republications and a peer is forgotten
 ADVERT_PERIOD_S: Final = 10 * 60  # 10,000 peers then send 17 adverts a second in all
+ADVERT_OVERDUE_S: Final = 12 * 60  # the next one had two minutes to come by way of others
 ADVERT_GAP_S: Final = 1  # changes in a burst become one advert
 ADVERTS_PER_S_PER_PEER: Final = 20  # what one neighbour may hand us before we look no closer
 MAX_DIRECTORY_PEERS: Final = 16_384  # ten thousand peers are the design's largest mesh; 1 KB each
