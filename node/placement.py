@@ -18,8 +18,16 @@ from typing import Final, NamedTuple
 from node.benchmarks import is_benchmark
 from node.breaker import Breakers
 from node.doubts import Doubts
-from node.needs import UNMEASURED_GFLOPS, JobNeeds, basis_of, stated_speed, why_not
-from node.observations import Key, Observations
+from node.needs import (
+    LEAST_TRUST,
+    UNMEASURED_GFLOPS,
+    JobNeeds,
+    basis_of,
+    stated_speed,
+    trust_in,
+    why_not,
+)
+from node.observations import Key, Observations, Speed
 from node.retries import RetryBudget
 from node.roster import Pool, Roster
 from peer.directory import Directory
@@ -214,17 +222,10 @@ class Placement:
         """Say how fast a peer is, by its advert and by what we saw; ``reason`` is why its advert
         rules it out.
         """
-        speed = stated or UNMEASURED_GFLOPS
-        advert = self.advert_of(peer)
-        basis = basis_of(advert) if stated and advert else "not measured"
-        key = Key(peer, _subject(needs), needs.precision)
-        seen = self._observations.speed(key, speed, now)
-        results = 0
-        if seen is not None:
-            speed, basis, results = seen
+        speed, basis, results = self._speed(peer, stated, needs, now)
         if reason is None and peer in needs.excluded:
             reason = EXCLUDED
-        left_alone = self._breakers.why_open(key[:2], now)
+        left_alone = self._breakers.why_open((peer, _subject(needs)), now)
         if left_alone is None and self._is_overdue(peer):
             left_alone = OVERDUE
         share = self._doubts.share((peer, needs.model), now)
@@ -236,6 +237,15 @@ class Placement:
                 left_alone = doubted
         is_last_resort = reason is None and left_alone is not None
         return Candidate(peer, speed, reason or left_alone, basis, results, is_last_resort)
+
+    def _speed(self, peer: PeerId, stated: float | None, needs: JobNeeds, now: float) -> Speed:
+        advert = self.advert_of(peer)
+        key = Key(peer, _subject(needs), needs.precision)
+        if not stated or advert is None:
+            seen = self._observations.speed(key, UNMEASURED_GFLOPS, now, LEAST_TRUST)
+            return seen or Speed(UNMEASURED_GFLOPS, "not measured")
+        trust = trust_in(advert, self._directory.now_us())
+        return self._observations.speed(key, stated, now, trust) or Speed(stated, basis_of(advert))
 
 
 def order(considered: Iterable[Candidate], rng: random.Random) -> list[PeerId]:

@@ -118,6 +118,10 @@ class Directory:
         """Call ``callback(peer)`` after anything about a peer changed; it must not block."""
         self._callbacks.append(callback)
 
+    def now_us(self) -> int:
+        """The time by this machine's clock, in which adverts and certificates state theirs."""
+        return self._effects.now_us()
+
     def get(self, peer_id: PeerId) -> Entry | None:
         """Return what is known of a peer."""
         return self._entries.get(peer_id)
