@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from protocols.cid import CID
 from protocols.feed import Bundle, Header
 from protocols.journal import Entry, EpochBody, HeaderBody, RecordBody
-from protocols.record import outline_verified
+from protocols.outline import outline_verified
 
 MAX_BATCH_RECORDS: Final = (
     4_096  # a commit costs 1.4-2 ms whatever its size; past this memory grows and nothing is gained

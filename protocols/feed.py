@@ -30,7 +30,7 @@ from protocols.limits import (
     MAX_RECORD_BYTES,
     MAX_SEQUENCE,
 )
-from protocols.record import Count, PublicKey, Record
+from protocols.record import Count, PublicKey, check
 
 VERSION: Final = 1
 HEADER_TYPE: Final = "application/vnd.covey.header+cbor"
@@ -184,7 +184,7 @@ class UnverifiedBundle:
         if digests != self.header.digests:
             raise RemoteProtocolError("a bundle's records are not those its header names")
         for record in self.envelope.records:
-            if Record.decode(record).author != self.header.feed:
+            if check(record) != self.header.feed:
                 raise RemoteProtocolError("a bundle holds a record of another author")
         return self.trust()
 
