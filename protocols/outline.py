@@ -8,7 +8,14 @@ from typing import Any, Final, NamedTuple
 import cbor2
 
 from protocols.record import GENERATED, INFORMED_BY, USED
-from protocols.record_form import Parts, links, parts_of_valid, role_links
+from protocols.record_form import (
+    Parts,
+    count_of,
+    link_target,
+    links,
+    parts_of_valid,
+    role_links,
+)
 
 
 class Outline(NamedTuple):
@@ -43,25 +50,18 @@ def _outline(parts: Parts) -> Outline:
     return Outline(
         _word(kind),
         found,
-        environment[_CID_AT:] or None,
-        hardware[_CID_AT:] or None,
-        _count(start),
-        _count(duration),
+        link_target(environment),
+        link_target(hardware),
+        count_of(start),
+        count_of(duration),
         _word(status),
         rest,
     )
 
 
-_CID_AT: Final = 5  # in an encoded link; an encoded null is shorter
-
-
 @lru_cache(1_024)
 def _word(encoded: bytes) -> str:
     return cbor2.loads(encoded)
-
-
-def _count(encoded: bytes) -> int:
-    return int.from_bytes(encoded[1:], "big") if len(encoded) > 1 else encoded[0]
 
 
 def _decoded(data: bytes) -> Outline:

@@ -26,11 +26,11 @@ _LONGER: Final = range(24, 65)  # lengths whose byte follows the head; a peer's 
 _BYTES, _TEXT, _LIST = 0x40, 0x60, 0x80
 _MOST_LINKS: Final = 8
 
-_NULL: Final = rb"\xf6"
+NULL: Final = rb"\xf6"
 _CID: Final = rb"\x01[\x55\x71]\x12\x20.{32}"
 _LINK_HEAD: Final = rb"\xd8\x2a\x58\x25\x00"
-_LINK: Final = _LINK_HEAD + _CID
-_COUNT: Final = (  # minimal, and below 2^63
+LINK: Final = _LINK_HEAD + _CID
+COUNT: Final = (  # minimal, and below 2^63
     rb"(?:[\x00-\x17]|\x18[\x18-\xff]|\x19[\x01-\xff].|\x1a(?!\0\0).{4}"
     rb"|\x1b(?!\0{4})[\x00-\x7f].{7})"
 )
@@ -62,7 +62,7 @@ def _list_of(item: bytes) -> bytes:
 _ASCII: Final = rb"[\x00-\x7f]"
 _WORD: Final = b"(?:" + _strings(_TEXT, _ASCII, _SHORT[1:]) + b")"
 _NONCE: Final = b"(?:" + _strings(_BYTES, b".", _SHORT[: MAX_NONCE_BYTES + 1]) + b")"
-_ROLE_LINK: Final = rb"\x82" + _LINK + _WORD
+_ROLE_LINK: Final = rb"\x82" + LINK + _WORD
 _VALUE: Final = b"(?:%b)" % b"|".join(
     (
         _SCALAR,
@@ -71,7 +71,7 @@ _VALUE: Final = b"(?:%b)" % b"|".join(
         _FLOAT,
         _strings(_BYTES, b".", _SHORT),
         _long_strings(_BYTES, b"."),
-        _LINK,
+        LINK,
     )
 )
 _FIELDS: Final = (
@@ -80,16 +80,29 @@ _FIELDS: Final = (
     b"(?P<kind>%b)" % _WORD,
     b"(?P<used>%b)" % _list_of(_ROLE_LINK),
     b"(?P<generated>%b)" % _list_of(_ROLE_LINK),
-    b"(?P<informed_by>%b)" % _list_of(_LINK),
-    b"(?P<environment>%b|%b)" % (_NULL, _LINK),
-    b"(?P<hardware>%b|%b)" % (_NULL, _LINK),
-    b"(?P<start_us>%b)(?P<duration_us>%b)" % (_COUNT, _COUNT),
+    b"(?P<informed_by>%b)" % _list_of(LINK),
+    b"(?P<environment>%b|%b)" % (NULL, LINK),
+    b"(?P<hardware>%b|%b)" % (NULL, LINK),
+    b"(?P<start_us>%b)(?P<duration_us>%b)" % (COUNT, COUNT),
     b"(?P<status>%b)" % _WORD,
 )
 _ATTRIBUTES: Final = rb"(?P<attributes>[\xa0-\xb7](?:%b%b){0,23}+)\Z" % (_WORD, _VALUE)
 
 _MAP: Final = 0xA0
 _AUTHOR: Final = slice(4, 36)
+
+
+_CID_AT: Final = 5  # in an encoded link; an encoded null is shorter
+
+
+def count_of(encoded: bytes) -> int:
+    """Return the number that matched ``COUNT``."""
+    return int.from_bytes(encoded[1:], "big") if len(encoded) > 1 else encoded[0]
+
+
+def link_target(encoded: bytes) -> bytes | None:
+    """Return the CID of what matched ``LINK`` or ``NULL``."""
+    return encoded[_CID_AT:] or None
 
 
 class _Patterns(NamedTuple):
@@ -150,7 +163,7 @@ def parts_of_valid(data: bytes) -> Parts | None:
     unusual.
     """
     found = _patterns().trusted.match(data)
-    return None if found is None else Parts(*found.groups(), data[found.end() :])
+    return None if found is None else Parts._make((*found.groups(), data[found.end() :]))
 
 
 def role_links(part: bytes) -> list[tuple[bytes, bytes]]:
