@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from protocols.cid import CID
 from protocols.feed import Bundle, Header
 from protocols.journal import Entry, EpochBody, HeaderBody, RecordBody
-from protocols.record import outline_verified
+from protocols.outline import outline_verified
 
 MAX_BATCH_RECORDS: Final = (
     4_096  # a commit costs 1.4-2 ms whatever its size; past this memory grows and nothing is gained
@@ -140,20 +140,20 @@ def _add(batch: Batch, kind: int, body: bytes, place: int, own: bytes) -> None:
         epoch, sequence, encoded = RecordBody.decode(body)
         _add_record(batch, encoded, (own, epoch, sequence), place)
     elif kind == Entry.HEADER:
-        batch.bundles.append(_bundle_row(HeaderBody.decode(body).header, place))
+        encoded_header = HeaderBody.decode(body).header
+        header = Header.decode_verified(encoded_header)
+        batch.bundles.append(_bundle_row(header, CID.of(encoded_header), place))
     elif kind == Entry.EPOCH:
         batch.moves.append(Move(own, *EpochBody.decode(body)))
     elif kind == Entry.BUNDLE:
         bundle = Bundle.decode_verified(body)
         header = bundle.header
-        batch.bundles.append(_bundle_row(bundle.header_bytes, place))
+        batch.bundles.append(_bundle_row(header, bundle.cid, place))
         for sequence, encoded in enumerate(bundle.records, header.first_sequence):
             _add_record(batch, encoded, (header.feed, header.epoch, sequence), place)
 
 
-def _bundle_row(encoded: bytes, place: int) -> BundleRow:
-    header = Header.decode(encoded)
-    cid = CID.of(encoded)
+def _bundle_row(header: Header, cid: CID, place: int) -> BundleRow:
     return BundleRow(
         cid, header.feed, header.epoch, header.first_sequence, header.next_sequence, place
     )

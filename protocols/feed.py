@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Annotated, Any, Final
 
+import cbor2
 import msgspec
 
 from protocols import dagcbor
+from protocols.bundle_form import HeaderParts, envelope_parts, header_parts
 from protocols.cid import CID
 from protocols.errors import LocalProtocolError, RemoteProtocolError
 from protocols.keys import PeerId, SigningKey, pae, peer_id_of, verify
@@ -30,7 +32,7 @@ from protocols.limits import (
     MAX_RECORD_BYTES,
     MAX_SEQUENCE,
 )
-from protocols.record import Count, PublicKey, Record
+from protocols.record import Count, PublicKey, check
 
 VERSION: Final = 1
 HEADER_TYPE: Final = "application/vnd.covey.header+cbor"
@@ -74,7 +76,33 @@ class Header(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     @classmethod
     def decode(cls, data: bytes) -> Header:
         """Read a header; raises ``RemoteProtocolError`` unless every rule holds."""
+        parts = header_parts(data)
+        if parts is not None and parts.epoch < MAX_EPOCH:
+            return cls._of(parts)
         return _convert(dagcbor.decode(data), cls)
+
+    @classmethod
+    def decode_verified(cls, data: bytes) -> Header:
+        """Read a header that ``decode`` accepted before; for our own journal."""
+        parts = header_parts(data)
+        return cls._of(parts) if parts else _convert(dagcbor.decode_verified(data), cls)
+
+    @classmethod
+    def _of(cls, parts: HeaderParts) -> Header:
+        """Return a header of fields whose types are right, if its rules hold."""
+        version, feed, epoch, first_sequence, digests, previous, time_us = parts
+        try:
+            return cls(
+                version=version,
+                feed=feed,
+                epoch=epoch,
+                first_sequence=first_sequence,
+                digests=digests,
+                previous=None if previous is None else CID(previous),
+                time_us=time_us,
+            )
+        except ValueError as error:
+            raise RemoteProtocolError(f"a bundle is invalid: {error}") from error
 
 
 class _Envelope(msgspec.Struct, frozen=True, array_like=True):
@@ -146,8 +174,11 @@ class Bundle:
     @classmethod
     def decode_verified(cls, data: bytes) -> Bundle:
         """Read a bundle that ``decode`` accepted before; for our own journal."""
-        envelope = _convert(dagcbor.decode_verified(data), _Envelope)
-        header = _convert(dagcbor.decode_verified(envelope.header), Header)
+        parts = envelope_parts(data)
+        envelope = (
+            _Envelope(*parts) if parts else _convert(dagcbor.decode_verified(data), _Envelope)
+        )
+        header = Header.decode_verified(envelope.header)
         return UnverifiedBundle(envelope, header, CID.of(envelope.header)).trust()
 
     @property
@@ -184,7 +215,7 @@ class UnverifiedBundle:
         if digests != self.header.digests:
             raise RemoteProtocolError("a bundle's records are not those its header names")
         for record in self.envelope.records:
-            if Record.decode(record).author != self.header.feed:
+            if check(record) != self.header.feed:
                 raise RemoteProtocolError("a bundle holds a record of another author")
         return self.trust()
 
@@ -215,7 +246,10 @@ class Head:
 
 def encode_bundle(header_bytes: bytes, signature: bytes, records: Sequence[bytes]) -> bytes:
     """Return the bytes of a bundle whose parts are known to be valid."""
-    return dagcbor.encode([header_bytes, signature, list(records)], max_bytes=MAX_BUNDLE_BYTES)
+    # Not the strict codec: byte strings have one plain encoding.
+    encoded = cbor2.dumps([header_bytes, signature, list(records)])
+    dagcbor.check_size(encoded, MAX_BUNDLE_BYTES)
+    return encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +317,11 @@ class ForkProof:
 
 
 def _open(data: bytes) -> _Envelope:
-    envelope = _convert(dagcbor.decode(data, max_bytes=MAX_BUNDLE_BYTES), _Envelope)
+    parts = envelope_parts(data) if len(data) <= MAX_BUNDLE_BYTES else None
+    if parts is not None:
+        envelope = _Envelope(*parts)
+    else:
+        envelope = _convert(dagcbor.decode(data, max_bytes=MAX_BUNDLE_BYTES), _Envelope)
     if max(map(len, envelope.records)) > MAX_RECORD_BYTES:
         raise RemoteProtocolError(f"a bundle holds a record over {MAX_RECORD_BYTES} bytes")
     return envelope

@@ -32,6 +32,7 @@ import zstandard
 
 from protocols.ack import MAX_ACK_BYTES, AckEntry, Digest, Epoch
 from protocols.chain import Chain, Link, Range, Run, Runs
+from protocols.decompression import decompressed
 from protocols.errors import RemoteProtocolError
 from protocols.limits import (
     MAX_BUNDLE_BYTES,
@@ -299,13 +300,9 @@ def unpack(message: BundleMessage) -> bytes:
     """
     size_bytes(message)
     try:
-        decompressor = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
-        return decompressor.decompress(message.compressed, allow_extra_data=False)
+        return decompressed(message.compressed)
     except zstandard.ZstdError as error:
         raise RemoteProtocolError(f"a compressed bundle is damaged: {error}") from error
-
-
-_MAX_WINDOW_BYTES: Final = 1 << 20  # a frame header may ask for gigabytes; a bundle is 256 KiB
 
 
 class Offer:

@@ -1,9 +1,9 @@
 """Hostile and damaged blocks for the codec, for SECONDS (60), each made from SEED and its number.
 
-Of every input it demands that both profiles and ``Record.decode`` answer as a reader does that was
-written from the specification alone: refuse it with ``RemoteProtocolError``, or give the same value
-and, encoded again, the same bytes. ``make soak`` runs it; when an input is answered wrongly, the
-command that is printed tries that input alone.
+Of every input it demands that both profiles, ``Record.decode`` and ``check`` answer as a reader
+does that was written from the specification alone: refuse it with ``RemoteProtocolError``, or give
+the same value and, encoded again, the same bytes. ``make soak`` runs it; when an input is answered
+wrongly, the command that is printed tries that input alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import msgspec
 from protocols import dagcbor
 from protocols.cid import AnyCID
 from protocols.errors import RemoteProtocolError
-from protocols.record import Record
+from protocols.record import Record, check
 from tests.support.blocks import Blocks
 from tests.support.plain_dagcbor import FaultError, read
 
@@ -92,6 +92,10 @@ def _is_record(data: bytes, value: Any) -> bool:
     with suppress(RemoteProtocolError):
         record = Record.decode(data)
     assert record == expected, "another record"
+    author = None
+    with suppress(RemoteProtocolError):
+        author = check(data)
+    assert author == (record and record.author), "another author"
     return record is not None
 
 

@@ -11,15 +11,7 @@ from protocols import dagcbor
 from protocols.cid import CID, AnyCID
 from protocols.errors import LocalProtocolError, RemoteProtocolError
 from protocols.limits import MAX_RECORD_BYTES, MAX_SEQUENCE
-from protocols.record import (
-    GENERATED,
-    INFORMED_BY,
-    USED,
-    Record,
-    block,
-    is_block,
-    outline_verified,
-)
+from protocols.record import Record, block, is_block
 from tests.support.feeds import START_US, key, record
 
 AUTHOR = key(1)
@@ -100,41 +92,6 @@ def test_a_small_record_keeps_the_limit_of_a_block() -> None:
 
     with pytest.raises(LocalProtocolError):
         item.encode()
-
-
-@given(records)
-def test_an_outline_says_what_the_record_says(item: Record) -> None:
-    outline = outline_verified(item.encode())
-
-    assert (outline.kind, outline.status) == (item.kind, item.status)
-    assert (outline.environment, outline.hardware) == (item.environment, item.hardware)
-    assert (outline.start_us, outline.duration_us) == (item.start_us, item.duration_us)
-    assert dagcbor.decode(outline.attributes) == item.attributes
-    assert outline.attributes == dagcbor.encode(item.attributes)
-    assert outline.links == [
-        *((USED, role, target) for target, role in item.used),
-        *((GENERATED, role, target) for target, role in item.generated),
-        *((INFORMED_BY, "", target) for target in item.informed_by),
-    ]
-
-
-def test_an_outline_fills_in_what_an_author_left_out() -> None:
-    fields = [1, AUTHOR.public, b"nonce", "kind", [], [], [], None, None, START_US]
-    encoded = dagcbor.encode(fields)
-    assert Record.decode(encoded).status == "ok"
-
-    outline = outline_verified(encoded)
-
-    assert (outline.duration_us, outline.status) == (0, "ok")
-    assert dagcbor.decode(outline.attributes) == {}
-
-
-def test_an_outline_ignores_what_a_later_version_adds() -> None:
-    fields = [2, AUTHOR.public, b"", "kind", [], [], [], None, None, 0, 0, "ok", {"a": 1}, "new"]
-
-    outline = outline_verified(dagcbor.encode(fields))
-
-    assert dagcbor.decode(outline.attributes) == {"a": 1}
 
 
 @given(st.binary(max_size=300))
