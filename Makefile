@@ -36,6 +36,7 @@ bench: $(READY)        ## every figure beside its baseline (ONLY=jobs for one su
 soak: $(READY)         ## fuzz the codec, kill every process while jobs run, take workers from a thousand jobs, weigh unequal ones (JOBS, ROUNDS, SEED)
 	$(BIN)/python -m tests.soak.fuzz
 	$(BIN)/python -m tests.soak.kills
+	$(BIN)/python -m tests.soak.records
 	$(BIN)/python -m tests.soak.failover
 	$(BIN)/python -m tests.soak.shares
 
