@@ -89,9 +89,9 @@ class Pair:
 
     def check_complete(self) -> int:
         """Both stand still: one state, with everything in it. Return how many records it holds."""
-        self.node.until(self.is_complete, "have everything acknowledged", PATIENCE_S)
-        check = self.aggregator.json("check")
+        check = self.aggregator.json("check")  # asks the node for what no bundle holds yet
         assert check["ok"], check["findings"]
+        self.node.until(self.is_complete, "have everything acknowledged", PATIENCE_S)
         missing = self.emitters.told - left_by(self.aggregator).records
         assert not missing, f"the aggregator lacks {len(missing)} records: {missing}"
         return check["records"]
