@@ -37,6 +37,7 @@ soak: $(READY)         ## fuzz the codec, kill every process while jobs run, tak
 	$(BIN)/python -m tests.soak.fuzz
 	$(BIN)/python -m tests.soak.kills
 	$(BIN)/python -m tests.soak.records
+	$(BIN)/python -m tests.soak.power
 	$(BIN)/python -m tests.soak.failover
 	$(BIN)/python -m tests.soak.shares
 

@@ -35,21 +35,31 @@ class Plan:
 
 
 class Pair:
-    """A node that writes records and an aggregator that takes them in."""
+    """A node that writes records and an aggregator that takes them in, with homes of these."""
 
-    def __init__(self, root: Path, rng: random.Random) -> None:
-        self.node = Machine("node", root / "node")
-        self.aggregator = Machine("aggregator", root / "aggregator", "covey-aggregator")
+    def __init__(self, node: Path, aggregator: Path, rng: random.Random) -> None:
+        self.node = Machine("node", node)
+        self.aggregator = Machine("aggregator", aggregator, "covey-aggregator")
         self.emitters = Emitters(self.node, rng)
+        self.feed = b""
+        """The node's key, once it is up."""
 
     def form(self) -> None:
-        """Make the mesh of the two, up and connected."""
+        """Make the mesh of the two; both are up."""
         self.node.run("init")
         self.node.run("models", "add", MODEL)
         self.node.up()
-        ticket = self.node.run("ticket", "--role", "aggregator").stdout.strip()
-        self.aggregator.run("join", ticket)
+        self.aggregator.run("join", self.ticket())
         self.aggregator.up()
+        self.await_measured()
+
+    def ticket(self) -> str:
+        """Let an aggregator into the mesh of the node, which is up."""
+        self.feed = Identity.load(self.node.home).key.public
+        return self.node.run("ticket", "--role", "aggregator").stdout.strip()
+
+    def await_measured(self) -> None:
+        """Wait until the node measures its hardware no more, which it does once."""
         self.node.until((self.node.home / "hardware.json").exists, "measure its hardware")
 
     def status(self) -> dict[str, Any]:
@@ -69,7 +79,7 @@ class Pair:
     def check_node(self) -> Left:
         """Look at the disk of the node, which is down: all that was told is there, and whole."""
         left = left_by(self.node)
-        left.check_whole()
+        left.check_sound()
         missing = self.emitters.told - left.records
         assert not missing, f"the node lost {len(missing)} records that it had told of: {missing}"
         return left
@@ -77,8 +87,8 @@ class Pair:
     def check_aggregator(self, epoch: int, acknowledged: int) -> Left:
         """Look at the disk of the aggregator, which is down: all that it acknowledged is there."""
         left = left_by(self.aggregator)
-        left.check_whole()
-        held = left.held_up_to(Identity.load(self.node.home).key.public, epoch)
+        left.check_sound()
+        held = left.held_up_to(self.feed, epoch)
         assert held >= acknowledged, f"the aggregator acknowledged {acknowledged} and has {held}"
         return left
 
@@ -88,13 +98,15 @@ class Pair:
         return status["acknowledged"] == status["next_sequence"]
 
     def check_complete(self) -> int:
-        """Both stand still: one state, with everything in it. Return how many records it holds."""
+        """Both stand still: one state, with everything in it. Return how many of the
+        node's records the aggregator has promised to keep.
+        """
         check = self.aggregator.json("check")  # asks the node for what no bundle holds yet
         assert check["ok"], check["findings"]
         self.node.until(self.is_complete, "have everything acknowledged", PATIENCE_S)
         missing = self.emitters.told - left_by(self.aggregator).records
         assert not missing, f"the aggregator lacks {len(missing)} records: {missing}"
-        return check["records"]
+        return left_by(self.node).acknowledged
 
 
 class Soak:
@@ -103,7 +115,7 @@ class Soak:
     def __init__(self, root: Path, plan: Plan) -> None:
         self.plan = plan
         self.rng = random.Random(plan.seed)
-        self.pair = Pair(root, self.rng)
+        self.pair = Pair(root / "node", root / "aggregator", self.rng)
         self.kills = 0
         self.acknowledged = 0
         """How many records the aggregator has promised to keep."""
@@ -117,8 +129,7 @@ class Soak:
                 for victim in self.rng.sample([pair.node, pair.aggregator], 2):
                     self.strike(victim)
             pair.emitters.finish()
-            pair.check_complete()
-            self.acknowledged = pair.acknowledged()[1]
+            self.acknowledged = pair.check_complete()
         pair.check_node()
 
     def strike(self, victim: Machine) -> None:
@@ -132,10 +143,8 @@ class Soak:
         promised = pair.acknowledged()
         victim.kill()
         self.kills += 1
-        if victim is pair.node:
-            pair.check_node()
-        else:
-            pair.check_aggregator(*promised)
+        left = pair.check_node() if victim is pair.node else pair.check_aggregator(*promised)
+        assert not left.walked.damage, f"damaged bytes: {left.walked.damage}"
         victim.up()
 
     def summary(self) -> str:

@@ -26,9 +26,19 @@ class Left:
     records: frozenset[str]
     walked: Walked
 
-    def check_whole(self) -> None:
-        """Every entry is what it was, and every bundle holds what its header names."""
-        assert not self.walked.damage, f"damaged bytes: {self.walked.damage}"
+    @property
+    def acknowledged(self) -> int:
+        """How many records of its own feed some aggregator has promised to keep."""
+        furthest: dict[int, int] = {}
+        for entry in self.walked.acked:
+            if entry.feed == self.walked.own:
+                furthest[entry.epoch] = max(furthest.get(entry.epoch, 0), entry.next_sequence)
+        return sum(furthest.values())
+
+    def check_sound(self) -> None:
+        """Every signature holds, every bundle has the records that its header names, and no key
+        signed two truths.
+        """
         assert not self.walked.faults, f"entries that do not hold: {self.walked.faults}"
         forked = [key for key, chain in self.walked.chains.items() if chain.is_forked]
         assert not forked, f"forked: {forked}"
