@@ -64,6 +64,11 @@ class Home:
         return self.path / "journal"
 
     @property
+    def dropped(self) -> Path:
+        """How many reports a full disk has kept from the journal."""
+        return self.path / "dropped"
+
+    @property
     def index(self) -> Path:
         """The DuckDB file, rebuilt from the journal whenever it is missing or damaged."""
         return self.path / "index.duckdb"

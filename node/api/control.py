@@ -113,6 +113,7 @@ class ControlApi:
                 "epoch": node.feeds.epoch,
                 "next_sequence": node.feeds.next_sequence,
                 "acknowledged": node.feeds.acknowledged_sequence(),
+                "dropped_reports": node.recorder.dropped.total,
                 "quarantined": node.feeds.quarantined,
             }
         )
