@@ -19,6 +19,7 @@ from protocols.journal import Entry
 from protocols.membership import AGGREGATOR
 from protocols.record import Record
 from tests.support import rot
+from tests.support.feeds import segment_of
 from tests.support.home import Author, SignedJob, aggregator_home
 from tests.support.members import key_of
 
@@ -181,7 +182,7 @@ async def test_an_index_knows_its_journal_although_that_grew_past_the_mark_again
 async def test_a_torn_tail_that_nobody_relied_on_is_no_finding(joined: Joined) -> None:
     async with holding(joined, *a_job()[1]) as answers:
         await answers.index.catch_up()
-    with joined[0].journal.open("ab") as file:
+    with segment_of(joined[0].journal).open("ab") as file:
         file.write(b"torn" * 9)
 
     answer = await answer_offline(joined[0], "GET", "/check", {})
