@@ -42,6 +42,7 @@ from node.worker import Worker
 from peer import control, logs
 from peer.capture import origin
 from peer.config import load
+from peer.dropped import reserved
 from peer.effects import Effects, system_effects
 from peer.exchange import Exchange, policy_of
 from peer.feeds import Feeds
@@ -80,6 +81,7 @@ class Node:
     runners: RunnerPool
     upstream: Upstream
     offerer: Offerer
+    recorder: Recorder
     ledger: JobLedger
     submissions: Submissions
     carrier: Carrier
@@ -135,7 +137,7 @@ async def started(
         journal = Journal.open(home.journal)
         feeds = Feeds(journal, identity.key, effects)
         index = open_index(journal, home, identity, config)
-        recorder = Recorder(feeds, effects)
+        recorder = Recorder(feeds, effects, dropped=reserved(home.dropped))
         upstream = Upstream(config.upstream, upstream_token, identity.peer_id)
         backends = Backends(models, runners, upstream)
         offerer = Offerer(
@@ -182,6 +184,7 @@ async def started(
                     upstream=upstream,
                     offerer=offerer,
                     carrier=carrier,
+                    recorder=recorder,
                     ledger=ledger,
                     submissions=Submissions(submitter, ledger.report, clients),
                     worker=worker,

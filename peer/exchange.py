@@ -68,7 +68,7 @@ class Exchange:
             for peer_id, scope in self._followed.items():
                 nursery.start_soon(self._follow, peer_id, scope)
             task_status.started()
-            await trio.sleep_forever()
+            await self._replace_damaged()
 
     def peer_up(self, peer_id: PeerId) -> None:
         """An admitted peer is connected; calling again while it is changes nothing."""
@@ -94,9 +94,21 @@ class Exchange:
         Peers that do not answer within ``REFRESH_S`` are left out.
         """
         with trio.move_on_after(REFRESH_S):
-            async with trio.open_nursery() as nursery:
-                for peer_id in self._followed:
-                    nursery.start_soon(self._pull_once, peer_id)
+            await self._pull_all()
+
+    async def _replace_damaged(self) -> None:
+        """Ask everyone that we follow whenever bundles turn out to be damaged here. Whoever comes
+        later is asked then.
+        """
+        seen = 0
+        while True:
+            seen = await self._feeds.wait_quarantined(seen)
+            await self._pull_all()
+
+    async def _pull_all(self) -> None:
+        async with trio.open_nursery() as nursery:
+            for peer_id in self._followed:
+                nursery.start_soon(self._pull_once, peer_id)
 
     async def _pull_once(self, peer_id: PeerId) -> None:
         try:

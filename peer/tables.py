@@ -189,10 +189,13 @@ class Tables:
         return [RecordRow._make(row) for row in rows]
 
     def records(self, cids: Iterable[bytes]) -> list[RecordRow]:
-        """Return the rows of these records, each once, in the order of their feeds."""
+        """Return the rows of these records, each once, in the order of their feeds.
+
+        What is at several places came again because the disk had damaged it: the latest one holds.
+        """
         found = self.run(
             "SELECT * FROM records WHERE cid IN (SELECT unnest(?::BLOB[]))"
-            " ORDER BY feed, epoch, sequence, place",
+            " ORDER BY feed, epoch, sequence, place DESC",
             [bytes(cid) for cid in cids],
         )
         first: dict[bytes, RecordRow] = {}

@@ -1,6 +1,6 @@
 """What one peer holds of one feed's epoch: which bundles, which holes, and whether the feed forks.
 
-Everything here is a pure function of the *set* of bundles added. The order of arrival, repeats and
+Everything here is a pure function of the *set* of bundles held. The order of arrival, repeats and
 splits never show: that is what lets two peers compare themselves by ``state_root``.
 """
 
@@ -91,6 +91,11 @@ class Chain:
         else:
             self._runs = None
         return rival
+
+    def remove(self, link: Link) -> None:
+        """Hold a held bundle no longer; a fork that it proved stays proven."""
+        del self._links[self._links.index(link)]
+        self._runs = None
 
     def runs(self) -> Sequence[Run]:
         """Return the unbroken runs, in order of their first bundle."""

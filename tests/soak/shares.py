@@ -18,6 +18,7 @@ import trio
 from node.client import Covey, Result, connect
 from protocols import job_history as history
 from tests.soak.kills import MODEL, sentence
+from tests.soak.replay import replayable
 from tests.support.machines import Machine, stopping
 from tests.support.throttle import Throttle
 
@@ -139,11 +140,12 @@ def _in_words(peers: dict[str, float], rows: dict[str, dict[str, Any]], worker: 
 
 def main() -> None:
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="covey-") as root:
-        shares = Shares(Path(root))
-        shares.run()
-    print(shares.summary())
-    shares.check()
+    with replayable("shares", {}):
+        with tempfile.TemporaryDirectory(prefix="covey-") as root:
+            shares = Shares(Path(root))
+            shares.run()
+        print(shares.summary())
+        shares.check()
     print(f"every share within {TOLERANCE:.0%} ({time.monotonic() - began:.0f} s)")
 
 
