@@ -113,6 +113,7 @@ class ControlApi:
                 "epoch": node.feeds.epoch,
                 "next_sequence": node.feeds.next_sequence,
                 "acknowledged": node.feeds.acknowledged_sequence(),
+                "records_of_workers": node.worker_bundles.status(),
             }
         )
 
