@@ -141,6 +141,13 @@ class Chain:
 
         return [link for link in self._links if not is_covered(link)]
 
+    def over(self, sequence: int) -> list[Link]:
+        """Return the bundles whose range covers a sequence number; several in a fork."""
+        end = bisect_left(self._links, (sequence + 1,))
+        # Ranges of a chain that does not fork are disjoint; a fork's may reach over many others.
+        start = 0 if self.is_forked else max(0, end - 1)
+        return [link for link in self._links[start:end] if link.next_sequence > sequence]
+
     def covers(self, run: Run) -> bool:
         """Say whether every bundle of somebody else's ``run`` is held, the same ones and not a
         fork's.

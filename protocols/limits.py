@@ -254,6 +254,19 @@ MAX_ACK_FEEDS: Final = 1_000  # with their keys 50 KB
 MAX_ACK_BYTES: Final = 64 << 10
 PULL_RETRY_S_MIN: Final = 1.0  # a lost stream on a living connection is usually a restart
 PULL_RETRY_S_MAX: Final = 60.0  # a peer that fails again and again costs next to nothing
+MAX_SOUGHT: Final = 64  # records of a question by name: at worst 64 bundles of 256 KiB in answer
+SEEK_SPACING_S: Final = 1.0  # between two such questions of one peer: each looks through an index
+SEEK_AFTER_S: Final = 5.0  # a job's record is asked for so long after it: many share a question
+SEEK_RETRY_S_MIN: Final = 30.0  # for a record that nobody had; three times CUT_AFTER_S
+SEEK_RETRY_S_MAX: Final = 3_600.0  # a machine that was off for a night is asked within the hour
+MAX_SEEK_TRIES: Final = 16  # doubling from 30 s to an hour: half a day; then only a restart helps
+SEEK_PEERS: Final = 8  # asked in one round; the next round asks others
+MAX_DANGLING: Final = 16_384  # records that are sought at once; 0.3 KB each
+AUTHOR_RECORDS_PER_S: Final = 6_000  # of one author beside others: a quarter of what a core merges
+AUTHOR_BURST_RECORDS: Final = 2 * AUTHOR_RECORDS_PER_S  # what came while nobody looked: two seconds
+BUNDLE_COST_RECORDS: Final = 4  # signature and fsync of a bundle cost what four records do
+COMPANY_S: Final = 2.0  # an author is alone when no other brought anything for so long
+MAX_PACED_AUTHORS: Final = 4_096  # remembered; who is forgotten has its whole burst again
 RECENT_SOURCES: Final = 4_096  # 0.5 MB a peer; older bundles are not on their way back any more
 
 # Runners and kinds

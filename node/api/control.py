@@ -115,6 +115,7 @@ class ControlApi:
                 "acknowledged": node.feeds.acknowledged_sequence(),
                 "dropped_reports": node.recorder.dropped.total,
                 "quarantined": node.feeds.quarantined,
+                "records_of_workers": node.worker_bundles.status(),
             }
         )
 

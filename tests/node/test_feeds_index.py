@@ -16,7 +16,7 @@ OWNER = key(1)
 
 def _indexed(journal: Journal) -> list[tuple[int, int]]:
     """Index a whole journal and return the place of every row."""
-    store = Store.open(IN_MEMORY, 256)
+    store = Store.open(IN_MEMORY, 256, OWNER.public)
     while store.mark() < journal.size:
         store.insert(read_batch(journal.scan(store.mark()), journal.size, OWNER.public))
     rows = store.newest(None, 100)
