@@ -27,6 +27,11 @@ class Store:
         self.page = tables.page
         self.records = tables.records
         self.bundles_over = tables.bundles_over
+        self.places = tables.places
+        self.bodiless = tables.bodiless
+        self.unpin = tables.unpin
+        self.erase = tables.erase
+        self.copy_to = tables.copy_to
 
     @classmethod
     def open(cls, path: Path, memory_mb: int) -> Store:

@@ -16,10 +16,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from peer.rows import Batch, BundleRow, LastEntry, RecordRow
+from peer.rows import Batch, BodilessRow, BundleRow, LastEntry, RecordRow
 from protocols.errors import CoveyError
 
-SCHEMA_VERSION: Final = 2  # another number in the file: it is rebuilt
+SCHEMA_VERSION: Final = 3  # another number in the file: it is rebuilt
 IN_MEMORY: Final = Path(":memory:")
 
 BLOB, TEXT, UNSIGNED, SIGNED = "BLOB", "VARCHAR", "UBIGINT", "BIGINT"
@@ -45,6 +45,13 @@ TABLES: Final = {
         ("epoch", UNSIGNED),
         ("first_sequence", UNSIGNED),
         ("next_sequence", UNSIGNED),
+        ("place", SIGNED),
+    ),
+    "bodiless": (
+        ("cid", BLOB),
+        ("feed", BLOB),
+        ("epoch", UNSIGNED),
+        ("sequence", UNSIGNED),
         ("place", SIGNED),
     ),
 }
@@ -79,6 +86,12 @@ BEGUN: Final = """
         SELECT unnest([environment, hardware]) FROM records WHERE start_us >= $since))
 """
 """Records that began at or after a moment, and the environments and hardware that these name."""
+ERASE: Final = (
+    "INSERT INTO bodiless SELECT cid, feed, epoch, sequence, place FROM records"
+    " WHERE cid IN (SELECT unnest(?::BLOB[]))",
+    "DELETE FROM records WHERE cid IN (SELECT unnest(?::BLOB[]))",
+    "DELETE FROM edges WHERE record IN (SELECT unnest(?::BLOB[]))",
+)
 PAGE: Final = """
     feed = $feed AND epoch = $epoch AND sequence >= $sequence
     AND (sequence > $sequence OR place > $place)
@@ -113,6 +126,7 @@ class Rows(NamedTuple):
     records: int
     edges: int
     bundles: int
+    bodiless: int
 
 
 class IndexDamagedError(CoveyError):
@@ -212,6 +226,58 @@ class Tables:
         )
         return [BundleRow._make(row) for row in rows]
 
+    def places(self, cids: Iterable[bytes]) -> list[RecordRow]:
+        """Return the rows of these records, one for each place at which a body stands."""
+        rows = self.run(
+            "SELECT * FROM records WHERE cid IN (SELECT unnest(?::BLOB[])) ORDER BY place",
+            [bytes(cid) for cid in cids],
+        )
+        return [RecordRow._make(row) for row in rows]
+
+    def bodiless(self, cids: Iterable[bytes]) -> list[BodilessRow]:
+        """Return the places at which headers name these records and no body stands."""
+        rows = self.run(
+            "SELECT * FROM bodiless WHERE cid IN (SELECT unnest(?::BLOB[]))"
+            " ORDER BY feed, epoch, sequence, place",
+            [bytes(cid) for cid in cids],
+        )
+        return [BodilessRow._make(row) for row in rows]
+
+    def unpin(self, places: Iterable[int]) -> None:
+        """Do not know the journal by its last entry any more, if that is at one of ``places``: its
+        body is about to change.
+        """
+        self.run(
+            "UPDATE state SET last_place = NULL, last_digest = NULL"
+            " WHERE last_place IN (SELECT unnest(?::BIGINT[]))",
+            list(places),
+        )
+
+    def erase(self, cids: Iterable[bytes]) -> None:
+        """Leave of these records only where they stood, in one transaction. Their bytes may stay in
+        the file until ``copy_to`` has made another.
+        """
+        erased = [bytes(cid) for cid in cids]
+        self.run("BEGIN")
+        try:
+            for statement in ERASE:
+                self.run(statement, erased)
+            self.run("COMMIT")
+        except BaseException:
+            with suppress(self._fault):
+                self._connection.rollback()
+            raise
+
+    def copy_to(self, path: Path) -> None:
+        """Write what the tables hold to a new file, in which nothing is left of what was
+        deleted.
+        """
+        [(name,)] = self.run("SELECT current_database()")
+        quoted = str(path).replace("'", "''")
+        self.run(f"ATTACH '{quoted}' AS fresh")
+        self.run(f'COPY FROM DATABASE "{name}" TO fresh')
+        self.run("DETACH fresh")
+
     def insert(self, batch: Batch) -> None:
         """Add the rows of ``batch`` and its mark in one transaction: all of it or nothing."""
         self.run("BEGIN")
@@ -221,6 +287,7 @@ class Tables:
             self._append("records", batch.records)
             self._append("edges", batch.edges)
             self._append("bundles", batch.bundles)
+            self._append("bodiless", batch.bodiless)
             self.run("UPDATE state SET mark = ?", batch.mark)
             if batch.last is not None:
                 self.run("UPDATE state SET last_place = ?, last_digest = ?", *batch.last)

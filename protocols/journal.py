@@ -67,6 +67,10 @@ class Entry(IntEnum):
 
     The records of the old epoch from that sequence on are now those of the new epoch from 0 on.
     """
+    ERASED = 8
+    """Bodies that a tombstone had erased from this journal and its index: DAG-CBOR ``[CID…]`` as
+    bytes.
+    """
 
 
 class Scanned(NamedTuple):
@@ -166,15 +170,22 @@ def _digest(salt: bytes, kind: int, body: bytes) -> bytes:
 
 
 class RecordBody(NamedTuple):
-    """The body of a ``RECORD`` entry: a record of our own feed and its place there."""
+    """The body of a ``RECORD`` entry: a record of our own feed and its place there. Of one that was
+    redacted only the digest is left.
+    """
 
     epoch: int
     sequence: int
     record: bytes
+    digest: bytes = b""
 
     def encode(self) -> bytes:
         """Return the entry's body."""
-        return _encode_body(self)
+        return _encode_body(self if self.digest else self[:3])
+
+    def erased(self) -> RecordBody:
+        """Return what is left when the record is redacted; it is no longer than before."""
+        return self._replace(record=b"", digest=sha256(self.record).digest())
 
     @classmethod
     def decode(cls, body: bytes) -> RecordBody:
@@ -215,6 +226,21 @@ class EpochBody(NamedTuple):
     def decode(cls, body: bytes) -> EpochBody:
         """Read the body of an entry that ``scan`` found whole."""
         return cls(*_decode_body(body))
+
+
+class ErasedBody(NamedTuple):
+    """The body of an ``ERASED`` entry: the CIDs of the records that are gone."""
+
+    cids: tuple[bytes, ...]
+
+    def encode(self) -> bytes:
+        """Return the entry's body."""
+        return _encode_body(self.cids)
+
+    @classmethod
+    def decode(cls, body: bytes) -> ErasedBody:
+        """Read the body of an entry that ``scan`` found whole."""
+        return cls(tuple(_decode_body(body)))
 
 
 def _encode_body(body: tuple[int | bytes, ...]) -> bytes:

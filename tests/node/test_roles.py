@@ -15,7 +15,6 @@ from trio.testing import MockClock
 
 from aggregator.decisions import Decision, Filed, Intent, Statement, to_attributes
 from aggregator.intake import Findings
-from aggregator.roster import CERTIFICATE_KIND, Roster
 from node.admission import Admission
 from node.benchmarks.echo import EchoServer
 from peer.exchange import Exchange, policy_of
@@ -46,6 +45,7 @@ from protocols.membership import (
     Membership,
     may,
 )
+from protocols.roster import CERTIFICATE_KIND, Roster
 from protocols.sync import Refuse as FeedRefuse, Side, encode, want_messages
 from protocols.transport import Stream
 from protocols.worker_job import Load
