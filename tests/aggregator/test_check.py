@@ -18,6 +18,7 @@ from protocols.feed import Bundle
 from protocols.journal import Entry
 from protocols.membership import AGGREGATOR
 from protocols.record import Record
+from tests.support.feeds import segment_of
 from tests.support.home import Author, SignedJob, aggregator_home
 from tests.support.members import key_of
 
@@ -55,9 +56,9 @@ def codes(answer: dict[str, Any]) -> list[str]:
 
 def flip(home: Home, marker: bytes) -> None:
     """Flip one bit of the entry that holds ``marker``."""
-    content = bytearray(home.journal.read_bytes())
+    content = bytearray(segment_of(home.journal).read_bytes())
     content[content.index(marker)] ^= 0x01
-    home.journal.write_bytes(content)
+    segment_of(home.journal).write_bytes(content)
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ async def test_an_index_knows_its_journal_although_that_grew_past_the_mark_again
 async def test_a_torn_tail_that_nobody_relied_on_is_no_finding(joined: Joined) -> None:
     async with holding(joined, *a_job()[1]) as answers:
         await answers.index.catch_up()
-    with joined[0].journal.open("ab") as file:
+    with segment_of(joined[0].journal).open("ab") as file:
         file.write(b"torn" * 9)
 
     answer = await answer_offline(joined[0], "GET", "/check", {})
