@@ -168,7 +168,9 @@ class Api:
         self._check_may_sign()
         await self._refresh()
         reason = request.query_params.get("reason", "")
-        return JSONResponse(await self._answers.redact(request.path_params["cid"], reason))
+        answer = await self._answers.redact(request.path_params["cid"], reason)
+        await self._refresh()  # whoever holds it hears of the tombstone at once
+        return JSONResponse(answer)
 
     async def checkpoint(self, _request: Request) -> Response:
         """Sign what is held now."""

@@ -118,7 +118,7 @@ class FeedPuller:
 
     def _tells(self) -> Iterator[Tell]:
         """Tell the server which of its own records others had erased: it pulls from nobody."""
-        if self._server_hears and not self._is_over:
+        if self._server_hears:
             feed = public_key_of(self._peer_id)
             yield from map(pack_told, self._feeds.about_redactions_of(feed, self._told))
 
