@@ -47,20 +47,22 @@ class Bodies:
         self._where: dict[CID, set[_Held]] = {}
         self._erased: dict[bytes, set[CID]] = {}
         self._statements: dict[CID, tuple[FeedEpoch, int, bytes]] = {}
-        self._pending: set[CID] = set()
+        self._pending: dict[CID, int] = {}
         self._stirred = trio.Event()
 
-    def note(self, header: Header, cid: CID, records: Sequence[bytes]) -> None:
-        """Take in a bundle that is on the disk and in its chain; again when it was filled."""
+    def note(self, header: Header, cid: CID, records: Sequence[bytes], offset: int) -> None:
+        """Take in a bundle that is on the disk, at that offset of the journal, and in its chain;
+        again when it was filled.
+        """
         held = _Held(header.feed, header.epoch, cid.digest)
         absent = absent_in(header, records)
         if absent or held in self._absent:
             self._note_absent(held, absent)
         if len(self.redactions):
-            self._stir(self._to_erase(header, records))
+            self._stir(self._to_erase(header, records), offset)
         if mentions_redaction(b"".join(records)):
             for record in filter(None, records):
-                self._changed(self.redactions.take(record, header.feed))
+                self._changed(self.redactions.take(record, header.feed), offset)
                 if kind_of(record) in STATEMENT_KINDS:
                     place = ((header.feed, header.epoch), header.first_sequence, cid.digest)
                     self._statements[CID.of(record)] = place
@@ -95,16 +97,15 @@ class Bodies:
             if record and self.redactions.applies(record, cid, header.feed)
         ]
 
-    def _changed(self, cids: Iterable[CID]) -> None:
+    def _changed(self, cids: Iterable[CID], offset: int) -> None:
         for cid in cids:
             for held in self._where.get(cid, ()):
                 self._judge(held)
-        self._stir(cid for cid in cids if self.redactions.of(cid) is not None)
+        self._stir((cid for cid in cids if self.redactions.of(cid) is not None), offset)
 
-    def _stir(self, cids: Iterable[CID]) -> None:
-        before = len(self._pending)
-        self._pending.update(cids)
-        if len(self._pending) > before:
+    def _stir(self, cids: Iterable[CID], offset: int) -> None:
+        self._pending.update(dict.fromkeys(cids, offset))
+        if self._pending:
             self._stirred.set()
 
     def strip(self, bundle: Bundle) -> Bundle:
@@ -142,11 +143,15 @@ class Bodies:
         """Redacted records whose bodies may still be on this disk."""
         return frozenset(self._pending)
 
-    def erased(self, cids: Iterable[CID], places: Iterable[tuple[bytes, CID]] = ()) -> None:
-        """Take in that these bodies are nowhere on this disk any more, and in whose feeds they
-        were.
+    def erased(
+        self, cids: Iterable[CID], mark: int, places: Iterable[tuple[bytes, CID]] = ()
+    ) -> None:
+        """Take in that these bodies are nowhere before ``mark`` in the journal any more, and in
+        whose feeds they were. What has been noted behind it is still to be erased.
         """
-        self._pending.difference_update(cids)
+        for cid in cids:
+            if self._pending.get(cid, mark) < mark:
+                del self._pending[cid]
         for feed, cid in places:
             self._erased.setdefault(feed, set()).add(cid)
 

@@ -249,7 +249,7 @@ class Feeds:
             self._note_change()
         else:
             is_fork = self._index(bundle.header, bundle.cid, offset)
-        self.bodies.note(bundle.header, bundle.cid, bundle.records)
+        self.bodies.note(bundle.header, bundle.cid, bundle.records, offset)
         return is_fork
 
     def wants(self, bundle: UnverifiedBundle) -> bool:
@@ -270,7 +270,8 @@ class Feeds:
         if held is None:
             return None
         pairs = zip(Bundle.decode_verified(held).records, bundle.records, strict=True)
-        return bundle.with_records(ours or theirs for ours, theirs in pairs)
+        filled = bundle.with_records(ours or theirs for ours, theirs in pairs)
+        return self.bodies.strip(filled)  # ours may hold what is about to be erased
 
     def _holds(self, key: FeedEpoch, bundle: Bundle) -> bool:
         return self.holds(key, bundle.header.first_sequence, bundle.cid)
@@ -435,7 +436,8 @@ class Feeds:
         self._enter(Bundle.decode_verified(body), offset)
 
     def _replay_erased(self, offset: int, body: bytes) -> None:
-        self.bodies.erased(map(CID, ErasedBody.decode(body).cids))
+        erased = ErasedBody.decode(body)
+        self.bodies.erased(map(CID, erased.cids), erased.mark)
 
     def _replay_ack(self, offset: int, body: bytes) -> None:
         self._note_ack(SignedAck.decode(body))
@@ -443,7 +445,7 @@ class Feeds:
     def _index_own(self, cut: OwnBundle) -> None:
         self._own_records[cut.header_offset] = cut.record_offsets
         self._index(cut.header, cut.cid, cut.header_offset)
-        self.bodies.note(cut.header, cut.cid, cut.records)
+        self.bodies.note(cut.header, cut.cid, cut.records, cut.header_offset)
 
     def _index(self, header: Header, cid: CID, offset: int) -> bool:
         """Enter a durable bundle; say whether it is in conflict with another one."""

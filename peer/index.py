@@ -46,8 +46,8 @@ class FollowingStore(Protocol):
         """Return what the journal held between these offsets and nowhere else."""
         ...
 
-    def erase(self, cids: Iterable[bytes]) -> None:
-        """Leave of these records only where they stood."""
+    def erase(self, cids: Iterable[bytes], before: int) -> None:
+        """Leave of these records only where they stood before an offset of the journal."""
         ...
 
     def copy_to(self, path: Path) -> None:
@@ -136,13 +136,14 @@ class Index(Generic[S]):
         self._mark_is(0)
         await self.catch_up()
 
-    async def erase(self, cids: Iterable[bytes]) -> None:
-        """Take the bodies of these records out of the index, whose journal has them no longer.
+    async def erase(self, cids: Iterable[bytes], before: int) -> None:
+        """Take the bodies of these records out of the index, whose journal has them no longer
+        before that offset.
 
         On return no byte of them is in its file: that one is gone, and another stands in its place.
         """
         erased = list(cids)
-        await self._served(lambda store: self._erase(store, erased))
+        await self._served(lambda store: self._erase(store, erased, before))
 
     async def wait_past(self, mark: int) -> int:
         """Return the index's mark once it lies past ``mark``."""
@@ -189,8 +190,8 @@ class Index(Generic[S]):
             self._store = store
         return self._store
 
-    def _erase(self, store: S, cids: list[bytes]) -> None:
-        store.erase(cids)
+    def _erase(self, store: S, cids: list[bytes], before: int) -> None:
+        store.erase(cids, before)
         if self._path == IN_MEMORY:
             return
         # A deleted row's bytes stay in free blocks of the file, which only a new one lacks

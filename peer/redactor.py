@@ -148,19 +148,23 @@ class Redactor:
 
     async def _erase(self, cids: Collection[CID]) -> None:
         await self.index.catch_up()
-        rows = await self.index.ask(lambda store: store.places(cids))
+        mark = self.index.mark
+        found = await self.index.ask(lambda store: store.places(cids))
+        rows = [row for row in found if row.place < mark]
         gone = {row.cid for row in rows if self._applies(row)}
         places = {row.place for row in rows if row.cid in gone}
         if gone:
             entry_at = reader_of(self.journal)
-            found = ((place, entry_at(place)) for place in places)
-            changes = {place: _without(entry, gone) for place, entry in found if entry is not None}
+            entries = ((place, entry_at(place)) for place in places)
+            changes = {
+                place: _without(entry, gone) for place, entry in entries if entry is not None
+            }
             await self.index.ask(lambda store: store.unpin(places))
             await self.journal.rewrite(changes)
-            await self.index.erase(gone)
-        await self.journal.append(Entry.ERASED, ErasedBody(tuple(cids)).encode())
+            await self.index.erase(gone, mark)
+        await self.journal.append(Entry.ERASED, ErasedBody(mark, tuple(cids)).encode())
         places_gone = [(row.feed, CID(row.cid)) for row in rows if row.cid in gone]
-        self.feeds.bodies.erased(cids, places_gone)
+        self.feeds.bodies.erased(cids, mark, places_gone)
         if gone:
             await self.on_erased()
             log.info("records redacted", extra={"cids": [str(CID(cid)) for cid in sorted(gone)]})

@@ -88,9 +88,10 @@ BEGUN: Final = """
 """Records that began at or after a moment, and the environments and hardware that these name."""
 ERASE: Final = (
     "INSERT INTO bodiless SELECT cid, feed, epoch, sequence, place FROM records"
-    " WHERE cid IN (SELECT unnest(?::BLOB[]))",
-    "DELETE FROM records WHERE cid IN (SELECT unnest(?::BLOB[]))",
-    "DELETE FROM edges WHERE record IN (SELECT unnest(?::BLOB[]))",
+    " WHERE cid IN (SELECT unnest($cids::BLOB[])) AND place < $before",
+    "DELETE FROM records WHERE cid IN (SELECT unnest($cids::BLOB[])) AND place < $before",
+    "DELETE FROM edges WHERE record IN (SELECT unnest($cids::BLOB[]))"
+    " AND record NOT IN (SELECT cid FROM records WHERE place >= $before)",
 )
 PAGE: Final = """
     feed = $feed AND epoch = $epoch AND sequence >= $sequence
@@ -253,15 +254,15 @@ class Tables:
             list(places),
         )
 
-    def erase(self, cids: Iterable[bytes]) -> None:
-        """Leave of these records only where they stood, in one transaction. Their bytes may stay in
-        the file until ``copy_to`` has made another.
+    def erase(self, cids: Iterable[bytes], before: int) -> None:
+        """Leave of these records only where they stood before an offset of the journal, in one
+        transaction. Their bytes may stay in the file until ``copy_to`` has made another.
         """
-        erased = [bytes(cid) for cid in cids]
+        erased = {"cids": [bytes(cid) for cid in cids], "before": before}
         self.run("BEGIN")
         try:
             for statement in ERASE:
-                self.run(statement, erased)
+                self.run_named(statement, erased)
             self.run("COMMIT")
         except BaseException:
             with suppress(self._fault):

@@ -77,8 +77,8 @@ class Entry(IntEnum):
     The records of the old epoch from that sequence on are now those of the new epoch from 0 on.
     """
     ERASED = 8
-    """Bodies that a tombstone had erased from this journal and its index: DAG-CBOR ``[CID…]`` as
-    bytes.
+    """Bodies that tombstones had erased from the index and from this journal up to an offset:
+    DAG-CBOR ``[offset, CID…]``.
     """
 
 
@@ -260,18 +260,20 @@ class EpochBody(NamedTuple):
 
 
 class ErasedBody(NamedTuple):
-    """The body of an ``ERASED`` entry: the CIDs of the records that are gone."""
+    """The body of an ``ERASED`` entry: these records are nowhere before that offset."""
 
+    mark: int
     cids: tuple[bytes, ...]
 
     def encode(self) -> bytes:
         """Return the entry's body."""
-        return _encode_body(self.cids)
+        return _encode_body((self.mark, *self.cids))
 
     @classmethod
     def decode(cls, body: bytes) -> ErasedBody:
         """Read the body of an entry that ``scan`` found whole."""
-        return cls(tuple(_decode_body(body)))
+        mark, *cids = _decode_body(body)
+        return cls(mark, tuple(cids))
 
 
 def _encode_body(body: tuple[int | bytes, ...]) -> bytes:
