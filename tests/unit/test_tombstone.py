@@ -7,6 +7,7 @@ from hypothesis import given, strategies as st
 
 from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
+from protocols.keys import SigningKey
 from protocols.limits import MAX_TOMBSTONE_RECORDS
 from protocols.membership import AGGREGATOR, WORKER
 from protocols.record import Record, kind_of
@@ -19,10 +20,9 @@ MESH = TestMesh()
 AUTHOR, OPERATOR, OUTSIDER = key_of(1), key_of(2), key_of(3)
 THING = record(AUTHOR, 1)
 CID_OF_THING = cid_of(THING)
-Key = type(AUTHOR)
 
 
-def tombstone(by: Key, authority: Authority, *cids: CID, number: int = 0) -> Record:
+def tombstone(by: SigningKey, authority: Authority, *cids: CID, number: int = 0) -> Record:
     content = Tombstone(records=cids or (CID_OF_THING,), reason="why", authority=authority)
     return Record(
         author=by.public,
@@ -33,7 +33,7 @@ def tombstone(by: Key, authority: Authority, *cids: CID, number: int = 0) -> Rec
     )
 
 
-def certificate(of: Key, *roles: str) -> Record:
+def certificate(of: SigningKey, *roles: str) -> Record:
     member = MESH.membership(of, *roles)
     attributes = {
         "certificate": member.certificate.encode(),
