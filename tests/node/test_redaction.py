@@ -12,6 +12,7 @@ from hypothesis import example, given, settings, strategies as st
 from trio.testing import MockClock
 
 from node.store import Store
+from peer.exchange import Policy
 from peer.feeds import Feeds
 from peer.index import Index
 from peer.journal import Journal
@@ -24,7 +25,8 @@ from protocols.feed import Bundle, Place, UnverifiedBundle, sign_bundle
 from protocols.keys import SigningKey
 from protocols.membership import AGGREGATOR
 from protocols.record import Record
-from tests.support.exchanging import FOLLOWING, Meeting, meet, until
+from protocols.sync import PROTOCOL, encode, pack_told, want_messages
+from tests.support.exchanging import FOLLOWING, OPEN, Meeting, meet, until
 from tests.support.feeds import bundles_of, cid_of, effects, key, record
 from tests.unit.test_tombstone import MESH, certificate, tombstone
 
@@ -300,3 +302,28 @@ def test_any_order_repetition_and_split_gives_one_visible_state(
     records = dict(held)[bundles[0].cid]
     assert records == (record(AUTHOR, 1).encode(), b"", b"")
     assert lacking == []
+
+
+@pytest.mark.parametrize(
+    ("may_acknowledge", "is_tombstone", "is_kept"),
+    [(True, True, True), (False, True, False), (True, False, False)],
+)
+async def test_a_server_keeps_what_an_aggregator_tells_of_tombstones_and_nothing_else(
+    tmp_path: Path,
+    autojump_clock: MockClock,
+    may_acknowledge: bool,
+    is_tombstone: bool,
+    is_kept: bool,
+) -> None:
+    policy = Policy(may_pull=lambda _: True, may_acknowledge=lambda _: may_acknowledge)
+    said = tombstone(OPERATOR, "aggregator") if is_tombstone else record(OPERATOR, 1)
+    async with Meeting(tmp_path).peers(node=policy, asker=OPEN) as (node, asker):
+        await meet(node, asker)
+        stream = await asker.transport.open_stream(node.transport.peer_id, PROTOCOL)
+        for want in want_messages({}, follow=True):
+            await stream.send(encode([want]))
+        await stream.send(encode([pack_told(signed(OPERATOR, said).encode())]))
+        await trio.sleep(1)
+        held = (OPERATOR.public, 1) in node.feeds.chains
+
+    assert held == is_kept
