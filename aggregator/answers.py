@@ -15,6 +15,7 @@ import trio
 from aggregator import excerpts
 from aggregator.ancestry import Ancestry
 from aggregator.check import Checker, Finding, walk
+from aggregator.checkpoints import Checkpoints, Vouched, latest_in, lost_since
 from aggregator.errors import NotFoundError
 from aggregator.evidence import Evidence
 from aggregator.explain import explain, moment
@@ -25,21 +26,27 @@ from aggregator.lineage import MAX_DEPTH, MAX_RECORDS, trace
 from aggregator.relatives import Asked, page_of, parse_cid, paths_of
 from aggregator.store import Store
 from peer.excerpts import reader_of
-from peer.exporting import Sources
+from peer.exporting import Sources, redaction_told
 from peer.feeds import Feeds
 from peer.identity import Identity
 from peer.index import Index
 from peer.journal import Journal
+from peer.redactor import Redactor
 from peer.rows import RecordRow
 from protocols import dagcbor
+from protocols.checkpoint import CHECKPOINT_KIND
 from protocols.cid import CID
+from protocols.errors import CoveyError
 from protocols.journal import Damage
 from protocols.keys import peer_id_of
 from protocols.membership import FILER
 from protocols.report import RECORD_KIND, Report
+from protocols.tombstone import AGGREGATOR, Redactions
 
 MAX_SHOWN_REPORTS: Final = 100  # of one group; the rest is a count
 MAX_SHOWN_MISSING: Final = 100
+NO_REPORTS: Final = "no reports left"
+"""The status of an issue whose reports were all redacted or have not arrived; it stays as it is."""
 
 _walking = trio.CapacityLimiter(1)  # a walk reads the whole journal: one at a time is enough
 
@@ -65,12 +72,15 @@ class Answers:
     index: Index[Store]
     intake: Intake
     ancestry: Ancestry
+    redactor: Redactor
+    checkpoints: Checkpoints
 
     async def status(self, around: Surroundings) -> dict[str, Any]:
         """Return what this aggregator is, holds and sees."""
         membership = self.identity.member
         roles = membership.certificate.roles
-        counts = await self.index.ask(Store.counts)
+        redacted = list(self._redactions.named())
+        counts = await self.index.ask(lambda store: store.counts(redacted))
         filers = [self.identity.peer_id] if FILER in roles else around.filers
         return {
             "peer": self.identity.peer_id,
@@ -87,11 +97,46 @@ class Answers:
             "bundles": counts.bundles,
             "reports": counts.reports,
             "missing": counts.missing,
+            "redacted": len(redacted),
+            "without_effect": self._redactions.without_effect,
+            "absent": len(self.feeds.bodies.lacking),
+            "checkpoints": await self.vouched(),
             "groups": len(self.intake.groups),
             "issues": len(self.issues()),
             "journal_bytes": self.journal.size,
             "index_lag_bytes": self.index.lag_bytes,
         }
+
+    async def vouched(self) -> list[dict[str, Any]]:
+        """Return the latest checkpoint of each aggregator, and whether we hold what it vouches
+        for.
+        """
+        latest = await self.checkpoints.latest()
+        roster = self.intake.findings.roster
+        counted = (v for v in latest.values() if roster.may_state(v.feed, CHECKPOINT_KIND))
+        return [self._vouched(each) for each in sorted(counted)]
+
+    def _vouched(self, vouched: Vouched) -> dict[str, Any]:
+        lost = lost_since(vouched, self.feeds.chains)
+        return {
+            "peer": peer_id_of(vouched.feed),
+            "is_own": vouched.feed == self.feeds.key.public,
+            "cid": str(vouched.cid),
+            "at": moment(vouched.at_us),
+            "state_root": str(vouched.checkpoint.state_root),
+            "records": vouched.checkpoint.records,
+            "heads": vouched.checkpoint.heads,
+            "is_held": None if vouched.heads is None else not lost,
+            "lacking": sorted({peer_id_of(head.feed) for head in lost}),
+        }
+
+    async def checkpoint(self) -> dict[str, Any]:
+        """Sign what is held now, if anything came since the last time."""
+        made = await self.checkpoints.make()
+        last = made or (await self.checkpoints.latest()).get(self.feeds.key.public)
+        if last is None:
+            raise CoveyError("there is nothing to vouch for yet", code="nothing-held")
+        return {"is_new": made is not None, **self._vouched(last)}
 
     def standing(self) -> dict[str, Any]:
         """Return where each feed stands; two aggregators with one state root hold the same."""
@@ -113,7 +158,8 @@ class Answers:
 
     async def missing(self) -> list[dict[str, str]]:
         """Return records that others name and that have not arrived."""
-        rows = await self.index.ask(lambda store: store.missing(MAX_SHOWN_MISSING))
+        redacted = list(self._redactions.named())
+        rows = await self.index.ask(lambda store: store.missing(MAX_SHOWN_MISSING, redacted))
         return [
             {"cid": str(CID(row.cid)), "what": row.what, "needed_by": str(CID(row.needed_by))}
             for row in rows
@@ -124,14 +170,28 @@ class Answers:
     ) -> dict[str, Any]:
         """Return what made an output, each record verified from the journal's bytes just now."""
         cid = parse_cid(text)
+        redactions = self._redactions
 
         def answer(store: Store) -> dict[str, Any]:
+            if (redaction := redactions.of(cid)) is not None and not store.records([cid]):
+                raise CoveyError(
+                    f"record {cid} was redacted by {peer_id_of(redaction.by)}: {redaction.reason}",
+                    code="redacted",
+                    hint=f"`covey-aggregator verify {cid}` checks what is left of it",
+                )
             closure = trace(store, cid, depth=min(depth, MAX_DEPTH), limit=min(limit, MAX_RECORDS))
             evidence = Evidence(reader_of(self.journal, self.feeds.suspect), store.bundles_over)
             verified = evidence.verify(closure.records.values(), closure.links)
-            return explain(closure, verified)
+            answer = explain(closure, verified)
+            for each in answer["missing"]:
+                each["redacted"] = self._redaction_told(CID.parse(each["cid"]))
+            return answer
 
         return await self.index.ask(answer)
+
+    def _redaction_told(self, cid: CID) -> dict[str, Any] | None:
+        redaction = self._redactions.of(cid)
+        return None if redaction is None else redaction_told(redaction, None)
 
     async def relatives(self, asked: Asked) -> dict[str, Any]:
         """Return what something came from, or what came from it, a page at a time."""
@@ -187,9 +247,16 @@ class Answers:
         def judge(store: Store) -> list[Finding]:
             lost = [each for d in walked.damage for each in store.lost(d.offset, d.end_offset)]
             checker = Checker(walked, [*self.index.lost, *lost], tuple(around.aggregators))
-            missing = store.missing(MAX_SHOWN_MISSING)
+            missing = store.missing(MAX_SHOWN_MISSING, list(self._redactions.named()))
+            absent = self.feeds.bodies.lacking[:MAX_SHOWN_MISSING]
+            own = latest_in(store).get(self.feeds.key.public)
             named_by = {row.cid: row for row in store.records(m.needed_by for m in missing)}
-            return [*checker.findings(rows), *checker.missing(missing, named_by)]
+            return [
+                *checker.findings(rows),
+                *checker.vouched(own),
+                *checker.absent(absent),
+                *checker.missing(missing, named_by),
+            ]
 
         findings = await self.index.ask(judge)
         return {
@@ -201,6 +268,7 @@ class Answers:
             "entries": walked.entries,
             "bundles": walked.bundles,
             "records": walked.records,
+            "bodiless": walked.bodiless,
             "feeds": len({feed for feed, _ in walked.chains}),
             "findings": [asdict(finding) for finding in findings],
         }
@@ -212,7 +280,7 @@ class Answers:
         since a moment; return a summary.
         """
         cid = parse_cid(lineage) if lineage else None
-        rows = excerpts.lineage(cid) if cid else excerpts.since(since)
+        rows = excerpts.lineage(cid, self._redactions) if cid else excerpts.since(since)
         return await self._sources.export(form, rows, out, cid)
 
     async def verify(self, text: str, is_deep: bool) -> dict[str, Any]:
@@ -220,11 +288,40 @@ class Answers:
         its lineage.
         """
         cid = parse_cid(text)
-        return await self._sources.verify(excerpts.lineage(cid, None if is_deep else 1), cid)
+        rows = excerpts.lineage(cid, self._redactions, None if is_deep else 1)
+        return await self._sources.verify(rows, cid)
+
+    async def redact(self, text: str, reason: str) -> dict[str, Any]:
+        """Have the body of a record erased, here and at whoever else holds it, and say which issues
+        were filed from it: they stay as they are.
+        """
+        cid = parse_cid(text)
+        await self.intake.catch_up()
+        rows = await self.index.ask(lambda store: store.records([cid]))
+        issues = self._issues_from(rows)
+        return {**await self.redactor.redact(cid, reason, AGGREGATOR), "issues": issues}
+
+    def _issues_from(self, rows: list[RecordRow]) -> list[dict[str, Any]]:
+        """Return the issues of the groups in which reports are, for a person to look at."""
+        reports = [row for row in rows if row.kind == RECORD_KIND]
+        names = {dagcbor.decode_verified(row.attributes).get("fingerprint") for row in reports}
+        groups = {
+            group.id for group in self.intake.groups if names.intersection(group.fingerprints)
+        }
+        kept = ("tracker", "number", "where")
+        return [
+            {key: issue[key] for key in kept} for issue in self.issues() if issue["group"] in groups
+        ]
 
     @property
     def _sources(self) -> Sources:
-        return Sources(self.index, self.journal, self.identity.key, self.feeds.suspect)
+        return Sources(
+            self.index, self.journal, self.identity.key, self._redactions, self.feeds.suspect
+        )
+
+    @property
+    def _redactions(self) -> Redactions:
+        return self.feeds.bodies.redactions
 
     async def rebuild(self) -> dict[str, Any]:
         """Make the index anew from the journal, and say what it holds."""
@@ -312,7 +409,7 @@ def _issues(findings: Findings, groups: list[Group]) -> list[dict[str, Any]]:
                 "where": filed.where,
                 "group": group.id if group else filed.group,
                 "title": group.title if group else None,
-                "status": group.status if group else None,
+                "status": group.status if group else NO_REPORTS,
                 "count": group.count if group else None,
                 "filed_at": moment(filed.time_us),
             }

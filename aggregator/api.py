@@ -78,11 +78,13 @@ class Api:
             Route("/issues", self.issues),
             Route("/issues/sync", self.sync, methods=["POST"]),
             Route("/lineage/{cid}", self.lineage),
+            Route("/records/{cid}/redact", self.redact, methods=["POST"]),
             Route("/export/{form}", self.export),
             Route("/verify/{cid}", self.verify),
             Route("/lineage/{cid}/paths", self.paths),
             *(Route(f"/lineage/{{cid}}/{way}", self.relatives, name=way) for way in DIRECTIONS),
             Route("/check", self.check),
+            Route("/checkpoint", self.checkpoint, methods=["POST"]),
             Route("/rebuild", self.rebuild, methods=["POST"]),
             *self._watching(),
         ]
@@ -160,6 +162,28 @@ class Api:
         await self._refresh()
         is_deep = request.query_params.get("deep") == "true"
         return JSONResponse(await self._answers.verify(request.path_params["cid"], is_deep))
+
+    async def redact(self, request: Request) -> Response:
+        """Have the body of a record erased everywhere."""
+        self._check_may_sign()
+        await self._refresh()
+        reason = request.query_params.get("reason", "")
+        answer = await self._answers.redact(request.path_params["cid"], reason)
+        await self._refresh()  # whoever holds it hears of the tombstone at once
+        return JSONResponse(answer)
+
+    async def checkpoint(self, _request: Request) -> Response:
+        """Sign what is held now."""
+        self._check_may_sign()
+        return JSONResponse(await self._answers.checkpoint())
+
+    def _check_may_sign(self) -> None:
+        if not self._around().is_running:
+            raise CoveyError(
+                "only a running aggregator signs anything",
+                code="daemon-down",
+                hint="start it with `covey-aggregator up`",
+            )
 
     async def relatives(self, request: Request) -> Response:
         """What something came from or what came from it: the last word of the path says which."""

@@ -14,7 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from aggregator.checkpoints import Vouched, lost_since
+from aggregator.explain import moment
 from aggregator.store import MissingRow
+from peer.bodies import LackingBody
 from peer.rows import RecordRow
 from peer.tables import Lost, Rows
 from protocols import dagcbor
@@ -53,6 +56,7 @@ class Walked:
     records: int = 0
     edges: int = 0
     bundles: int = 0
+    bodiless: int = 0
     chains: dict[FeedEpoch, Chain] = field(default_factory=dict[FeedEpoch, Chain])
     damage: list[Damage] = field(default_factory=list[Damage])
     faults: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
@@ -82,7 +86,11 @@ def walk(entries: Iterable[Scanned | Damage], own: bytes) -> Walked:
 
 
 def _take_record(walked: Walked, found: Scanned) -> None:
-    encoded = RecordBody.decode(found.body).record
+    _, _, encoded, digest = RecordBody.decode(found.body)
+    if digest:
+        walked.bodiless += 1
+        walked.uncut[digest] += 1
+        return
     walked.records += 1
     record = Record.decode(encoded)
     walked.edges += _edges(record)
@@ -104,8 +112,10 @@ def _take_header(walked: Walked, found: Scanned) -> None:
 def _take_bundle(walked: Walked, found: Scanned) -> None:
     bundle = Bundle.decode(found.body)
     walked.bundles += 1
-    walked.records += len(bundle.records)
-    walked.edges += sum(_edges(Record.decode_verified(each)) for each in bundle.records)
+    bodies = [record for record in bundle.records if record]
+    walked.records += len(bodies)
+    walked.bodiless += len(bundle.records) - len(bodies)
+    walked.edges += sum(_edges(Record.decode_verified(each)) for each in bodies)
     _link(walked, bundle.header, bundle.cid, found.offset)
 
 
@@ -167,6 +177,27 @@ class Checker:
                 fetch_from=self._holders(author),
             )
 
+    def absent(self, bodies: Iterable[LackingBody]) -> Iterator[Finding]:
+        """Yield the records that headers name, that nobody redacted and nobody sent whole."""
+        for body in bodies:
+            author = peer_id_of(body.feed)
+            place = (author, body.epoch, body.sequence, body.sequence + 1)
+            message = f"the content of record {body.cid} of {author} is not here"
+            holders = self._holders(author)
+            yield Finding("body-absent", message, *place, str(body.cid), holders)
+
+    def vouched(self, vouched: Vouched | None) -> Iterator[Finding]:
+        """Yield what our latest checkpoint vouched for and the journal has no longer."""
+        if vouched is None:
+            return
+        if vouched.heads is None:
+            message = f"the heads of our checkpoint {vouched.cid} are not all here"
+            yield Finding("checkpoint-unreadable", message, cid=str(vouched.cid))
+        for head in lost_since(vouched, self.walked.chains):
+            place = (head.feed, head.epoch, head.first_sequence, head.next_sequence)
+            what = f"are not all here, and our checkpoint of {moment(vouched.at_us)} vouches for"
+            yield self._range("behind-checkpoint", f"{what} them", *place)
+
     def _chain_findings(self, feed: bytes, epoch: int, chain: Chain) -> Iterator[Finding]:
         for first, end in chain.holes():
             if not any(_covers(lost, feed, epoch, first, end) for lost in self.lost):
@@ -192,13 +223,13 @@ class Checker:
         walked = self.walked
         if walked.damage or walked.faults:
             return  # the index remembers what was there, and must differ
-        expected = (walked.records, walked.edges, walked.bundles)
-        got = (rows.records, rows.edges, rows.bundles)
+        expected = (walked.records, walked.edges, walked.bundles, walked.bodiless)
+        got = (rows.records, rows.edges, rows.bundles, rows.bodiless)
         if got != expected:
             yield Finding(
                 "index-differs",
-                "the index has {} records, {} links and {} bundles".format(*got)
-                + ", the journal {}, {} and {}".format(*expected)
+                "the index has {} records, {} links, {} bundles and {} absences".format(*got)
+                + ", the journal {}, {}, {} and {}".format(*expected)
                 + ": `covey-aggregator rebuild` makes it anew",
             )
 

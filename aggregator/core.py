@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, closing
 
 from aggregator.ancestry import Ancestry
 from aggregator.answers import Answers
+from aggregator.checkpoints import Checkpoints
 from aggregator.intake import Intake
 from aggregator.store import Store
 from peer.effects import Effects
@@ -17,6 +18,8 @@ from peer.home import Home
 from peer.identity import Identity
 from peer.index import Index
 from peer.journal import Journal
+from peer.recorder import Recorder
+from peer.redactor import Redactor
 from peer.service import running
 
 
@@ -27,9 +30,19 @@ async def opened(home: Home, identity: Identity, effects: Effects) -> AsyncGener
     On the way out everything is flushed: the index stops first, the journal last.
     """
     with closing(Journal.open(home.journal)) as journal:
-        feeds = Feeds(journal, identity.key, effects)
+        feeds = Feeds(journal, identity.key, effects, identity.member.mesh)
         index = Index(journal, home.index, identity.key.public, Store.open)
         async with running(journal.run), running(index.run):
             intake = Intake(index, identity.member.mesh)
             await intake.take_in()
-            yield Answers(identity, journal, feeds, index, intake, Ancestry(index, home.path))
+            recorder = Recorder(feeds, effects)
+            yield Answers(
+                identity,
+                journal,
+                feeds,
+                index,
+                intake,
+                Ancestry(index, home.path),
+                Redactor(journal, feeds, index, recorder, on_erased=intake.start_over),
+                Checkpoints(feeds, index, recorder),
+            )

@@ -87,6 +87,7 @@ async def main(
                 running(feeds.run),
                 presence.started(),
                 running(exchange.run, intake.run, answers.ancestry.run, partial(desk.run, chosen)),
+                running(answers.redactor.run, answers.checkpoints.run),
                 _watching(api, config.metrics),
                 running(serving),
             ):

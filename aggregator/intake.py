@@ -24,7 +24,6 @@ from aggregator.decisions import (
 )
 from aggregator.faults import Faults, Occurrence
 from aggregator.groups import Group, group_faults
-from aggregator.roster import CERTIFICATE_KIND, Roster
 from aggregator.store import Store
 from peer.index import Index
 from peer.rows import RecordRow
@@ -33,6 +32,7 @@ from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
 from protocols.keys import peer_id_of
 from protocols.report import RECORD_KIND, Report
+from protocols.roster import CERTIFICATE_KIND, Roster
 
 log = logging.getLogger(__name__)
 
@@ -124,19 +124,32 @@ class Intake:
     def __init__(self, index: Index[Store], mesh: bytes) -> None:
         self._index = index
         self._mark = 0
+        self._mesh = mesh
+        self._turn = trio.Lock()
         self.findings = Findings(Roster(mesh))
         self.groups: list[Group] = []
         self.changed = trio.Event()
         """Set when the groups have changed; then another one stands in its place."""
 
+    async def start_over(self) -> None:
+        """Make findings and groups anew: records that they were made from have been erased."""
+        async with self._turn:
+            self._mark = 0
+            await self._take_in(Findings(Roster(self._mesh)))
+
     async def take_in(self) -> None:
         """Bring findings and groups up to where the index stands."""
+        async with self._turn:
+            await self._take_in(self.findings)
+
+    async def _take_in(self, findings: Findings) -> None:
         since, self._mark = self._mark, self._index.mark
         rows = await self._index.ask(lambda store: store.records_since(since, KINDS))
         for number, row in enumerate(rows):
-            self.findings.add(row)
+            findings.add(row)
             if number % 64 == 63:  # a report costs 0.1 ms; others want the loop meanwhile
                 await trio.lowlevel.checkpoint()
+        self.findings = findings
         if rows or since == 0:
             self.groups = self.findings.groups()
             self.changed.set()

@@ -28,6 +28,7 @@ MISSING: Final = """
         UNION ALL SELECT environment, 'environment', cid FROM records WHERE environment IS NOT NULL
         UNION ALL SELECT hardware, 'hardware', cid FROM records WHERE hardware IS NOT NULL
     ) AS parent ANTI JOIN records ON records.cid = parent.target
+    WHERE parent.target NOT IN (SELECT unnest(?::BLOB[]))
 """
 
 EXTENT: Final = "SELECT (SELECT count(*) FROM records), (SELECT count(*) FROM edges)"
@@ -81,6 +82,11 @@ class Store:
         self.feeds = tables.feeds
         self.page = tables.page
         self.bundles_over = tables.bundles_over
+        self.places = tables.places
+        self.bodiless = tables.bodiless
+        self.unpin = tables.unpin
+        self.erase = tables.erase
+        self.copy_to = tables.copy_to
 
     @classmethod
     def open(cls, path: Path) -> Store:
@@ -111,6 +117,18 @@ class Store:
         )
         return _each_once(RecordRow._make(row) for row in rows)
 
+    def has_news(self, place: int, apart_from: Sequence[str]) -> bool:
+        """Say whether anything came behind a journal offset but records of these kinds."""
+        return bool(
+            self._tables.run(
+                "SELECT 1 FROM records WHERE place > ? AND NOT list_contains(?, kind)"
+                " UNION ALL SELECT 1 FROM bodiless WHERE place > ? LIMIT 1",
+                place,
+                list(apart_from),
+                place,
+            )
+        )
+
     def edges_of(self, records: Iterable[bytes]) -> list[EdgeRow]:
         """Return every link of these records, each once."""
         return self._select(EdgeRow, "edges", "record", records, "record, direction, role, target")
@@ -123,19 +141,23 @@ class Store:
         """Return the links by which records used these entities, each once."""
         return self._links_to(USED, targets)
 
-    def missing(self, limit: int) -> list[MissingRow]:
-        """Return records that others name and that have not arrived, at most ``limit``."""
-        rows = self._tables.run(f"{MISSING} ORDER BY ALL LIMIT ?", limit)
+    def missing(self, limit: int, redacted: Iterable[bytes] = ()) -> list[MissingRow]:
+        """Return records that others name and that have not arrived, at most ``limit``; those that
+        were ``redacted`` are not missed.
+        """
+        known = [bytes(cid) for cid in redacted]
+        rows = self._tables.run(f"{MISSING} ORDER BY ALL LIMIT ?", known, limit)
         return [MissingRow._make(row) for row in rows]
 
-    def counts(self) -> Counts:
+    def counts(self, redacted: Iterable[bytes] = ()) -> Counts:
         """Return how much the index holds."""
+        known = [bytes(cid) for cid in redacted]
         [(records, reports)] = self._tables.run(
             "SELECT count(DISTINCT cid), count(DISTINCT cid) FILTER (kind = ?) FROM records",
             RECORD_KIND,
         )
         [(bundles,)] = self._tables.run("SELECT count(DISTINCT cid) FROM bundles")
-        [(missing,)] = self._tables.run(f"SELECT count(DISTINCT target) FROM ({MISSING})")
+        [(missing,)] = self._tables.run(f"SELECT count(DISTINCT target) FROM ({MISSING})", known)
         return Counts(records, bundles, reports, missing)
 
     def extent(self) -> Extent:

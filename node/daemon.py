@@ -56,6 +56,7 @@ from peer.journal import Journal
 from peer.member import check_membership
 from peer.presence import Network, Presence
 from peer.recorder import Recorder
+from peer.redactor import Redactor
 from peer.service import running, settle_memory, wait_for_stop
 from protocols.errors import Refused
 from protocols.job import JOB_ID_BYTES
@@ -85,6 +86,7 @@ class Node:
     offerer: Offerer
     recorder: Recorder
     ledger: JobLedger
+    redactor: Redactor
     submissions: Submissions
     carrier: Carrier
     worker: Worker
@@ -138,9 +140,10 @@ async def started(
         runners = _runners(models, effects, config.runners, device)
         identity.next_boot()
         journal = Journal.open(home.journal)
-        feeds = Feeds(journal, identity.key, effects)
+        feeds = Feeds(journal, identity.key, effects, identity.member.mesh)
         index = open_index(journal, home, identity, config)
         recorder = Recorder(feeds, effects, dropped=reserved(home.dropped))
+        redactor = Redactor(journal, feeds, index, recorder)
         upstream = Upstream(config.upstream, upstream_token, identity.peer_id)
         backends = Backends(models, runners, upstream)
         offerer = Offerer(
@@ -165,7 +168,7 @@ async def started(
         admitter = _admitter(identity, effects, presence)
         async with (
             running(journal.run),  # outermost: all that is below still writes while it stops
-            running(feeds.run, index.run, recorder.run),
+            running(feeds.run, index.run, recorder.run, redactor.run),
             presence.started(),
             running(
                 *(exchange.run, runners.serve, sessions.run, worker.run, offerer.run, bundles.run),
@@ -190,6 +193,7 @@ async def started(
                     carrier=carrier,
                     recorder=recorder,
                     ledger=ledger,
+                    redactor=redactor,
                     submissions=Submissions(submitter, ledger.report, clients),
                     worker=worker,
                     worker_bundles=bundles,

@@ -34,6 +34,11 @@ def show_record(store: Store, query: Query) -> dict[str, Any]:
     """Return one record whole, by its ``cid``."""
     cid = parse_cid(query["cid"])
     row = store.record(cid)
+    if row is None and store.bodiless([cid]):
+        raise UnknownError(
+            f"the content of record {cid} is not here",
+            hint=f"`covey records verify {cid}` says whether and why it was redacted",
+        )
     if row is None:
         raise _unknown(cid)
     links = [
@@ -92,7 +97,7 @@ async def verify(sources: Sources, text: str) -> dict[str, Any]:
 
     def rows(shelf: AskedShelf) -> list[RecordRow]:
         found = shelf.records([cid])
-        if not found:
+        if not found and sources.redactions.of(cid) is None:
             raise _unknown(cid)
         return found
 

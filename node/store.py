@@ -29,6 +29,11 @@ class Store:
         self.records = tables.records
         self.places = tables.places
         self.bundles_over = tables.bundles_over
+        self.places = tables.places
+        self.bodiless = tables.bodiless
+        self.unpin = tables.unpin
+        self.erase = tables.erase
+        self.copy_to = tables.copy_to
 
     @classmethod
     def open(cls, path: Path, memory_mb: int, own: bytes) -> Store:

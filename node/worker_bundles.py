@@ -97,7 +97,7 @@ class WorkerBundles:
             self._here.popitem(last=False)
         self._sought.settle(here)
         for digest, record in zip(bundle.header.digests, bundle.records, strict=True):
-            if digest in wanted:
+            if record and digest in wanted:
                 for need in needs_of(outline_verified(record)) - here - self._here.keys():
                     self._sought.want(need, trio.current_time(), worker)
 

@@ -195,9 +195,9 @@ class ControlClient:
         """Return the JSON answer of a GET."""
         return self._json("GET", path, params=query)
 
-    def post(self, path: str, body: Any = None) -> Any:
+    def post(self, path: str, body: Any = None, **query: Any) -> Any:
         """Return the JSON answer of a POST."""
-        return self._json("POST", path, json=body)
+        return self._json("POST", path, json=body, params=query)
 
     def post_lines(self, path: str, *, content: bytes, query: dict[str, Any]) -> Iterator[Any]:
         """POST ``content`` and yield the answer's JSON lines as they come."""

@@ -35,6 +35,27 @@ file_option = click.option(
 )
 
 
+reason_option = click.option(
+    "--reason", required=True, help="Why, for everybody to read: it stays when the content is gone."
+)
+yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+
+
+def confirm_redaction(cid: str, yes: bool) -> None:
+    """Ask whether a record shall be erased, unless ``yes``; there is no way back."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("redacting asks for confirmation: use --yes where nobody can answer")
+    click.confirm(f"Erase the content of record {cid} everywhere, for good?", abort=True, err=True)
+
+
+def render_redaction(answer: dict[str, Any]) -> str:
+    """Say what became of a record."""
+    done = "erased" if answer["is_new"] else "was redacted before"
+    return f"{printable(redaction_line(answer))}\n{done}; tombstone {answer['tombstone']}"
+
+
 def with_options(options: tuple[Callable[[Any], Any], ...]) -> Callable[[F], F]:
     """Return a decorator that adds several options to a command, in their order."""
 
@@ -98,16 +119,36 @@ def _render_verdict(verdict: dict[str, Any]) -> str:
         _count(len(verdict["authors"]), "author"),
         _count(len(verdict["missing"]), "missing parent"),
     ]
+    if verdict["redacted"]:
+        counts.append(_count(len(verdict["redacted"]), "redacted record"))
     if verdict["left_out"]:
         counts.append(f"{_count(verdict['left_out'], 'parent')} not asked for")
     lines = [f"checked: {', '.join(counts)}"]
     lines += [f"missing: {cid}" for cid in verdict["missing"]]
+    lines += [redaction_line(each) for each in verdict["redacted"]]
     lines += [f"forked: {peer} signed two truths" for peer in verdict["forked"]]
     lines += [f"wrong: {fault}" for fault in verdict["faults"]]
     if verdict["more_faults"]:
         lines.append(f"wrong: {verdict['more_faults']} faults more")
-    lines.append("verified" if verdict["ok"] else "NOT VERIFIED")
+    lines.append(_conclusion(verdict))
     return "\n".join(map(printable, lines))
+
+
+def redaction_line(each: dict[str, Any]) -> str:
+    """Say in one line by whom, when and why a record was redacted."""
+    who = "its author" if each["authority"] == "author" else f"aggregator {each['by']}"
+    return (
+        f"redacted: {each['cid']} of {each['author']}, by {who} at {each['at']}: {each['reason']}"
+    )
+
+
+def _conclusion(verdict: dict[str, Any]) -> str:
+    if not verdict["ok"]:
+        return "NOT VERIFIED"
+    if not verdict["redacted"]:
+        return "verified"
+    what = _count(len(verdict["redacted"]), "record")
+    return f"verified, but for the content of {what} that was redacted: headers and digests hold"
 
 
 def _count(number: int, what: str) -> str:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from peer.journal import Journal
-from peer.rows import BundleRow, RecordRow
+from peer.rows import BodilessRow, BundleRow, RecordRow
 from peer.tables import Cursor
 from protocols.cid import CID
 from protocols.errors import CoveyError, RemoteProtocolError
@@ -22,6 +22,7 @@ from protocols.feed import Bundle, SignedHeader
 from protocols.journal import Entry, HeaderBody, RecordBody
 from protocols.keys import SigningKey
 from protocols.record import Record
+from protocols.tombstone import Redaction, Redactions
 
 PAGE: Final = 4_096  # rows asked for at a time, so that others get their answers in between
 
@@ -47,9 +48,21 @@ class Shelf(Protocol):
         """
         ...
 
+    def bodiless(self, cids: Iterable[bytes], /) -> list[BodilessRow]:
+        """Return the places at which headers name these records and no body stands."""
+        ...
+
     def bundles_over(self, feed: bytes, epoch: int, sequence: int, /) -> list[BundleRow]:
         """Return the bundles whose range covers one place of a feed."""
         ...
+
+
+class Erased(NamedTuple):
+    """A record of which only the header that names it is left, and why."""
+
+    cid: CID
+    proof: SignedHeader
+    redaction: Redaction
 
 
 @dataclass(slots=True)
@@ -62,6 +75,7 @@ class Excerpt:
     signer: SigningKey
     """Who exports: statements of its own are signed by this key."""
     asked: CID | None = None
+    redactions: Redactions = field(default_factory=lambda: Redactions(None))
     records: int = 0
     authors: set[bytes] = field(default_factory=set[bytes])
     unproven: list[CID] = field(default_factory=list[CID])
@@ -69,8 +83,29 @@ class Excerpt:
 
     def parts(self) -> Iterator[Part]:
         """Yield every part, in the order of ``rows``; those of one bundle should be neighbours."""
+        return self._parts(self.rows)
+
+    def erased(self, cids: Sequence[CID]) -> list[Erased]:
+        """Return those of these records that were redacted and that a header here names."""
+        named = [cid for cid in cids if self.redactions.of(cid) is not None]
+        found: dict[CID, Erased] = {}
+        for row in self.shelf.bodiless(named) if named else ():
+            redaction = self.redactions.of(CID(row.cid), row.feed)
+            header = self._proof_of(row).proof
+            if redaction is not None and header is not None:
+                found.setdefault(CID(row.cid), Erased(CID(row.cid), header, redaction))
+        return list(found.values())
+
+    def authority(self, erased: Iterable[Erased]) -> Iterator[Part]:
+        """Yield the tombstones of what was erased, and the certificates that make them count."""
+        redactions = [each.redaction for each in erased]
+        cids = {cid for each in redactions for cid in (each.tombstone, each.certificate) if cid}
+        rows = self.shelf.records(sorted(cids)) if cids else []
+        return self._parts(rows)
+
+    def _parts(self, rows: Iterable[RecordRow]) -> Iterator[Part]:
         part = _Gathered()
-        for row in self.rows:
+        for row in rows:
             if not part.commits_to(row):
                 yield from part.finished()
                 part = self._proof_of(row)
@@ -87,7 +122,7 @@ class Excerpt:
         chunks = (cids[start : start + PAGE] for start in range(0, len(cids), PAGE))
         return {CID(row.cid) for chunk in chunks for row in self.shelf.records(chunk)}
 
-    def _proof_of(self, row: RecordRow) -> _Gathered:
+    def _proof_of(self, row: RecordRow | BodilessRow) -> _Gathered:
         """Return the first bundle over a row's place that holds; there are two only in a fork."""
         for bundle in self.shelf.bundles_over(row.feed, row.epoch, row.sequence):
             gathered = _read(self.entry_at(bundle.place))
@@ -125,15 +160,15 @@ class _Gathered:
     """A header and the records under it that were asked for so far."""
 
     def __init__(self, proof: SignedHeader | None = None, carried: Sequence[bytes] = ()) -> None:
-        self._proof = proof
+        self.proof = proof
         self._carried = carried
         self._records: list[bytes] = []
 
-    def commits_to(self, row: RecordRow) -> bool:
+    def commits_to(self, row: RecordRow | BodilessRow) -> bool:
         """Tell whether the header names this record at this place."""
-        if self._proof is None:
+        if self.proof is None:
             return False
-        header = self._proof.header
+        header = self.proof.header
         at = row.sequence - header.first_sequence
         return (
             (header.feed, header.epoch) == (row.feed, row.epoch)
@@ -156,9 +191,9 @@ class _Gathered:
         return encoded
 
     def _bytes_of(self, row: RecordRow, entry_at: EntryAt) -> bytes | None:
-        assert self._proof is not None
+        assert self.proof is not None
         if self._carried:
-            return self._carried[row.sequence - self._proof.header.first_sequence]
+            return self._carried[row.sequence - self.proof.header.first_sequence]
         entry = entry_at(row.place)  # our own records lie apart from their headers
         if entry is not None and entry[0] is Entry.BUNDLE:  # damaged here, and given back since
             bundle = Bundle.decode_verified(entry[1])
@@ -168,8 +203,8 @@ class _Gathered:
         return RecordBody.decode(entry[1]).record
 
     def finished(self) -> Iterator[Part]:
-        if self._proof is not None and self._records:
-            yield Part(self._proof, tuple(self._records))
+        if self.proof is not None and self._records:
+            yield Part(self.proof, tuple(self._records))
 
 
 def _read(entry: Found | None) -> _Gathered:

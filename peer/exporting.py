@@ -20,11 +20,12 @@ from peer.excerpts import Excerpt, everything, reader_of
 from peer.exports import Write, writer
 from peer.index import Index
 from peer.journal import Journal
-from peer.rows import BundleRow, RecordRow
+from peer.rows import BodilessRow, BundleRow, RecordRow
 from peer.tables import Cursor
 from protocols.cid import CID
 from protocols.errors import CoveyError
-from protocols.keys import SigningKey
+from protocols.keys import SigningKey, peer_id_of
+from protocols.tombstone import Redaction, Redactions
 from protocols.verification import Verdict, verify_excerpt
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Sources:
     index: Index[Any]
     journal: Journal
     key: SigningKey
+    redactions: Redactions
     suspect: Callable[[int], None] = lambda _: None
     """Told, in a worker thread, of each journal offset at which the index has an entry and the disk
     has none; without a daemon nobody serves it, and nobody need be told."""
@@ -92,6 +94,7 @@ class Sources:
         excerpt = Excerpt(
             shelf, reader_of(self.journal, self.suspect), rows(shelf), self.key, asked
         )
+        excerpt.redactions = self.redactions
         write(excerpt, out)
         out.seek(0, io.SEEK_END)
         return excerpt
@@ -123,6 +126,11 @@ class AskedShelf:
         """See ``Shelf``."""
         return self.ask(lambda store: store.page(after, since_us, limit))
 
+    def bodiless(self, cids: Iterable[bytes]) -> list[BodilessRow]:
+        """See ``Shelf``."""
+        wanted = list(cids)
+        return self.ask(lambda store: store.bodiless(wanted))
+
     def bundles_over(self, feed: bytes, epoch: int, sequence: int) -> list[BundleRow]:
         """See ``Shelf``."""
         return self.ask(lambda store: store.bundles_over(feed, epoch, sequence))
@@ -148,6 +156,25 @@ def parse_moment(text: str) -> int:
         ) from error
 
 
+def redaction_told(redaction: Redaction, author: bytes | None) -> dict[str, Any]:
+    """Return a redaction as JSON can hold it; ``author`` is the record's."""
+    return {
+        "author": peer_id_of(author) if author else None,
+        "tombstone": str(redaction.tombstone),
+        "by": peer_id_of(redaction.by),
+        "authority": redaction.authority,
+        "at": _iso(redaction.at_us),
+        "reason": redaction.reason,
+    }
+
+
+def _iso(at_us: int) -> str:
+    try:
+        return datetime.fromtimestamp(at_us / 1e6, UTC).isoformat(timespec="milliseconds")
+    except (OverflowError, ValueError, OSError):
+        return f"{at_us} µs"  # a peer's clock may have said anything
+
+
 def told(verdict: Verdict, lost: Iterable[str] = ()) -> dict[str, Any]:
     """Return a verdict as JSON can hold it; ``lost`` are faults that lie before the file."""
     faults = [*lost, *map(str, verdict.faults)]
@@ -159,6 +186,14 @@ def told(verdict: Verdict, lost: Iterable[str] = ()) -> dict[str, Any]:
         "authors": sorted(verdict.authors),
         "missing": sorted(map(str, verdict.missing)),
         "left_out": len(verdict.left_out),
+        "redacted": [
+            {
+                "cid": str(cid),
+                **redaction_told(each.redaction, each.author),
+                "mesh": peer_id_of(each.mesh) if each.mesh else None,
+            }
+            for cid, each in sorted(verdict.redacted.items())
+        ],
         "forked": sorted(verdict.forked),
         "faults": faults,
         "more_faults": verdict.fault_count - len(verdict.faults),

@@ -15,7 +15,7 @@ from protocols.chain import Link
 from protocols.cid import CID
 from protocols.errors import Refused, RemoteProtocolError
 from protocols.feed import Bundle, UnverifiedBundle
-from protocols.keys import PeerId
+from protocols.keys import PeerId, public_key_of
 from protocols.limits import (
     BUNDLES_PER_FRAME_BYTES,
     MAX_ACK_FEEDS,
@@ -35,8 +35,10 @@ from protocols.sync import (
     Message,
     Refuse,
     Side,
+    Tell,
     Tip,
     fetch_messages,
+    pack_told,
     size_bytes,
     unpack,
     want_messages,
@@ -68,6 +70,8 @@ class FeedPuller:
         self._fetches: deque[Fetch] = deque()
         self._asked: Ask | Fetch | None = None
         """What we wait for an answer to: one question at a time, whatever the server lists."""
+        self._server_hears = False
+        self._told: set[CID] = set()
         self._stirred = trio.Event()
         self._is_over = False
         self.has_caught_up = False
@@ -101,7 +105,7 @@ class FeedPuller:
         """
         while True:
             self._stirred = trio.Event()
-            for message in (*self._acks(), *self._questions()):
+            for message in (*self._acks(), *self._tells(), *self._questions()):
                 await send(stream, [message])
             if self._is_over:
                 return
@@ -112,6 +116,12 @@ class FeedPuller:
             self._asked = waiting.popleft()
             yield self._asked
 
+    def _tells(self) -> Iterator[Tell]:
+        """Tell the server which of its own records others had erased: it pulls from nobody."""
+        if self._server_hears:
+            feed = public_key_of(self._peer_id)
+            yield from map(pack_told, self._feeds.about_redactions_of(feed, self._told))
+
     async def _take(self, messages: list[Message]) -> None:
         """Take in one frame."""
         await self._add([m for m in messages if isinstance(m, BundleMessage)])
@@ -120,6 +130,7 @@ class FeedPuller:
                 raise Refused(message.reason, code=message.code)
             if isinstance(message, Have):
                 self._offer.have(message)
+                self._server_hears = message.hears
             elif isinstance(message, Inventory):
                 self._take_list(message)
             elif isinstance(message, Tip):
@@ -152,7 +163,7 @@ class FeedPuller:
             if bundle.cid in opened:
                 continue
             opened[bundle.cid] = bundle
-            if not self._feeds.holds(_key(bundle), bundle.header.first_sequence, bundle.cid):
+            if self._feeds.wants(bundle):
                 fresh.append(bundle.verify())
                 await trio.lowlevel.checkpoint()  # a millisecond each; others wait for this thread
         self._came_from.update(opened)

@@ -17,10 +17,12 @@ from protocols.ack import SignedAck
 from protocols.chain import Chain, Link
 from protocols.cid import CID
 from protocols.errors import Refused, RemoteProtocolError
+from protocols.feed import UnverifiedBundle
 from protocols.keys import PeerId, public_key_of
 from protocols.limits import (
     BUNDLES_PER_FRAME_BYTES,
     MAX_QUESTIONS,
+    MAX_TOLD_BUNDLES,
     RECENT_SOURCES,
     SEND_WITHIN_S,
     TIP_EVERY_S,
@@ -35,14 +37,17 @@ from protocols.sync import (
     Seek,
     Side,
     State,
+    Tell,
     Tip,
     Want,
     encode,
     have_messages,
     inventory_messages,
     pack,
+    unpack,
 )
 from protocols.told import Wanted
+from protocols.tombstone import mentions_redaction
 from protocols.transport import Stream
 
 log = logging.getLogger(__name__)
@@ -99,6 +104,7 @@ class FeedServer:
         self._came_from = came_from
         self._side = Side.server()
         self._sending = trio.Lock()
+        self._told = 0
         self._early: list[Message] = []
         """What stood in one frame with the puller's first words."""
         self._seek: Seek | None = None
@@ -225,6 +231,8 @@ class FeedServer:
             for message in messages:
                 if isinstance(message, Ack):
                     await self._take_ack(message)
+                elif isinstance(message, Tell):
+                    await self._take_told(message)
                 elif isinstance(message, Ask | Fetch):
                     _put(ask, message)
             payload = await self._stream.receive()
@@ -245,6 +253,23 @@ class FeedServer:
         ack = SignedAck.verified(message.payload, message.signature, public_key_of(peer_id))
         if self._policy.may_acknowledge(peer_id):
             await self._feeds.acknowledge(ack)
+
+    async def _take_told(self, message: Tell) -> None:
+        """Keep what an aggregator tells of tombstones for our records; whether they count is seen
+        from them.
+        """
+        self._told += 1
+        if self._told > MAX_TOLD_BUNDLES:
+            raise RemoteProtocolError(
+                f"a puller tells of more than {MAX_TOLD_BUNDLES} bundles", code="too-many"
+            )
+        told = UnverifiedBundle.open(unpack(message))
+        if not self._policy.may_acknowledge(self._stream.peer_id) or not self._feeds.wants(told):
+            return
+        bundle = told.verify()
+        if mentions_redaction(b"".join(bundle.records)):
+            self._came_from.update([bundle.cid])
+            await self._feeds.add(bundle)
 
     async def _list(self, ask: Ask) -> None:
         chain = self._chain((ask.feed, ask.epoch))

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import trio
 
+from peer.bodies import Bodies
 from peer.effects import Effects
 from peer.journal import (
     Journal,
@@ -31,8 +32,16 @@ from protocols.ack import AckEntry, SignedAck
 from protocols.chain import Chain, Link, Range, state_root
 from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
-from protocols.feed import Bundle, ForkProof, Head, Header, SignedHeader, encode_bundle
-from protocols.journal import Damage, Entry, EpochBody, HeaderBody, RecordBody
+from protocols.feed import (
+    Bundle,
+    ForkProof,
+    Head,
+    Header,
+    SignedHeader,
+    UnverifiedBundle,
+    encode_bundle,
+)
+from protocols.journal import Damage, Entry, EpochBody, ErasedBody, HeaderBody, RecordBody
 from protocols.keys import SigningKey, peer_id_of
 from protocols.limits import MAX_EPOCHS_PER_FEED, MAX_FEEDS
 from protocols.record import Record
@@ -50,6 +59,8 @@ class Added(Enum):
     DUPLICATE = auto()
     FORK = auto()
     """New, kept, and in conflict with one held: its author signed two truths."""
+    FILLED = auto()
+    """Held before, and kept again with bodies that were absent."""
     REFUSED = auto()
     """Not kept: its feed has begun more epochs than anyone keeps of one."""
 
@@ -69,12 +80,16 @@ class Feeds:
     disk needs the journal's ``run``.
     """
 
-    def __init__(self, journal: Journal, key: SigningKey, effects: Effects) -> None:
+    def __init__(
+        self, journal: Journal, key: SigningKey, effects: Effects, mesh: bytes | None = None
+    ) -> None:
+        """``mesh`` is the root by which others' certificates are judged; see ``Bodies``."""
         self.key = key
         self.effects = effects
         self._journal = journal
         self._own = OwnFeed(journal, key, effects, self._index_own)
         self._chains: dict[FeedEpoch, Chain] = {}
+        self.bodies = Bodies(mesh, self._chains)
         self._own_records: dict[int, array[int]] = {}
         self._adding: dict[bytes, Pending] = {}
         self._known: set[FeedEpoch] = set()
@@ -176,17 +191,21 @@ class Feeds:
         """
         outcomes: list[Added] = []
         pending: list[Pending] = []
-        for bundle in bundles:
+        for bundle in map(self.bodies.strip, bundles):
             key = (bundle.header.feed, bundle.header.epoch)
             if self._holds(key, bundle):
-                outcomes.append(Added.DUPLICATE)
+                filled = self._filled(key, bundle)
+                if filled is None:
+                    outcomes.append(Added.DUPLICATE)
+                elif bundle.cid not in self._adding:
+                    pending.append(self._begin(filled, outcomes, Added.FILLED))
             elif bundle.cid in self._adding:
                 outcomes.append(Added.DUPLICATE)
                 pending.append(self._adding[bundle.cid])
             elif not self._admit(key):
                 outcomes.append(Added.REFUSED)
             else:
-                pending.append(self._begin(key, bundle, outcomes))
+                pending.append(self._begin(bundle, outcomes, Added.NEW))
         for entry in pending:
             await entry.wait()
         return outcomes
@@ -212,20 +231,51 @@ class Feeds:
             self._known.add(key)
             self._epochs[key[0]] += 1
 
-    def _begin(self, key: FeedEpoch, bundle: Bundle, outcomes: list[Added]) -> Pending:
+    def _begin(self, bundle: Bundle, outcomes: list[Added], outcome_if_kept: Added) -> Pending:
         index = len(outcomes)
-        outcomes.append(Added.NEW)
+        outcomes.append(outcome_if_kept)
 
         def settle(outcome: int | JournalError) -> None:
             del self._adding[bundle.cid]
-            if not isinstance(outcome, JournalError) and self._index(
-                bundle.header, bundle.cid, outcome
-            ):
+            if not isinstance(outcome, JournalError) and self._enter(bundle, outcome):
                 outcomes[index] = Added.FORK
 
         pending = self._journal.append_soon(Entry.BUNDLE, bundle.encode(), settle)
         self._adding[bundle.cid] = pending
         return pending
+
+    def _enter(self, bundle: Bundle, offset: int) -> bool:
+        """Take in a durable bundle, or one that was filled; say whether it makes a fork."""
+        key = (bundle.header.feed, bundle.header.epoch)
+        is_fork = False
+        if self._holds(key, bundle):
+            self._chains[key].move(Link.of(bundle.header, bundle.cid.digest, offset))
+            self._note_change()
+        else:
+            is_fork = self._index(bundle.header, bundle.cid, offset)
+        self.bodies.note(bundle.header, bundle.cid, bundle.records, offset)
+        return is_fork
+
+    def wants(self, bundle: UnverifiedBundle) -> bool:
+        """Say whether a bundle brings anything: it is not held, or bodies of it are absent here."""
+        key = (bundle.header.feed, bundle.header.epoch)
+        if not self.holds(key, bundle.header.first_sequence, bundle.cid):
+            return True
+        return self.bodies.would_fill(bundle.header, bundle.cid, bundle.absent)
+
+    def _filled(self, key: FeedEpoch, bundle: Bundle) -> Bundle | None:
+        """Return a held bundle with the bodies that it lacked; none when nothing is to be filled
+        or the held one cannot be read.
+        """
+        if not self.bodies.would_fill(bundle.header, bundle.cid, bundle.absent):
+            return None
+        link = self._chains[key].find(bundle.header.first_sequence, bundle.cid.digest)
+        held = None if link is None else self.read(link)
+        if held is None:
+            return None
+        pairs = zip(Bundle.decode_verified(held).records, bundle.records, strict=True)
+        filled = bundle.with_records(ours or theirs for ours, theirs in pairs)
+        return self.bodies.strip(filled)  # ours may hold what is about to be erased
 
     def _holds(self, key: FeedEpoch, bundle: Bundle) -> bool:
         return self.holds(key, bundle.header.first_sequence, bundle.cid)
@@ -351,6 +401,25 @@ class Feeds:
             await self._changed.wait()
         return self.quarantined
 
+    def about_redactions_of(self, feed: bytes, told: set[CID]) -> Iterator[bytes]:
+        """Yield, once each, the bundles by which others redacted records of ``feed``; ``told`` is
+        what was yielded before.
+        """
+        for cid in sorted(self.bodies.redacted_in(feed)):
+            redaction = self.bodies.redactions.of(cid, feed)
+            if redaction is None or redaction.by == feed:
+                continue
+            for statement in (redaction.certificate, redaction.tombstone):
+                place = None if statement is None else self.bodies.place_of(statement)
+                if place is None or statement is None or statement in told:
+                    continue
+                told.add(statement)
+                key, first_sequence, digest = place
+                link = self._chains[key].find(first_sequence, digest)
+                bundle = None if link is None else self.read(link)
+                if bundle is not None:
+                    yield bundle
+
     # Acknowledgements
 
     @property
@@ -388,6 +457,7 @@ class Feeds:
             Entry.EPOCH: self._replay_epoch,
             Entry.BUNDLE: self._replay_bundle,
             Entry.ACK: self._replay_ack,
+            Entry.ERASED: self._replay_erased,
         }
         for offset, _, kind, body in self._journal.scan():
             if kind in replay:
@@ -406,9 +476,11 @@ class Feeds:
         self._own.replay_epoch(offset, EpochBody.decode(body))
 
     def _replay_bundle(self, offset: int, body: bytes) -> None:
-        bundle = Bundle.decode_verified(body)
-        if not self._holds((bundle.header.feed, bundle.header.epoch), bundle):
-            self._index(bundle.header, bundle.cid, offset)
+        self._enter(Bundle.decode_verified(body), offset)
+
+    def _replay_erased(self, offset: int, body: bytes) -> None:
+        erased = ErasedBody.decode(body)
+        self.bodies.erased(map(CID, erased.cids), erased.mark)
 
     def _replay_ack(self, offset: int, body: bytes) -> None:
         self._note_ack(SignedAck.decode(body))
@@ -416,6 +488,7 @@ class Feeds:
     def _index_own(self, cut: OwnBundle) -> None:
         self._own_records[cut.header_offset] = cut.record_offsets
         self._index(cut.header, cut.cid, cut.header_offset)
+        self.bodies.note(cut.header, cut.cid, cut.records, cut.header_offset)
 
     def _index(self, header: Header, cid: CID, offset: int) -> bool:
         """Enter a durable bundle; say whether it is in conflict with another one."""

@@ -7,7 +7,7 @@ that may not read whole feeds may ask for the records of its own jobs.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 import trio
 
@@ -40,23 +40,20 @@ async def find_nothing(_digests: Sequence[bytes]) -> list[RecordPlace]:
 class RecordStore(FollowingStore, Protocol):
     """A store that finds records."""
 
-    def places(self, cids: Iterable[bytes], own: bytes, limit: int, /) -> list[RecordPlace]:
+    def holding(self, cids: Iterable[bytes], own: bytes, limit: int, /) -> list[RecordPlace]:
         """Return where these records stand, and those of the feed ``own`` that made something of
         these names.
         """
         ...
 
 
-S = TypeVar("S", bound=RecordStore)
-
-
-def in_index(index: Index[S], own: bytes) -> Find:
+def in_index(index: Index[Any], own: bytes) -> Find:
     """Return how to find records in an index, which catches up first; ``own`` is our feed."""
 
     async def find(digests: Sequence[bytes]) -> list[RecordPlace]:
         cids = [CID.of_digest(digest, codec) for digest in digests for codec in (DAG_CBOR, RAW)]
         await index.catch_up()
-        return await index.ask(lambda store: store.places(cids, own, MAX_PLACES))
+        return await index.ask(lambda store: store.holding(cids, own, MAX_PLACES))
 
     return find
 

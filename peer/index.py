@@ -8,7 +8,7 @@ index but by one log line: the journal holds everything, and a rebuilt index giv
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, Generic, Protocol, TypeVar
@@ -44,6 +44,14 @@ class FollowingStore(Protocol):
 
     def lost(self, start: int, end: int) -> list[Lost]:
         """Return what the journal held between these offsets and nowhere else."""
+        ...
+
+    def erase(self, cids: Iterable[bytes], before: int) -> None:
+        """Leave of these records only where they stood before an offset of the journal."""
+        ...
+
+    def copy_to(self, path: Path) -> None:
+        """Write what the store holds to a new file."""
         ...
 
     def close(self) -> None:
@@ -128,6 +136,15 @@ class Index(Generic[S]):
         self._mark_is(0)
         await self.catch_up()
 
+    async def erase(self, cids: Iterable[bytes], before: int) -> None:
+        """Take the bodies of these records out of the index, whose journal has them no longer
+        before that offset.
+
+        On return no byte of them is in its file: that one is gone, and another stands in its place.
+        """
+        erased = list(cids)
+        await self._served(lambda store: self._erase(store, erased, before))
+
     async def wait_past(self, mark: int) -> int:
         """Return the index's mark once it lies past ``mark``."""
         while self.mark <= mark:
@@ -172,6 +189,25 @@ class Index(Generic[S]):
                 raise IndexDamagedError("the index followed entries that the journal lacks")
             self._store = store
         return self._store
+
+    def _erase(self, store: S, cids: list[bytes], before: int) -> None:
+        store.erase(cids, before)
+        if self._path == IN_MEMORY:
+            return
+        # A deleted row's bytes stay in free blocks of the file, which only a new one lacks
+        fresh = self._path.with_name(f"{self._path.name}.new")
+        discard(fresh)
+        try:
+            store.copy_to(fresh)
+        except (IndexDamagedError, OSError) as error:
+            log.warning("index is made anew", extra={"reason": str(error)})  # a full disk, probably
+            discard(fresh)
+            self._start_over()
+            return
+        store.close()
+        self._store = None
+        discard(self._path)
+        fresh.replace(self._path)
 
     def _is_here(self, last: LastEntry) -> bool:
         for offset, _end, _kind, body in self._journal.scan(last.place):

@@ -61,6 +61,8 @@ class _Uncut:
     """When it wants to be cut at the latest, in trio's time."""
     offset: int | None = None
     """Where the journal has it; none until it is on the disk."""
+    digest: bytes = b""
+    """Of a record that was redacted, and which thus was signed before: its bytes are gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class OwnBundle:
     cid: CID
     header_offset: int
     record_offsets: array[int]
+    records: tuple[bytes, ...]
 
 
 class OwnFeed:
@@ -123,8 +126,11 @@ class OwnFeed:
     def replay_record(self, offset: int, body: RecordBody) -> None:
         """Take in a journalled record."""
         self.epoch, self.next_sequence = body.epoch, body.sequence + 1
-        self._uncut.append(_Uncut(body.epoch, body.sequence, body.record, -math.inf, offset))
-        if is_block(body.record):
+        uncut = _Uncut(body.epoch, body.sequence, body.record, -math.inf, offset, body.digest)
+        self._uncut.append(uncut)
+        if body.digest:
+            self._blocks.add(CID.of_digest(body.digest))  # were it a block: not to be written again
+        elif is_block(body.record):
             self._blocks.add(CID.of(body.record))
 
     def replay_header(self, offset: int, body: HeaderBody) -> OwnBundle | None:
@@ -147,7 +153,7 @@ class OwnFeed:
         taken: list[_Uncut] = []
         left: list[_Uncut] = []
         for uncut in self._uncut:
-            digest = sha256(uncut.encoded).digest()
+            digest = uncut.digest or sha256(uncut.encoded).digest()
             (taken if wanted[digest] > 0 else left).append(uncut)
             wanted[digest] -= 1
         self._uncut = left
@@ -162,6 +168,8 @@ class OwnFeed:
         """End the replay; where the journal lost something, go on behind it in a new epoch."""
         if not self._uncut and self._settled_at < 0:
             self.allow_cutting()  # nothing was ever here that others could have seen
+        # Its header rotted away, and it cannot be signed again: a gap like any other
+        self._uncut = [uncut for uncut in self._uncut if not uncut.digest]
         if self._may_lack_a_signature():
             log.warning("feed continues in a new epoch", extra={"ours": self.place})
             self._leave_epoch()
@@ -432,4 +440,5 @@ class _Ready:
 
 def _own_bundle(header: Header, cid: CID, header_offset: int, taken: list[_Uncut]) -> OwnBundle:
     offsets = array("Q", [uncut.offset or 0 for uncut in taken])
-    return OwnBundle(header, cid, header_offset, offsets)
+    records = tuple(uncut.encoded for uncut in taken)
+    return OwnBundle(header, cid, header_offset, offsets, records)

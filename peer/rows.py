@@ -67,6 +67,16 @@ class BundleRow(NamedTuple):
     place: int
 
 
+class BodilessRow(NamedTuple):
+    """A place at which a header names a record whose body is not there: absent or redacted."""
+
+    cid: bytes
+    feed: bytes
+    epoch: int
+    sequence: int
+    place: int
+
+
 class Move(NamedTuple):
     """Uncut records of our own feed that a new epoch took over, from its sequence 0 on."""
 
@@ -100,6 +110,7 @@ class Batch:
     records: list[RecordRow] = field(default_factory=list[RecordRow])
     edges: list[EdgeRow] = field(default_factory=list[EdgeRow])
     bundles: list[BundleRow] = field(default_factory=list[BundleRow])
+    bodiless: list[BodilessRow] = field(default_factory=list[BodilessRow])
     moves: list[Move] = field(default_factory=list[Move])
     """Applied before the rows of this batch are added: a move concerns only what came before it."""
     entries: int = 0
@@ -108,7 +119,8 @@ class Batch:
     @property
     def is_full(self) -> bool:
         """Whether the transaction should be closed."""
-        return len(self.records) >= MAX_BATCH_RECORDS or self.entries >= MAX_BATCH_ENTRIES
+        rows = len(self.records) + len(self.bodiless)
+        return rows >= MAX_BATCH_RECORDS or self.entries >= MAX_BATCH_ENTRIES
 
 
 def read_batch(entries: Iterable[JournalEntry], end: int, own: bytes) -> Batch:
@@ -137,8 +149,12 @@ def read_batch(entries: Iterable[JournalEntry], end: int, own: bytes) -> Batch:
 
 def _add(batch: Batch, kind: int, body: bytes, place: int, own: bytes) -> None:
     if kind == Entry.RECORD:
-        epoch, sequence, encoded = RecordBody.decode(body)
-        _add_record(batch, encoded, (own, epoch, sequence), place)
+        epoch, sequence, encoded, digest = RecordBody.decode(body)
+        if digest:
+            cid = CID.of_digest(digest)
+            batch.bodiless.append(BodilessRow(cid, own, epoch, sequence, place))
+        else:
+            _add_record(batch, encoded, (own, epoch, sequence), place)
     elif kind == Entry.HEADER:
         encoded_header = HeaderBody.decode(body).header
         header = Header.decode_verified(encoded_header)
@@ -149,8 +165,13 @@ def _add(batch: Batch, kind: int, body: bytes, place: int, own: bytes) -> None:
         bundle = Bundle.decode_verified(body)
         header = bundle.header
         batch.bundles.append(_bundle_row(header, bundle.cid, place))
+        at = (header.feed, header.epoch)
         for sequence, encoded in enumerate(bundle.records, header.first_sequence):
-            _add_record(batch, encoded, (header.feed, header.epoch, sequence), place)
+            if encoded:
+                _add_record(batch, encoded, (*at, sequence), place)
+        batch.bodiless += [
+            BodilessRow(cid, *at, sequence, place) for sequence, cid in bundle.absent.items()
+        ]
 
 
 def _bundle_row(header: Header, cid: CID, place: int) -> BundleRow:

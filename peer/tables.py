@@ -16,10 +16,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from peer.rows import Batch, BundleRow, LastEntry, RecordRow
+from peer.rows import Batch, BodilessRow, BundleRow, LastEntry, RecordRow
 from protocols.errors import CoveyError
 
-SCHEMA_VERSION: Final = 2  # another number in the file: it is rebuilt
+SCHEMA_VERSION: Final = 3  # another number in the file: it is rebuilt
 IN_MEMORY: Final = Path(":memory:")
 
 BLOB, TEXT, UNSIGNED, SIGNED = "BLOB", "VARCHAR", "UBIGINT", "BIGINT"
@@ -45,6 +45,13 @@ TABLES: Final = {
         ("epoch", UNSIGNED),
         ("first_sequence", UNSIGNED),
         ("next_sequence", UNSIGNED),
+        ("place", SIGNED),
+    ),
+    "bodiless": (
+        ("cid", BLOB),
+        ("feed", BLOB),
+        ("epoch", UNSIGNED),
+        ("sequence", UNSIGNED),
         ("place", SIGNED),
     ),
 }
@@ -87,6 +94,13 @@ PLACES: Final = """
         WHERE direction = 'generated' AND target IN (SELECT unnest($cids::BLOB[])))
     ORDER BY ALL LIMIT $limit
 """
+ERASE: Final = (
+    "INSERT INTO bodiless SELECT cid, feed, epoch, sequence, place FROM records"
+    " WHERE cid IN (SELECT unnest($cids::BLOB[])) AND place < $before",
+    "DELETE FROM records WHERE cid IN (SELECT unnest($cids::BLOB[])) AND place < $before",
+    "DELETE FROM edges WHERE record IN (SELECT unnest($cids::BLOB[]))"
+    " AND record NOT IN (SELECT cid FROM records WHERE place >= $before)",
+)
 PAGE: Final = """
     feed = $feed AND epoch = $epoch AND sequence >= $sequence
     AND (sequence > $sequence OR place > $place)
@@ -129,6 +143,7 @@ class Rows(NamedTuple):
     records: int
     edges: int
     bundles: int
+    bodiless: int
 
 
 class IndexDamagedError(CoveyError):
@@ -219,7 +234,7 @@ class Tables:
             first.setdefault(row[0], RecordRow._make(row))
         return list(first.values())
 
-    def places(self, cids: Iterable[bytes], own: bytes, limit: int) -> list[RecordPlace]:
+    def holding(self, cids: Iterable[bytes], own: bytes, limit: int) -> list[RecordPlace]:
         """Return where these records stand, and the records of the feed ``own`` that made something
         of these names.
         """
@@ -238,6 +253,58 @@ class Tables:
         )
         return [BundleRow._make(row) for row in rows]
 
+    def places(self, cids: Iterable[bytes]) -> list[RecordRow]:
+        """Return the rows of these records, one for each place at which a body stands."""
+        rows = self.run(
+            "SELECT * FROM records WHERE cid IN (SELECT unnest(?::BLOB[])) ORDER BY place",
+            [bytes(cid) for cid in cids],
+        )
+        return [RecordRow._make(row) for row in rows]
+
+    def bodiless(self, cids: Iterable[bytes]) -> list[BodilessRow]:
+        """Return the places at which headers name these records and no body stands."""
+        rows = self.run(
+            "SELECT * FROM bodiless WHERE cid IN (SELECT unnest(?::BLOB[]))"
+            " ORDER BY feed, epoch, sequence, place",
+            [bytes(cid) for cid in cids],
+        )
+        return [BodilessRow._make(row) for row in rows]
+
+    def unpin(self, places: Iterable[int]) -> None:
+        """Do not know the journal by its last entry any more, if that is at one of ``places``: its
+        body is about to change.
+        """
+        self.run(
+            "UPDATE state SET last_place = NULL, last_digest = NULL"
+            " WHERE last_place IN (SELECT unnest(?::BIGINT[]))",
+            list(places),
+        )
+
+    def erase(self, cids: Iterable[bytes], before: int) -> None:
+        """Leave of these records only where they stood before an offset of the journal, in one
+        transaction. Their bytes may stay in the file until ``copy_to`` has made another.
+        """
+        erased = {"cids": [bytes(cid) for cid in cids], "before": before}
+        self.run("BEGIN")
+        try:
+            for statement in ERASE:
+                self.run_named(statement, erased)
+            self.run("COMMIT")
+        except BaseException:
+            with suppress(self._fault):
+                self._connection.rollback()
+            raise
+
+    def copy_to(self, path: Path) -> None:
+        """Write what the tables hold to a new file, in which nothing is left of what was
+        deleted.
+        """
+        [(name,)] = self.run("SELECT current_database()")
+        quoted = str(path).replace("'", "''")
+        self.run(f"ATTACH '{quoted}' AS fresh")
+        self.run(f'COPY FROM DATABASE "{name}" TO fresh')
+        self.run("DETACH fresh")
+
     def insert(self, batch: Batch) -> None:
         """Add the rows of ``batch`` and its mark in one transaction: all of it or nothing."""
         self.run("BEGIN")
@@ -247,6 +314,7 @@ class Tables:
             self._append("records", batch.records)
             self._append("edges", batch.edges)
             self._append("bundles", batch.bundles)
+            self._append("bodiless", batch.bodiless)
             self.run("UPDATE state SET mark = ?", batch.mark)
             if batch.last is not None:
                 self.run("UPDATE state SET last_place = ?, last_digest = ?", *batch.last)

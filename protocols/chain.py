@@ -52,10 +52,13 @@ class Run(NamedTuple):
 class Chain:
     """The bundles held of one feed's epoch, sorted; adding at the end costs O(1) amortised."""
 
-    __slots__ = ("_links", "_runs", "is_forked")
+    __slots__ = ("_links", "_runs", "is_forked", "lacking")
 
     def __init__(self) -> None:
         self._links: list[Link] = []
+        self.lacking: dict[bytes, int] = {}
+        """By their headers' digests, the held bundles of which bodies are absent that nobody
+        redacted, and the first such sequence of each. Whoever may fill them keeps this."""
         self._runs: Runs | None = Runs()
         self.is_forked = False
         """Whether two held bundles can't both belong to one honest feed; it never becomes false
@@ -97,6 +100,12 @@ class Chain:
         del self._links[self._links.index(link)]
         self._runs = None
 
+    def move(self, link: Link) -> None:
+        """Let the holder keep a held bundle at the offset of ``link`` from now on."""
+        old = self.find(link.first_sequence, link.digest)
+        assert old is not None
+        self._links[self._links.index(old)] = link
+
     def runs(self) -> Sequence[Run]:
         """Return the unbroken runs, in order of their first bundle."""
         if self._runs is None:
@@ -112,17 +121,29 @@ class Chain:
 
     @property
     def whole_up_to(self) -> int:
-        """The first sequence that is missing."""
+        """The first sequence that is missing, or of which the body is."""
         end = 0
         for run in self.runs():
             if run.first_sequence > end:
                 break
             end = max(end, run.next_sequence)
-        return end
+        return min(end, *self.lacking.values()) if self.lacking else end
 
     def ranges(self) -> list[Range]:
         """Return which sequences are held, merged and in order."""
         return merge((first, end) for first, end, _ in self.runs())
+
+    def whole_ranges(self) -> list[Range]:
+        """Return which sequences are held, but for bundles that are to be filled; merged, in
+        order.
+        """
+        if not self.lacking:
+            return self.ranges()
+        return merge(
+            (link.first_sequence, link.next_sequence)
+            for link in self._links
+            if link.digest not in self.lacking
+        )
 
     def holes(self) -> list[Range]:
         """Return which sequences below the highest one held are missing."""

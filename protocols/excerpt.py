@@ -1,10 +1,12 @@
 """An excerpt: some records of a mesh, with all that is needed to check them without it.
 
-It is a CAR file of four kinds of block, in this order:
+It is a CAR file of five kinds of block, in this order:
 
 - a **record**, as its author wrote it;
 - a **proof**, behind the records that it proves: a bundle's header and the signature of its feed's
   key over it, which together commit to the digests of those records;
+- **redacted**: a header whose record was erased, and the tombstone, in front of it, that says by
+  whom and why; all that is left to verify is the header's signature over the record's digest;
 - **absent**: parents that records here name and that are not here, either because whoever exported
   had not got them (missing) or because they lie outside of what was asked for (left out);
 - the **contents**, last of all: how many there are of each, so that a file that was cut shows.
@@ -26,7 +28,7 @@ from protocols.car import encode_head, encode_section
 from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
 from protocols.feed import SignedHeader
-from protocols.limits import MAX_ABSENT_LISTED
+from protocols.limits import MAX_ABSENT_LISTED, MAX_BUNDLE_RECORDS
 from protocols.record import Record
 
 Some: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
@@ -52,6 +54,17 @@ class Proof(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     signature: bytes
 
 
+class Redacted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Records whose bodies were erased, under a header that names them."""
+
+    name: ClassVar[str] = "redacted/1"
+    header: bytes
+    signature: bytes
+    records: Annotated[tuple[CID, ...], msgspec.Meta(min_length=1, max_length=MAX_BUNDLE_RECORDS)]
+    tombstone: CID
+    """The record, in front of this, that had them erased."""
+
+
 class Absent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Parents that are not here."""
 
@@ -71,12 +84,13 @@ class Contents(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     proofs: Some
     missing: Some
     left_out: Some
+    redacted: Some = 0
 
 
-Statement: TypeAlias = Proof | Absent | Contents
+Statement: TypeAlias = Proof | Redacted | Absent | Contents
 _MAP: Final = 5  # the major type in the first byte of CBOR
 _STATEMENTS: Final[dict[str, type[Statement]]] = {
-    kind.name: kind for kind in (Proof, Absent, Contents)
+    kind.name: kind for kind in (Proof, Redacted, Absent, Contents)
 }
 
 
@@ -119,6 +133,7 @@ class Writer:
     asked: CID | None = None
     records: set[CID] = field(default_factory=set[CID])
     parents: set[CID] = field(default_factory=set[CID])
+    redacted: set[CID] = field(default_factory=set[CID])
     proofs: int = 0
 
     def head(self, contents: CID | None = None) -> bytes:
@@ -140,10 +155,17 @@ class Writer:
             self.proofs += 1
             yield _section(Proof(part.proof.header_bytes, part.proof.signature))
 
+    def redact(self, proof: SignedHeader, record: CID, tombstone: CID) -> bytes:
+        """Return the section of a record that a header names and a tombstone had erased; the
+        tombstone is in a part before.
+        """
+        self.redacted.add(record)
+        return _section(Redacted(proof.header_bytes, proof.signature, (record,), tombstone))
+
     @property
     def absent(self) -> set[CID]:
-        """The parents that no part held so far."""
-        return self.parents - self.records
+        """The parents that no part held so far, and that were not redacted."""
+        return self.parents - self.records - self.redacted
 
     def end(self, known: set[CID]) -> Iterator[tuple[bytes, CID]]:
         """Yield the last sections with their CIDs, the contents' last; ``known`` are those absent
@@ -154,9 +176,8 @@ class Writer:
             yield _named(Absent(missing=listed))
         for listed in _chunks(left_out):
             yield _named(Absent(left_out=listed))
-        yield _named(
-            Contents(self.asked, len(self.records), self.proofs, len(missing), len(left_out))
-        )
+        counts = (len(self.records), self.proofs, len(missing), len(left_out), len(self.redacted))
+        yield _named(Contents(self.asked, *counts))
 
 
 def _chunks(cids: Iterable[CID]) -> Iterator[tuple[CID, ...]]:

@@ -7,13 +7,14 @@ result.
 
 Bytes of a bundle: ``[header, signature, [record…]]``, all byte strings, in strict DAG-CBOR. The
 signature is the feed key's over DSSE's encoding of the header, which makes a DSSE export a re-
-wrapping.
+wrapping. No bytes at all in a record's place are an absent body: whoever sent the bundle lacked it
+or had to erase it. The header commits to its digest all the same, so such a bundle is valid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Annotated, Any, Final
 
@@ -37,6 +38,9 @@ from protocols.record import Count, PublicKey, check
 VERSION: Final = 1
 HEADER_TYPE: Final = "application/vnd.covey.header+cbor"
 """The DSSE payload type under which headers are signed."""
+
+ABSENT: Final = b""
+"""Stands for a record's body that is not there; no record is that short."""
 
 _Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 _Digests = Annotated[tuple[_Digest, ...], msgspec.Meta(min_length=1, max_length=MAX_BUNDLE_RECORDS)]
@@ -154,6 +158,7 @@ class Bundle:
     header_bytes: bytes
     signature: bytes
     records: tuple[bytes, ...]
+    """Each record's bytes, or ``ABSENT``."""
     header: Header
     cid: CID
     """The header's CID; it commits to the records too, so it is the bundle's name."""
@@ -166,8 +171,8 @@ class Bundle:
     def decode(cls, data: bytes) -> Bundle:
         """Read a bundle from outside; raises ``RemoteProtocolError`` unless every rule holds.
 
-        Checked: canonical form, limits, signature, digests, and that each record is valid and by
-        the feed's own key. A pure function of ``data``: it may run in any thread.
+        Checked: canonical form, limits, signature, digests, and that each record that is there is
+        valid and by the feed's own key. A pure function of ``data``: it may run in any thread.
         """
         return UnverifiedBundle.open(data).verify()
 
@@ -185,6 +190,15 @@ class Bundle:
     def feed(self) -> PeerId:
         """Whose feed this is, as a peer id."""
         return peer_id_of(self.header.feed)
+
+    @property
+    def absent(self) -> dict[int, CID]:
+        """The records whose bodies are not here, by their sequence."""
+        return absent_in(self.header, self.records)
+
+    def with_records(self, records: Iterable[bytes]) -> Bundle:
+        """Return this bundle with other bodies, each the one that the header names or absent."""
+        return replace(self, records=tuple(records))
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,13 +225,22 @@ class UnverifiedBundle:
         slow.
         """
         SignedHeader.check(self.header, self.envelope.header, self.envelope.signature)
-        digests = tuple(sha256(record).digest() for record in self.envelope.records)
-        if digests != self.header.digests:
+        records = self.envelope.records
+        digests = tuple(
+            sha256(record).digest() if record else named
+            for record, named in zip(records, self.header.digests, strict=False)
+        )
+        if digests != self.header.digests or len(records) != len(digests):
             raise RemoteProtocolError("a bundle's records are not those its header names")
-        for record in self.envelope.records:
-            if check(record) != self.header.feed:
+        for record in records:
+            if record and check(record) != self.header.feed:
                 raise RemoteProtocolError("a bundle holds a record of another author")
         return self.trust()
+
+    @property
+    def absent(self) -> dict[int, CID]:
+        """The records whose bodies are not here, by their sequence."""
+        return absent_in(self.header, self.envelope.records)
 
     def trust(self) -> Bundle:
         """Return the bundle unchecked, because our own journal checked it before."""
@@ -242,6 +265,18 @@ class Head:
     first_sequence: int
     next_sequence: int
     header: CID
+
+
+def absent_in(header: Header, records: Sequence[bytes]) -> dict[int, CID]:
+    """Return which records of a header are ``ABSENT`` among ``records``, by their sequence."""
+    if all(records):
+        return {}
+    places = zip(header.digests, records, strict=False)
+    return {
+        sequence: CID.of_digest(digest)
+        for sequence, (digest, record) in enumerate(places, header.first_sequence)
+        if not record
+    }
 
 
 def encode_bundle(header_bytes: bytes, signature: bytes, records: Sequence[bytes]) -> bytes:

@@ -76,6 +76,10 @@ class Entry(IntEnum):
 
     The records of the old epoch from that sequence on are now those of the new epoch from 0 on.
     """
+    ERASED = 8
+    """Bodies that tombstones had erased from the index and from this journal up to an offset:
+    DAG-CBOR ``[offset, CID…]``.
+    """
 
 
 class Scanned(NamedTuple):
@@ -197,15 +201,22 @@ def _digest(salt: bytes, kind: int, body: bytes) -> bytes:
 
 
 class RecordBody(NamedTuple):
-    """The body of a ``RECORD`` entry: a record of our own feed and its place there."""
+    """The body of a ``RECORD`` entry: a record of our own feed and its place there. Of one that was
+    redacted only the digest is left.
+    """
 
     epoch: int
     sequence: int
     record: bytes
+    digest: bytes = b""
 
     def encode(self) -> bytes:
         """Return the entry's body."""
-        return _encode_body(self)
+        return _encode_body(self if self.digest else self[:3])
+
+    def erased(self) -> RecordBody:
+        """Return what is left when the record is redacted; it is no longer than before."""
+        return self._replace(record=b"", digest=sha256(self.record).digest())
 
     @classmethod
     def decode(cls, body: bytes) -> RecordBody:
@@ -246,6 +257,23 @@ class EpochBody(NamedTuple):
     def decode(cls, body: bytes) -> EpochBody:
         """Read the body of an entry that ``scan`` found whole."""
         return cls(*_decode_body(body))
+
+
+class ErasedBody(NamedTuple):
+    """The body of an ``ERASED`` entry: these records are nowhere before that offset."""
+
+    mark: int
+    cids: tuple[bytes, ...]
+
+    def encode(self) -> bytes:
+        """Return the entry's body."""
+        return _encode_body((self.mark, *self.cids))
+
+    @classmethod
+    def decode(cls, body: bytes) -> ErasedBody:
+        """Read the body of an entry that ``scan`` found whole."""
+        mark, *cids = _decode_body(body)
+        return cls(mark, tuple(cids))
 
 
 def _encode_body(body: tuple[int | bytes, ...]) -> bytes:

@@ -235,6 +235,14 @@ MAX_HELD_RANGES: Final = 64  # more islands of one feed are not told: duplicates
 MAX_FEEDS: Final = 100_000  # heads in memory: about 50 MB; a mesh has a thousand peers
 MAX_INVENTORY: Final = 8_192  # headers a message: about 350 KB, well inside a frame
 MAX_HELD_PARTS: Final = 400_000  # ranges told on one stream, in all: past it one a feed's epoch
+MAX_TOMBSTONE_RECORDS: Final = 256  # named by one tombstone; more are several, each with a reason
+MAX_REDACTION_REASON_CHARS: Final = 500  # a sentence or two: it stays when the body is gone
+MAX_CHECKPOINT_HEADS: Final = 512  # a block; of 103 bytes each at most, below MAX_RECORD_BYTES
+CHECKPOINT_EVERY_S: Final = 3_600.0  # 9,000 a year; what is lost is known to within an hour
+CHECKPOINT_FIRST_S: Final = 60.0  # after a start: neighbours have sent what they had
+MAX_TOLD_BUNDLES: Final = (
+    4_096  # tombstones that one puller may hand in on a stream: 256 MB at most
+)
 MAX_EPOCHS_PER_FEED: Final = 1_024  # a feed begins one after a loss; MAX_FEEDS is there for all
 MAX_QUESTIONS: Final = 8  # waiting at a server; our pullers wait for the answer to each
 MAX_FETCHES: Final = 64  # lists of MAX_INVENTORY headers that a puller keeps to ask for: 50 MB

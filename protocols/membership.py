@@ -54,7 +54,9 @@ RECORD_BY_NAME: Final = "record.by-name"
 """A question for the bundle of a record whose CID the asker was told."""
 DECISION: Final = "group.decision"
 FILING: Final = ("issue.intent", "issue.filed")
-STATEMENTS: Final = (DECISION, *FILING)
+TOMBSTONE: Final = "record.tombstone"
+CHECKPOINT: Final = "state.checkpoint"
+STATEMENTS: Final = (DECISION, *FILING, TOMBSTONE, CHECKPOINT)
 """Kinds of records that are no observations but decide what all aggregators show."""
 
 STRANGERS: Final = frozenset({JOIN_PROTOCOL, HELLO_PROTOCOL})
@@ -71,6 +73,8 @@ ALLOWED: Final[dict[str, frozenset[str]]] = {
     REVOCATIONS: frozenset(ROLES),
     DECISION: frozenset({AGGREGATOR, FILER}),
     **dict.fromkeys(FILING, frozenset({FILER})),
+    TOMBSTONE: frozenset({AGGREGATOR}),
+    CHECKPOINT: frozenset({AGGREGATOR}),
 }
 """The one table of who may do what: whoever has one of these roles may open the protocol to us,
 send the message, have the topic's message passed on, or have records of the kind counted."""

@@ -37,6 +37,7 @@ Link = tuple[CID, Word]
 # head.
 _NONCE_HEAD_AT: Final = 1 + 1 + 2 + 32
 _EMPTY_BYTES_HEAD: Final = 0x40
+_SHORT_LENGTH: Final = 0x1F  # the bits of a head that tell a length up to 23, or where it stands
 
 # What the encodings of nearly all records are made of.
 _FEW: Final = 23  # as many as the one-byte head of a list can count
@@ -184,6 +185,22 @@ def block(
 def is_block(data: bytes) -> bool:
     """Say whether a record's bytes are a block's, by its empty nonce, without decoding them."""
     return len(data) > _NONCE_HEAD_AT and data[_NONCE_HEAD_AT] == _EMPTY_BYTES_HEAD
+
+
+def kind_of(data: bytes) -> str:
+    """Return the kind of a record that ``Record.decode`` accepted before, without decoding it."""
+    start, end = _string_at(data, _NONCE_HEAD_AT)
+    start, end = _string_at(data, end)
+    return data[start:end].decode()
+
+
+def _string_at(data: bytes, at: int) -> tuple[int, int]:
+    """Return where the bytes or text whose head stands at ``at`` begin and end."""
+    length = data[at] & _SHORT_LENGTH
+    if length <= _FEW:
+        return at + 1, at + 1 + length
+    start = at + 1 + (1 << (length - _FEW - 1))
+    return start, start + int.from_bytes(data[at + 1 : start], "big")
 
 
 def _is_flat(fields: Any) -> bool:

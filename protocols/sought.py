@@ -12,7 +12,7 @@ from protocols.record import GENERATED
 
 def made_in(bundle: Bundle) -> set[bytes]:
     """Return the digests of everything that the bundle's records made."""
-    outlines = (outline_verified(record) for record in bundle.records)
+    outlines = (outline_verified(record) for record in bundle.records if record)
     return {
         CID(target).digest
         for each in outlines

@@ -6,7 +6,8 @@
     Want(what I hold, more)…      ──►
                                   ◄──       Have(what I hold, more)…      or Refuse(code) ◄──
                                   Bundle…  Tip                  everything the puller lacks
-    Ack(signed)                   ──►                                     once it is on the puller's
+    Tell(bundle)                  ──►                                     a tombstone for its
+    records Ack(signed)           ──►                                     once it is on the puller's
     disk Ask(feed, epoch)              ──►                                     where our histories
     differ
                                   ◄──       Inventory(headers, more)…
@@ -53,6 +54,7 @@ VERSION: Final = 1
 FeedEpoch = tuple[bytes, int]
 
 _Bounded = msgspec.Meta(max_length=MAX_HELD_RANGES)
+_Compressed = Annotated[bytes, msgspec.Meta(max_length=MAX_BUNDLE_BYTES + 1_024)]
 _Named = Annotated[tuple[tuple[Count, Digest], ...], msgspec.Meta(max_length=MAX_INVENTORY)]
 
 
@@ -92,12 +94,14 @@ class Have(_Message, frozen=True, tag=2):
 
     held: Annotated[tuple[HeldRuns, ...], msgspec.Meta(max_length=MAX_HELD_PER_MESSAGE)]
     more: bool
+    hears: bool = False
+    """Whether the server understands ``Tell``."""
 
 
 class BundleMessage(_Message, frozen=True, tag=3):
     """One bundle, compressed with zstd."""
 
-    compressed: Annotated[bytes, msgspec.Meta(max_length=MAX_BUNDLE_BYTES + 1_024)]
+    compressed: _Compressed
 
 
 class Tip(_Message, frozen=True, tag=4):
@@ -149,8 +153,16 @@ class Seek(_Message, frozen=True, tag=10):
     records: Annotated[tuple[Digest, ...], msgspec.Meta(min_length=1, max_length=MAX_SOUGHT)]
 
 
+class Tell(_Message, frozen=True, tag=11):
+    """A bundle of somebody's that concerns the server's own records: a tombstone, or the
+    certificate that makes one count; compressed with zstd.
+    """
+
+    compressed: _Compressed
+
+
 Message: TypeAlias = (
-    Want | Have | BundleMessage | Tip | Ack | Ask | Inventory | Fetch | Refuse | Seek
+    Want | Have | BundleMessage | Tip | Ack | Ask | Inventory | Fetch | Refuse | Seek | Tell
 )
 
 _CODEC: Final[MessageCodec[Message]] = MessageCodec(Message)
@@ -173,7 +185,7 @@ class State(Enum):
 TRANSITIONS: Final[Mapping[State, Mapping[type[Any], State]]] = {
     State.AWAITING_WANT: {Want: State.SERVING, Seek: State.ANSWERING},
     State.ANSWERING: {},
-    State.SERVING: {Ack: State.SERVING, Ask: State.SERVING, Fetch: State.SERVING},
+    State.SERVING: dict.fromkeys((Ack, Ask, Fetch, Tell), State.SERVING),
     State.AWAITING_HAVE: {Have: State.PULLING, Refuse: State.REFUSED},
     State.SEEKING: {
         BundleMessage: State.SEEKING,
@@ -236,9 +248,9 @@ def encode(messages: Iterable[Message]) -> bytes:
 
 
 def want_messages(chains: Mapping[FeedEpoch, Chain], *, follow: bool) -> Iterator[Want]:
-    """Say what is held in as many messages as it takes, one a frame."""
+    """Say what is held in as many messages as it takes, one a frame; not what is to be filled."""
     held = (
-        HeldRanges(feed, epoch, tuple(chain.ranges()[:MAX_HELD_RANGES]))
+        HeldRanges(feed, epoch, tuple(chain.whole_ranges()[:MAX_HELD_RANGES]))
         for (feed, epoch), chain in sorted(chains.items(), key=_by_feed)
     )
     for part, more in _parts(held, MAX_HELD_PER_MESSAGE):
@@ -252,7 +264,7 @@ def have_messages(chains: Mapping[FeedEpoch, Chain]) -> Iterator[Have]:
         for (feed, epoch), chain in sorted(chains.items(), key=_by_feed)
     )
     for part, more in _parts(held, MAX_HELD_PER_MESSAGE):
-        yield Have(part, more)
+        yield Have(part, more, hears=True)
 
 
 def inventory_messages(key: FeedEpoch, chain: Iterable[Link]) -> Iterator[Inventory]:
@@ -272,10 +284,19 @@ def fetch_messages(key: FeedEpoch, named: Sequence[tuple[int, bytes]]) -> Iterat
 
 def pack(bundle: bytes) -> BundleMessage:
     """Return the message that carries a bundle."""
-    return BundleMessage(zstandard.ZstdCompressor(level=3).compress(bundle))
+    return BundleMessage(_compress(bundle))
 
 
-def size_bytes(message: BundleMessage) -> int:
+def pack_told(bundle: bytes) -> Tell:
+    """Return the message that tells a server of a bundle."""
+    return Tell(_compress(bundle))
+
+
+def _compress(bundle: bytes) -> bytes:
+    return zstandard.ZstdCompressor(level=3).compress(bundle)
+
+
+def size_bytes(message: BundleMessage | Tell) -> int:
     """Return the size that a bundle will have; raises ``RemoteProtocolError`` if it is not told."""
     try:
         size = zstandard.get_frame_parameters(message.compressed).content_size
@@ -286,7 +307,7 @@ def size_bytes(message: BundleMessage) -> int:
     return size
 
 
-def unpack(message: BundleMessage) -> bytes:
+def unpack(message: BundleMessage | Tell) -> bytes:
     """Return the bundle that a message carries; raises ``RemoteProtocolError``.
 
     The size is read before anything is expanded: a kilobyte of zstd can stand for gigabytes.

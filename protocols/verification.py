@@ -8,11 +8,13 @@ is that these keys signed these records, and nothing about whether they speak th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sized
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+from protocols import excerpt
 from protocols.car import CarReader, Read, Section
 from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
@@ -20,7 +22,10 @@ from protocols.excerpt import Absent, Contents, Proof, decode, parents_of
 from protocols.feed import SignedHeader, conflict
 from protocols.keys import PeerId, peer_id_of
 from protocols.limits import MAX_EXCERPT_NAMES, MAX_EXCERPT_RECORDS, MAX_SHOWN_FAULTS
+from protocols.membership import may
 from protocols.record import Record
+from protocols.roster import CERTIFICATE_KIND, mesh_of, shown_roles
+from protocols.tombstone import AUTHOR, TOMBSTONE_KIND, Redaction, Tombstone
 
 WHOLE_FILE: Final = -1
 
@@ -33,6 +38,15 @@ class Fault(NamedTuple):
 
     def __str__(self) -> str:
         return self.what if self.offset == WHOLE_FILE else f"byte {self.offset}: {self.what}"
+
+
+class Redacted(NamedTuple):
+    """What a file proves of a record that was erased."""
+
+    author: bytes
+    redaction: Redaction
+    mesh: bytes | None
+    """The mesh whose certificate shows that an aggregator did it; none when the author did."""
 
 
 @dataclass(slots=True)
@@ -48,6 +62,9 @@ class Verdict:
     """Parents that whoever exported had not got either."""
     left_out: set[CID] = field(default_factory=set[CID])
     """Parents beyond what was asked for."""
+    redacted: dict[CID, Redacted] = field(default_factory=dict[CID, Redacted])
+    """Records whose bodies were erased, by whom and why: no fault, and nothing is left of them to
+    check but that their author signed their digests."""
     forked: set[PeerId] = field(default_factory=set[PeerId])
     """Authors who signed two truths, both of which are in the file: no fault of the file's."""
     faults: list[Fault] = field(default_factory=list[Fault])
@@ -98,6 +115,8 @@ class _Check:
         self._unproven: dict[bytes, _Unproven] = {}
         self._headers: list[SignedHeader] = []
         self._contents: tuple[CID, Contents] | None = None
+        self._tombstones: dict[CID, tuple[Redaction, frozenset[CID]]] = {}
+        self._shown: dict[bytes, tuple[CID, bytes]] = {}
 
     def fault(self, offset: int, what: str) -> None:
         self.verdict.fault_count += 1
@@ -125,6 +144,8 @@ class _Check:
                 self._take_record(offset, cid, block, said)
             elif isinstance(said, Proof):
                 self._take_proof(offset, said)
+            elif isinstance(said, excerpt.Redacted):
+                self._take_redacted(offset, said)
             elif isinstance(said, Absent):
                 self._count(offset, (*said.missing, *said.left_out))
                 self.verdict.missing.update(said.missing)
@@ -145,9 +166,56 @@ class _Check:
         self._unproven[sha256(block).digest()] = _Unproven(cid, record.author, offset)
         for parent in parents_of(record):
             self._parents.setdefault(parent, cid)
+        if record.kind in (TOMBSTONE_KIND, CERTIFICATE_KIND):
+            self._take_authority(offset, cid, record)
         if not self._is_wanted_named:
             links = (*record.used, *record.generated)
             self._is_wanted_named = any(target == self._wanted for target, _ in links)
+
+    def _take_authority(self, offset: int, cid: CID, record: Record) -> None:
+        """Keep what a record says about who may redact what; one that says nothing is no fault."""
+        with suppress(RemoteProtocolError):
+            if record.kind == TOMBSTONE_KIND:
+                tombstone = Tombstone.from_attributes(record.attributes)
+                self._count(offset, tombstone.records)
+                said = (record.author, record.start_us, tombstone.reason, tombstone.authority)
+                self._tombstones[cid] = Redaction(cid, *said), frozenset(tombstone.records)
+            else:
+                mesh = mesh_of(record.attributes)
+                roles = shown_roles(mesh, record.author, record.attributes)
+                if may(roles, TOMBSTONE_KIND):
+                    self._shown[record.author] = cid, mesh
+
+    def _take_redacted(self, offset: int, said: excerpt.Redacted) -> None:
+        signed = SignedHeader.decode(said.header, said.signature)
+        self._count(offset, signed.header.digests)
+        self._headers.append(signed)
+        author = signed.header.feed
+        self.verdict.authors.add(peer_id_of(author))
+        for cid in said.records:
+            fault = self._redaction_fault(signed, cid, said.tombstone)
+            if fault is not None:
+                self.fault(offset, f"record {cid} is said to be redacted, and {fault}")
+                continue
+            redaction, _ = self._tombstones[said.tombstone]
+            certificate, mesh = self._shown.get(redaction.by, (None, None))
+            if redaction.authority == AUTHOR:
+                certificate, mesh = None, None
+            shown = redaction._replace(certificate=certificate)
+            self.verdict.redacted[cid] = Redacted(author, shown, mesh)
+
+    def _redaction_fault(self, signed: SignedHeader, cid: CID, tombstone: CID) -> str | None:
+        if cid.digest not in signed.header.digests:
+            return "the header beside it does not name it"
+        redaction, named = self._tombstones.get(tombstone, (None, frozenset[CID]()))
+        if redaction is None or cid not in named:
+            return f"tombstone {tombstone} is not in front of it, or does not name it"
+        if redaction.authority == AUTHOR:
+            if redaction.by != signed.header.feed:
+                return f"tombstone {tombstone} is by another author"
+        elif redaction.by not in self._shown:
+            return f"no certificate in front of it shows that tombstone {tombstone} counts"
+        return None
 
     def _take_proof(self, offset: int, proof: Proof) -> None:
         signed = SignedHeader.decode(proof.header, proof.signature)
@@ -186,12 +254,13 @@ class _Check:
         self._check_parents()
         self._check_contents()
         wanted = self._wanted
-        if wanted is not None and wanted not in self._present and not self._is_wanted_named:
+        known = self._present | self.verdict.redacted.keys()
+        if wanted is not None and wanted not in known and not self._is_wanted_named:
             self.fault(WHOLE_FILE, f"no record here is called {wanted} or names it")
         self.verdict.forked = set(_forked(self._headers))
 
     def _check_parents(self) -> None:
-        declared = self.verdict.missing | self.verdict.left_out
+        declared = self.verdict.missing | self.verdict.left_out | self.verdict.redacted.keys()
         for parent, child in self._parents.items():
             if parent not in self._present and parent not in declared:
                 self.fault(
@@ -208,15 +277,22 @@ class _Check:
         cid, contents = self._contents
         if self._roots[-1] != cid or (contents.asked,) != (self._roots[:-1] or (None,)):
             self.fault(WHOLE_FILE, "the roots are not what was asked for and the contents")
-        told = (contents.records, contents.proofs, contents.missing, contents.left_out)
+        told = (
+            contents.records,
+            contents.proofs,
+            contents.missing,
+            contents.left_out,
+            contents.redacted,
+        )
         verdict = self.verdict
         found = (
             len(self._present),
             verdict.signatures,
             len(verdict.missing),
             len(verdict.left_out),
+            len(verdict.redacted),
         )
-        names = ("records", "proofs", "missing parents", "parents left out")
+        names = ("records", "proofs", "missing parents", "parents left out", "redacted records")
         for name, here, there in zip(names, found, told, strict=True):
             if here != there:
                 self.fault(WHOLE_FILE, f"the contents tell of {there} {name}; {here} are here")

@@ -35,9 +35,9 @@ def read(path: str, **query: Any) -> Any:
     return _ask("GET", path, query)
 
 
-def act(path: str) -> Any:
+def act(path: str, **query: Any) -> Any:
     """Return the JSON answer to a POST to ``path``."""
-    return _ask("POST", path, {})
+    return _ask("POST", path, query)
 
 
 def download(form: str, out: BinaryIO, **query: Any) -> Any:
@@ -66,7 +66,7 @@ def _ask(method: str, path: str, query: dict[str, Any]) -> Any:
         # what changes something may wait for a tracker as long as that takes
         answer_s = READ_WITHIN_S if method == "GET" else None
         with ControlClient(home().control_socket, hint=HINT, answer_s=answer_s) as client:
-            return client.get(path, **query) if method == "GET" else client.post(path)
+            return client.get(path, **query) if method == "GET" else client.post(path, **query)
     except DaemonDownError:
         return _ask_the_directory(method, path, query)
 

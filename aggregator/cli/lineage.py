@@ -170,9 +170,14 @@ def _headline(record: dict[str, Any]) -> str:
     return "  ".join(part for part in (*parts, _proof(record["verified"])) if part)
 
 
+def _absence(entry: dict[str, Any]) -> str:
+    redacted = entry["redacted"]
+    return f"redacted by {redacted['by']} ({redacted['reason']})" if redacted else "missing"
+
+
 def _missing(value: dict[str, Any]) -> list[str]:
     lines = [
-        f"missing: {entry['what']} {entry['cid']}, named by {entry['needed_by']}"
+        f"{_absence(entry)}: {entry['what']} {entry['cid']}, named by {entry['needed_by']}"
         for entry in value["missing"]
     ]
     if value["is_cut"]:

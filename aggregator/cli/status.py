@@ -34,6 +34,8 @@ def _render(value: dict[str, Any]) -> str:
         "filer": "this aggregator" if value["is_filer"] else value["filer"] or "nobody known",
         "state root": value["state_root"],
         "records": f"{value['records']} in {value['bundles']} bundles, {value['missing']} missing",
+        "redacted": f"{value['redacted']}, {value['absent']} bodies absent otherwise",
+        "checkpoint": _checkpoint(value["checkpoints"]),
         "holes, forks": f"{value['holes']}, {value['forks']}",
         "errors": f"{value['reports']} reports, {value['groups']} groups, {value['issues']} issues",
         "connected": ", ".join(value["connected"]) or "no peer",
@@ -41,5 +43,19 @@ def _render(value: dict[str, Any]) -> str:
     }
     width = max(len(name) for name in facts)
     lines = [f"{name.ljust(width)}  {fact}" for name, fact in facts.items()]
+    lines += [
+        f"{peer['peer']} vouched at {peer['at']} for what is not all here: "
+        + ", ".join(peer["lacking"])
+        for peer in value["checkpoints"]
+        if peer["lacking"]
+    ]
     feeds = table(value["feeds"], FEED_COLUMNS, empty="no feed yet")
     return "\n".join([*lines, "", feeds])
+
+
+def _checkpoint(checkpoints: list[dict[str, Any]]) -> str:
+    own = next((each for each in checkpoints if each["is_own"]), None)
+    if own is None:
+        return "none yet"
+    state = {True: "all of it is here", False: "NOT ALL HERE", None: "its heads are not here"}
+    return f"{own['at']}, {own['records']} records; {state[own['is_held']]}"

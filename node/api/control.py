@@ -22,7 +22,7 @@ from node.api.requests import job_of, parse, wants_stream
 from node.explanation import moment
 from node.job import JobSpec, summary_of
 from node.mesh_models import offered, summary
-from node.reading import READERS, verify
+from node.reading import READERS, parse_cid, verify
 from peer.addresses import announced
 from peer.control import HANDLERS, json_lines
 from peer.exporting import Sources, respond, since
@@ -32,6 +32,7 @@ from protocols.errors import CoveyError
 from protocols.keys import peer_id_of
 from protocols.membership import ADMITTER
 from protocols.prov import plain
+from protocols.tombstone import AUTHOR
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -53,6 +54,12 @@ class RevokeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What ``POST /revoke`` wants."""
 
     peer: str
+
+
+class RedactBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``POST /records/CID/redact`` wants."""
+
+    reason: str
 
 
 class ControlApi:
@@ -77,6 +84,7 @@ class ControlApi:
             Route("/models/refresh", self.refresh_models, methods=["POST"]),
             Route("/records", self.read("/records")),
             Route("/records/{cid}", self.read("/records/{cid}")),
+            Route("/records/{cid}/redact", self.redact, methods=["POST"]),
             Route("/errors", self.read("/errors")),
             *BenchApi(self._node).routes(),
             Route("/bench", self.read("/bench")),
@@ -207,7 +215,15 @@ class ControlApi:
     @property
     def _sources(self) -> Sources:
         node = self._node
-        return Sources(node.index, node.journal, node.identity.key, node.feeds.suspect)
+        feeds = node.feeds
+        redactions = feeds.bodies.redactions
+        return Sources(node.index, node.journal, node.identity.key, redactions, feeds.suspect)
+
+    async def redact(self, request: Request) -> JSONResponse:
+        """Have the body of a record of this node erased."""
+        body = parse(await request.json(), RedactBody)
+        cid = parse_cid(request.path_params["cid"])
+        return JSONResponse(await self._node.redactor.redact(cid, body.reason, AUTHOR))
 
     async def run(self, request: Request) -> StreamingResponse:
         """Submit a job; answer its progress, its output in pieces, then its result, as JSON

@@ -93,7 +93,9 @@ async def _opened() -> AsyncGenerator[Sources]:
     from node.config import NodeConfig
     from node.index import open_index
     from peer.config import load
+    from peer.effects import system_effects
     from peer.exporting import Sources
+    from peer.feeds import Feeds
     from peer.identity import Identity
     from peer.journal import Journal
     from peer.service import running
@@ -105,4 +107,5 @@ async def _opened() -> AsyncGenerator[Sources]:
         with closing(Journal.open(place.journal)) as journal:
             index = open_index(journal, place, identity, config)
             async with running(index.run):
-                yield Sources(index, journal, identity.key)
+                feeds = Feeds(journal, identity.key, system_effects(), identity.member.mesh)
+                yield Sources(index, journal, identity.key, feeds.bodies.redactions)

@@ -1,4 +1,4 @@
-"""``covey records list|show|verify|export``."""
+"""``covey records list|show|verify|export|redact``."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from node.cli.arguments import LIMIT
 from peer.cli import emit, json_option, table
 from peer.excerpt_commands import (
     check_scope,
+    confirm_redaction,
     emit_verdict,
     export_epilog,
     export_options,
     export_to,
     file_option,
+    reason_option,
+    render_redaction,
     verify_file,
     with_options,
+    yes_option,
 )
 
 COLUMNS = {"at": "TIME (UTC)", "kind": "KIND", "status": "STATUS", "peer": "PEER", "cid": "CID"}
@@ -25,7 +29,7 @@ COLUMNS = {"at": "TIME (UTC)", "kind": "KIND", "status": "STATUS", "peer": "PEER
 
 @click.group()
 def records() -> None:
-    """Read, check and export the records that this node holds."""
+    """Read, check, export and redact the records that this node holds."""
 
 
 @records.command("list")
@@ -102,3 +106,25 @@ def export_records(form: str, is_all: bool, since: str, output: Path, as_json: b
 
     check_scope(is_all, since)
     export_to(output, as_json, lambda out: download(form, out, since))
+
+
+@records.command("redact")
+@click.argument("cid")
+@reason_option
+@yes_option
+@json_option
+def redact_record(cid: str, reason: str, yes: bool, as_json: bool) -> None:
+    """Erase the content of one of this node's records, here and at whoever else holds it.
+
+    A signed tombstone takes its place and stays, with the reason and your name. The record's digest
+    and its bundle's signature stay too, so everything else still verifies. It cannot be undone.
+
+    \b
+    Example:  covey records redact bafyrei... --reason "names a customer" --yes
+    """
+    from node.cli.connection import connect
+
+    confirm_redaction(cid, yes)
+    with connect() as client:
+        answer = client.post(f"/records/{cid}/redact", {"reason": reason})
+    emit(answer, as_json, render_redaction)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from aggregator.decisions import Decision, Filed, Intent, kind_of, to_attributes
 from aggregator.groups import short
-from aggregator.roster import CERTIFICATE_KIND
 from protocols.membership import AGGREGATOR, FILER
+from protocols.roster import CERTIFICATE_KIND
 from tests.aggregator.test_aggregator import failing_author, up
 from tests.support.home import Author, aggregator_home
 from tests.support.members import TestMesh, key_of

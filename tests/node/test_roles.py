@@ -15,7 +15,6 @@ from trio.testing import MockClock
 
 from aggregator.decisions import Decision, Filed, Intent, Statement, to_attributes
 from aggregator.intake import Findings
-from aggregator.roster import CERTIFICATE_KIND, Roster
 from node.admission import Admission
 from node.benchmarks.echo import EchoServer
 from peer.exchange import Exchange, policy_of
@@ -33,8 +32,11 @@ from protocols.membership import (
     ADVERTS,
     ALLOWED,
     CERTIFICATE_TYPE,
+    CHECKPOINT,
+    DECISION,
     ECHO_PROTOCOL,
     FEED_PROTOCOL,
+    FILING,
     HELLO_PROTOCOL,
     JOIN_PROTOCOL,
     OFFER,
@@ -42,12 +44,15 @@ from protocols.membership import (
     REVOCATIONS,
     ROLES,
     SESSION_PROTOCOL,
-    STATEMENTS,
     STRANGERS,
+    TOMBSTONE,
     Membership,
     may,
 )
+from protocols.record import Record
+from protocols.roster import CERTIFICATE_KIND, Roster
 from protocols.sync import Message, Refuse as FeedRefuse, Seek, Side, encode, want_messages
+from protocols.tombstone import Redactions, Tombstone
 from protocols.transport import Stream
 from protocols.worker_job import Load
 from tests.support.feeds import open_journal
@@ -193,6 +198,25 @@ def states(kind: str) -> Probe:
     return probe
 
 
+async def redacts(theirs: Membership, _home: Path) -> bool:
+    redactions = Redactions(MESH.root.public)
+    cid = CID.of(b"a record")
+    tombstone = Tombstone(records=(cid,), reason="why", authority="aggregator")
+    attributes = {TOMBSTONE: tombstone.to_attributes(), CERTIFICATE_KIND: shown(theirs)}
+    for kind, content in attributes.items():
+        record = Record(
+            author=THEM.public, nonce=b"n", kind=kind, start_us=1, attributes=dict(content)
+        )
+        redactions.take(record.encode(), THEM.public)
+    return redactions.of(cid, US.public) is not None
+
+
+async def vouches(theirs: Membership, _home: Path) -> bool:
+    roster = Roster(MESH.root.public)
+    roster.add(THEM.public, shown(theirs))
+    return roster.may_state(THEM.public, CHECKPOINT)
+
+
 def shown(theirs: Membership) -> dict[str, bytes]:
     return {
         "certificate": theirs.certificate.encode(),
@@ -221,7 +245,9 @@ PROBES: dict[str, Probe] = {
     ACKNOWLEDGEMENT: acknowledges,
     ADVERTS: advertises,
     REVOCATIONS: passes_on_revocations,
-    **{kind: states(kind) for kind in STATEMENTS},
+    **{kind: states(kind) for kind in (DECISION, *FILING)},
+    TOMBSTONE: redacts,
+    CHECKPOINT: vouches,
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +39,12 @@ class FakeStore:
 
     def insert(self, batch: Batch) -> None:
         self.batches.append(batch)
+
+    def erase(self, cids: Iterable[bytes], before: int) -> None:
+        pass
+
+    def copy_to(self, path: Path) -> None:
+        path.touch()
 
     def close(self) -> None:
         pass

@@ -111,7 +111,7 @@ def test_what_many_feeds_hold_is_said_in_several_messages() -> None:
 
 def test_an_empty_holder_still_says_one_word() -> None:
     assert list(want_messages({}, follow=False)) == [Want(1, (), False, False)]
-    assert list(have_messages({})) == [Have((), False)]
+    assert list(have_messages({})) == [Have((), False, hears=True)]
     assert list(fetch_messages(KEY, [])) == []
 
 

@@ -1,0 +1,173 @@
+"""Which bodies of held bundles are absent here, and which are redacted and not erased yet.
+
+In memory are only what tombstones say, the absences that somebody may fill, and what is left to
+erase. ``note`` is told of every bundle once it is on the disk, at start and later, in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import NamedTuple
+
+import trio
+
+from protocols.chain import Chain
+from protocols.cid import CID
+from protocols.feed import ABSENT, Bundle, Header, absent_in
+from protocols.record import kind_of
+from protocols.tombstone import STATEMENT_KINDS, Redactions, mentions_redaction
+
+FeedEpoch = tuple[bytes, int]
+
+
+class LackingBody(NamedTuple):
+    """A record whose body nobody has sent, though its header is here."""
+
+    cid: CID
+    feed: bytes
+    epoch: int
+    sequence: int
+
+
+class _Held(NamedTuple):
+    feed: bytes
+    epoch: int
+    header: bytes
+
+
+class Bodies:
+    """Absent, present, redacted: what one peer knows of the bodies under the headers that it
+    holds. It keeps ``lacking`` of the chains.
+    """
+
+    def __init__(self, mesh: bytes | None, chains: Mapping[FeedEpoch, Chain]) -> None:
+        self.redactions = Redactions(mesh)
+        self._chains = chains
+        self._absent: dict[_Held, dict[int, CID]] = {}
+        self._where: dict[CID, set[_Held]] = {}
+        self._erased: dict[bytes, set[CID]] = {}
+        self._statements: dict[CID, tuple[FeedEpoch, int, bytes]] = {}
+        self._pending: dict[CID, int] = {}
+        self._stirred = trio.Event()
+
+    def note(self, header: Header, cid: CID, records: Sequence[bytes], offset: int) -> None:
+        """Take in a bundle that is on the disk, at that offset of the journal, and in its chain;
+        again when it was filled.
+        """
+        held = _Held(header.feed, header.epoch, cid.digest)
+        absent = absent_in(header, records)
+        if absent or held in self._absent:
+            self._note_absent(held, absent)
+        if len(self.redactions):
+            self._stir(self._to_erase(header, records), offset)
+        if mentions_redaction(b"".join(records)):
+            for record in filter(None, records):
+                self._changed(self.redactions.take(record, header.feed), offset)
+                if kind_of(record) in STATEMENT_KINDS:
+                    place = ((header.feed, header.epoch), header.first_sequence, cid.digest)
+                    self._statements[CID.of(record)] = place
+
+    def _note_absent(self, held: _Held, absent: dict[int, CID]) -> None:
+        self._absent[held] = absent
+        for cid in absent.values():
+            self._where.setdefault(cid, set()).add(held)
+        self._judge(held)
+
+    def _judge(self, held: _Held) -> None:
+        """Say in its chain whether a bundle is to be filled."""
+        lacking = self._chains[held.feed, held.epoch].lacking
+        wanted = [
+            sequence
+            for sequence, cid in self._absent[held].items()
+            if self.redactions.of(cid, held.feed) is None
+        ]
+        redacted = set(self._absent[held].values()).difference(
+            self._absent[held][sequence] for sequence in wanted
+        )
+        self._erased.setdefault(held.feed, set()).update(redacted)
+        lacking.pop(held.header, None)
+        if wanted:
+            lacking[held.header] = min(wanted)
+
+    def _to_erase(self, header: Header, records: Sequence[bytes]) -> list[CID]:
+        named = zip(map(CID.of_digest, header.digests), records, strict=True)
+        return [
+            cid
+            for cid, record in named
+            if record and self.redactions.applies(record, cid, header.feed)
+        ]
+
+    def _changed(self, cids: Iterable[CID], offset: int) -> None:
+        for cid in cids:
+            for held in self._where.get(cid, ()):
+                self._judge(held)
+        self._stir((cid for cid in cids if self.redactions.of(cid) is not None), offset)
+
+    def _stir(self, cids: Iterable[CID], offset: int) -> None:
+        self._pending.update(dict.fromkeys(cids, offset))
+        if self._pending:
+            self._stirred.set()
+
+    def strip(self, bundle: Bundle) -> Bundle:
+        """Return a bundle without the bodies that nobody may keep any more."""
+        if not len(self.redactions):
+            return bundle
+        erased = set(self._to_erase(bundle.header, bundle.records))
+        if not erased:
+            return bundle
+        named = zip(map(CID.of_digest, bundle.header.digests), bundle.records, strict=True)
+        return bundle.with_records(ABSENT if cid in erased else record for cid, record in named)
+
+    def would_fill(self, header: Header, cid: CID, absent: Mapping[int, CID]) -> bool:
+        """Say whether a held bundle that comes again brings bodies that are to be filled."""
+        ours = self._absent.get(_Held(header.feed, header.epoch, cid.digest), {})
+        return any(
+            sequence not in absent and self.redactions.of(record, header.feed) is None
+            for sequence, record in ours.items()
+        )
+
+    @property
+    def lacking(self) -> list[LackingBody]:
+        """The records whose bodies are absent here and not redacted, in feed order."""
+        return sorted(
+            LackingBody(cid, held.feed, held.epoch, sequence)
+            for held, absent in self._absent.items()
+            for sequence, cid in absent.items()
+            if self.redactions.of(cid, held.feed) is None
+        )
+
+    # Erasing
+
+    @property
+    def pending(self) -> frozenset[CID]:
+        """Redacted records whose bodies may still be on this disk."""
+        return frozenset(self._pending)
+
+    def erased(
+        self, cids: Iterable[CID], mark: int, places: Iterable[tuple[bytes, CID]] = ()
+    ) -> None:
+        """Take in that these bodies are nowhere before ``mark`` in the journal any more, and in
+        whose feeds they were. What has been noted behind it is still to be erased.
+        """
+        for cid in cids:
+            if self._pending.get(cid, mark) < mark:
+                del self._pending[cid]
+        for feed, cid in places:
+            self._erased.setdefault(feed, set()).add(cid)
+
+    def redacted_in(self, feed: bytes) -> Set[CID]:
+        """Return the records of a feed that were redacted and whose headers are held."""
+        return self._erased.get(feed, set())
+
+    def place_of(self, statement: CID) -> tuple[FeedEpoch, int, bytes] | None:
+        """Return in which bundle a tombstone or certificate is: its feed's epoch, its first
+        sequence and its header's digest.
+        """
+        return self._statements.get(statement)
+
+    async def wait_pending(self) -> frozenset[CID]:
+        """Return what is to be erased once there is anything."""
+        while not self._pending:
+            self._stirred = trio.Event()
+            await self._stirred.wait()
+        return self.pending

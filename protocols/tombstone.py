@@ -1,0 +1,182 @@
+"""Tombstones: records by which a record's author, or an aggregator, has the bodies of records
+erased.
+
+A header commits to digests, so it stays verifiable when a body is gone. Of each record that a
+header names, a peer's body is absent, present or redacted, in this order, and whatever comes
+together is joined by the greater: redacted is final. Which records are redacted is a function of
+the *set* of records held, so their order, repeats and splits never show.
+
+A tombstone says by whose authority it speaks, and counts only by that: as the author, for what
+stands in its own feed; as an aggregator, for everybody's, if its feed shows a certificate with that
+role. Any other stays a record like all others and has no effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from protocols.checkpoint import HEADS_KIND
+from protocols.cid import CID
+from protocols.errors import RemoteProtocolError
+from protocols.limits import MAX_REDACTION_REASON_CHARS, MAX_TOMBSTONE_RECORDS
+from protocols.membership import STATEMENTS, TOMBSTONE, may
+from protocols.record import Record, kind_of
+from protocols.roster import CERTIFICATE_KIND, shown_roles
+
+TOMBSTONE_KIND: Final = TOMBSTONE
+AUTHOR: Final = "author"
+AGGREGATOR: Final = "aggregator"
+
+LASTING_KINDS: Final = frozenset((*STATEMENTS, CERTIFICATE_KIND, HEADS_KIND))
+"""What rules others' answers cannot be redacted: its effect would go, and nobody could tell why."""
+
+Authority = Literal["author", "aggregator"]
+
+
+class Tombstone(msgspec.Struct, frozen=True, kw_only=True):
+    """Which bodies are to be erased, why, and by whose authority."""
+
+    records: Annotated[tuple[CID, ...], Meta(min_length=1, max_length=MAX_TOMBSTONE_RECORDS)]
+    reason: Annotated[str, Meta(min_length=1, max_length=MAX_REDACTION_REASON_CHARS)]
+    authority: Authority
+
+    def to_attributes(self) -> dict[str, Any]:
+        """Return the tombstone as a record's attributes."""
+        return {
+            "records": list(self.records),
+            "reason": self.reason,
+            "authority": self.authority,
+        }
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any]) -> Tombstone:
+        """Return the tombstone that a record of its kind holds; raises ``RemoteProtocolError``."""
+        try:
+            return msgspec.convert(dict(attributes), cls, builtin_types=(bytes,))
+        except msgspec.ValidationError as error:
+            raise RemoteProtocolError(f"a tombstone is invalid: {error}") from error
+
+
+class Redaction(NamedTuple):
+    """By whom and why one record was redacted: one tombstone's word about it."""
+
+    tombstone: CID
+    by: bytes
+    """The public key that signed the tombstone."""
+    at_us: int
+    """The signer's wall clock: data only."""
+    reason: str
+    authority: Authority
+    certificate: CID | None = None
+    """The record by which the signer shows the role that its authority takes."""
+
+
+class Redactions:
+    """Every tombstone held, and which records they make redacted: a function of the set of records
+    taken in.
+    """
+
+    def __init__(self, mesh: bytes | None) -> None:
+        """``mesh`` is the root that certificates must come from; without one no role is shown."""
+        self._mesh = mesh
+        self._certificates: dict[bytes, set[CID]] = {}
+        self._named: dict[CID, set[Redaction]] = {}
+        self._by: dict[bytes, set[CID]] = {}
+
+    def __len__(self) -> int:
+        return len(self._named)
+
+    def take(self, encoded: bytes, feed: bytes) -> Iterable[CID]:
+        """Take in a verified record of ``feed``, of whatever kind; return the records of which it
+        may change whether they are redacted.
+        """
+        kind = kind_of(encoded)
+        try:
+            if kind == TOMBSTONE_KIND:
+                return self._take_tombstone(Record.decode_verified(encoded), CID.of(encoded))
+            if kind == CERTIFICATE_KIND:
+                return self._take_certificate(Record.decode_verified(encoded), CID.of(encoded))
+        except RemoteProtocolError:
+            pass  # kept as a record, of no effect
+        return ()
+
+    def _take_tombstone(self, record: Record, cid: CID) -> Iterable[CID]:
+        tombstone = Tombstone.from_attributes(record.attributes)
+        redaction = Redaction(
+            cid, record.author, record.start_us, tombstone.reason, tombstone.authority
+        )
+        for named in tombstone.records:
+            self._named.setdefault(named, set()).add(redaction)
+        if tombstone.authority == AUTHOR:
+            return tombstone.records
+        self._by.setdefault(record.author, set()).update(tombstone.records)
+        return tombstone.records if self._may(record.author) else ()
+
+    def _take_certificate(self, record: Record, cid: CID) -> Iterable[CID]:
+        if self._mesh is None:
+            return ()
+        roles = shown_roles(self._mesh, record.author, record.attributes)
+        if not may(roles, TOMBSTONE_KIND):
+            return ()
+        is_news = not self._may(record.author)
+        self._certificates.setdefault(record.author, set()).add(cid)
+        return self._by.get(record.author, ()) if is_news else ()
+
+    def _may(self, author: bytes) -> bool:
+        return author in self._certificates
+
+    def of(self, cid: CID, feed: bytes | None = None) -> Redaction | None:
+        """Return why the record that a header of ``feed`` names is redacted, none if it is not;
+        without a feed, why it is wherever it stands that somebody had the authority to say.
+
+        Of several tombstones it is always the same one, in whatever order they came.
+        """
+        named = self._named.get(cid)
+        if not named:
+            return None
+        counted = [each for each in named if self._counts(each, feed)]
+        return self._shown(min(counted)) if counted else None
+
+    def _counts(self, redaction: Redaction, feed: bytes | None) -> bool:
+        if redaction.authority == AUTHOR:
+            return feed is None or feed == redaction.by
+        return self._may(redaction.by)
+
+    def _shown(self, redaction: Redaction) -> Redaction:
+        if redaction.authority == AUTHOR:
+            return redaction
+        # the certificate that shows the role: any will do, and always the same one is taken
+        return redaction._replace(certificate=min(self._certificates[redaction.by]))
+
+    def named(self) -> Iterator[CID]:
+        """Yield every record that a tombstone of any effect names."""
+        return (cid for cid in self._named if self.of(cid) is not None)
+
+    @property
+    def without_effect(self) -> int:
+        """How many records are named by tombstones of authors who lack the authority alone."""
+        return sum(self.of(cid) is None for cid in self._named)
+
+    def applies(self, encoded: bytes, cid: CID, feed: bytes) -> bool:
+        """Say whether a body of ``feed`` is to be erased: what rules others' answers never is."""
+        return (
+            cid in self._named
+            and self.of(cid, feed) is not None
+            and kind_of(encoded) not in LASTING_KINDS
+        )
+
+
+STATEMENT_KINDS: Final = frozenset((TOMBSTONE_KIND, CERTIFICATE_KIND))
+"""What ``Redactions`` are made from."""
+
+
+def mentions_redaction(stored: bytes) -> bool:
+    """Say whether stored bytes may hold a tombstone or a certificate, at the speed of memory."""
+    return any(mark in stored for mark in _MARKS)
+
+
+_MARKS: Final = tuple(kind.encode() for kind in STATEMENT_KINDS)

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given, strategies as st
+
+from protocols.cid import CID
+from protocols.errors import RemoteProtocolError
+from protocols.keys import SigningKey
+from protocols.limits import MAX_TOMBSTONE_RECORDS
+from protocols.membership import AGGREGATOR, WORKER
+from protocols.record import Record, kind_of
+from protocols.roster import CERTIFICATE_KIND
+from protocols.tombstone import TOMBSTONE_KIND, Authority, Redactions, Tombstone
+from tests.support.feeds import cid_of, record
+from tests.support.members import TestMesh, key_of
+
+MESH = TestMesh()
+AUTHOR, OPERATOR, OUTSIDER = key_of(1), key_of(2), key_of(3)
+THING = record(AUTHOR, 1)
+CID_OF_THING = cid_of(THING)
+
+
+def tombstone(by: SigningKey, authority: Authority, *cids: CID, number: int = 0) -> Record:
+    content = Tombstone(records=cids or (CID_OF_THING,), reason="why", authority=authority)
+    return Record(
+        author=by.public,
+        nonce=bytes([number]),
+        kind=TOMBSTONE_KIND,
+        start_us=1,
+        attributes=content.to_attributes(),
+    )
+
+
+def certificate(of: SigningKey, *roles: str) -> Record:
+    member = MESH.membership(of, *roles)
+    attributes = {
+        "certificate": member.certificate.encode(),
+        "issuer_certificate": member.issuer_certificate.encode(),
+    }
+    return Record(
+        author=of.public, nonce=b"", kind=CERTIFICATE_KIND, start_us=0, attributes=attributes
+    )
+
+
+def redactions(records: Iterable[Record]) -> Redactions:
+    taken = Redactions(MESH.root.public)
+    for each in records:
+        taken.take(each.encode(), each.author)
+    return taken
+
+
+def is_redacted(*records: Record) -> bool:
+    return redactions(records).of(CID_OF_THING, AUTHOR.public) is not None
+
+
+def test_an_author_redacts_its_own_record() -> None:
+    assert is_redacted(tombstone(AUTHOR, "author"))
+
+
+def test_an_aggregator_that_shows_its_role_redacts_any_record() -> None:
+    assert is_redacted(tombstone(OPERATOR, "aggregator"), certificate(OPERATOR, AGGREGATOR))
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        (tombstone(OUTSIDER, "aggregator"), certificate(OUTSIDER, WORKER)),
+        (tombstone(OPERATOR, "aggregator"),),
+        (tombstone(AUTHOR, "aggregator"),),
+        (tombstone(OUTSIDER, "aggregator"), certificate(OPERATOR, AGGREGATOR)),
+    ],
+)
+def test_whoever_lacks_the_authority_redacts_nothing_and_is_counted(
+    records: tuple[Record, ...],
+) -> None:
+    taken = redactions(records)
+
+    assert taken.of(CID_OF_THING, AUTHOR.public) is None
+    assert taken.without_effect == 1
+
+
+def test_an_author_redacts_nobody_elses_record() -> None:
+    assert not is_redacted(tombstone(OUTSIDER, "author"))
+
+
+def test_a_certificate_of_another_mesh_gives_no_authority() -> None:
+    shown = certificate(OPERATOR, AGGREGATOR).encode()
+    taken = Redactions(key_of(9).public)
+    taken.take(tombstone(OPERATOR, "aggregator").encode(), OPERATOR.public)
+    taken.take(shown, OPERATOR.public)
+
+    assert taken.of(CID_OF_THING) is None
+
+
+def test_what_rules_others_answers_is_never_erased() -> None:
+    shown = certificate(AUTHOR, AGGREGATOR)
+    taken = redactions([tombstone(AUTHOR, "author", cid_of(shown), CID_OF_THING)])
+
+    assert taken.applies(THING.encode(), CID_OF_THING, AUTHOR.public)
+    assert not taken.applies(shown.encode(), cid_of(shown), AUTHOR.public)
+
+
+def test_a_malformed_tombstone_is_a_record_of_no_effect() -> None:
+    bad = Record(
+        author=AUTHOR.public, nonce=b"", kind=TOMBSTONE_KIND, start_us=0, attributes={"records": 1}
+    )
+
+    assert not is_redacted(bad)
+
+
+def test_a_tombstone_names_no_more_than_the_limit() -> None:
+    content = tombstone(AUTHOR, "author", *[CID_OF_THING] * (MAX_TOMBSTONE_RECORDS + 1))
+
+    with pytest.raises(RemoteProtocolError):
+        Tombstone.from_attributes(content.attributes)
+
+
+@given(st.permutations(range(7)), st.integers(0, 7))
+def test_any_order_and_repetition_gives_one_redaction(order: list[int], again: int) -> None:
+    records = [
+        tombstone(AUTHOR, "author", number=1),
+        tombstone(AUTHOR, "author", number=2),
+        tombstone(OPERATOR, "aggregator", number=3),
+        tombstone(OUTSIDER, "aggregator", number=4),
+        certificate(OPERATOR, AGGREGATOR),
+        certificate(OPERATOR, AGGREGATOR, WORKER),
+        certificate(OUTSIDER, WORKER),
+    ]
+    shuffled = [records[index] for index in order]
+
+    taken = redactions([*shuffled, *shuffled[:again]])
+
+    expected = redactions(records)
+    for feed in (AUTHOR.public, OUTSIDER.public, None):
+        assert taken.of(CID_OF_THING, feed) == expected.of(CID_OF_THING, feed)
+
+
+@given(st.text("k.é", min_size=1, max_size=64), st.binary(max_size=32))
+def test_a_records_kind_is_read_without_decoding_it(kind: str, nonce: bytes) -> None:
+    encoded = Record(author=AUTHOR.public, nonce=nonce, kind=kind, start_us=0).encode()
+
+    assert kind_of(encoded) == kind
