@@ -33,11 +33,15 @@ demo: $(READY)         ## the main job, from an empty mesh to a filed issue (KEE
 bench: $(READY)        ## every figure beside its baseline (ONLY=jobs for one subject)
 	$(BIN)/python -m tests.bench $(ONLY)
 
-soak: $(READY)         ## fuzz the codec, kill every process while jobs run, take workers from a thousand jobs, weigh unequal ones (JOBS, ROUNDS, SEED)
+soak: $(READY)         ## every soak of docs/operations.md: fuzz, kill, cut the power, fill disks, take workers away, shuffle records (JOBS, ROUNDS, SEED)
 	$(BIN)/python -m tests.soak.fuzz
 	$(BIN)/python -m tests.soak.kills
+	$(BIN)/python -m tests.soak.records
+	$(BIN)/python -m tests.soak.power
+	$(BIN)/python -m tests.soak.full
 	$(BIN)/python -m tests.soak.failover
 	$(BIN)/python -m tests.soak.shares
+	$(BIN)/python -m tests.soak.any_order
 
 guards: $(READY)       ## take each transport guard out in turn and see its test fail
 	$(BIN)/python -m tests.guards.run

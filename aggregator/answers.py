@@ -33,6 +33,7 @@ from peer.journal import Journal
 from peer.rows import RecordRow
 from protocols import dagcbor
 from protocols.cid import CID
+from protocols.journal import Damage
 from protocols.keys import peer_id_of
 from protocols.membership import FILER
 from protocols.report import RECORD_KIND, Report
@@ -81,6 +82,7 @@ class Answers:
             "addresses": around.addresses,
             "connected": around.connected,
             **self.standing(),
+            "quarantined": self.feeds.quarantined,
             "records": counts.records,
             "bundles": counts.bundles,
             "reports": counts.reports,
@@ -125,7 +127,7 @@ class Answers:
 
         def answer(store: Store) -> dict[str, Any]:
             closure = trace(store, cid, depth=min(depth, MAX_DEPTH), limit=min(limit, MAX_RECORDS))
-            evidence = Evidence(reader_of(self.journal), store.bundles_over)
+            evidence = Evidence(reader_of(self.journal, self.feeds.suspect), store.bundles_over)
             verified = evidence.verify(closure.records.values(), closure.links)
             return explain(closure, verified)
 
@@ -173,12 +175,14 @@ class Answers:
 
     async def check(self, around: Surroundings) -> dict[str, Any]:
         """Walk the journal as it lies on the disk and compare the index with it; say what is wrong
-        with either, and who may still have it.
+        with either, and who may still have it. Bundles found damaged are held no longer, and asked
+        for again.
         """
         await self.index.catch_up()
         rows = await self.index.ask(lambda store: store.rows())
         entries, own = self.journal.inspect(rows.mark), self.feeds.key.public
         walked = await trio.to_thread.run_sync(walk, entries, own, limiter=_walking)
+        self.feeds.quarantine([*walked.damage, *(Damage(at, at + 1) for at, _ in walked.faults)])
 
         def judge(store: Store) -> list[Finding]:
             lost = [each for d in walked.damage for each in store.lost(d.offset, d.end_offset)]
@@ -193,6 +197,7 @@ class Answers:
             "journal_bytes": rows.mark,
             "damaged_bytes": sum(d.end_offset - d.offset for d in walked.damage),
             "tail_cut_bytes": self.journal.tail_cut_bytes,
+            "quarantined": self.feeds.quarantined,
             "entries": walked.entries,
             "bundles": walked.bundles,
             "records": walked.records,
@@ -219,7 +224,7 @@ class Answers:
 
     @property
     def _sources(self) -> Sources:
-        return Sources(self.index, self.journal, self.identity.key)
+        return Sources(self.index, self.journal, self.identity.key, self.feeds.suspect)
 
     async def rebuild(self) -> dict[str, Any]:
         """Make the index anew from the journal, and say what it holds."""

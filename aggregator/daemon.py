@@ -31,7 +31,6 @@ from peer.member import check_membership
 from peer.presence import Network, Presence
 from peer.recorder import Recorder
 from peer.service import running, settle_memory, wait_for_stop
-from protocols.keys import PeerId
 from protocols.membership import AGGREGATOR, FILER
 
 log = logging.getLogger(__name__)
@@ -76,7 +75,7 @@ async def main(
             directory, transport = presence.directory, presence.transport
             exchange = Exchange(transport, feeds, policy_of(directory, follows=True))
             presence.greeter.on_met(exchange.peer_up)
-            transport.on_connection(partial(_connection_changed, exchange))
+            transport.on_connection(exchange.connection_changed)
             recorder = Recorder(feeds, effects)
             await show_certificate(recorder, identity.member)
             desk = Desk(
@@ -115,11 +114,6 @@ def _describe(identity: Identity) -> Callable[[], Offering]:
     roles = identity.member.certificate.roles
     software = f"covey {version('covey')}"
     return lambda: Offering(roles=roles, addresses=(), software=software)
-
-
-def _connection_changed(exchange: Exchange, peer_id: PeerId, is_up: bool) -> None:
-    if not is_up:
-        exchange.peer_down(peer_id)
 
 
 def _around(presence: Presence) -> Surroundings:

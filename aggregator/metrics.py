@@ -22,6 +22,7 @@ FROM_STATUS: Final = {
     "issues": "Issues that were filed for groups, by any aggregator",
     "holes": "Ranges of feeds that are missing between others",
     "forks": "Feeds whose key signed two histories",
+    "quarantined": "Bundles that turned out to be damaged on the disk since the start",
     "journal_bytes": "Size of the journal",
     "index_lag_bytes": "How far the index is behind the journal",
 }

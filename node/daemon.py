@@ -39,12 +39,15 @@ from node.submit import Submitter
 from node.upstream.pool import Upstream
 from node.upstream.token import read_token
 from node.worker import Worker
+from node.worker_bundles import WorkerBundles
 from peer import control, logs
 from peer.capture import origin
 from peer.config import load
+from peer.dropped import reserved
 from peer.effects import Effects, system_effects
 from peer.exchange import Exchange, policy_of
 from peer.feeds import Feeds
+from peer.finder import in_index
 from peer.home import Home
 from peer.identity import Identity
 from peer.index import Index
@@ -80,10 +83,12 @@ class Node:
     runners: RunnerPool
     upstream: Upstream
     offerer: Offerer
+    recorder: Recorder
     ledger: JobLedger
     submissions: Submissions
     carrier: Carrier
     worker: Worker
+    worker_bundles: WorkerBundles
     admitter: Admitter | None
     nursery: trio.Nursery
     """Where what a client asked for runs; it ends before everything else."""
@@ -135,7 +140,7 @@ async def started(
         journal = Journal.open(home.journal)
         feeds = Feeds(journal, identity.key, effects)
         index = open_index(journal, home, identity, config)
-        recorder = Recorder(feeds, effects)
+        recorder = Recorder(feeds, effects, dropped=reserved(home.dropped))
         upstream = Upstream(config.upstream, upstream_token, identity.peer_id)
         backends = Backends(models, runners, upstream)
         offerer = Offerer(
@@ -155,14 +160,15 @@ async def started(
             sessions, Admission(directory, backends, backends), backends, benches, ledger
         )
         EchoServer(transport, directory, partial(submitter.asks, benchmarks.NETWORK))
-        exchange = Exchange(transport, feeds, policy_of(directory, shares=config.share))
+        exchange = _exchange(presence, feeds, index, shares=config.share)
+        bundles = _worker_bundles(exchange, ledger, identity)
         admitter = _admitter(identity, effects, presence)
         async with (
             running(journal.run),  # outermost: all that is below still writes while it stops
             running(feeds.run, index.run, recorder.run),
             presence.started(),
             running(
-                *(exchange.run, runners.serve, sessions.run, worker.run, offerer.run),
+                *(exchange.run, runners.serve, sessions.run, worker.run, offerer.run, bundles.run),
                 partial(upstream.serve, offerer.refresh),
             ),
         ):
@@ -182,9 +188,11 @@ async def started(
                     upstream=upstream,
                     offerer=offerer,
                     carrier=carrier,
+                    recorder=recorder,
                     ledger=ledger,
                     submissions=Submissions(submitter, ledger.report, clients),
                     worker=worker,
+                    worker_bundles=bundles,
                     admitter=admitter,
                     nursery=clients,
                 )
@@ -270,6 +278,20 @@ def _log_sandbox(sandbox: Sandbox) -> None:
         log.warning("runners are not confined strictly", extra=extra)
     else:
         log.info("runners confined", extra={"sandbox": sandbox.level})
+
+
+def _exchange(presence: Presence, feeds: Feeds, index: Index[Store], *, shares: bool) -> Exchange:
+    policy = policy_of(presence.directory, shares=shares)
+    exchange = Exchange(presence.transport, feeds, policy, in_index(index, feeds.key.public))
+    presence.transport.on_connection(exchange.connection_changed)
+    return exchange
+
+
+def _worker_bundles(exchange: Exchange, ledger: JobLedger, identity: Identity) -> WorkerBundles:
+    """Have the records fetched that those of this node's jobs name."""
+    bundles = WorkerBundles(identity.peer_id, exchange.seek)
+    ledger.on_named = bundles.named
+    return bundles
 
 
 def _network(config: NodeConfig) -> Network:

@@ -24,6 +24,6 @@ def open_index(
     """Return the index of ``home``; nothing is opened before it runs."""
 
     def open_store(path: Path) -> Store:
-        return Store.open(path, config.store.memory_mb)
+        return Store.open(path, config.store.memory_mb, identity.key.public)
 
     return Index(journal, home.index, identity.key.public, open_store, lag_bytes_max=MAX_LAG_BYTES)

@@ -7,7 +7,7 @@ their commitments.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -75,10 +75,20 @@ class Ended:
     record_cid: bytes = b""
 
 
+OnNamed = Callable[[PeerId, CID], None]
+"""Takes the worker and its record."""
+
+
+def _ignore(_worker: PeerId, _record: CID) -> None:
+    pass
+
+
 class JobLedger:
     """Writes the records and reports of jobs."""
 
     def __init__(self, recorder: Recorder, origin: Origin, effects: Effects) -> None:
+        self.on_named: OnNamed = _ignore
+        """Is told whenever a record of ours names one that a worker made."""
         self._recorder = recorder
         self._origin = origin
         self.effects = effects
@@ -104,6 +114,7 @@ class JobLedger:
         self, terms: Terms, submitted: CID, worker: PeerId, done: Done, watch: Stopwatch
     ) -> CID:
         """The submitter took this result; from now on it takes no other."""
+        self.on_named(worker, CID(done.record_cid))
         return await self._recorder.activity(
             "job.accepted",
             used=[(CID(done.output_cid), "output")],
@@ -119,6 +130,7 @@ class JobLedger:
         """The submitter had this job done again for a client that came back after its acceptance,
         which stands.
         """
+        self.on_named(worker, CID(done.record_cid))
         return await self._recorder.activity(
             "job.repeated",
             used=[(CID(done.output_cid), "output")],
@@ -141,6 +153,8 @@ class JobLedger:
         """
         accepted = [result.accepted_cid] if result.accepted_cid else []
         told = verification.told()
+        for run in runs[1:]:
+            self.on_named(run.peer, run.record_cid)
         return await self._recorder.activity(
             "job.verified",
             used=[(run.output_cid, "output") for run in runs],
@@ -161,6 +175,7 @@ class JobLedger:
 
     async def late(self, job_id: bytes, late: Late) -> CID:
         """A result came under a fence that is past, and was not taken."""
+        self.on_named(late.peer, CID(late.record_cid))
         return await self._recorder.activity(
             "job.late",
             used=[(CID(late.output_cid), "output")],

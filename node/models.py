@@ -36,6 +36,7 @@ from node.manifest import (
 from node.runner.files import ModelFiles, read_manifest
 from node.runner.host import BF16_FLAGS, cpu_flags
 from node.runner.kinds import KINDS, kind_named
+from peer.durable import make_folder_durably
 from protocols.cid import CID
 
 NO_TOLERANCES: Final[Mapping[str, float]] = MappingProxyType({})
@@ -236,7 +237,7 @@ class ModelStore:
         """Keep other writers out, also those of other processes, and clear away what a killed one
         left.
         """
-        self._root.mkdir(parents=True, exist_ok=True)
+        make_folder_durably(self._root)
         with (self._root / ".lock").open("wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             for leftover in (*self._root.glob(".incoming-*"), *self._root.glob(".removed-*")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -22,6 +23,9 @@ MEASURED_AT: Final = "measured_at_us"
 """When that was, by its author's clock."""
 MAX_SAMPLES: Final = 1_000_000  # more is nonsense
 LATEST_US: Final = 253_402_300_800_000_000  # the year 10000, which no calendar here has
+FEW_SAMPLES: Final = 3  # a median of so many is believed half as far as one of very many
+STALE_S: Final = 7 * 86_400.0  # what a machine does besides changes within days
+LEAST_TRUST: Final = 0.25  # then one result of ours says as much as four against a fresh figure
 SLOWEST_GFLOPS: Final = 1e-3  # so that no statement makes a division overflow
 
 
@@ -92,13 +96,24 @@ def stated_speed(advert: Advert) -> float | None:
 
 def basis_of(advert: Advert) -> str:
     """Say what the speed that an advert states rests on: how many samples, measured when."""
+    return _basis(stated_speed(advert) or UNMEASURED_GFLOPS, *_measurement(advert))
+
+
+def trust_in(advert: Advert, now_us: int) -> float:
+    """Return how far to believe the speed that an advert states, against what was seen: 1 for many
+    samples of just now, less the fewer and the older they are, ``LEAST_TRUST`` at least.
+    """
+    samples, at_us = _measurement(advert)
+    counted = min(max(samples, 1), MAX_SAMPLES)
+    age_s = max(0, now_us - at_us) / 1e6 if at_us > 0 else math.inf
+    return max(LEAST_TRUST, counted / (counted + FEW_SAMPLES) * math.exp(-age_s / STALE_S))
+
+
+def _measurement(advert: Advert) -> tuple[int, int]:
+    """How many samples a stated speed is the median of, and when they were taken; 0 is unknown."""
     told = advert.capabilities
     samples, at_us = told.get(SAMPLES), told.get(MEASURED_AT)
-    return _basis(
-        stated_speed(advert) or UNMEASURED_GFLOPS,
-        samples if type(samples) is int else 0,
-        at_us if type(at_us) is int else 0,
-    )
+    return samples if type(samples) is int else 0, at_us if type(at_us) is int else 0
 
 
 @lru_cache(1_024)  # the candidates of one job are those of the next

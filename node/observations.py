@@ -1,8 +1,9 @@
 """How fast peers are: what their adverts state, corrected by what this submitter saw itself.
 
-A speed is a number of GFLOP/s. An advert states it from a signed benchmark. What a peer did for us
-counts in work a second, by our own clock from the acceptance of its lease to its last byte: nothing
-that a worker says of its timings goes in. Both meet through the model's *scale*, the work a second
+A speed is a number of GFLOP/s. An advert states it from a signed benchmark; the fewer its samples
+and the older it is, the sooner what we saw outweighs it. What a peer did for us counts in work a
+second, by our own clock from the acceptance of its lease to its last byte: nothing that a worker
+says of its timings goes in. Both meet through the model's *scale*, the work a second
 that peers were seen to do per GFLOP/s that they state: the median, so that a liar moves it little.
 
 The time in which a peer had several of our jobs is counted once, so jobs that wait for each other
@@ -133,9 +134,9 @@ class Observations:
         if observed is not None and observed.in_flight:
             observed.in_flight -= 1
 
-    def speed(self, key: Key, stated: float, now: float) -> Speed | None:
-        """Return how fast a peer is whose advert states ``stated``; None if we saw nothing of it
-        that still counts.
+    def speed(self, key: Key, stated: float, now: float, trust: float = 1.0) -> Speed | None:
+        """Return how fast a peer is whose advert states ``stated``, which is believed the less the
+        lower ``trust`` in it is (0 to 1); None if we saw nothing of it that still counts.
         """
         observed = self._observed.get(key)
         weight = observed.weight(now) if observed else 0.0
@@ -145,7 +146,7 @@ class Observations:
         seen = observed.work_s / self._scale(key, now)
         if weight >= SOME_RESULTS:
             stated = min(max(stated, seen / TRUSTED_FACTOR), seen * TRUSTED_FACTOR)
-        believed = 1 - math.exp(-weight / CONVINCING)
+        believed = 1 - math.exp(-weight / (CONVINCING * trust))
         return Speed(seen**believed * stated ** (1 - believed), str(observed), observed.results)
 
     def _scale(self, key: Key, now: float) -> float:

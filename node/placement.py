@@ -2,9 +2,9 @@
 
 The order is a sample without replacement, weighted by speed: its first get the offer, the rest is
 for widening. One in twenty times its first place goes to a peer that never did a job of ours, so
-that everyone is tried. Who failed lately comes behind all others, so that a job whose other workers
-are gone still finds one that has just come back. Load is never looked at here; the answers to the
-offers tell it as it is.
+that everyone is tried. Who failed lately, or was not heard of when it was due, comes behind all
+others, so that a job whose other workers are gone still finds one that has just come back. Load is
+never looked at here; the answers to the offers tell it as it is.
 Everyone who was considered is listed with its speed, where that comes from, and the reason why not.
 """
 
@@ -18,8 +18,16 @@ from typing import Final, NamedTuple
 from node.benchmarks import is_benchmark
 from node.breaker import Breakers
 from node.doubts import Doubts
-from node.needs import UNMEASURED_GFLOPS, JobNeeds, basis_of, stated_speed, why_not
-from node.observations import Key, Observations
+from node.needs import (
+    LEAST_TRUST,
+    UNMEASURED_GFLOPS,
+    JobNeeds,
+    basis_of,
+    stated_speed,
+    trust_in,
+    why_not,
+)
+from node.observations import Key, Observations, Speed
 from node.retries import RetryBudget
 from node.roster import Pool, Roster
 from peer.directory import Directory
@@ -37,6 +45,7 @@ DRAWN: Final = (
 EXPLAINED: Final = 20  # candidates named in a message; a person reads no more
 NO_PEERS: Final = frozenset[PeerId]()
 GONE: Final = "has no current advert as a worker"
+OVERDUE: Final = "was not heard of when its advert was due again"
 EXCLUDED: Final = "has run it already"
 
 
@@ -52,8 +61,8 @@ class Candidate:
     results: int = 0
     """How many results of ours the speed rests on."""
     is_last_resort: bool = False
-    """Whether the reason is only that it failed lately, or is doubted: it is asked when no other
-    will do.
+    """Whether the reason is only that it failed lately, is doubted or overdue: it is asked when no
+    other will do.
     """
 
 
@@ -157,6 +166,10 @@ class Placement:
             if worker.advert
         )
 
+    def _is_overdue(self, peer: PeerId) -> bool:
+        entry = self._directory.get(peer)
+        return entry is not None and entry.is_overdue
+
     def _consider_named(self, peer: PeerId, needs: JobNeeds, now: float) -> Candidate:
         worker = self._directory.worker(peer)
         if worker is None:
@@ -209,17 +222,12 @@ class Placement:
         """Say how fast a peer is, by its advert and by what we saw; ``reason`` is why its advert
         rules it out.
         """
-        speed = stated or UNMEASURED_GFLOPS
-        advert = self.advert_of(peer)
-        basis = basis_of(advert) if stated and advert else "not measured"
-        key = Key(peer, _subject(needs), needs.precision)
-        seen = self._observations.speed(key, speed, now)
-        results = 0
-        if seen is not None:
-            speed, basis, results = seen
+        speed, basis, results = self._speed(peer, stated, needs, now)
         if reason is None and peer in needs.excluded:
             reason = EXCLUDED
-        left_alone = self._breakers.why_open(key[:2], now)
+        left_alone = self._breakers.why_open((peer, _subject(needs)), now)
+        if left_alone is None and self._is_overdue(peer):
+            left_alone = OVERDUE
         share = self._doubts.share((peer, needs.model), now)
         if share < 1:
             doubted = f"gave other output than others, and is considered for {share:.0%} of jobs"
@@ -229,6 +237,15 @@ class Placement:
                 left_alone = doubted
         is_last_resort = reason is None and left_alone is not None
         return Candidate(peer, speed, reason or left_alone, basis, results, is_last_resort)
+
+    def _speed(self, peer: PeerId, stated: float | None, needs: JobNeeds, now: float) -> Speed:
+        advert = self.advert_of(peer)
+        key = Key(peer, _subject(needs), needs.precision)
+        if not stated or advert is None:
+            seen = self._observations.speed(key, UNMEASURED_GFLOPS, now, LEAST_TRUST)
+            return seen or Speed(UNMEASURED_GFLOPS, "not measured")
+        trust = trust_in(advert, self._directory.now_us())
+        return self._observations.speed(key, stated, now, trust) or Speed(stated, basis_of(advert))
 
 
 def order(considered: Iterable[Candidate], rng: random.Random) -> list[PeerId]:

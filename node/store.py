@@ -16,8 +16,9 @@ THREADS: Final = 1  # a node's own records are few, and its jobs need the cores
 class Store:
     """An open index. Everything blocks; every method may raise ``IndexDamagedError``."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, own: bytes) -> None:
         self._tables = tables
+        self._own = own
         self.mark = tables.mark
         self.last = tables.last
         self.rows = tables.rows
@@ -26,12 +27,13 @@ class Store:
         self.feeds = tables.feeds
         self.page = tables.page
         self.records = tables.records
+        self.places = tables.places
         self.bundles_over = tables.bundles_over
 
     @classmethod
-    def open(cls, path: Path, memory_mb: int) -> Store:
-        """Open or create the index at ``path``. Loads the database's code when first called: it
-        takes 60 MB.
+    def open(cls, path: Path, memory_mb: int, own: bytes) -> Store:
+        """Open or create the index at ``path`` of the node whose feed is ``own``. Loads the
+        database's code when first called: it takes 60 MB.
         """
         import duckdb
 
@@ -41,19 +43,23 @@ class Store:
             )
         except duckdb.Error as error:
             raise IndexDamagedError(f"the index {path} cannot be opened: {error}") from error
-        return cls(Tables(connection, duckdb.Error))
+        return cls(Tables(connection, duckdb.Error), own)
 
     def insert(self, batch: Batch) -> None:
         """Add the rows of ``batch`` and its mark in one transaction."""
         self._tables.insert(batch)
 
     def newest(self, kind: str | None, limit: int) -> list[RecordRow]:
-        """Return the newest records, of one kind if named, in the order in which they were
-        journalled.
+        """Return the newest records of our own feed, of one kind if named, in the order in which
+        they were journalled. Those of workers that are kept beside it are found by their names.
         """
-        where, parameters = ("WHERE kind = ?", [kind]) if kind else ("", [])
-        sql = f"SELECT * FROM records {where} ORDER BY place DESC, sequence DESC LIMIT ?"
-        return [RecordRow._make(row) for row in self._tables.run(sql, *parameters, limit)]
+        where, parameters = ("AND kind = ?", [kind]) if kind else ("", [])
+        sql = f"""
+            SELECT * FROM records WHERE feed = ? {where}
+            ORDER BY place DESC, sequence DESC LIMIT ?
+        """
+        rows = self._tables.run(sql, self._own, *parameters, limit)
+        return [RecordRow._make(row) for row in rows]
 
     def record(self, cid: bytes) -> RecordRow | None:
         """Return one record."""

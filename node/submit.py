@@ -373,6 +373,8 @@ class Submitter:
         if job is None:
             self._on_stray(link, message)
         else:
+            if isinstance(message, Failed) and message.record_cid:
+                self._ledger.on_named(link.peer_id, CID(message.record_cid))
             job.receive(link.peer_id, message)
 
     def _on_stray(self, link: SessionLink, message: FromWorker) -> None:

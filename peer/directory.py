@@ -19,7 +19,7 @@ from protocols.advert import LIFETIME_MS, Advert, SignedAdvert, supersedes
 from protocols.errors import RemoteProtocolError
 from protocols.hello import RelayedAdvert, Standing
 from protocols.keys import PeerId
-from protocols.limits import ADVERT_LIFETIME_S, MAX_DIRECTORY_PEERS
+from protocols.limits import ADVERT_LIFETIME_S, ADVERT_OVERDUE_S, MAX_DIRECTORY_PEERS
 from protocols.membership import ADVERTS, TOLERANCE_US, WORKER, Certificate, Membership, may
 
 NOWHERE: Final = Standing()
@@ -77,6 +77,17 @@ class Entry:
         return tuple(dict.fromkeys((*advertised, *greeted)))
 
     @property
+    def is_overdue(self) -> bool:
+        """Whether nothing was heard of it when its next advert was due: it may be gone."""
+        if self.is_connected or self.is_self or self.signed_advert is None:
+            return False
+        lifetime_s = self.signed_advert.advert.lifetime_ms / 1_000
+        heard_at = self.advert_expires - lifetime_s
+        if self.last_hello is not None:
+            heard_at = max(heard_at, self.last_hello)
+        return trio.current_time() - heard_at > ADVERT_OVERDUE_S
+
+    @property
     def _met_lately(self) -> bool:
         since = self.last_hello
         return since is not None and trio.current_time() - since < ADVERT_LIFETIME_S
@@ -106,6 +117,10 @@ class Directory:
     def on_change(self, callback: ChangeCallback) -> None:
         """Call ``callback(peer)`` after anything about a peer changed; it must not block."""
         self._callbacks.append(callback)
+
+    def now_us(self) -> int:
+        """The time by this machine's clock, in which adverts and certificates state theirs."""
+        return self._effects.now_us()
 
     def get(self, peer_id: PeerId) -> Entry | None:
         """Return what is known of a peer."""

@@ -61,14 +61,20 @@ def create_durably(path: Path, content: bytes) -> None:
 
 
 def make_folder_durably(path: Path) -> None:
-    """Make the folder ``path``, mode 0700, and those above it; does nothing if it is there. Raises
+    """Make the folder ``path``, mode 0700, and those above it that are not there. Raises
     ``NotWrittenError``.
     """
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _sync_directory(path.parent)
+        _make_folder(path)
     except OSError as error:
         raise _not_written(path, error) from error
+
+
+def _make_folder(path: Path) -> None:
+    if not path.parent.is_dir():
+        _make_folder(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
+    _sync_directory(path.parent)  # each new one's: a power cut takes whole trees away
 
 
 def remove_durably(path: Path) -> None:
@@ -81,6 +87,7 @@ def _not_written(path: Path, error: OSError) -> NotWrittenError:
     return NotWrittenError(
         f"{path} cannot be written: {error.strerror}",
         hint="free space on that disk, or allow writing there",
+        reason=error.strerror,
     )
 
 

@@ -105,12 +105,17 @@ def everything(shelf: Shelf, since_us: int = 0) -> Iterator[RecordRow]:
             after = Cursor(feed.feed, feed.epoch, page[-1].sequence, page[-1].place)
 
 
-def reader_of(journal: Journal) -> EntryAt:
-    """Return how entries of ``journal`` are read, which blocks."""
+def reader_of(journal: Journal, suspect: Callable[[int], None]) -> EntryAt:
+    """Return how entries of ``journal`` are read, which blocks; ``suspect`` is told of places where
+    no whole entry is.
+    """
 
     def entry_at(place: int) -> Found | None:
         for offset, _end, kind, body in journal.scan(place):
-            return (kind, body) if offset == place else None  # damage is skipped to the next whole
+            if offset == place:
+                return kind, body
+            break  # damage is skipped to the next whole entry
+        suspect(place)
         return None
 
     return entry_at
@@ -155,6 +160,9 @@ class _Gathered:
         if self._carried:
             return self._carried[row.sequence - self._proof.header.first_sequence]
         entry = entry_at(row.place)  # our own records lie apart from their headers
+        if entry is not None and entry[0] is Entry.BUNDLE:  # damaged here, and given back since
+            bundle = Bundle.decode_verified(entry[1])
+            return bundle.records[row.sequence - bundle.header.first_sequence]
         if entry is None or entry[0] is not Entry.RECORD:
             return None
         return RecordBody.decode(entry[1]).record

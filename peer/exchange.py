@@ -11,15 +11,19 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Sequence
 
 import trio
 
 from peer.directory import Directory
 from peer.feed_puller import FeedPuller
-from peer.feed_server import FeedServer, Policy, Recent, refuse
+from peer.feed_server import NO_READER, FeedServer, Policy, Recent, refuse
 from peer.feeds import Feeds
+from peer.finder import Find, Finder, find_nothing
 from peer.journal import JournalFullError
+from peer.seeker import Seeker
 from protocols.errors import Refused, RemoteProtocolError, TransportError
+from protocols.feed import Bundle
 from protocols.keys import PeerId
 from protocols.limits import (
     MAX_PULLS_PER_PEER,
@@ -27,7 +31,7 @@ from protocols.limits import (
     PULL_RETRY_S_MIN,
     REFRESH_S,
 )
-from protocols.membership import ACKNOWLEDGEMENT, FEED_PROTOCOL
+from protocols.membership import ACKNOWLEDGEMENT, FEED_PROTOCOL, RECORD_BY_NAME
 from protocols.sync import PROTOCOL, Refuse
 from protocols.transport import Stream, Transport
 
@@ -43,6 +47,7 @@ def policy_of(directory: Directory, *, shares: bool = True, follows: bool = Fals
     return Policy(
         may_pull=lambda peer: directory.may(peer, FEED_PROTOCOL),
         may_acknowledge=lambda peer: directory.may(peer, ACKNOWLEDGEMENT),
+        may_seek=lambda peer: directory.may(peer, RECORD_BY_NAME),
         shares=shares,
         follows=follows,
     )
@@ -51,7 +56,10 @@ def policy_of(directory: Directory, *, shares: bool = True, follows: bool = Fals
 class Exchange:
     """Serves and follows feeds; ``peer_up`` and ``peer_down`` say whose connection to use."""
 
-    def __init__(self, transport: Transport, feeds: Feeds, policy: Policy) -> None:
+    def __init__(
+        self, transport: Transport, feeds: Feeds, policy: Policy, find: Find = find_nothing
+    ) -> None:
+        """``find`` is where records that are asked for by name are looked up."""
         self._transport = transport
         self._feeds = feeds
         self._policy = policy
@@ -59,6 +67,7 @@ class Exchange:
         self._nursery: trio.Nursery | None = None
         self._served: Counter[PeerId] = Counter()
         self._recent: dict[PeerId, Recent] = {}
+        self._finder = Finder(feeds, find)
         transport.serve(PROTOCOL, self._serve)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -68,7 +77,7 @@ class Exchange:
             for peer_id, scope in self._followed.items():
                 nursery.start_soon(self._follow, peer_id, scope)
             task_status.started()
-            await trio.sleep_forever()
+            await self._replace_damaged()
 
     def peer_up(self, peer_id: PeerId) -> None:
         """An admitted peer is connected; calling again while it is changes nothing."""
@@ -83,9 +92,15 @@ class Exchange:
     def peer_down(self, peer_id: PeerId) -> None:
         """The last connection to a peer has ended."""
         self._recent.pop(peer_id, None)
+        self._finder.forget(peer_id)
         scope = self._followed.pop(peer_id, None)
         if scope is not None:
             scope.cancel()
+
+    def connection_changed(self, peer_id: PeerId, is_up: bool) -> None:
+        """Forget a peer whose last connection has ended; for ``Transport.on_connection``."""
+        if not is_up:
+            self.peer_down(peer_id)
 
     async def refresh(self) -> None:
         """Have everyone that we follow sign and send what it has now, and return when it is here.
@@ -94,9 +109,36 @@ class Exchange:
         Peers that do not answer within ``REFRESH_S`` are left out.
         """
         with trio.move_on_after(REFRESH_S):
-            async with trio.open_nursery() as nursery:
-                for peer_id in self._followed:
-                    nursery.start_soon(self._pull_once, peer_id)
+            await self._pull_all()
+
+    async def _replace_damaged(self) -> None:
+        """Ask everyone that we follow whenever bundles turn out to be damaged here. Whoever comes
+        later is asked then.
+        """
+        seen = 0
+        while True:
+            seen = await self._feeds.wait_quarantined(seen)
+            await self._pull_all()
+
+    async def _pull_all(self) -> None:
+        async with trio.open_nursery() as nursery:
+            for peer_id in self._followed:
+                nursery.start_soon(self._pull_once, peer_id)
+
+    async def seek(self, peer_id: PeerId, digests: Sequence[bytes]) -> list[Bundle]:
+        """Ask a peer for the bundles that hold these records, or the makers of these things among
+        its own; keep and return them. None come when it does not answer.
+        """
+        try:
+            return await Seeker(self._transport, self._feeds, peer_id).run(digests)
+        except (Refused, *_SURVIVED) as error:
+            log.info("records not found", extra={"peer": peer_id, "reason": repr(error)})
+            return []
+
+    @property
+    def followed(self) -> list[PeerId]:
+        """The peers that are up and that we follow."""
+        return list(self._followed)
 
     async def _pull_once(self, peer_id: PeerId) -> None:
         try:
@@ -119,8 +161,8 @@ class Exchange:
             if refusal is not None:
                 await refuse(stream, refusal)
             else:
-                server = FeedServer(stream, self._feeds, self._policy, self._recent_of(peer_id))
-                await server.run()
+                recent = self._recent_of(peer_id)
+                await FeedServer(stream, self._feeds, self._policy, recent, self._finder).run()
         except* _SURVIVED as errors:
             log.info("stopped serving feeds", extra={"peer": peer_id, "reasons": _reasons(errors)})
             await stream.reset()
@@ -128,8 +170,8 @@ class Exchange:
             self._served[peer_id] -= 1
 
     def _refusal(self, peer_id: PeerId) -> Refuse | None:
-        if not self._policy.may_pull(peer_id):
-            return Refuse("not-allowed", "reading feeds takes the role aggregator or observer")
+        if not self._policy.may_seek(peer_id) and not self._policy.may_pull(peer_id):
+            return NO_READER
         if self._served[peer_id] >= MAX_PULLS_PER_PEER:
             return Refuse("too-many-pulls", f"at most {MAX_PULLS_PER_PEER} at a time")
         return None

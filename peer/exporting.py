@@ -48,6 +48,9 @@ class Sources:
     index: Index[Any]
     journal: Journal
     key: SigningKey
+    suspect: Callable[[int], None] = lambda _: None
+    """Told, in a worker thread, of each journal offset at which the index has an entry and the disk
+    has none; without a daemon nobody serves it, and nobody need be told."""
 
     async def export(
         self, form: str, rows: RowsOf, out: BinaryIO, asked: CID | None = None
@@ -86,7 +89,9 @@ class Sources:
 
     def _written(self, write: Write, rows: RowsOf, out: BinaryIO, asked: CID | None) -> Excerpt:
         shelf = AskedShelf(self.index)
-        excerpt = Excerpt(shelf, reader_of(self.journal), rows(shelf), self.key, asked)
+        excerpt = Excerpt(
+            shelf, reader_of(self.journal, self.suspect), rows(shelf), self.key, asked
+        )
         write(excerpt, out)
         out.seek(0, io.SEEK_END)
         return excerpt

@@ -33,7 +33,6 @@ from protocols.sync import (
     Have,
     Inventory,
     Message,
-    Offer,
     Refuse,
     Side,
     Tip,
@@ -42,6 +41,7 @@ from protocols.sync import (
     unpack,
     want_messages,
 )
+from protocols.told import Offer
 from protocols.transport import Stream, Transport
 
 

@@ -6,15 +6,17 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import trio
 
 from peer.feeds import Feeds
+from peer.finder import Finder
 from peer.journal import JournalFullError
 from protocols.ack import SignedAck
 from protocols.chain import Chain, Link
 from protocols.cid import CID
-from protocols.errors import RemoteProtocolError
+from protocols.errors import Refused, RemoteProtocolError
 from protocols.keys import PeerId, public_key_of
 from protocols.limits import (
     BUNDLES_PER_FRAME_BYTES,
@@ -30,19 +32,25 @@ from protocols.sync import (
     Fetch,
     Message,
     Refuse,
+    Seek,
     Side,
     State,
     Tip,
     Want,
-    Wanted,
     encode,
     have_messages,
     inventory_messages,
     pack,
 )
+from protocols.told import Wanted
 from protocols.transport import Stream
 
 log = logging.getLogger(__name__)
+
+NO_READER: Final = Refuse("not-allowed", "reading feeds takes the role aggregator or observer")
+NO_SEEKER: Final = Refuse(
+    "not-allowed", "asking for records takes the role aggregator, observer or submitter"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,8 @@ class Policy:
     """Whether a peer's certificate lets it read our feeds: the roles aggregator and observer."""
     may_acknowledge: Callable[[PeerId], bool]
     """Whether a peer's word lets us drop records: the role aggregator."""
+    may_seek: Callable[[PeerId], bool]
+    """Whether a peer may ask for records whose names it was told: the role submitter, too."""
     shares: bool = True
     """Without it we look like a peer that holds nothing. Nothing is lost: once it is on, everything
     since the beginning is what the others lack."""
@@ -79,8 +89,11 @@ class Recent:
 class FeedServer:
     """One stream on which we are asked."""
 
-    def __init__(self, stream: Stream, feeds: Feeds, policy: Policy, came_from: Recent) -> None:
+    def __init__(
+        self, stream: Stream, feeds: Feeds, policy: Policy, came_from: Recent, finder: Finder
+    ) -> None:
         self._stream = stream
+        self._finder = finder
         self._feeds = feeds
         self._policy = policy
         self._came_from = came_from
@@ -88,10 +101,17 @@ class FeedServer:
         self._sending = trio.Lock()
         self._early: list[Message] = []
         """What stood in one frame with the puller's first words."""
+        self._seek: Seek | None = None
 
     async def run(self) -> None:
         """Answer until the puller ends the stream; raises what ended it otherwise, in a group."""
         wanted = await self._receive_wants()
+        if self._seek is not None:
+            await self._answer_seek(self._seek)
+            return
+        if not self._policy.may_pull(self._stream.peer_id):
+            await refuse(self._stream, NO_READER)
+            return
         if self._policy.shares:
             await self._cut()
         async with trio.open_nursery() as nursery:
@@ -123,9 +143,27 @@ class FeedServer:
                 for message in self._side.receive(payload):
                     if isinstance(message, Want):
                         wanted.want(message)
+                    elif isinstance(message, Seek):
+                        self._seek = message
                     else:
                         self._early.append(message)
         return wanted
+
+    async def _answer_seek(self, seek: Seek) -> None:
+        """Send the bundles that hold the records that were asked for, and the end."""
+        peer_id = self._stream.peer_id
+        if not self._policy.may_seek(peer_id):
+            await refuse(self._stream, NO_SEEKER)
+            return
+        try:
+            shared = self._policy.shares
+            bundles = await self._finder.bundles(peer_id, seek.records) if shared else []
+        except Refused as refusal:
+            await refuse(self._stream, Refuse(refusal.code, refusal.message))
+            return
+        await self._send_bundles(bundles)
+        await self._send([Tip()])
+        await drain(self._stream)
 
     async def _answer(self, wanted: Wanted) -> None:
         """Send what the puller lacks, then what comes, until it has had enough."""
@@ -264,6 +302,11 @@ async def send(stream: Stream, messages: list[Message]) -> None:
 async def refuse(stream: Stream, refusal: Refuse) -> None:
     """Say no, and leave the stream open until the other side has heard it."""
     await send(stream, [refusal])
+    await drain(stream)
+
+
+async def drain(stream: Stream) -> None:
+    """Say that nothing follows, and wait until the other side has read that far."""
     await stream.finish()
     with trio.move_on_after(SEND_WITHIN_S):
         while await stream.receive() is not None:

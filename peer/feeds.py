@@ -26,12 +26,13 @@ from peer.journal import (
     Pending,
 )
 from peer.own_feed import OnRefused, OwnBundle, OwnFeed
+from peer.quarantine import damaged_links
 from protocols.ack import AckEntry, SignedAck
 from protocols.chain import Chain, Link, Range, state_root
 from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
 from protocols.feed import Bundle, ForkProof, Head, Header, SignedHeader, encode_bundle
-from protocols.journal import Entry, EpochBody, HeaderBody, RecordBody
+from protocols.journal import Damage, Entry, EpochBody, HeaderBody, RecordBody
 from protocols.keys import SigningKey, peer_id_of
 from protocols.limits import MAX_EPOCHS_PER_FEED, MAX_FEEDS
 from protocols.record import Record
@@ -81,6 +82,9 @@ class Feeds:
         self._crowded: set[bytes] = set()
         self._proofs: dict[FeedEpoch, ForkProof] = {}
         self._acked: dict[FeedEpoch, int] = {}
+        self._acked_by: dict[FeedEpoch, bytes] = {}
+        self.quarantined = 0
+        """How many bundles turned out to be damaged on the disk since the start."""
         self._version = 0
         self._changed = trio.Event()
         self._replay()
@@ -272,17 +276,49 @@ class Feeds:
         return state_root(self._chains)
 
     def read(self, link: Link) -> bytes | None:
-        """Return a held bundle's bytes; none, and a log line, when the disk has damaged it
-        since.
+        """Return a held bundle's bytes; none when the disk has damaged it since, and then it is
+        held no longer.
         """
-        records = self._own_records.get(link.offset)
-        if records is not None:
-            return self._try_assemble(link.offset, records)
+        bundle = self._read(link.offset)
+        if bundle is None:
+            place = link.first_sequence, link.digest
+            held = [key for key, chain in self._chains.items() if chain.find(*place) == link]
+            self._forget((key, link) for key in held)
+        return bundle
+
+    def _read(self, offset: int) -> bytes | None:
+        records = self._own_records.get(offset)
         try:
-            return self._journal.read(link.offset)
-        except JournalDamagedError as error:
-            log.error("bundle damaged on disk", extra={"offset": link.offset, "code": error.code})
+            return self._journal.read(offset) if records is None else self._join(offset, records)
+        except JournalDamagedError:
             return None
+
+    def quarantine(self, damage: Iterable[Damage]) -> None:
+        """Hold no longer what lies in damaged bytes of the journal: it is not served any more, and
+        counts as missing, so that whoever has it is asked for it.
+        """
+        self._forget(damaged_links(self._chains, self._own_records, damage))
+
+    def suspect(self, offset: int) -> None:
+        """As ``quarantine``, of the entry at ``offset``; for the worker threads that read it."""
+        trio.from_thread.run_sync(self.quarantine, [Damage(offset, offset + 1)])
+
+    def _forget(self, links: Iterable[tuple[FeedEpoch, Link]]) -> None:
+        for key, link in links:
+            self._chains[key].remove(link)
+            self._own_records.pop(link.offset, None)
+            self.quarantined += 1
+            log.error("bundle damaged on disk", extra=self._described(key, link))
+            self._note_change()
+
+    def _described(self, key: FeedEpoch, link: Link) -> dict[str, object]:
+        is_acked = link.next_sequence <= self._acked.get(key, 0)
+        return {
+            "feed": peer_id_of(key[0]),
+            "epoch": key[1],
+            "sequences": (link.first_sequence, link.next_sequence),
+            "acknowledged_by": peer_id_of(self._acked_by[key]) if is_acked else None,
+        }
 
     def arrivals(self, offset: int) -> Iterator[Arrival]:
         """Yield every journal entry from ``offset`` on, with its bundle if it completes one.
@@ -294,8 +330,7 @@ class Feeds:
                 yield Arrival(end_offset, Bundle.decode_verified(body).cid, body)
             elif kind == Entry.HEADER and entry_offset in self._own_records:
                 cid = CID.of(HeaderBody.decode(body).header)
-                records = self._own_records[entry_offset]
-                yield Arrival(end_offset, cid, self._try_assemble(entry_offset, records))
+                yield Arrival(end_offset, cid, self._read(entry_offset))
             else:
                 yield Arrival(end_offset)
 
@@ -309,6 +344,12 @@ class Feeds:
         while self._version <= since:
             await self._changed.wait()
         return self._version
+
+    async def wait_quarantined(self, since: int) -> int:
+        """Return how many bundles turned out to be damaged once it is above ``since``."""
+        while self.quarantined <= since:
+            await self._changed.wait()
+        return self.quarantined
 
     # Acknowledgements
 
@@ -334,7 +375,9 @@ class Feeds:
 
     def _note_ack(self, ack: SignedAck) -> None:
         for entry in filter(self._is_news, ack.content.feeds):
-            self._acked[entry.feed, entry.epoch] = entry.next_sequence
+            key = (entry.feed, entry.epoch)
+            self._acked[key] = entry.next_sequence
+            self._acked_by[key] = ack.content.aggregator
 
     # Rebuilding and indexing
 
@@ -386,10 +429,13 @@ class Feeds:
         if header.feed == self.key.public and offset not in self._own_records:
             # Our own signature on what we do not remember signing: we lost a journal.
             self._own.rise_above(header.epoch, header.next_sequence)
+        self._note_change()
+        return rival is not None
+
+    def _note_change(self) -> None:
         self._version += 1
         self._changed.set()
         self._changed = trio.Event()
-        return rival is not None
 
     def _prove_fork(self, key: FeedEpoch, *links: Link) -> None:
         held = [self.read(link) for link in links]
@@ -398,14 +444,10 @@ class Feeds:
             self._proofs[key] = ForkProof(_signed_header(one), _signed_header(other))
             log.warning("feed forks", extra={"feed": one.feed, "epoch": key[1]})
 
-    def _try_assemble(self, header_offset: int, record_offsets: array[int]) -> bytes | None:
+    def _join(self, header_offset: int, record_offsets: array[int]) -> bytes:
         """Put a bundle of ours together from its entries."""
-        try:
-            header, signature = HeaderBody.decode(self._journal.read(header_offset))
-            entries = [RecordBody.decode(self._journal.read(at)) for at in record_offsets]
-        except JournalDamagedError as error:
-            log.error("own bundle damaged on disk", extra={"code": error.code, **error.details})
-            return None
+        header, signature = HeaderBody.decode(self._journal.read(header_offset))
+        entries = [RecordBody.decode(self._journal.read(at)) for at in record_offsets]
         return encode_bundle(header, signature, [entry.record for entry in entries])
 
 

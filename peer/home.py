@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from peer.durable import write_durably
+from peer.durable import NotWrittenError, make_folder_durably, write_durably
 from protocols.errors import CoveyError
 
 HOME_VERSION: Final = 1  # another layout of these files: older versions must leave them alone
@@ -64,6 +64,11 @@ class Home:
         return self.path / "journal"
 
     @property
+    def dropped(self) -> Path:
+        """How many reports a full disk has kept from the journal."""
+        return self.path / "dropped"
+
+    @property
     def index(self) -> Path:
         """The DuckDB file, rebuilt from the journal whenever it is missing or damaged."""
         return self.path / "index.duckdb"
@@ -98,12 +103,13 @@ class Home:
 
         Raises ``HomeError`` when it cannot be written to, or a newer version has written there.
         """
+        if self.check_version():
+            return
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not self.check_version():
-                write_durably(self.path / VERSION_FILE, b"%d\n" % HOME_VERSION)
-        except OSError as error:
-            raise self._unusable(error) from error
+            make_folder_durably(self.path)
+        except NotWrittenError as error:
+            raise self._unusable(error.details["reason"]) from error
+        write_durably(self.path / VERSION_FILE, b"%d\n" % HOME_VERSION)
 
     def check_version(self) -> bool:
         """Tell whether the directory bears a version; raise ``HomeError`` if it is not ours."""
@@ -112,7 +118,7 @@ class Home:
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
-            raise self._unusable(error) from error
+            raise self._unusable(error.strerror) from error
         if not text.isdigit():
             raise HomeError(
                 f"{self.path / VERSION_FILE} does not hold a version",
@@ -128,9 +134,9 @@ class Home:
             )
         return True
 
-    def _unusable(self, error: OSError) -> HomeError:
+    def _unusable(self, reason: str | None) -> HomeError:
         return HomeError(
-            f"the state directory {self.path} cannot be used: {error.strerror}",
+            f"the state directory {self.path} cannot be used: {reason}",
             hint="free space there, or point COVEY_HOME (the aggregator's: COVEY_AGGREGATOR_HOME)"
             " at a directory that you may write to",
         )
@@ -145,7 +151,7 @@ class Home:
         try:
             handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise self._unusable(error) from error
+            raise self._unusable(error.strerror) from error
         try:
             with trio.move_on_after(LOCK_WAIT_S) as waiting:
                 while not _try_lock(handle):  # noqa: ASYNC110 - flock has no event to wait on
@@ -166,7 +172,7 @@ class Home:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise self._unusable(error) from error
+            raise self._unusable(error.strerror) from error
         try:
             return not _try_lock(handle)
         finally:

@@ -1,10 +1,13 @@
-"""The journal: an append-only file that is the only truth about what this peer has promised to
+"""The journal: an append-only log that is the only truth about what this peer has promised to
 remember.
 
 ``append`` returns once its entry is on the disk. Those who wait are batched by themselves: while
 one fsync runs in its thread the next batch gathers, so many writers share one fsync and one writer
 waits for nobody. Everything else that a peer keeps (databases, indices) follows the journal and can
 be deleted.
+
+It lies in segments, a file each. ``rewrite`` shortens or erases entries that are there; all others
+keep their offsets for ever.
 
 When the disk is full the batch is refused and its bytes are taken back; whoever frees space need
 not restart anything. Any other error of the disk ends ``run``, and with it the process: after a
@@ -13,124 +16,73 @@ failed fsync nobody knows what is on the disk, and guessing is how acknowledged 
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import math
-import mmap
-import os
 import secrets
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import trio
 
-from peer.machine import NO_SPACE
-from protocols.errors import CoveyError
+from peer.journal_errors import (
+    JournalBusyError,
+    JournalDamagedError,
+    JournalErasedError,
+    JournalError,
+    JournalFullError,
+    disk_error,
+)
+from peer.pending import Done, Pending
+from peer.segments import Segments
 from protocols.journal import (
-    HEAD_BYTES,
-    HEADER_BYTES,
+    FILLER,
     SALT_BYTES,
     Damage,
     Entry,
     Scanned,
-    body_length,
-    decode_header,
     encode_entry,
-    encode_header,
-    entry_at,
-    scan,
 )
 from protocols.limits import JOURNAL_COMPANY_S, MAX_JOURNAL_BACKLOG_BYTES, MAX_JOURNAL_BATCH_BYTES
+
+__all__ = [
+    "Done",
+    "Journal",
+    "JournalBusyError",
+    "JournalDamagedError",
+    "JournalErasedError",
+    "JournalError",
+    "JournalFullError",
+    "Offload",
+    "Pending",
+]
 
 log = logging.getLogger(__name__)
 
 _KINDS = frozenset(Entry)
 
-
-class JournalError(CoveyError):
-    """The journal did not take or give what was asked of it."""
-
-    default_code = "journal"
-
-
-class JournalFullError(JournalError):
-    """The disk is full: nothing of the refused batch was kept, and the journal stays usable."""
-
-    default_code = "disk-full"
-
-
-class JournalBusyError(JournalError):
-    """Another process has this journal open."""
-
-    default_code = "journal-busy"
-
-
-class JournalDamagedError(JournalError):
-    """The file is no journal, or both copies of its header are damaged; it was not touched."""
-
-    default_code = "journal-damaged"
-
-
 Offload = Callable[[Callable[[], None]], Awaitable[None]]
 """Runs a blocking function somewhere and waits for it to end."""
 
-Done = Callable[["int | JournalError"], None]
-"""Told the entry's offset once it is on the disk, or why it never will be."""
-
-
-class Pending:
-    """An entry on its way to the disk."""
-
-    __slots__ = ("_done", "_outcome", "_settled", "encoded")
-
-    def __init__(self, encoded: bytes, done: Done | None) -> None:
-        self.encoded = encoded
-        self._done = done
-        self._outcome: int | JournalError | None = None
-        self._settled: trio.Event | None = None  # made by the first who waits: many are not waited
-
-    async def wait(self) -> int:
-        """Return the entry's offset once it is on the disk; raises ``JournalError`` if it was
-        refused.
-        """
-        if self._outcome is not None:
-            await trio.lowlevel.checkpoint()
-        else:
-            if self._settled is None:
-                self._settled = trio.Event()
-            await self._settled.wait()
-        if isinstance(self._outcome, int):
-            return self._outcome
-        raise self._outcome or JournalError("an entry was settled without an outcome")
-
-    def settle(self, outcome: int | JournalError) -> None:
-        """Say what became of the entry; the journal's to call."""
-        self._outcome = outcome
-        if self._done is not None:
-            self._done(outcome)
-        elif isinstance(outcome, JournalError):
-            log.warning("journal entry refused", extra={"code": outcome.code})
-        if self._settled is not None:
-            self._settled.set()
-
 
 class Journal:
-    """One journal file, open for writing by this process alone.
+    """One journal, open for writing by this process alone.
 
     Made by ``open``. ``run`` does the writing; entries appended before it starts wait for it.
     Whoever opened it closes it, after ``run`` has ended.
     """
 
-    def __init__(self, path: Path, fd: int, salt: bytes, offload: Offload) -> None:
-        self.path = path
-        self._offload = offload
-        self._fd = fd
-        self._salt = salt
-        self.size = HEADER_BYTES
+    def __init__(self, segments: Segments, write: Offload, rewrite: Offload) -> None:
+        self.path = segments.path
+        self._segments = segments
+        self._offload = write
+        self._offload_rewrite = rewrite
+        self._disk = trio.Lock()
+        """Held while the end is written to."""
+        self._rewriting = trio.Lock()
+        self.size = segments.end
         """The durable end: what is below it survives power loss."""
-        self.opened_at = HEADER_BYTES
+        self.opened_at = segments.end
         """The durable end that ``open`` found: what was written before lies in front of it."""
         self.tail_cut_bytes = 0
         """How many bytes of a torn tail ``open`` cut off behind that end."""
@@ -153,28 +105,20 @@ class Journal:
     def open(
         cls, path: Path, *, salt: bytes | None = None, offload: Offload | None = None
     ) -> Journal:
-        """Open or create the journal at ``path``, lock it, and cut a torn tail.
+        """Open or create the journal in the folder ``path``, lock it, and cut a torn tail. What an
+        earlier version kept in one file is taken over.
 
         ``salt`` fixes a new journal's salt. ``offload`` says where the disk is waited for: a
         thread, unless the caller's clock is virtual and would run on meanwhile. Raises
-        ``JournalBusyError`` when another process has it, ``JournalDamagedError`` when the file is
-        no journal.
+        ``JournalBusyError`` when another process has it, ``JournalDamagedError`` when what is there
+        is no journal.
         """
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        segments = Segments.open(path, salt or secrets.token_bytes(SALT_BYTES))
         try:
-            _lock(fd, path)
-            if os.fstat(fd).st_size <= HEADER_BYTES and _read_salt(fd) is None:
-                _create(fd, path, salt or secrets.token_bytes(SALT_BYTES))
-            found = _read_salt(fd)
-            if found is None:
-                raise JournalDamagedError(
-                    f"{path} does not start like a journal",
-                    hint="restore it from a copy, or move it away: others hold what you shared",
-                )
-            journal = cls(path, fd, found, offload or _in_a_thread())
+            journal = cls(segments, offload or _in_a_thread(), offload or _in_a_thread())
             journal._recover()
         except BaseException:
-            os.close(fd)
+            segments.close()
             raise
         return journal
 
@@ -220,7 +164,7 @@ class Journal:
             raise JournalFullError(
                 f"{self._backlog_bytes} bytes are waiting for the disk", code="journal-behind"
             )
-        encoded = encode_entry(self._salt, kind, body)
+        encoded = encode_entry(self._segments.salt, kind, body)
         pending = Pending(encoded, done)
         self._waiting.append(pending)
         self._backlog_bytes += len(encoded)
@@ -244,13 +188,46 @@ class Journal:
             self._awaited = min(self._awaited, offset)
             await self._passed.wait()
 
+    async def rewrite(self, changes: Mapping[int, bytes | None]) -> None:
+        """Give durable entries, by offset, another body that is not longer, or none: such an entry
+        is erased, and its room on the disk given back.
+
+        On return it is on the disk. Each segment changes as a whole, in the order of their offsets,
+        and a crash leaves the rest as it was: doing it again does the rest. Readers that are under
+        way may still see what was there. Raises ``LocalProtocolError`` when a body does not fit or
+        no whole entry is at an offset, and ``JournalFullError``; that segment and those behind it
+        stay as they are then.
+        """
+        async with self._rewriting:
+            if self._closed is not None:
+                raise self._closed
+            if changes and max(changes) >= self._segments.tail.start:
+                await self._seal()
+            try:
+                with trio.CancelScope(shield=True):
+                    await self._offload_rewrite(partial(self._segments.rewrite, changes))
+            except OSError as error:
+                raise disk_error(self.path, error) from error
+            finally:
+                self._segments.replaced()
+
+    async def _seal(self) -> None:
+        """Let the last segment be, so that it can be replaced."""
+        async with self._disk:
+            try:
+                with trio.CancelScope(shield=True):
+                    await self._offload(self._segments.rotate)
+            except OSError as error:
+                raise disk_error(self.path, error) from error
+            self.size = self._segments.end
+
     def scan(self, start: int = 0) -> Iterator[tuple[int, int, Entry, bytes]]:
         """Yield (offset, end offset, kind, body) of the durable entries from ``start`` on.
 
         ``start`` is 0 or an end offset seen before. Covers what is durable now; entries of kinds
         that this version does not know are left out.
         """
-        for found in self._scan(max(start, HEADER_BYTES), self.size):
+        for found in self._segments.found(start, self.size):
             if isinstance(found, Scanned) and found.kind in _KINDS:
                 yield found.offset, found.end_offset, Entry(found.kind), found.body
 
@@ -258,63 +235,55 @@ class Journal:
         """Yield every durable entry below ``end`` as it lies on the disk now, and the damage
         between and behind them; entries of kinds that this version does not know too.
         """
-        there = min(end, os.fstat(self._fd).st_size)  # somebody may have cut the file under us
-        position = HEADER_BYTES
-        for found in self._scan(position, there):
+        position = 0
+        for found in self._segments.found(0, end):
             position = found.end_offset
-            yield found
+            if isinstance(found, Damage) or found.kind != FILLER:
+                yield found
+        position = max(position, self._segments.first_from(position))
         if position < end:
             yield Damage(position, end)
 
     def read(self, offset: int) -> bytes:
         """Return the body of the durable entry at ``offset``; raises ``JournalDamagedError`` if
-        it rotted.
+        it rotted, ``JournalErasedError`` if it is gone.
         """
-        head = os.pread(self._fd, HEAD_BYTES, offset)
-        length = body_length(head, 0, self._salt)
-        entry = None
-        if length is not None:
-            entry = entry_at(os.pread(self._fd, HEAD_BYTES + length, offset), 0, self._salt)
-        if entry is None:
-            raise JournalDamagedError(
-                f"the entry at byte {offset} of {self.path} is damaged", offset=offset
-            )
-        return entry.body
+        return self._segments.read(offset).body
+
+    @property
+    def segments(self) -> int:
+        """How many files there are."""
+        return len(self._segments)
+
+    @property
+    def disk_bytes(self) -> int:
+        """What the journal takes on the disk: less than ``size`` where something was erased."""
+        return self._segments.disk_bytes
 
     def close(self) -> None:
-        """Release the file and its lock; ``run`` must have ended or never started."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Release the files and their lock; ``run`` must have ended or never started."""
+        self._segments.close()
         self._close("the journal is closed")
 
     def _recover(self) -> None:
         """Find the durable end and cut what is behind it, on the disk too, before anything is
         added.
         """
-        file_size = os.fstat(self._fd).st_size
-        for found in self._scan(HEADER_BYTES, file_size):
+        file_end, tail = self._segments.end, self._segments.tail
+        self.size = tail.first
+        for found in self._segments.found(0, file_end):
             if isinstance(found, Damage):
                 self.damage.append(found)
-            else:
-                self.size = found.end_offset
+            self.size = max(self.size, found.end_offset)
         self.opened_at = self.size
-        self.tail_cut_bytes = file_size - self.size
+        self.tail_cut_bytes = file_end - self.size
         if self.tail_cut_bytes:
-            os.ftruncate(self._fd, self.size)
-            os.fsync(self._fd)
+            self._segments.cut(self.size)
         if self.tail_cut_bytes or self.damage:
             log.warning(
                 "journal repaired",
                 extra={"tail_cut_bytes": self.tail_cut_bytes, "damaged": len(self.damage)},
             )
-
-    def _scan(self, start: int, end: int) -> Iterator[Scanned | Damage]:
-        if start >= end:
-            return
-        with mmap.mmap(self._fd, end, access=mmap.ACCESS_READ) as content:
-            # A map reads, slices and searches like bytes, without holding the whole file in memory.
-            yield from scan(cast("bytes", content), self._salt, start)
 
     async def _write_all(self) -> None:
         while self._waiting:
@@ -326,11 +295,12 @@ class Journal:
     async def _write_batch(self, batch: list[Pending]) -> None:
         content = b"".join(waiting.encoded for waiting in batch)
         try:
-            await self._offload(partial(_write, self._fd, self.size, content))
+            async with self._disk:
+                await self._offload(partial(self._segments.append, content))
         except OSError as error:
             self._refuse(batch, error)
         else:
-            self._keep(batch)
+            self._keep(batch, self._segments.end - len(content))
 
     def _take_batch(self) -> list[Pending]:
         count = size = 0
@@ -342,12 +312,12 @@ class Journal:
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
         return batch
 
-    def _keep(self, batch: list[Pending]) -> None:
+    def _keep(self, batch: list[Pending], offset: int) -> None:
         for waiting in batch:
-            offset = self.size
-            self.size += len(waiting.encoded)
+            self.size = offset + len(waiting.encoded)
             self._backlog_bytes -= len(waiting.encoded)
             waiting.settle(offset)
+            offset = self.size
         self._moved.set()
         self._moved = trio.Event()
         if self.size > self._awaited:
@@ -359,13 +329,13 @@ class Journal:
         refused = batch + self._waiting
         self._waiting = []
         self._backlog_bytes = 0
-        is_full = cause.errno in NO_SPACE
         for waiting in refused:
-            waiting.settle(_full(self.path, cause) if is_full else _broken(self.path, cause))
+            waiting.settle(disk_error(self.path, cause))
         self._moved.set()
         self._moved = trio.Event()
-        if not is_full:
-            raise _broken(self.path, cause) from cause
+        error = disk_error(self.path, cause)
+        if not isinstance(error, JournalFullError):
+            raise error from cause
 
     def _close(self, reason: str) -> None:
         self._closed = self._closed or JournalError(reason, code="journal-closed")
@@ -382,63 +352,3 @@ def _in_a_thread() -> Offload:
         await trio.to_thread.run_sync(function, limiter=writer)
 
     return offload
-
-
-def _full(path: Path, cause: OSError) -> JournalFullError:
-    error = JournalFullError(
-        f"the disk that holds {path.name} is full",
-        hint=f"free space on the disk of {path.parent}; nothing has to be restarted",
-    )
-    error.__cause__ = cause
-    return error
-
-
-def _broken(path: Path, cause: OSError) -> JournalError:
-    error = JournalError(f"the disk failed under {path.name}: {cause.strerror}", code="disk-failed")
-    error.__cause__ = cause
-    return error
-
-
-def _lock(fd: int, path: Path) -> None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise JournalBusyError(
-            f"another process has {path} open", hint="stop it first, or use another home"
-        ) from error
-
-
-def _read_salt(fd: int) -> bytes | None:
-    return decode_header(os.pread(fd, HEADER_BYTES, 0))
-
-
-def _create(fd: int, path: Path, salt: bytes) -> None:
-    """Write the header. Nothing can have been appended before it was durable, so a torn one is
-    new.
-    """
-    os.ftruncate(fd, 0)
-    _write(fd, 0, encode_header(salt))
-    os.fsync(fd)
-    # Without this the file itself may be gone after power loss, whatever was fsynced into it.
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _write(fd: int, offset: int, content: bytes) -> None:
-    """Write and fsync ``content``; on any error take it back, so that no part of it stays
-    behind.
-    """
-    try:
-        rest = memoryview(content)
-        position = offset
-        while rest:
-            written = os.pwrite(fd, rest, position)
-            rest = rest[written:]
-            position += written
-        os.fdatasync(fd)
-    except OSError:
-        os.ftruncate(fd, offset)
-        raise

@@ -16,6 +16,7 @@ from typing import Any
 
 import trio
 
+from peer.dropped import Dropped
 from peer.effects import Effects
 from peer.feeds import Feeds
 from peer.journal import JournalError
@@ -29,6 +30,9 @@ from protocols.report import Report
 log = logging.getLogger(__name__)
 
 NONCE_BYTES = 8
+DROPPED_KIND = "reports.dropped"
+"""Its attribute ``total`` says how many reports this peer dropped since its state began: of several
+such records, the highest holds."""
 _UNRECORDABLE_KIND = "unrecordable"
 
 
@@ -37,6 +41,7 @@ class Recorder:
     """Writes records of this peer's own feed; ``environment`` and ``hardware`` go into each.
 
     Reports pass a storm gate; while ``run`` runs, those that it holds back are written as counts.
+    Reports that the disk did not take are counted, and a record says how many once it takes one.
     """
 
     feeds: Feeds
@@ -44,6 +49,7 @@ class Recorder:
     environment: CID | None = None
     hardware: CID | None = None
     gate: StormGate = field(default_factory=StormGate)
+    dropped: Dropped = field(default_factory=Dropped)
     _writing_block: trio.Lock = field(default_factory=trio.Lock)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -53,9 +59,11 @@ class Recorder:
             while True:
                 await trio.sleep(STORM_COUNT_INTERVAL_S)
                 await self._write_counts(self.gate.due(trio.current_time()))
+                await self._tell_dropped()
         finally:
             with trio.CancelScope(shield=True):
                 await self._write_counts(self.gate.drain())
+                await self._tell_dropped()
 
     async def activity(  # noqa: PLR0913 - the fields of a record, each by its name
         self,
@@ -123,7 +131,19 @@ class Recorder:
             )
         except Exception as error:  # noqa: BLE001 - reporting a fault must not become another
             log.warning("error report lost", extra={"reason": repr(error)})
+            self.dropped.add(report.count)
             return None
+
+    async def _tell_dropped(self) -> None:
+        total = self.dropped.total
+        if not self.dropped.untold:
+            return
+        try:
+            await self.event(DROPPED_KIND, total=total)
+        except JournalError as error:
+            log.warning("dropped reports not told of yet", extra={"code": error.code})
+        else:
+            self.dropped.told(total)
 
     async def block(
         self, kind: str, attributes: Mapping[str, Any], *, generated: Sequence[Link] = ()

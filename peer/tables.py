@@ -79,6 +79,14 @@ BEGUN: Final = """
         SELECT unnest([environment, hardware]) FROM records WHERE start_us >= $since))
 """
 """Records that began at or after a moment, and the environments and hardware that these name."""
+PLACES: Final = """
+    SELECT feed, epoch, sequence FROM records WHERE cid IN (SELECT unnest($cids::BLOB[]))
+    UNION
+    SELECT feed, epoch, sequence FROM records WHERE feed = $own AND cid IN (
+        SELECT record FROM edges
+        WHERE direction = 'generated' AND target IN (SELECT unnest($cids::BLOB[])))
+    ORDER BY ALL LIMIT $limit
+"""
 PAGE: Final = """
     feed = $feed AND epoch = $epoch AND sequence >= $sequence
     AND (sequence > $sequence OR place > $place)
@@ -93,6 +101,14 @@ class Cursor(NamedTuple):
     epoch: int
     sequence: int = 0
     place: int = -1
+
+
+class RecordPlace(NamedTuple):
+    """Where a record stands."""
+
+    feed: bytes
+    epoch: int
+    sequence: int
 
 
 class Lost(NamedTuple):
@@ -189,16 +205,26 @@ class Tables:
         return [RecordRow._make(row) for row in rows]
 
     def records(self, cids: Iterable[bytes]) -> list[RecordRow]:
-        """Return the rows of these records, each once, in the order of their feeds."""
+        """Return the rows of these records, each once, in the order of their feeds.
+
+        What is at several places came again because the disk had damaged it: the latest one holds.
+        """
         found = self.run(
             "SELECT * FROM records WHERE cid IN (SELECT unnest(?::BLOB[]))"
-            " ORDER BY feed, epoch, sequence, place",
+            " ORDER BY feed, epoch, sequence, place DESC",
             [bytes(cid) for cid in cids],
         )
         first: dict[bytes, RecordRow] = {}
         for row in found:
             first.setdefault(row[0], RecordRow._make(row))
         return list(first.values())
+
+    def places(self, cids: Iterable[bytes], own: bytes, limit: int) -> list[RecordPlace]:
+        """Return where these records stand, and the records of the feed ``own`` that made something
+        of these names.
+        """
+        named = {"cids": [bytes(cid) for cid in cids], "own": own, "limit": limit}
+        return [RecordPlace._make(row) for row in self.run_named(PLACES, named)]
 
     def bundles_over(self, feed: bytes, epoch: int, sequence: int) -> list[BundleRow]:
         """Return the bundles whose range covers one place of a feed: more than one is a fork."""

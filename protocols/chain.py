@@ -1,6 +1,6 @@
 """What one peer holds of one feed's epoch: which bundles, which holes, and whether the feed forks.
 
-Everything here is a pure function of the *set* of bundles added. The order of arrival, repeats and
+Everything here is a pure function of the *set* of bundles held. The order of arrival, repeats and
 splits never show: that is what lets two peers compare themselves by ``state_root``.
 """
 
@@ -92,6 +92,11 @@ class Chain:
             self._runs = None
         return rival
 
+    def remove(self, link: Link) -> None:
+        """Hold a held bundle no longer; a fork that it proved stays proven."""
+        del self._links[self._links.index(link)]
+        self._runs = None
+
     def runs(self) -> Sequence[Run]:
         """Return the unbroken runs, in order of their first bundle."""
         if self._runs is None:
@@ -135,6 +140,13 @@ class Chain:
             return index >= 0 and link.next_sequence <= covered[index][1]
 
         return [link for link in self._links if not is_covered(link)]
+
+    def over(self, sequence: int) -> list[Link]:
+        """Return the bundles whose range covers a sequence number; several in a fork."""
+        end = bisect_left(self._links, (sequence + 1,))
+        # Ranges of a chain that does not fork are disjoint; a fork's may reach over many others.
+        start = 0 if self.is_forked else max(0, end - 1)
+        return [link for link in self._links[start:end] if link.next_sequence > sequence]
 
     def covers(self, run: Run) -> bool:
         """Say whether every bundle of somebody else's ``run`` is held, the same ones and not a

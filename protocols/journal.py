@@ -1,12 +1,17 @@
-"""The journal's file format: what a peer has promised to remember, entry after entry.
+"""The format of a journal's segments: what a peer has promised to remember, entry after entry.
 
 ::
 
-    file   = header header entry*           two equal headers: one damaged sector loses nothing
-    header = "covey-journal-1\\n" | salt (16) | first 8 bytes of SHA-256 of both
-    entry  = mark (4) | length u32 | kind u8 | digest (11) | body
-    mark   = the salt's first 4 bytes
-    digest = the first 11 bytes of SHA-256(salt | length | kind | body)
+    segment = header header entry*          two equal headers: one damaged sector loses nothing
+    header  = "covey-journal-1\\n" | salt (16) | first 8 bytes of SHA-256 of both
+    entry   = mark (4) | length u32 | kind u8 | digest (11) | body
+    mark    = the salt's first 4 bytes
+    digest  = the first 11 bytes of SHA-256(salt | length | kind | body)
+
+Two things keep every other entry where it is when one is shortened or erased. A *filler* (kind 0)
+stands for what is gone: its digest leaves the body out, which may be a hole in the file. A kind
+with its highest bit set is *padded*: the last byte of its body says how many bytes of it do not
+count, for a gap that is too small for a filler's head.
 
 Bodies come from other peers, so a body may contain anything, even something that looks like an
 entry. The salt is random in each journal and leaves the machine with no message: without it no body
@@ -15,7 +20,7 @@ damaged entry for the next whole one: a flipped bit in the middle costs that ent
 after it.
 
 A tail behind which nothing valid follows (torn, zeroed, garbage, flipped) was never acknowledged,
-or is lost for good; either way it is cut.
+or is lost for good; either way it is cut. Only the last segment has one.
 """
 
 from __future__ import annotations
@@ -37,9 +42,13 @@ _CHECK_BYTES: Final = 8
 _HEADER_COPY_BYTES: Final = len(MAGIC) + SALT_BYTES + _CHECK_BYTES
 HEADER_BYTES: Final = 2 * _HEADER_COPY_BYTES
 
-_HEAD: Final = Struct("!4sIB11s")
+_DIGEST_BYTES: Final = 11
+_KIND_AT: Final = 8
+_HEAD: Final = Struct(f"!4sIB{_DIGEST_BYTES}s")
 _DIGESTED: Final = Struct("!IB")
 HEAD_BYTES: Final = _HEAD.size
+FILLER: Final = 0
+_PADDED: Final = 0x80
 
 
 class Entry(IntEnum):
@@ -61,7 +70,7 @@ class Entry(IntEnum):
     """A salt by the digest of what it was used for: whoever holds the content can show the
     commitment.
     """
-    # 6 was never written.
+    # 0 is a filler, 6 was never written.
     EPOCH = 7
     """Our uncut records move: DAG-CBOR ``[new epoch, old epoch, first sequence]``.
 
@@ -86,7 +95,7 @@ class Damage(NamedTuple):
 
 
 def encode_header(salt: bytes) -> bytes:
-    """Return the first ``HEADER_BYTES`` of a journal with that salt."""
+    """Return the first ``HEADER_BYTES`` of a segment of a journal with that salt."""
     if len(salt) != SALT_BYTES:
         raise LocalProtocolError(f"a journal's salt is {SALT_BYTES} bytes, not {len(salt)}")
     copy = MAGIC + salt
@@ -94,7 +103,7 @@ def encode_header(salt: bytes) -> bytes:
 
 
 def decode_header(start: bytes) -> bytes | None:
-    """Return the salt from a journal's first bytes, or none if both copies are damaged."""
+    """Return the salt from a segment's first bytes, or none if both copies are damaged."""
     for at in (0, _HEADER_COPY_BYTES):
         copy = start[at : at + _HEADER_COPY_BYTES]
         content, check = copy[:-_CHECK_BYTES], copy[-_CHECK_BYTES:]
@@ -113,16 +122,37 @@ def encode_entry(salt: bytes, kind: int, body: bytes) -> bytes:
     return _HEAD.pack(salt[:4], len(body), kind, _digest(salt, kind, body)) + body
 
 
+def encode_padded(salt: bytes, kind: int, body: bytes, padding: int) -> bytes:
+    """Return an entry that takes ``padding`` bytes (1 to 255) more than its body needs."""
+    return encode_entry(salt, kind | _PADDED, body + bytes(padding - 1) + bytes([padding]))
+
+
+def encode_filler(salt: bytes, size: int) -> bytes:
+    """Return the head of a filler that takes ``size`` bytes in all; the rest of them may be
+    anything.
+    """
+    length = size - HEAD_BYTES
+    digested = sha256(salt + _DIGESTED.pack(length, FILLER)).digest()[:_DIGEST_BYTES]
+    return _HEAD.pack(salt[:4], length, FILLER, digested)
+
+
 def entry_at(buffer: bytes, position: int, salt: bytes) -> Scanned | None:
-    """Return the whole, valid entry at ``position`` of ``buffer``, or none."""
+    """Return the whole, valid entry at ``position`` of ``buffer``, or none; a filler has no
+    body.
+    """
     length = body_length(buffer, position, salt)
     start = position + HEAD_BYTES
     if length is None or start + length > len(buffer):
         return None
+    if buffer[position + _KIND_AT] == FILLER:
+        is_whole = encode_filler(salt, HEAD_BYTES + length) == buffer[position:start]
+        return Scanned(position, start + length, FILLER, b"") if is_whole else None
     _, _, kind, digest = _HEAD.unpack_from(buffer, position)
     body = bytes(buffer[start : start + length])
     if _digest(salt, kind, body) != digest:
         return None
+    if kind & _PADDED:
+        return Scanned(position, start + length, kind ^ _PADDED, body[: -body[-1]])
     return Scanned(position, start + length, kind, body)
 
 
@@ -132,8 +162,9 @@ def body_length(buffer: bytes, position: int, salt: bytes) -> int | None:
     """
     if position + HEAD_BYTES > len(buffer):
         return None
-    mark, length, _, _ = _HEAD.unpack_from(buffer, position)
-    return length if mark == salt[:4] and length <= MAX_ENTRY_BYTES else None
+    mark, length, kind, _ = _HEAD.unpack_from(buffer, position)
+    is_possible = mark == salt[:4] and (length <= MAX_ENTRY_BYTES or kind == FILLER)
+    return length if is_possible else None
 
 
 def scan(buffer: bytes, salt: bytes, start: int = 0) -> Iterator[Scanned | Damage]:
@@ -162,7 +193,7 @@ def _next_entry(buffer: bytes, position: int, salt: bytes) -> Scanned | None:
 
 
 def _digest(salt: bytes, kind: int, body: bytes) -> bytes:
-    return sha256(salt + _DIGESTED.pack(len(body), kind) + body).digest()[:11]
+    return sha256(salt + _DIGESTED.pack(len(body), kind) + body).digest()[:_DIGEST_BYTES]
 
 
 class RecordBody(NamedTuple):

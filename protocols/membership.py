@@ -50,6 +50,8 @@ REVOCATIONS: Final = "revocations"
 
 OFFER: Final = "offer"
 ACKNOWLEDGEMENT: Final = "acknowledgement"
+RECORD_BY_NAME: Final = "record.by-name"
+"""A question for the bundle of a record whose CID the asker was told."""
 DECISION: Final = "group.decision"
 FILING: Final = ("issue.intent", "issue.filed")
 STATEMENTS: Final = (DECISION, *FILING)
@@ -62,6 +64,7 @@ ALLOWED: Final[dict[str, frozenset[str]]] = {
     SESSION_PROTOCOL: frozenset({SUBMITTER}),
     OFFER: frozenset({SUBMITTER}),
     FEED_PROTOCOL: frozenset({AGGREGATOR, OBSERVER}),
+    RECORD_BY_NAME: frozenset({AGGREGATOR, OBSERVER, SUBMITTER}),
     ECHO_PROTOCOL: frozenset({WORKER}),
     ACKNOWLEDGEMENT: frozenset({AGGREGATOR}),
     ADVERTS: frozenset(ROLES),

@@ -15,6 +15,9 @@
                                   ◄──       Bundle…                       as they are cut or arrive
                                   ◄──       Tip                           at least every 30 s
 
+    Seek(records)                 ──►       instead of Want: who knows a record by its name
+                                  ◄──       Bundle…  Tip                  those that hold them
+
 Ranges say what is held; where both sides hold a range but not the same bundles (a fork), the puller
 sees from the tips in ``Have`` that its own do not reach them, and asks. The server decides nothing:
 it answers, so a puller that is interrupted simply asks again for what it still lacks.
@@ -30,17 +33,16 @@ from typing import Annotated, Any, Final, TypeAlias
 import msgspec
 import zstandard
 
-from protocols.ack import MAX_ACK_BYTES, AckEntry, Digest, Epoch
-from protocols.chain import Chain, Link, Range, Run, Runs
+from protocols.ack import MAX_ACK_BYTES, Digest, Epoch
+from protocols.chain import Chain, Link
 from protocols.decompression import decompressed
 from protocols.errors import RemoteProtocolError
 from protocols.limits import (
     MAX_BUNDLE_BYTES,
-    MAX_FEEDS,
-    MAX_HELD_PARTS,
     MAX_HELD_PER_MESSAGE,
     MAX_HELD_RANGES,
     MAX_INVENTORY,
+    MAX_SOUGHT,
 )
 from protocols.record import Count, PublicKey, Word
 from protocols.wire import MessageCodec
@@ -140,7 +142,16 @@ class Refuse(_Message, frozen=True, tag=9):
     reason: Annotated[str, msgspec.Meta(max_length=512)]
 
 
-Message: TypeAlias = Want | Have | BundleMessage | Tip | Ack | Ask | Inventory | Fetch | Refuse
+class Seek(_Message, frozen=True, tag=10):
+    """Instead of ``Want``: send the bundles that hold these records, named by their digests."""
+
+    version: Annotated[int, msgspec.Meta(ge=1)]
+    records: Annotated[tuple[Digest, ...], msgspec.Meta(min_length=1, max_length=MAX_SOUGHT)]
+
+
+Message: TypeAlias = (
+    Want | Have | BundleMessage | Tip | Ack | Ask | Inventory | Fetch | Refuse | Seek
+)
 
 _CODEC: Final[MessageCodec[Message]] = MessageCodec(Message)
 
@@ -150,15 +161,26 @@ class State(Enum):
 
     AWAITING_WANT = auto()
     SERVING = auto()
+    ANSWERING = auto()
+    """One question, with which the stream began."""
     AWAITING_HAVE = auto()
+    SEEKING = auto()
     PULLING = auto()
     REFUSED = auto()
+    ANSWERED = auto()
 
 
 TRANSITIONS: Final[Mapping[State, Mapping[type[Any], State]]] = {
-    State.AWAITING_WANT: {Want: State.SERVING},
+    State.AWAITING_WANT: {Want: State.SERVING, Seek: State.ANSWERING},
+    State.ANSWERING: {},
     State.SERVING: {Ack: State.SERVING, Ask: State.SERVING, Fetch: State.SERVING},
     State.AWAITING_HAVE: {Have: State.PULLING, Refuse: State.REFUSED},
+    State.SEEKING: {
+        BundleMessage: State.SEEKING,
+        Tip: State.ANSWERED,
+        Refuse: State.REFUSED,
+    },
+    State.ANSWERED: {},
     State.PULLING: {
         BundleMessage: State.PULLING,
         Tip: State.PULLING,
@@ -184,6 +206,11 @@ class Side:
     def puller(cls) -> Side:
         """Return the side that asks."""
         return cls(State.AWAITING_HAVE)
+
+    @classmethod
+    def seeker(cls) -> Side:
+        """Return the side that asks for records by name."""
+        return cls(State.SEEKING)
 
     def receive(self, payload: bytes) -> list[Message]:
         """Return the messages of one frame; raises ``RemoteProtocolError`` and changes nothing."""
@@ -243,40 +270,6 @@ def fetch_messages(key: FeedEpoch, named: Sequence[tuple[int, bytes]]) -> Iterat
         yield Fetch(*key, tuple(named[start : start + MAX_INVENTORY]))
 
 
-class Wanted:
-    """What a puller said on one stream that it holds."""
-
-    def __init__(self) -> None:
-        self.ranges: dict[FeedEpoch, Sequence[Range]] = {}
-        self.follow = False
-        self._told = _Told()
-
-    def want(self, message: Want) -> None:
-        """Take in a message; raises ``RemoteProtocolError`` when the list does not end."""
-        self.follow = message.follow
-        for held in message.held:
-            self.ranges[held.feed, held.epoch] = self._told.take(held.ranges)
-
-
-class _Told:
-    """Counts what one stream has told, because all of it is kept in memory."""
-
-    def __init__(self) -> None:
-        self._rows = 0
-        self._parts = 0
-
-    def take(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return what is kept of one row; raises ``RemoteProtocolError`` if there are too many."""
-        self._rows += 1
-        if self._rows > MAX_FEEDS:
-            raise RemoteProtocolError(
-                f"more than {MAX_FEEDS} feeds and epochs", code="too-many-feeds"
-            )
-        kept = parts if self._parts < MAX_HELD_PARTS else parts[:1]
-        self._parts += len(kept)
-        return kept
-
-
 def pack(bundle: bytes) -> BundleMessage:
     """Return the message that carries a bundle."""
     return BundleMessage(zstandard.ZstdCompressor(level=3).compress(bundle))
@@ -303,78 +296,6 @@ def unpack(message: BundleMessage) -> bytes:
         return decompressed(message.compressed)
     except zstandard.ZstdError as error:
         raise RemoteProtocolError(f"a compressed bundle is damaged: {error}") from error
-
-
-class Offer:
-    """What a server has offered on one stream, and how much of it we hold and have acknowledged."""
-
-    def __init__(self) -> None:
-        self._runs: dict[FeedEpoch, Runs] = {}
-        self._untold_from: dict[FeedEpoch, int] = {}
-        self._told = _Told()
-        self._acked: dict[FeedEpoch, int] = {}
-        self._asked: set[FeedEpoch] = set()
-        self._touched: set[FeedEpoch] = set()
-
-    def have(self, message: Have) -> None:
-        """Take in what the server says that it holds; raises ``RemoteProtocolError`` when the list
-        does not end.
-        """
-        for held in message.held:
-            key = held.feed, held.epoch
-            runs = [Run(*run) for run in self._told.take(held.runs)]
-            self._runs[key] = Runs(runs)
-            self._touched.add(key)
-            if runs and (len(runs) == MAX_HELD_RANGES or len(runs) < len(held.runs)):
-                self._untold_from[key] = runs[-1].first_sequence
-
-    def caught_up(self) -> None:
-        """Take in that the server has sent everything asked for so far."""
-        self._touched.update(self._runs)
-
-    def fresh(self, key: FeedEpoch, link: Link) -> None:
-        """Take in a bundle that the server did not hold when it said what it holds."""
-        runs = self._runs.setdefault(key, Runs())
-        if runs.extend(link):
-            self._touched.add(key)
-        elif len(runs.runs) < MAX_HELD_RANGES and not any(
-            run.first_sequence <= link.first_sequence < run.next_sequence for run in runs.runs
-        ):
-            runs.add(link)
-            self._touched.add(key)
-
-    def doubts(self, chains: Mapping[FeedEpoch, Chain]) -> list[FeedEpoch]:
-        """Return, once each, the epochs of which the server sent all and we still lack
-        something.
-        """
-        unasked = (key for key in self._runs if key not in self._asked)
-        lacking = [key for key in unasked if not self._is_held(key, chains)]
-        self._asked.update(lacking)
-        return lacking
-
-    def acks(self, chains: Mapping[FeedEpoch, Chain]) -> list[AckEntry]:
-        """Return what can be acknowledged now and was not before; only for what is on our disk."""
-        entries: list[AckEntry] = []
-        touched, self._touched = self._touched, set()
-        for key in sorted(touched):
-            place = self._held_up_to(key, chains.get(key))
-            if place > self._acked.get(key, 0):
-                self._acked[key] = place
-                entries.append(AckEntry(*key, place))
-        return entries
-
-    def _is_held(self, key: FeedEpoch, chains: Mapping[FeedEpoch, Chain]) -> bool:
-        chain = chains.get(key)
-        return chain is not None and all(chain.covers(run) for run in self._runs[key].runs)
-
-    def _held_up_to(self, key: FeedEpoch, chain: Chain | None) -> int:
-        """Return below which sequence we hold everything, and every branch that the server told."""
-        if chain is None:
-            return 0
-        runs = self._runs[key].runs
-        place = min(chain.whole_up_to, max((run.next_sequence for run in runs), default=0))
-        starts = (run.first_sequence for run in runs if not chain.covers(run))
-        return min(place, *starts, self._untold_from.get(key, place))
 
 
 def _by_feed(item: tuple[FeedEpoch, Chain]) -> FeedEpoch:

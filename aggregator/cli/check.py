@@ -37,7 +37,7 @@ def _render(answer: dict[str, Any]) -> str:
         walked += f", {answer['damaged_bytes']} of them damaged"
     lines = [f"{each['code']}: {each['message']}{_source(each)}" for each in answer["findings"]]
     if lines and any(each["fetch_from"] for each in answer["findings"]):
-        lines.append("an aggregator that restarts fetches what is gone from whoever still has it")
+        lines.append("a running aggregator asks whoever has it for what is gone: check again")
     return "\n".join(map(printable, (walked, *(lines or ["nothing is wrong"]))))
 
 

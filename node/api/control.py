@@ -113,6 +113,9 @@ class ControlApi:
                 "epoch": node.feeds.epoch,
                 "next_sequence": node.feeds.next_sequence,
                 "acknowledged": node.feeds.acknowledged_sequence(),
+                "dropped_reports": node.recorder.dropped.total,
+                "quarantined": node.feeds.quarantined,
+                "records_of_workers": node.worker_bundles.status(),
             }
         )
 
@@ -204,7 +207,7 @@ class ControlApi:
     @property
     def _sources(self) -> Sources:
         node = self._node
-        return Sources(node.index, node.journal, node.identity.key)
+        return Sources(node.index, node.journal, node.identity.key, node.feeds.suspect)
 
     async def run(self, request: Request) -> StreamingResponse:
         """Submit a job; answer its progress, its output in pieces, then its result, as JSON

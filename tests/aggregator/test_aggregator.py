@@ -84,7 +84,7 @@ Joined = tuple[Home, Identity, Effects]
 @asynccontextmanager
 async def up(joined: Joined, network: MemoryNetwork) -> AsyncGenerator[Running]:
     home, identity, effects = joined
-    everybody = Policy(lambda _: True, lambda _: True, follows=True)
+    everybody = Policy(lambda _: True, lambda _: True, lambda _: True, follows=True)
     async with opened(home, identity, effects) as answers:
         transport = network.transport(identity.key)
         exchange = Exchange(transport, answers.feeds, everybody)

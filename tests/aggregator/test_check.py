@@ -18,6 +18,8 @@ from protocols.feed import Bundle
 from protocols.journal import Entry
 from protocols.membership import AGGREGATOR
 from protocols.record import Record
+from tests.support import rot
+from tests.support.feeds import segment_of
 from tests.support.home import Author, SignedJob, aggregator_home
 from tests.support.members import key_of
 
@@ -54,10 +56,7 @@ def codes(answer: dict[str, Any]) -> list[str]:
 
 
 def flip(home: Home, marker: bytes) -> None:
-    """Flip one bit of the entry that holds ``marker``."""
-    content = bytearray(home.journal.read_bytes())
-    content[content.index(marker)] ^= 0x01
-    home.journal.write_bytes(content)
+    rot.flip(home.journal, marker)
 
 
 @pytest.fixture
@@ -104,6 +103,45 @@ async def test_a_byte_that_flips_under_a_running_aggregator_is_found(joined: Joi
     assert finding["fetch_from"] == [SUBMITTER.peer_id, OTHER.peer_id]
 
 
+async def test_what_check_finds_damaged_is_held_no_longer_until_it_comes_again(
+    joined: Joined,
+) -> None:
+    job, bundles = a_job()
+    async with holding(joined, *bundles) as answers:
+        await answers.index.catch_up()
+        before = answers.standing()
+        flip(joined[0], b"job.run")
+        found = await checked(answers)
+        standing = answers.standing()
+        status = await answers.status(Surroundings())
+        await answers.feeds.add_all(bundles)
+        after = await checked(answers)
+        lineage = await answers.lineage(str(job.output))
+        verdict = await answers.verify(str(job.output), True)
+        again = answers.standing()
+
+    assert codes(found)[0] == "damaged"
+    assert (found["quarantined"], status["quarantined"]) == (1, 1)
+    assert standing["state_root"] != before["state_root"]
+    assert standing["holes"] == 1
+    assert after["ok"]
+    assert again == before
+    assert all(record["verified"] for record in lineage["records"])
+    assert verdict["ok"]
+
+
+async def test_damage_that_an_answer_comes_upon_is_held_no_longer(joined: Joined) -> None:
+    job, bundles = a_job()
+    async with holding(joined, *bundles) as answers:
+        await answers.index.catch_up()
+        flip(joined[0], b"job.run")
+        verdict = await answers.verify(str(job.output), True)
+        holes = answers.standing()["holes"]
+
+    assert not verdict["ok"]
+    assert holes == 1
+
+
 async def test_a_flipped_last_entry_is_named_although_it_is_cut_as_a_tail(joined: Joined) -> None:
     async with holding(joined, *a_job()[1]) as answers:
         await answers.index.catch_up()
@@ -144,7 +182,7 @@ async def test_an_index_knows_its_journal_although_that_grew_past_the_mark_again
 async def test_a_torn_tail_that_nobody_relied_on_is_no_finding(joined: Joined) -> None:
     async with holding(joined, *a_job()[1]) as answers:
         await answers.index.catch_up()
-    with joined[0].journal.open("ab") as file:
+    with segment_of(joined[0].journal).open("ab") as file:
         file.write(b"torn" * 9)
 
     answer = await answer_offline(joined[0], "GET", "/check", {})

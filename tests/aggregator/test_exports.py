@@ -37,6 +37,7 @@ from protocols.errors import CoveyError
 from protocols.keys import public_key_of
 from protocols.record import Record
 from protocols.verification import verify_excerpt
+from tests.support.feeds import segment_of
 from tests.support.home import Author, SignedJob, aggregator_home
 from tests.support.members import key_of
 from tests.unit.test_prov import schema
@@ -255,7 +256,7 @@ async def test_damaged_bytes_are_left_out_of_an_export_and_are_a_fault_of_verify
 ) -> None:
     async with filled(tmp_path) as mesh:
         before = await mesh.answers.verify(str(mesh.job.run), is_deep=True)
-        journal = mesh.answers.journal.path
+        journal = segment_of(mesh.answers.journal.path)
         content = bytearray(journal.read_bytes())
         content[content.index(b"3.11.7")] ^= 1
         journal.write_bytes(content)  # under the open journal: the disk rots

@@ -13,6 +13,7 @@ from aggregator.core import opened
 from peer.home import Home
 from protocols.feed import Bundle
 from protocols.record import Record
+from tests.support.feeds import segment_of
 from tests.support.home import Author, SignedJob, aggregator_home
 from tests.support.members import key_of
 from tests.support.reports import START_US, a_report
@@ -101,7 +102,7 @@ async def test_rebuilding_by_command_changes_no_answer(tmp_path: Path) -> None:
 
 async def test_an_index_of_another_journal_is_not_believed(tmp_path: Path) -> None:
     home, identity, effects, _, before = await filled(tmp_path)
-    home.journal.unlink()
+    segment_of(home.journal).unlink()
 
     async with opened(home, identity, effects) as answers:
         status = await answers.status(Surroundings())
@@ -154,11 +155,11 @@ def _hold(path: str, is_open: Any, is_done: Any) -> None:
 
 async def test_a_flipped_bit_in_the_journal_makes_the_records_unverified(tmp_path: Path) -> None:
     home, identity, effects, job, before = await filled(tmp_path)
-    content = bytearray(home.journal.read_bytes())
+    content = bytearray(segment_of(home.journal).read_bytes())
     at = content.index(b"job.accepted")
     content[at] ^= 0x01
     index = home.index.read_bytes()
-    home.journal.write_bytes(content)
+    segment_of(home.journal).write_bytes(content)
     home.index.write_bytes(index)
 
     async with opened(home, identity, effects) as answers:

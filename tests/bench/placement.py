@@ -33,6 +33,8 @@ from protocols.advert import LIFETIME_MS, Advert, ModelOffer, SignedAdvert
 from protocols.cid import CID
 from protocols.job import BUSY, Accept, Chunk, Done, Lease, Offer, Refuse, Release, Terms
 from protocols.limits import (
+    ADVERT_LIFETIME_S,
+    ADVERT_PERIOD_S,
     BUSY_RETRY_S_MIN,
     DIAL_TIMEOUT_S,
     LEASE_ACCEPT_S,
@@ -136,6 +138,7 @@ class Mesh:
         if case.has_churn:
             for worker in self.rng.sample(self.alive, int(case.workers * GONE_SHARE)):
                 self.leave(worker)
+                self._age_advert(worker.peer, self._age_of_the_gone())
         self.submitters = [
             Submitter(Placement(self.directory, random.Random(self.rng.random())))
             for _ in range(case.submitters)
@@ -186,10 +189,23 @@ class Mesh:
             software="covey 0",
         )
         chain = self._membership.certificate, self._membership.issuer_certificate
-        entry = Entry(peer, *chain, SignedAdvert(b"", b"", *chain, advert), advert_expires=1e9)
+        entry = Entry(peer, *chain, SignedAdvert(b"", b"", *chain, advert))
         self.directory._entries[peer] = entry
+        self._age_advert(peer, self.rng.uniform(0.0, ADVERT_PERIOD_S))
         self.directory._changed(peer)
         return worker
+
+    def _age_of_the_gone(self) -> float:
+        """How old an advert is whose peer went at any time since, if it has not expired yet."""
+        while True:
+            at_leaving_s = self.rng.uniform(0.0, ADVERT_PERIOD_S)
+            age_s = at_leaving_s + self.rng.uniform(0.0, ADVERT_LIFETIME_S)
+            if age_s < ADVERT_LIFETIME_S:
+                return age_s
+
+    def _age_advert(self, peer: str, age_s: float) -> None:
+        expires = trio.current_time() + ADVERT_LIFETIME_S - age_s
+        self.directory._entries[peer].advert_expires = expires
 
     def leave(self, worker: Worker) -> None:
         """Be gone, with a word or without; the adverts stay for half an hour."""

@@ -385,8 +385,15 @@ def test_a_wrong_option(world: World) -> None:
 Damage = Callable[[Path], object]
 
 
+SEGMENT = "journal/0000000000000000.segment"
+
+
 def overwrite(name: str, content: bytes) -> Damage:
-    return lambda home: (home / name).write_bytes(content)
+    def damage(home: Path) -> None:
+        (home / name).parent.mkdir(exist_ok=True)
+        (home / name).write_bytes(content)
+
+    return damage
 
 
 DAMAGED: list[tuple[str, Damage, str, str]] = [
@@ -394,7 +401,7 @@ DAMAGED: list[tuple[str, Damage, str, str]] = [
     ("open key", lambda home: (home / "identity.key").chmod(0o644), "has mode 0644", "chmod 600"),
     ("boot", overwrite("boot", b"\0\0"), "does not hold a counter", "remove"),
     ("membership", overwrite("membership.cbor", b"\0"), "membership.cbor is damaged", "remove"),
-    ("journal", overwrite("journal", b"\0" * 500), "not start like a journal", "restore it"),
+    ("journal", overwrite(SEGMENT, b"\0" * 500), "not start like a journal", "restore it"),
     ("tickets", overwrite("tickets.jsonl", b"}\n"), "tickets.jsonl is damaged", "remove"),
     ("options", overwrite("covey.toml", b"[["), "is not valid TOML", ""),
     ("newer", overwrite("home.version", b"2\n"), "written by a newer covey", "upgrade covey"),
@@ -408,11 +415,15 @@ def test_a_damaged_state_directory(
 ) -> None:
     machine = world.copy(f"damaged-{name.replace(' ', '-')}")
     damage(machine.home)
-    before = {p.name: p.read_bytes() for p in machine.home.iterdir() if p.name != "boot"}
+    before = contents(machine.home)
 
     refused(machine, "up", says=says, hint=hint)
-    after = {p.name: p.read_bytes() for p in machine.home.iterdir() if p.name != "boot"}
+    after = contents(machine.home)
     assert before.items() <= after.items(), "what is there is left alone"
+
+
+def contents(home: Path) -> dict[Path, bytes]:
+    return {p: p.read_bytes() for p in home.rglob("*") if p.is_file() and p.name != "boot"}
 
 
 def test_an_aggregators_directory_of_a_newer_version(world: World) -> None:

@@ -12,7 +12,12 @@ from peer import directory as directory_module
 from peer.directory import Directory
 from protocols.errors import RemoteProtocolError
 from protocols.hello import Standing
-from protocols.limits import ADVERT_LIFETIME_S, ADVERT_PERIOD_S, ADVERTS_PER_S_PER_PEER
+from protocols.limits import (
+    ADVERT_LIFETIME_S,
+    ADVERT_OVERDUE_S,
+    ADVERT_PERIOD_S,
+    ADVERTS_PER_S_PER_PEER,
+)
 from protocols.membership import advert_topic
 from tests.support.members import (
     DAY_US,
@@ -67,6 +72,45 @@ async def test_an_advert_lives_thirty_minutes_from_its_receipt(autojump_clock: M
 
     assert directory.workers() == []
     assert list(directory.relayed_adverts(to=key_of(3).peer_id)) == []
+
+
+async def test_a_peer_is_overdue_when_its_next_advert_does_not_come(autojump_clock: MockClock):
+    directory = empty()
+    directory.learn(MESH.advert(AUTHOR, sequence=1))
+    entry = directory.get(AUTHOR.peer_id)
+    assert entry is not None
+
+    await trio.sleep(ADVERT_PERIOD_S)
+    assert not entry.is_overdue
+    directory.learn(MESH.advert(AUTHOR, sequence=2))
+    await trio.sleep(ADVERT_OVERDUE_S - 1)
+    assert not entry.is_overdue
+    await trio.sleep(2)
+    assert entry.is_overdue
+
+
+async def test_an_advert_that_was_long_on_its_way_is_overdue_as_early(autojump_clock: MockClock):
+    directory = empty()
+    age_ms = (ADVERT_OVERDUE_S + 1) * 1_000
+    directory.learn(MESH.advert(AUTHOR), remaining_ms=ADVERT_LIFETIME_S * 1_000 - age_ms)
+    entry = directory.get(AUTHOR.peer_id)
+
+    assert entry is not None
+    assert entry.is_overdue
+
+
+async def test_a_peer_that_is_connected_or_was_lately_is_not_overdue(autojump_clock: MockClock):
+    directory = empty()
+    directory.learn(MESH.advert(AUTHOR))
+    entry = directory.met(AUTHOR.peer_id, MESH.membership(AUTHOR, "worker"), ())
+
+    await trio.sleep(ADVERT_OVERDUE_S + 1)
+    assert not entry.is_overdue
+    directory.met(AUTHOR.peer_id, MESH.membership(AUTHOR, "worker"), ())
+    directory.lost(AUTHOR.peer_id)
+    assert not entry.is_overdue
+    await trio.sleep(ADVERT_OVERDUE_S + 1)
+    assert entry.is_overdue
 
 
 async def test_an_expired_advert_does_not_come_back_to_life(autojump_clock: MockClock):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ from tests.support.feeds import (
     open_journal,
     record,
     running_feeds,
+    segment_of,
 )
 
 OWNER, AUTHOR = key(1), key(2)
@@ -461,7 +463,7 @@ async def test_an_older_journal_brought_back_does_not_fork_what_others_saw(tmp_p
     async with running_feeds(path, OWNER) as feeds:
         await _append(feeds, 1)
         await feeds.cut()
-    copy.write_bytes(path.read_bytes())
+        shutil.copytree(path, copy)
     async with running_feeds(path, OWNER) as feeds:
         await _append(feeds, 2, 3)
         seen = await feeds.cut()
@@ -657,7 +659,7 @@ async def _expect_full(feeds: Feeds, number: int) -> None:
 
 def _kinds(path: Path) -> list[int]:
     """The entries of a journal that is in use."""
-    content = path.read_bytes()
+    content = segment_of(path).read_bytes()
     salt = decode_header(content)
     assert salt is not None
     found = scan(content, salt, HEADER_BYTES)
@@ -665,6 +667,6 @@ def _kinds(path: Path) -> list[int]:
 
 
 def _flip(path: Path, position: int) -> None:
-    content = bytearray(path.read_bytes())
+    content = bytearray(segment_of(path).read_bytes())
     content[position] ^= 1
-    path.write_bytes(content)
+    segment_of(path).write_bytes(content)

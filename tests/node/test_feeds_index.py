@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from node.store import Store
@@ -8,14 +9,14 @@ from peer.journal import Journal
 from peer.rows import read_batch
 from peer.tables import IN_MEMORY
 from protocols.journal import Entry
-from tests.support.feeds import bundles_of, key, open_journal, record, running_feeds
+from tests.support.feeds import bundles_of, key, open_journal, record, running_feeds, segment_of
 
 OWNER = key(1)
 
 
 def _indexed(journal: Journal) -> list[tuple[int, int]]:
     """Index a whole journal and return the place of every row."""
-    store = Store.open(IN_MEMORY, 256)
+    store = Store.open(IN_MEMORY, 256, OWNER.public)
     while store.mark() < journal.size:
         store.insert(read_batch(journal.scan(store.mark()), journal.size, OWNER.public))
     rows = store.newest(None, 100)
@@ -56,7 +57,7 @@ async def test_our_own_bundle_that_came_back_holds_no_uncut_row_in_its_place(
     path, copy = tmp_path / "journal", tmp_path / "copy"
     async with running_feeds(path, OWNER) as feeds:
         await feeds.append(record(OWNER, 1))
-        copy.write_bytes(path.read_bytes())
+        shutil.copytree(path, copy)
         forgotten = await feeds.cut()
         assert forgotten is not None
 
@@ -82,6 +83,6 @@ def _flip_first(path: Path, wanted: Entry) -> None:
     journal = open_journal(path)
     offset = next(offset for offset, _, kind, _ in journal.scan() if kind is wanted)
     journal.close()
-    content = bytearray(path.read_bytes())
+    content = bytearray(segment_of(path).read_bytes())
     content[offset + 60] ^= 1
-    path.write_bytes(content)
+    segment_of(path).write_bytes(content)

@@ -19,7 +19,7 @@ from peer.journal import (
 )
 from protocols.journal import HEADER_BYTES, Entry
 from protocols.limits import JOURNAL_COMPANY_S
-from tests.support.feeds import inline, open_journal
+from tests.support.feeds import inline, open_journal, segment_of
 
 
 async def test_an_appended_entry_is_there_after_a_restart(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ async def test_a_bad_tail_is_cut_and_the_next_entry_follows_the_last_good_one(
 ) -> None:
     path = tmp_path / "journal"
     await _write(path, [b"one"])
-    with path.open("ab") as file:
+    with segment_of(path).open("ab") as file:
         file.write(tail)
 
     journal = open_journal(path)
@@ -234,11 +234,11 @@ async def test_a_bad_tail_is_cut_and_the_next_entry_follows_the_last_good_one(
 async def test_every_way_of_tearing_the_last_write_keeps_what_was_before(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     await _write(path, [b"one", b"two"])
-    whole = path.read_bytes()
+    whole = segment_of(path).read_bytes()
     first_end = next(end for _, end, _, _ in _entries(path))
 
     for length in range(first_end, len(whole)):
-        path.write_bytes(whole[:length])
+        segment_of(path).write_bytes(whole[:length])
         assert list(_scan(path)) == [b"one"]
 
 
@@ -246,9 +246,9 @@ async def test_an_entry_that_rots_in_the_middle_costs_no_other(tmp_path: Path) -
     path = tmp_path / "journal"
     await _write(path, [b"one", b"two", b"three"])
     offsets = [start for start, _, _, _ in _entries(path)]
-    content = bytearray(path.read_bytes())
+    content = bytearray(segment_of(path).read_bytes())
     content[offsets[1] + 21] ^= 1
-    path.write_bytes(content)
+    segment_of(path).write_bytes(content)
 
     with _opened(path) as journal:
         assert [body for *_, body in journal.scan()] == [b"one", b"three"]
@@ -261,7 +261,8 @@ async def test_an_entry_that_rots_in_the_middle_costs_no_other(tmp_path: Path) -
 async def test_a_header_torn_at_creation_is_written_anew(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     for start in (b"", b"covey", bytes(HEADER_BYTES)):
-        path.write_bytes(start)
+        open_journal(path).close()
+        segment_of(path).write_bytes(start)
         await _write(path, [b"one"])
         assert list(_scan(path)) == [b"one"]
 
@@ -300,7 +301,7 @@ async def test_a_full_disk_refuses_keeps_what_was_and_takes_more_once_there_is_r
         disk.room = 10
         with pytest.raises(JournalFullError) as caught:
             await journal.append(Entry.SALT, b"two")
-        size_when_full = path.stat().st_size
+        size_when_full = segment_of(path).stat().st_size
         kept = [body for *_, body in journal.scan()]
         disk.room = None
         await journal.append(Entry.SALT, b"three")

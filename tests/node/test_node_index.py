@@ -24,7 +24,7 @@ async def kinds_after(home: Path, *more: str) -> list[str]:
     try:
         async with running(journal.run):
             feeds = Feeds(journal, KEY, effects())
-            open_store = partial(Store.open, memory_mb=64)
+            open_store = partial(Store.open, memory_mb=64, own=key(1).public)
             index = Index(journal, home / "index.duckdb", KEY.public, open_store)
             async with running(index.run):
                 for number, kind in enumerate(more):

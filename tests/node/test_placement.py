@@ -10,7 +10,13 @@ from node.errors import NoWorkerError
 from node.requirements import Requirements
 from protocols.errors import JobFailed, Refused
 from protocols.job import CODEC, Lease, Message, Offer, SessionHello
-from protocols.limits import BREAKER_OPEN_S_MIN, LEASE_TTL_S, MAX_SESSIONS, RETRY_FLOOR
+from protocols.limits import (
+    ADVERT_OVERDUE_S,
+    BREAKER_OPEN_S_MIN,
+    LEASE_TTL_S,
+    MAX_SESSIONS,
+    RETRY_FLOOR,
+)
 from protocols.membership import SESSION_PROTOCOL
 from protocols.signs import Sign
 from protocols.transport import Stream
@@ -178,6 +184,28 @@ async def test_a_worker_that_was_left_alone_comes_behind_all_others_and_why_says
     assert "asked only when no other will do" in told[0][back.peer_id]
     assert "its result was taken" in told[1][back.peer_id]
     assert "asked only when no other will do" in told[1][back.peer_id]
+
+
+async def test_a_worker_that_is_overdue_comes_behind_all_others(
+    autojump_clock: MockClock,
+) -> None:
+    mesh = JobMesh()
+    submitter = mesh.add("submitter")
+    steady = mesh.add("worker", speed=1.0)
+    overdue = mesh.add("worker", speed=1e6)
+
+    async with mesh.running():
+        submitter.directory.lost(overdue.peer_id)
+        await trio.sleep(ADVERT_OVERDUE_S + 1)
+        first = await submitter.submitter.run(spec(1))
+        steady.worker._admission.is_draining = True
+        second = await submitter.submitter.run(spec(2))
+        why = submitter.submitter.explanation(spec(1).job_id)
+
+    assert (first.worker, second.worker) == (steady.peer_id, overdue.peer_id)
+    assert why is not None
+    told = {row["peer"]: row["answer"] for row in why.told()["candidates"]}
+    assert "was not heard of" in told[overdue.peer_id]
 
 
 async def test_jobs_that_workers_spoil_are_retried_within_a_budget(

@@ -38,6 +38,7 @@ from protocols.membership import (
     HELLO_PROTOCOL,
     JOIN_PROTOCOL,
     OFFER,
+    RECORD_BY_NAME,
     REVOCATIONS,
     ROLES,
     SESSION_PROTOCOL,
@@ -46,7 +47,7 @@ from protocols.membership import (
     Membership,
     may,
 )
-from protocols.sync import Refuse as FeedRefuse, Side, encode, want_messages
+from protocols.sync import Message, Refuse as FeedRefuse, Seek, Side, encode, want_messages
 from protocols.transport import Stream
 from protocols.worker_job import Load
 from tests.support.feeds import open_journal
@@ -107,6 +108,14 @@ async def offers_a_job(theirs: Membership, _home: Path) -> bool:
 
 
 async def reads_feeds(theirs: Membership, home: Path) -> bool:
+    return await is_answered(theirs, home, next(want_messages({}, follow=False)), Side.puller())
+
+
+async def asks_for_a_record(theirs: Membership, home: Path) -> bool:
+    return await is_answered(theirs, home, Seek(1, (bytes(32),)), Side.seeker())
+
+
+async def is_answered(theirs: Membership, home: Path, first: Message, side: Side) -> bool:
     us, them = pair(theirs)
     with closing(open_journal(home / "journal")) as journal:
         feeds = Feeds(journal, US, effects_of())
@@ -116,9 +125,8 @@ async def reads_feeds(theirs: Membership, home: Path) -> bool:
             await nursery.start(exchange.run)
             await them.connect(us)
             stream = await them.transport.open_stream(us.peer_id, FEED_PROTOCOL)
-            for want in want_messages({}, follow=False):
-                await stream.send(encode([want]))
-            answers = Side.puller().receive(await stream.receive() or b"")
+            await stream.send(encode([first]))
+            answers = side.receive(await stream.receive() or b"")
             await stream.reset()
             nursery.cancel_scope.cancel()
     return not any(isinstance(answer, FeedRefuse) for answer in answers)
@@ -208,6 +216,7 @@ PROBES: dict[str, Probe] = {
     SESSION_PROTOCOL: opens_a_session,
     OFFER: offers_a_job,
     FEED_PROTOCOL: reads_feeds,
+    RECORD_BY_NAME: asks_for_a_record,
     ECHO_PROTOCOL: measures_the_connection,
     ACKNOWLEDGEMENT: acknowledges,
     ADVERTS: advertises,

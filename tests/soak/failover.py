@@ -5,7 +5,6 @@ runs it; JOBS is a variable.
 
 from __future__ import annotations
 
-import os
 import signal
 import tempfile
 import time
@@ -21,6 +20,7 @@ from node.runner.kinds import embed
 from peer.control import ControlClient
 from protocols.record import Record
 from tests.soak.kills import MODEL, TOLERANCE, own_records, sentence
+from tests.soak.replay import replayable, variables
 from tests.support.machines import Machine, stopping
 
 WORKERS = 4
@@ -165,9 +165,10 @@ class Failover:
 
 
 def main() -> None:
-    jobs = int(os.environ.get("JOBS", JOBS))
+    values = variables(JOBS=JOBS)
+    jobs = values["JOBS"]
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="covey-") as root:
+    with replayable("failover", values), tempfile.TemporaryDirectory(prefix="covey-") as root:
         failover = Failover(Path(root), jobs)
         failover.run()
         print(failover.summary())

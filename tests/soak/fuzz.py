@@ -12,10 +12,9 @@ import faulthandler
 import os
 import random
 import struct
-import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -27,6 +26,7 @@ from protocols import dagcbor
 from protocols.cid import AnyCID
 from protocols.errors import RemoteProtocolError
 from protocols.record import Record, check
+from tests.soak.replay import again, replayable, variables
 from tests.support.blocks import Blocks
 from tests.support.plain_dagcbor import FaultError, read
 
@@ -130,30 +130,30 @@ def _numbers(seconds: float) -> Iterator[int]:
         yield number
 
 
-def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-
-
 def main() -> None:
-    seed = int(os.environ.get("SEED", 0))
-    seconds = float(os.environ.get("SECONDS", 60))
+    values = variables(SEED=0, SECONDS=60)
     at = os.environ.get("AT")
-    print(f"fuzzing the codec: seed {seed}, commit {_commit()}", flush=True)
     faulthandler.enable()  # a crash of the process comes again with the same seed
+    with replayable("fuzz", values):
+        tally = fuzzed(values["SEED"], _numbers(values["SECONDS"]) if at is None else [int(at)])
+    told = ", ".join(f"{number:,} {what}" for what, number in sorted(tally.answers.items()))
+    print(f"{tally.answers.total():,} inputs: {told}")
+    print(f"dearest: {tally.dearest_s * 1e3:.2f} ms CPU, SEED={values['SEED']} AT={tally.dearest}")
+
+
+def fuzzed(seed: int, numbers: Iterable[int]) -> Tally:
+    """Try these inputs of ``seed``; say of one that is answered wrongly how to try it alone."""
     blocks, tally = Blocks(), Tally()
-    for number in _numbers(seconds) if at is None else (int(at),):
+    for number in numbers:
         data = input_of(seed, number, blocks)
         try:
             answer = tried(data)
         except BaseException:
             print(f"input {number}, {len(data)} bytes: {data[:200].hex()}")
-            print(f"again: SEED={seed} AT={number} .venv/bin/python -m tests.soak.fuzz", flush=True)
+            print(f"this one alone: {again('fuzz', {'SEED': seed, 'AT': number})}", flush=True)
             raise
         tally.add(number, answer, data)
-    told = ", ".join(f"{number:,} {what}" for what, number in sorted(tally.answers.items()))
-    print(f"{tally.answers.total():,} inputs: {told}")
-    print(f"dearest: {tally.dearest_s * 1e3:.2f} ms CPU, SEED={seed} AT={tally.dearest}")
+    return tally
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from peer.journal import Journal
 from protocols.errors import CoveyError
 from protocols.journal import Entry, RecordBody
 from protocols.record import Record
+from tests.soak.replay import replayable, variables
 from tests.support.machines import Machine, stopping
 
 MODEL = "all-minilm-l6-v2"
@@ -242,12 +243,10 @@ def own_records(machine: Machine) -> list[Record]:
 
 
 def main() -> None:
-    plan = Plan(
-        *(int(os.environ.get(n, d)) for n, d in (("JOBS", 200), ("ROUNDS", 10), ("SEED", 0)))
-    )
-    print(f"{plan.jobs} jobs, {plan.rounds} rounds of kills, seed {plan.seed}", flush=True)
+    values = variables(JOBS=200, ROUNDS=10, SEED=0)
+    plan = Plan(*values.values())
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="covey-") as root:
+    with replayable("kills", values), tempfile.TemporaryDirectory(prefix="covey-") as root:
         soak = Soak(Path(root), plan)
         soak.run()
     print(f"killed: {dict(soak.tally.kills)}")

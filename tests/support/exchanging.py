@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import trio
 
 from peer.exchange import Exchange, Policy
 from peer.feeds import Feeds
+from peer.finder import Find
 from peer.journal import Journal
-from protocols.keys import PeerId, SigningKey
-from tests.support.feeds import effects, key, open_journal, record
+from peer.tables import RecordPlace
+from protocols.keys import SigningKey
+from protocols.sought import made_in
+from tests.support.feeds import bundles_of, effects, key, open_journal, record
 from tests.support.memory import MemoryNetwork, MemoryTransport
 
-OPEN = Policy(may_pull=lambda _: True, may_acknowledge=lambda _: True)
+OPEN = Policy(may_pull=lambda _: True, may_acknowledge=lambda _: True, may_seek=lambda _: True)
 FOLLOWING = replace(OPEN, follows=True)
 
 
@@ -56,8 +58,8 @@ class Meeting:
                 await nursery.start(journal.run)
                 feeds = Feeds(journal, owner, effects(number))
                 transport = self.network.transport(owner)
-                exchange = Exchange(transport, feeds, policy)
-                transport.on_connection(partial(_connection_changed, exchange))
+                exchange = Exchange(transport, feeds, policy, find_in(feeds))
+                transport.on_connection(exchange.connection_changed)
                 for run in (transport.run, feeds.run, exchange.run):
                     await nursery.start(run)
                 yield Peer(owner, journal, feeds, transport, exchange)
@@ -75,6 +77,24 @@ class Meeting:
             ]
 
 
+def find_in(feeds: Feeds) -> Find:
+    """Look records up in what is held, without an index; uncut ones stand at the end."""
+
+    async def find(digests: Sequence[bytes]) -> list[RecordPlace]:
+        await trio.lowlevel.checkpoint()
+        wanted, found = set(digests), list[RecordPlace]()
+        for bundle in bundles_of(feeds):
+            header = bundle.header
+            is_maker = header.feed == feeds.key.public and not wanted.isdisjoint(made_in(bundle))
+            for at, digest in enumerate(header.digests):
+                if digest in wanted or is_maker:
+                    found.append(RecordPlace(header.feed, header.epoch, header.first_sequence + at))
+        uncut = RecordPlace(feeds.key.public, feeds.epoch, feeds.next_sequence - 1)
+        return found or ([uncut] if feeds.next_sequence else [])
+
+    return find
+
+
 async def meet(one: Peer, other: Peer) -> None:
     """Connect two peers as after a valid hello."""
     await one.transport.dial(other.transport.peer_id, other.transport.addresses)
@@ -89,8 +109,3 @@ async def until(condition: Callable[[], bool], within_s: float = 600.0) -> None:
     with trio.fail_after(within_s):
         while not condition():  # noqa: ASYNC110 - conditions span peers; time is virtual
             await trio.sleep(0.01)
-
-
-def _connection_changed(exchange: Exchange, peer_id: PeerId, is_up: bool) -> None:
-    if not is_up:
-        exchange.peer_down(peer_id)

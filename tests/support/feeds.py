@@ -97,3 +97,8 @@ def bundles_of(feeds: Feeds) -> list[Bundle]:
 
 def cid_of(item: Record) -> CID:
     return CID.of(item.encode())
+
+
+def segment_of(journal: Path) -> Path:
+    """Return the file in which a closed journal's end lies, its only one while it is small."""
+    return max(journal.glob("*.segment"))

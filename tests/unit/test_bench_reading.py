@@ -53,7 +53,7 @@ class Found:
 
 @pytest.fixture
 def found() -> Iterator[Found]:
-    store = Store.open(Path(":memory:"), memory_mb=64)
+    store = Store.open(Path(":memory:"), memory_mb=64, own=US.public)
     yield Found(store)
     store.close()
 

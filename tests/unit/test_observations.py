@@ -59,6 +59,21 @@ def test_peers_are_compared_by_what_they_did_and_not_by_what_they_state() -> Non
     assert mid == pytest.approx(10.0, rel=0.05), "the median peer does what it states"
 
 
+def test_the_less_an_advert_is_trusted_the_sooner_results_outweigh_it() -> None:
+    seen = Observations()
+    now = max(results(seen, peer, 0.5, 20) for peer in ("a", "b", "c"))
+    for peer in ("a", "b", "c"):
+        speed(seen, peer, 10.0, now)
+    now = results(seen, "claimant", 0.5, 2, now)
+
+    told = [seen.speed(key("claimant"), 40.0, now, trust) for trust in (1.0, 0.5, 0.25)]
+
+    speeds = [each.gflops for each in told if each]
+    assert speeds == sorted(speeds, reverse=True)
+    assert speeds[0] > 20
+    assert speeds[-1] < 15
+
+
 def test_one_result_bounds_what_an_advert_may_claim_and_a_dozen_settle_it() -> None:
     seen = Observations()
     now = max(results(seen, peer, 0.5, 20) for peer in ("a", "b", "c"))

@@ -1,0 +1,115 @@
+"""Keeps the signed records of the workers that did this node's jobs, beside its own.
+
+A worker may be gone for good before any aggregator saw its records. So whoever a result came to
+asks the worker, a few seconds later, for the bundles that hold the records of those jobs, and
+serves them with its own feed. Nobody's whole feed is followed for this.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import trio
+
+from peer.dangling import Dangling, spread
+from protocols.cid import CID
+from protocols.feed import Bundle
+from protocols.keys import PeerId
+from protocols.limits import MAX_DANGLING, MAX_SOUGHT, SEEK_AFTER_S, SEEK_SPACING_S
+from protocols.outline import Outline, outline_verified
+from protocols.record import INFORMED_BY, USED
+from protocols.sought import made_in
+
+log = logging.getLogger(__name__)
+
+Seek = Callable[[PeerId, Sequence[bytes]], Awaitable[list[Bundle]]]
+"""Asks a peer for the bundles of some records, which are kept and returned. Never raises."""
+
+MODEL: Final = "model"  # the role in which a run uses its model
+ROUND_S: Final = 2 * SEEK_SPACING_S  # between questions to one worker, whatever the delays
+
+
+class WorkerBundles:
+    """What is still to be had from workers; ``named`` may be called before ``run``."""
+
+    def __init__(self, own: PeerId, seek: Seek) -> None:
+        self._own = own
+        self._seek = seek
+        self._sought = Dangling()
+        self._named = trio.Event()
+        self._here: OrderedDict[bytes, None] = OrderedDict()
+        """What came lately, by digest: every job of a worker stands on the same few things."""
+
+    def named(self, worker: PeerId, record: CID) -> None:
+        """A record of ours names one of a worker's."""
+        if worker != self._own:
+            self._sought.want(record.digest, trio.current_time() + SEEK_AFTER_S, worker)
+            self._named.set()
+
+    def status(self) -> dict[str, Any]:
+        """Return how many records of workers are sought, have come, and were given up."""
+        sought = self._sought
+        return {
+            "sought": len(sought),
+            "found": sought.found,
+            "tries": sought.tries,
+            "given_up": sought.given_up + sought.passed_over,
+        }
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Ask workers until cancelled."""
+        task_status.started()
+        while True:
+            self._named = trio.Event()
+            next_at = self._sought.next_at()
+            if next_at is None:
+                await self._named.wait()
+                continue
+            await trio.sleep_until(next_at)
+            await self._ask_all()
+            await trio.sleep(ROUND_S)
+
+    async def _ask_all(self) -> None:
+        """Ask every worker of which something is due, one question each."""
+        async with trio.open_nursery() as nursery:
+            for worker, digests in self._sought.due(trio.current_time()).items():
+                assert worker is not None, "named tells whose record it is"
+                nursery.start_soon(self._ask, worker, spread(digests, MAX_SOUGHT))
+
+    async def _ask(self, worker: PeerId, digests: list[bytes]) -> None:
+        given_up = self._sought.given_up
+        wanted = {*self._sought.due(math.inf).get(worker, ())}
+        for bundle in await self._seek(worker, digests):
+            self._take(worker, bundle, wanted)
+        self._sought.tried(digests, trio.current_time())
+        if self._sought.given_up > given_up:
+            log.warning("records of a worker were not to be had", extra={"peer": worker})
+
+    def _take(self, worker: PeerId, bundle: Bundle, wanted: set[bytes]) -> None:
+        """Tick off what a bundle holds, and want what the records of our jobs in it stand on."""
+        here = {*bundle.header.digests, *made_in(bundle)}
+        self._here.update(dict.fromkeys(here & wanted))
+        while len(self._here) > MAX_DANGLING:
+            self._here.popitem(last=False)
+        self._sought.settle(here)
+        for digest, record in zip(bundle.header.digests, bundle.records, strict=True):
+            if digest in wanted:
+                for need in needs_of(outline_verified(record)) - here - self._here.keys():
+                    self._sought.want(need, trio.current_time(), worker)
+
+
+def needs_of(record: Outline) -> set[bytes]:
+    """Return what a worker's record stands on that the worker's own feed tells of: where it ran,
+    what came before, and the model's registration.
+    """
+    blocks = [block for block in (record.environment, record.hardware) if block is not None]
+    named = [
+        target
+        for direction, role, target in record.links
+        if direction == INFORMED_BY or (direction == USED and role == MODEL)
+    ]
+    return {CID(cid).digest for cid in (*blocks, *named)}

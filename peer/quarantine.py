@@ -1,0 +1,44 @@
+"""Which held bundles lie in damaged bytes of the journal, so that nobody goes on believing in them.
+
+A bundle of another feed is one journal entry. One of our own is a header and records that lie
+apart: damage to any of them breaks it.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping
+
+from protocols.chain import Chain, Link, merge
+from protocols.journal import Damage
+
+FeedEpoch = tuple[bytes, int]
+
+
+def damaged_links(
+    chains: Mapping[FeedEpoch, Chain],
+    own_records: Mapping[int, array[int]],
+    damage: Iterable[Damage],
+) -> list[tuple[FeedEpoch, Link]]:
+    """Return every held bundle of which an entry begins in ``damage``; ``own_records`` has, by the
+    place of a header of ours, the places of its records.
+    """
+    is_damaged = _within(damage)
+    return [
+        (key, link)
+        for key, chain in chains.items()
+        for link in chain
+        if is_damaged(link.offset) or any(map(is_damaged, own_records.get(link.offset, ())))
+    ]
+
+
+def _within(damage: Iterable[Damage]) -> Callable[[int], bool]:
+    ranges = merge((each.offset, each.end_offset) for each in damage)
+    starts = [start for start, _ in ranges]
+
+    def is_damaged(offset: int) -> bool:
+        at = bisect_right(starts, offset) - 1
+        return at >= 0 and offset < ranges[at][1]
+
+    return is_damaged
