@@ -99,6 +99,7 @@ class Store:
             )
         except duckdb.Error as error:
             raise IndexDamagedError(f"the index {path} cannot be opened: {error}") from error
+        connection.execute("SET enable_progress_bar = false")  # it would write into our output
         return cls(Tables(connection, duckdb.Error))
 
     def insert(self, batch: Batch) -> None:

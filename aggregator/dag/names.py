@@ -19,7 +19,8 @@ from typing import Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator.dag.rows import Ids, Starts, insert_into
+from aggregator.dag.offsets import Starts
+from aggregator.dag.rows import Ids, insert_into
 from protocols.cid import CID_BYTES
 
 Cids = NDArray[np.uint8]

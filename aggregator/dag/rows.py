@@ -15,10 +15,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from aggregator.dag.offsets import Offsets, Starts
+
 LONG_ROW: Final = 256  # neighbours from which an array is handled faster than a list
 
 Ids = NDArray[np.int32]
-Starts = NDArray[np.uint32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +54,10 @@ class Rows:
     def __init__(self, low: int, starts: Starts, cells: Ids, few: Few) -> None:
         self.low = low
         self.high = low + len(starts) - 1
-        self.starts = starts
+        self.starts = Offsets(starts)
         self.cells = cells
         self.few = few
-        self._starts: Any = starts.data  # ten times faster than an array for single items
-        self._cells: Any = cells.data
+        self._cells: Any = cells.data  # ten times faster than an array for single items
         self._few: Any = few.ids.data
         self._few_starts: Any = few.starts.data
 
@@ -88,7 +88,7 @@ class Rows:
         """Return one node's neighbours: a list if they are few, else the array itself."""
         if self.low <= node < self.high:
             at = node - self.low
-            first, last = self._starts[at], self._starts[at + 1]
+            first, last = self.starts[at], self.starts[at + 1]
             is_long = last - first > LONG_ROW
             return self.cells[first:last] if is_long else self._cells[first:last].tolist()
         at = bisect_left(self._few, node)
@@ -99,13 +99,14 @@ class Rows:
     def gather(self, nodes: Ids) -> Ids:
         """Return the neighbours of all ``nodes``, row after row, those of older nodes last."""
         inside = nodes[(nodes >= self.low) & (nodes < self.high)] - self.low
-        found = [_gathered(self.starts, self.cells, inside)]
+        found = [_gathered(self.cells, self.starts.at(inside), self.starts.at(inside + 1))]
         few = self.few
         if len(few.ids):
             at = np.searchsorted(few.ids, nodes)
             at[at == len(few.ids)] = 0
             hits = at[few.ids[at] == nodes]
-            found.append(_gathered(few.starts, few.cells, hits))
+            first, last = (few.starts[each].astype(np.int64) for each in (hits, hits + 1))
+            found.append(_gathered(few.cells, first, last))
         return np.concatenate(found)
 
 
@@ -115,16 +116,18 @@ def merged(older: Rows, newer: Rows) -> Rows:
     count = len(newer.few.ids)
     late = newer.few.part(split, count)  # links of nodes that the older range has
     where = late.ids - older.low + 1
-    extra = np.zeros(len(older.starts), np.uint32)
+    starts = older.starts.every()
+    at = np.repeat(starts[where], np.diff(late.starts))
+    extra = np.zeros(len(starts), np.uint32)
     extra[where] = np.diff(late.starts)
     np.cumsum(extra, out=extra)
-    extra += older.starts
-    at = np.repeat(older.starts[where], np.diff(late.starts))
+    starts += extra
+    del extra
     total = len(older.cells) + len(late.cells)
     cells = np.empty(total + len(newer.cells), np.int32)
     insert_into(cells[:total], older.cells, at, late.cells)
     cells[total:] = newer.cells
-    starts = np.concatenate([extra, newer.starts[1:] + np.uint32(total)])
+    starts = np.concatenate([starts, newer.starts.every()[1:] + np.uint32(total)])
     return Rows(older.low, starts, cells, _joined(older.few, newer.few.part(0, split)))
 
 
@@ -155,9 +158,8 @@ def _joined(older: Few, newer: Few) -> Few:
     return Few.of(sources[order], targets[order])
 
 
-def _gathered(starts: Starts, cells: Ids, rows: NDArray[Any]) -> Ids:
-    first = starts[rows].astype(np.int64)
-    counts = starts[rows + 1] - first
+def _gathered(cells: Ids, first: NDArray[np.int64], last: NDArray[np.int64]) -> Ids:
+    counts = last - first
     ends = np.cumsum(counts)
     if not len(ends) or not ends[-1]:
         return np.empty(0, np.int32)

@@ -28,6 +28,7 @@ SUBJECTS = (
     "codec",
     "emitting",
     "merging",
+    "catchup",
     "lineage",
     "daemon",
     "grouping",

@@ -15,7 +15,7 @@ from typing import Any
 import cbor2
 
 from protocols.feed import SignedHeader, sign_bundle
-from protocols.record import Record
+from protocols.record import Record, check
 from tests.bench.figure import Figure, figure
 from tests.bench.merging import _author
 from tests.bench.processes import ROOT
@@ -33,6 +33,7 @@ def figures() -> Iterator[Figure]:
     fields = [cbor2.loads(each) for each in encoded]
     yield _beside("record_encode_us", Record.encode, author.records, cbor2.dumps, fields)
     yield _beside("record_decode_us", Record.decode, encoded, cbor2.loads, encoded)
+    yield _beside("record_check_us", check, encoded, cbor2.loads, encoded)
     yield from _signatures(author, encoded)
     yield from _hostile()
 

@@ -33,7 +33,7 @@ def figures() -> Iterator[Figure]:
         together, alone, lines = zip(
             *(_round(Path(folder), number) for number in range(ROUNDS)), strict=True
         )
-    rates, cpu_ms = zip(*together, strict=True)
+    rates, cpu_ms, busy_p99_ms = zip(*together, strict=True)
     p50_ms, p99_ms = zip(*alone, strict=True)
     line_rates, line_cpu_ms, line_p50_ms, line_p99_ms = zip(*lines, strict=True)
     n, base = ROUNDS * RECORDS, "JSONL, fsync a line"
@@ -43,6 +43,7 @@ def figures() -> Iterator[Figure]:
     yield figure(
         "record_emit_cpu_ms", "ms CPU", cpu_ms, n=n, baseline=base, baseline_rounds=line_cpu_ms
     )
+    yield figure("record_emit_p99_ms", "ms", busy_p99_ms, n=n)
     n = ROUNDS * ALONE
     yield figure(
         "record_emit_alone_p50_ms", "ms", p50_ms, n=n, baseline=base, baseline_rounds=line_p50_ms
@@ -58,12 +59,15 @@ def _round(folder: Path, number: int) -> tuple[tuple[float, float], ...]:
     return together, alone, _json_lines(folder / f"lines-{number}")  # type: ignore[return-value]
 
 
-async def _together(path: Path) -> tuple[float, float]:
+async def _together(path: Path) -> tuple[float, float, float]:
     left = iter(range(RECORDS))
+    times_ms: list[float] = []
 
     async def writer(recorder: Recorder) -> None:
         for number in left:
+            since = time.perf_counter()
             await _emit(recorder, number)
+            times_ms.append((time.perf_counter() - since) * 1e3)
 
     journal, feeds, recorder = _opened(path)
     async with running(journal.run, feeds.run):
@@ -74,7 +78,7 @@ async def _together(path: Path) -> tuple[float, float]:
         rate = RECORDS / (time.perf_counter() - began)
         cpu = time.process_time() - cpu
     journal.close()
-    return rate, cpu / RECORDS * 1e3
+    return rate, cpu / RECORDS * 1e3, percentile(times_ms, 0.99)
 
 
 async def _alone(path: Path) -> tuple[float, float]:

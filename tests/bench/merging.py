@@ -3,7 +3,7 @@
 Bundles of k records of fifty feeds, each delivered by two servers, go the whole way: unpacked,
 verified, journalled with an fsync, and in the index, where they are counted. The rate is records
 per second of CPU time, so of one core. The baseline keeps the same statements as rows of SQLite, a
-commit for every k, and believes whoever sends them.
+commit for every k, and believes whoever sends them. Beside it stands the ``prov`` package.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from typing import Any, TypeVar, cast
 
 import trio
 import zstandard
+from prov.model import ProvActivity, ProvDocument
 
 from aggregator.store import Store
 from peer.effects import system_effects
+from peer.exports.prov_json import moment
 from peer.feed_puller import FeedPuller
 from peer.feed_server import Recent
 from peer.feeds import Feeds
@@ -28,8 +30,11 @@ from peer.index import Index
 from peer.journal import Journal
 from peer.service import running
 from protocols.cid import CID
+from protocols.excerpt import Part
+from protocols.feed import SignedHeader
 from protocols.keys import SigningKey
 from protocols.limits import BUNDLES_PER_FRAME_BYTES
+from protocols.prov import document
 from protocols.record import Record
 from protocols.sync import BundleMessage, pack, size_bytes
 from tests.bench.figure import Figure, figure
@@ -39,6 +44,7 @@ T = TypeVar("T")
 
 ROUNDS = 3
 FEEDS = 50
+PROV_FEEDS = 5
 BUNDLES = {64: 5, 1: 24}
 """Bundles a feed, by how many records each holds."""
 EXECUTION = {
@@ -71,6 +77,7 @@ def figures() -> Iterator[Figure]:
             baseline_rounds=base,
         )
         if k == 64:
+            yield _beside_prov(authors[:PROV_FEEDS], ours)
             yield _wire_bytes(authors)
 
 
@@ -191,6 +198,36 @@ def _sqlite(records: Sequence[Record], k: int) -> float:
         cpu_s = time.process_time() - before
         connection.close()
     return len(records) / cpu_s
+
+
+def _beside_prov(authors: Sequence[Author], ours: Sequence[float]) -> Figure:
+    """Our rate beside that of the ``prov`` package, which builds the same bundles as documents,
+    each twice, and unifies them: in memory, without a signature, and with the constraints of PROV,
+    which we do not check.
+    """
+    told: list[str] = []
+    for bundle in (bundle for author in authors for bundle in author.bundles):
+        proof = SignedHeader(bundle.header_bytes, bundle.signature, bundle.header)
+        made = document([Part(proof, bundle.records)], moment)
+        # A document's relations have names of its own; two documents' must not be one.
+        told.append(json.dumps(made).replace("_:", f"_:{bundle.header.first_sequence}-"))
+    count = sum(len(bundle.records) for author in authors for bundle in author.bundles)
+    before = time.process_time()
+    whole = ProvDocument()
+    for text in (*told, *told):
+        whole.update(ProvDocument.deserialize(content=text, format="json"))
+    found = len(list(whole.unified().get_records(ProvActivity)))
+    rate = count / (time.process_time() - before)
+    if found != count:
+        raise RuntimeError(f"{found} of {count} activities are in the document")
+    return figure(
+        "merge_records_s_k64_beside_prov",
+        "records/CPU-s",
+        ours,
+        n=count,
+        baseline="prov 3.2.3, parsed and unified in memory",
+        baseline_rounds=[rate],
+    )
 
 
 def _wire_bytes(authors: Sequence[Author]) -> Figure:
