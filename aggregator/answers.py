@@ -52,6 +52,8 @@ class Surroundings:
     connected: list[str] = field(default_factory=list[str])
     filers: list[str] = field(default_factory=list[str])
     aggregators: list[str] = field(default_factory=list[str])
+    exchange: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What is sought by name, and who is slowed; see ``Seeking.status``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class Answers:
             "bundles": counts.bundles,
             "reports": counts.reports,
             "missing": counts.missing,
+            "exchange": around.exchange,
             "groups": len(self.intake.groups),
             "issues": len(self.issues()),
             "journal_bytes": self.journal.size,

@@ -34,6 +34,7 @@ def _render(value: dict[str, Any]) -> str:
         "filer": "this aggregator" if value["is_filer"] else value["filer"] or "nobody known",
         "state root": value["state_root"],
         "records": f"{value['records']} in {value['bundles']} bundles, {value['missing']} missing",
+        **_exchange(value["exchange"]),
         "holes, forks": f"{value['holes']}, {value['forks']}",
         "errors": f"{value['reports']} reports, {value['groups']} groups, {value['issues']} issues",
         "connected": ", ".join(value["connected"]) or "no peer",
@@ -43,3 +44,16 @@ def _render(value: dict[str, Any]) -> str:
     lines = [f"{name.ljust(width)}  {fact}" for name, fact in facts.items()]
     feeds = table(value["feeds"], FEED_COLUMNS, empty="no feed yet")
     return "\n".join([*lines, "", feeds])
+
+
+def _exchange(told: dict[str, Any]) -> dict[str, str]:
+    """What a running daemon does about records that are missing, and about authors in a hurry."""
+    if not told:
+        return {}
+    slowed = ", ".join(told["slowed"]) or "nobody"
+    return {
+        "sought": f"{told['dangling']} by name in {told['tries']} tries; {told['found']} found, "
+        f"{told['given_up']} given up",
+        "slowed": f"{slowed} now; {told['put_off_bundles']} bundles put off, "
+        f"{told['slowed_s']:g} s waited",
+    }
