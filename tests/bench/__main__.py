@@ -28,6 +28,7 @@ SUBJECTS = (
     "codec",
     "emitting",
     "merging",
+    "exchanging",
     "lineage",
     "daemon",
     "grouping",
