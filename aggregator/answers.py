@@ -60,6 +60,8 @@ class Surroundings:
     connected: list[str] = field(default_factory=list[str])
     filers: list[str] = field(default_factory=list[str])
     aggregators: list[str] = field(default_factory=list[str])
+    exchange: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What is sought by name, and who is slowed; see ``Seeking.status``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class Answers:
             "without_effect": self._redactions.without_effect,
             "absent": len(self.feeds.bodies.lacking),
             "checkpoints": await self.vouched(),
+            "exchange": around.exchange,
             "groups": len(self.intake.groups),
             "issues": len(self.issues()),
             "journal_bytes": self.journal.size,

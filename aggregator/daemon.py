@@ -18,6 +18,7 @@ from aggregator.desk import Desk
 from aggregator.metrics import Metrics
 from aggregator.policy import Mesh
 from aggregator.roster import show_certificate
+from aggregator.seeking import Seeking
 from aggregator.trackers import InThread, Tracker
 from aggregator.trackers.folder import FolderTracker
 from peer import control, logs
@@ -25,6 +26,7 @@ from peer.adverts import Offering
 from peer.config import load
 from peer.effects import Effects, system_effects
 from peer.exchange import Exchange, policy_of
+from peer.finder import in_index
 from peer.home import Home
 from peer.identity import Identity
 from peer.member import check_membership
@@ -73,7 +75,9 @@ async def main(
             feeds, intake = answers.feeds, answers.intake
             presence = Presence(identity, _network(config), feeds, effects, _describe(identity))
             directory, transport = presence.directory, presence.transport
-            exchange = Exchange(transport, feeds, policy_of(directory, follows=True))
+            find = in_index(answers.index, feeds.key.public)
+            exchange = Exchange(transport, feeds, policy_of(directory, follows=True), find)
+            seeking = Seeking(answers.index, exchange, effects)
             presence.greeter.on_met(exchange.peer_up)
             transport.on_connection(exchange.connection_changed)
             recorder = Recorder(feeds, effects)
@@ -81,13 +85,16 @@ async def main(
             desk = Desk(
                 intake, identity, recorder, config.filing, lambda: Mesh(True, len(directory))
             )
-            api = Api(answers, Metrics(), partial(_around, presence), exchange.refresh, desk.sync)
+            api = Api(
+                answers, Metrics(), partial(_around, presence, seeking), exchange.refresh, desk.sync
+            )
             serving = partial(control.serve, api.control(), home.control_socket)
             async with (
                 running(feeds.run),
                 presence.started(),
-                running(exchange.run, intake.run, answers.ancestry.run, partial(desk.run, chosen)),
+                running(exchange.run, intake.run, answers.ancestry.run, seeking.run),
                 running(answers.redactor.run, answers.checkpoints.run),
+                running(partial(desk.run, chosen)),
                 _watching(api, config.metrics),
                 running(serving),
             ):
@@ -117,7 +124,7 @@ def _describe(identity: Identity) -> Callable[[], Offering]:
     return lambda: Offering(roles=roles, addresses=(), software=software)
 
 
-def _around(presence: Presence) -> Surroundings:
+def _around(presence: Presence, seeking: Seeking) -> Surroundings:
     directory = presence.directory
     return Surroundings(
         is_running=True,
@@ -125,6 +132,7 @@ def _around(presence: Presence) -> Surroundings:
         connected=sorted(presence.transport.connected()),
         filers=sorted(entry.peer_id for entry in directory.with_role(FILER)),
         aggregators=sorted(entry.peer_id for entry in directory.with_role(AGGREGATOR)),
+        exchange=seeking.status(),
     )
 
 

@@ -28,6 +28,19 @@ FROM_STATUS: Final = {
 }
 """Keys of the status that are numbers already."""
 
+FROM_EXCHANGE: Final = {
+    "dangling": ("sought_records", "Missing records that peers are asked for by name"),
+    "tries": ("seek_tries", "How often a missing record was asked for"),
+    "found": ("sought_records_found", "Missing records that came by their names"),
+    "given_up": ("sought_records_given_up", "Missing records that nobody had in all tries"),
+    "put_off_bundles": (
+        "put_off_bundles",
+        "Bundles of authors in a hurry that were left where they were, and asked for later",
+    ),
+    "slowed_s": ("slowed_seconds", "How long authors in a hurry were made to wait, in all"),
+}
+"""Keys of the status's ``exchange``, and how their gauges are called."""
+
 
 class Metrics:
     """A registry of our own, filled when asked: counts are the journal's, not this process's."""
@@ -35,6 +48,8 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._gauges = {key: self._gauge(key, text) for key, text in FROM_STATUS.items()}
+        self._exchange = {key: self._gauge(*told) for key, told in FROM_EXCHANGE.items()}
+        self._slowed = self._gauge("slowed_authors", "Authors that are made to wait now")
         self._feeds = self._gauge("feeds", "Feeds of which something has arrived")
         self._connected = self._gauge("connected_peers", "Peers with a live connection")
         self._malformed = self._gauge(
@@ -51,6 +66,9 @@ class Metrics:
         """Return the text of one scrape."""
         for key, gauge in self._gauges.items():
             gauge.set(status[key])
+        for key, gauge in self._exchange.items():
+            gauge.set(status["exchange"].get(key, 0))
+        self._slowed.set(len(status["exchange"].get("slowed", ())))
         self._feeds.set(len({head["peer"] for head in status["feeds"]}))
         self._connected.set(len(status["connected"]))
         self._malformed.set(findings.malformed)

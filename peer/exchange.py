@@ -21,6 +21,7 @@ from peer.feed_server import NO_READER, FeedServer, Policy, Recent, refuse
 from peer.feeds import Feeds
 from peer.finder import Find, Finder, find_nothing
 from peer.journal import JournalFullError
+from peer.pace import Pace
 from peer.seeker import Seeker
 from protocols.errors import Refused, RemoteProtocolError, TransportError
 from protocols.feed import Bundle
@@ -68,6 +69,8 @@ class Exchange:
         self._served: Counter[PeerId] = Counter()
         self._recent: dict[PeerId, Recent] = {}
         self._finder = Finder(feeds, find)
+        self.pace = Pace()
+        """How fast each author's records are taken in, and what came of that."""
         transport.serve(PROTOCOL, self._serve)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -148,7 +151,9 @@ class Exchange:
 
     def _puller(self, peer_id: PeerId, *, follow: bool) -> FeedPuller:
         recent = self._recent_of(peer_id)
-        return FeedPuller(self._transport, self._feeds, peer_id, recent, follow=follow)
+        puller = FeedPuller(self._transport, self._feeds, peer_id, recent, follow=follow)
+        puller.pace = self.pace
+        return puller
 
     # Serving
 
@@ -187,7 +192,7 @@ class Exchange:
             while True:
                 puller = self._puller(peer_id, follow=True)
                 try:
-                    await puller.run()
+                    await self._run(puller, peer_id)
                 except* Refused as refusals:
                     log.info(
                         "feeds refused", extra={"peer": peer_id, "reasons": _reasons(refusals)}
@@ -199,6 +204,20 @@ class Exchange:
                 retry_s = PULL_RETRY_S_MIN if puller.has_caught_up else retry_s
                 await trio.sleep(retry_s * self._feeds.effects.rng.uniform(0.5, 1.0))
                 retry_s = min(2 * retry_s, PULL_RETRY_S_MAX)
+
+    async def _run(self, puller: FeedPuller, peer_id: PeerId) -> None:
+        """Follow on one stream; what is left out there for its author's haste comes on others."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._make_up, puller, peer_id)
+            await puller.run()
+            nursery.cancel_scope.cancel()
+
+    async def _make_up(self, puller: FeedPuller, peer_id: PeerId) -> None:
+        while True:
+            await puller.left_out.wait()
+            puller.left_out = trio.Event()
+            await self._pull_once(peer_id)
+            await trio.sleep(PULL_RETRY_S_MIN)
 
 
 def _reasons(errors: BaseExceptionGroup[BaseException]) -> list[str]:

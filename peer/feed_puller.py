@@ -10,6 +10,7 @@ import trio
 
 from peer.feed_server import Recent, send
 from peer.feeds import Feeds
+from peer.pace import Pace
 from protocols.ack import SignedAck
 from protocols.chain import Link
 from protocols.cid import CID
@@ -62,6 +63,7 @@ class FeedPuller:
         self._transport = transport
         self._feeds = feeds
         self._peer_id = peer_id
+        self._server = public_key_of(peer_id)
         self._came_from = came_from
         self._follow = follow
         self._side = Side.puller()
@@ -76,6 +78,10 @@ class FeedPuller:
         self._is_over = False
         self.has_caught_up = False
         """Whether the server has sent all that we lacked when we asked."""
+        self.pace = Pace()
+        """Whoever pulls from many peers sets the one that all of its pullers share."""
+        self.left_out = trio.Event()
+        """Set when bundles came too soon after others of their author: they must be pulled anew."""
 
     async def run(self) -> None:
         """Pull until the server ends the stream; raises what ended it otherwise, in a group."""
@@ -162,8 +168,10 @@ class FeedPuller:
             bundle = UnverifiedBundle.open(unpack(message))
             if bundle.cid in opened:
                 continue
-            opened[bundle.cid] = bundle
-            if self._feeds.wants(bundle):
+            if not self._feeds.wants(bundle):
+                opened[bundle.cid] = bundle
+            elif await self._may_look_into(bundle, fresh):
+                opened[bundle.cid] = bundle
                 fresh.append(bundle.verify())
                 await trio.lowlevel.checkpoint()  # a millisecond each; others wait for this thread
         self._came_from.update(opened)
@@ -171,6 +179,26 @@ class FeedPuller:
         if self.has_caught_up:
             for bundle in opened.values():
                 self._offer.fresh(_key(bundle), Link.of(bundle.header, bundle.cid.digest, 0))
+
+    async def _may_look_into(self, bundle: UnverifiedBundle, fresh: list[Bundle]) -> bool:
+        """Wait until it is this author's turn; on a relay's stream that we follow, say no instead,
+        since it carries other authors' bundles, too.
+
+        What is in ``fresh`` does not wait along.
+        """
+        author = bundle.header.feed
+        wait_s = self.pace.wait_s(author, trio.current_time())
+        if wait_s and self._follow and author != self._server:
+            self.pace.left_out += 1
+            self.left_out.set()
+            return False
+        if wait_s:
+            await self._feeds.add_all(fresh)
+            fresh.clear()
+            self.pace.waited_s += wait_s
+            await trio.sleep(wait_s)
+        self.pace.take(author, len(bundle.header.digests), trio.current_time())
+        return True
 
     def _lacking(self, inventory: Inventory) -> Iterator[Fetch]:
         chain = self._feeds.chains.get((inventory.feed, inventory.epoch))

@@ -36,6 +36,7 @@ def _render(value: dict[str, Any]) -> str:
         "records": f"{value['records']} in {value['bundles']} bundles, {value['missing']} missing",
         "redacted": f"{value['redacted']}, {value['absent']} bodies absent otherwise",
         "checkpoint": _checkpoint(value["checkpoints"]),
+        **_exchange(value["exchange"]),
         "holes, forks": f"{value['holes']}, {value['forks']}",
         "errors": f"{value['reports']} reports, {value['groups']} groups, {value['issues']} issues",
         "connected": ", ".join(value["connected"]) or "no peer",
@@ -59,3 +60,16 @@ def _checkpoint(checkpoints: list[dict[str, Any]]) -> str:
         return "none yet"
     state = {True: "all of it is here", False: "NOT ALL HERE", None: "its heads are not here"}
     return f"{own['at']}, {own['records']} records; {state[own['is_held']]}"
+
+
+def _exchange(told: dict[str, Any]) -> dict[str, str]:
+    """What a running daemon does about records that are missing, and about authors in a hurry."""
+    if not told:
+        return {}
+    slowed = ", ".join(told["slowed"]) or "nobody"
+    return {
+        "sought": f"{told['dangling']} by name in {told['tries']} tries; {told['found']} found, "
+        f"{told['given_up']} given up",
+        "slowed": f"{slowed} now; {told['put_off_bundles']} bundles put off, "
+        f"{told['slowed_s']:g} s waited",
+    }

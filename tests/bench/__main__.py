@@ -29,6 +29,7 @@ SUBJECTS = (
     "emitting",
     "merging",
     "catchup",
+    "exchanging",
     "lineage",
     "daemon",
     "grouping",

@@ -31,17 +31,8 @@ from peer.index import Index
 from peer.journal import Journal
 from peer.service import running
 from protocols.keys import SigningKey
-from protocols.sync import (
-    BundleMessage,
-    Have,
-    HeldRuns,
-    Side,
-    Tip,
-    Want,
-    Wanted,
-    encode,
-    unpack,
-)
+from protocols.sync import BundleMessage, Have, HeldRuns, Side, Tip, Want, encode, unpack
+from protocols.told import Wanted
 from tests.bench.day_of_feeds import EPOCH, FEEDS, Day, Frame, K
 from tests.bench.figure import Figure, figure
 from tests.bench.processes import rss_mb

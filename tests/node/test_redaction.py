@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from hypothesis import example, given, settings, strategies as st
 from trio.testing import MockClock
 
 from node.store import Store
-from peer.exchange import Policy
 from peer.feeds import Feeds
 from peer.index import Index
 from peer.journal import Journal

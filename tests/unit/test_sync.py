@@ -286,3 +286,14 @@ def test_questions_are_understood_once_serving(message: Message) -> None:
     side.receive(encode([Want(1, (), True, False)]))
 
     assert side.receive(encode([message])) == [message]
+
+
+def test_fifty_feeds_are_negotiated_in_one_message_of_four_kilobytes_each_way() -> None:
+    chains = {
+        (key(100 + number).public, 1_764_000_000): _chain(chain_of(key(100 + number), 2))
+        for number in range(50)
+    }
+    said = [list(want_messages(chains, follow=True)), list(have_messages(chains))]
+
+    assert [len(messages) for messages in said] == [1, 1]
+    assert max(len(encode(messages)) for messages in said) <= 4_096
