@@ -34,7 +34,7 @@ class Plan:
     """How often the power goes, and how many jobs are submitted each time."""
 
     rounds: int = 30
-    jobs: int = 80
+    jobs: int = 40
     seed: int = 0
 
 
@@ -88,9 +88,9 @@ class Soak:
         pair.emitters.submit(self.plan.jobs)
         pair.await_acknowledged(before)
         pair.emitters.submit(self.plan.jobs)
+        promised = pair.acknowledged()
         for victim in victims:
             self.disks[victim.name].arm(self.rng.randint(0, CHANGES_A_JOB_MAX * self.plan.jobs))
-        promised = pair.acknowledged()
         for victim in victims:
             self.disks[victim.name].await_off(PATIENCE_S)
             victim.kill()
@@ -160,7 +160,7 @@ def main() -> None:
         print(f"power: left out, {reason}")
         return
     mounts.run_here("tests.soak.power")
-    values = variables(ROUNDS=30, JOBS=80, SEED=0)
+    values = variables(ROUNDS=30, JOBS=40, SEED=0)
     began = time.monotonic()
     with replayable("power", values), tempfile.TemporaryDirectory(prefix="covey-") as root:
         done = soak(Path(root), Plan(*values.values()))

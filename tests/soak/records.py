@@ -30,7 +30,7 @@ class Plan:
     """How often each of the two is killed, and how many jobs are submitted at each kill."""
 
     rounds: int = 50
-    jobs: int = 80
+    jobs: int = 40
     seed: int = 0
 
 
@@ -81,7 +81,7 @@ class Pair:
         left = left_by(self.node)
         left.check_sound()
         missing = self.emitters.told - left.records
-        assert not missing, f"the node lost {len(missing)} records that it had told of: {missing}"
+        assert not missing, f"the node lost {len(missing)} records that it had told of"
         return left
 
     def check_aggregator(self, epoch: int, acknowledged: int) -> Left:
@@ -105,7 +105,7 @@ class Pair:
         assert check["ok"], check["findings"]
         self.node.until(self.is_complete, "have everything acknowledged", PATIENCE_S)
         missing = self.emitters.told - left_by(self.aggregator).records
-        assert not missing, f"the aggregator lacks {len(missing)} records: {missing}"
+        assert not missing, f"the aggregator lacks {len(missing)} records that were told"
         return left_by(self.node).acknowledged
 
 
@@ -157,7 +157,7 @@ class Soak:
 
 
 def main() -> None:
-    values = variables(ROUNDS=50, JOBS=80, SEED=0)
+    values = variables(ROUNDS=50, JOBS=40, SEED=0)
     began = time.monotonic()
     with replayable("records", values), tempfile.TemporaryDirectory(prefix="covey-") as root:
         soak = Soak(Path(root), Plan(*values.values()))
