@@ -88,6 +88,8 @@ class Answers:
             "groups": len(self.intake.groups),
             "issues": len(self.issues()),
             "journal_bytes": self.journal.size,
+            "journal_disk_bytes": self.journal.disk_bytes,
+            "journal_segments": self.journal.segments,
             "index_lag_bytes": self.index.lag_bytes,
         }
 
@@ -182,7 +184,8 @@ class Answers:
 
         def judge(store: Store) -> list[Finding]:
             lost = [each for d in walked.damage for each in store.lost(d.offset, d.end_offset)]
-            checker = Checker(walked, [*self.index.lost, *lost], tuple(around.aggregators))
+            known = tuple(around.aggregators)
+            checker = Checker(walked, [*self.index.lost, *lost], known, self.feeds.gone_elsewhere)
             missing = store.missing(MAX_SHOWN_MISSING)
             named_by = {row.cid: row for row in store.records(m.needed_by for m in missing)}
             return [*checker.findings(rows), *checker.missing(missing, named_by)]

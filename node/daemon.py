@@ -29,6 +29,7 @@ from node.ledger import JobLedger
 from node.models import ModelStore
 from node.offering import Offerer
 from node.placement import Placement
+from node.retention import retention_of
 from node.runner.sandbox import Sandbox
 from node.runners import RunnerPool
 from node.salts import Salts
@@ -146,8 +147,9 @@ async def started(
         runners.capabilities = lambda: directory.own_capabilities
         ledger = JobLedger(recorder, origin("node", offerer.software), effects)
         sessions = Sessions(transport, presence.greeter.connect, directory, ledger)
-        accepted, placement = AcceptedJobs(journal), Placement(directory, effects.rng)
-        submitter = Submitter(placement, sessions, ledger, Salts(journal, effects), accepted)
+        accepted, salts = AcceptedJobs(journal), Salts(journal, effects)
+        placement = Placement(directory, effects.rng)
+        submitter = Submitter(placement, sessions, ledger, salts, accepted)
         carrier = Carrier(KeptJobs(home.jobs), submitter, accepted, effects)
         benches = BenchRunners(backends, backends, transport, offerer)
         _listen_for_workers(placement, carrier, presence)
@@ -160,6 +162,7 @@ async def started(
         async with (
             running(journal.run),  # outermost: all that is below still writes while it stops
             running(feeds.run, index.run, recorder.run),
+            running(retention_of(journal, feeds, config.records, salts, accepted).run),
             presence.started(),
             running(
                 *(exchange.run, runners.serve, sessions.run, worker.run, offerer.run),

@@ -27,6 +27,7 @@ class Store:
         self.page = tables.page
         self.records = tables.records
         self.bundles_over = tables.bundles_over
+        self.dropped = tables.dropped
 
     @classmethod
     def open(cls, path: Path, memory_mb: int) -> Store:

@@ -33,7 +33,6 @@ from protocols.sync import (
     Have,
     Inventory,
     Message,
-    Offer,
     Refuse,
     Side,
     Tip,
@@ -42,6 +41,7 @@ from protocols.sync import (
     unpack,
     want_messages,
 )
+from protocols.told import Offer
 from protocols.transport import Stream, Transport
 
 
@@ -120,6 +120,7 @@ class FeedPuller:
                 raise Refused(message.reason, code=message.code)
             if isinstance(message, Have):
                 self._offer.have(message)
+                self._feeds.gone_elsewhere.update(self._offer.gone)
             elif isinstance(message, Inventory):
                 self._take_list(message)
             elif isinstance(message, Tip):

@@ -34,12 +34,12 @@ from protocols.sync import (
     State,
     Tip,
     Want,
-    Wanted,
     encode,
     have_messages,
     inventory_messages,
     pack,
 )
+from protocols.told import Wanted
 from protocols.transport import Stream
 
 log = logging.getLogger(__name__)
