@@ -29,6 +29,7 @@ from node.ledger import JobLedger
 from node.models import ModelStore
 from node.offering import Offerer
 from node.placement import Placement
+from node.retention import retention_of
 from node.runner.sandbox import Sandbox
 from node.runners import RunnerPool
 from node.salts import Salts
@@ -130,8 +131,7 @@ async def started(
     async with home.locked():
         identity = Identity.load(home.path)
         check_membership(identity, effects)
-        device = ComputeDevice(config.runners.device)
-        models = ModelStore(home.models, device)
+        models = ModelStore(home.models, device := ComputeDevice(config.runners.device))
         runners = _runners(models, effects, config.runners, device)
         identity.next_boot()
         journal = Journal.open(home.journal)
@@ -149,8 +149,9 @@ async def started(
         runners.capabilities = lambda: directory.own_capabilities
         ledger = JobLedger(recorder, origin("node", offerer.software), effects)
         sessions = Sessions(transport, presence.greeter.connect, directory, ledger)
-        accepted, placement = AcceptedJobs(journal), Placement(directory, effects.rng)
-        submitter = Submitter(placement, sessions, ledger, Salts(journal, effects), accepted)
+        accepted, salts = AcceptedJobs(journal), Salts(journal, effects)
+        placement = Placement(directory, effects.rng)
+        submitter = Submitter(placement, sessions, ledger, salts, accepted)
         carrier = Carrier(KeptJobs(home.jobs), submitter, accepted, effects)
         benches = BenchRunners(backends, backends, transport, offerer)
         _listen_for_workers(placement, carrier, presence)
@@ -163,6 +164,7 @@ async def started(
         async with (
             running(journal.run),  # outermost: all that is below still writes while it stops
             running(feeds.run, index.run, recorder.run, redactor.run),
+            running(retention_of(journal, feeds, config.records, salts, accepted).run),
             presence.started(),
             running(
                 *(exchange.run, runners.serve, sessions.run, worker.run, offerer.run),

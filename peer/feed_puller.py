@@ -33,7 +33,6 @@ from protocols.sync import (
     Have,
     Inventory,
     Message,
-    Offer,
     Refuse,
     Side,
     Tell,
@@ -44,6 +43,7 @@ from protocols.sync import (
     unpack,
     want_messages,
 )
+from protocols.told import Offer
 from protocols.transport import Stream, Transport
 
 
@@ -131,6 +131,7 @@ class FeedPuller:
             if isinstance(message, Have):
                 self._offer.have(message)
                 self._server_hears = message.hears
+                self._feeds.gone_elsewhere.update(self._offer.gone)
             elif isinstance(message, Inventory):
                 self._take_list(message)
             elif isinstance(message, Tip):

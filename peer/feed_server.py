@@ -37,13 +37,13 @@ from protocols.sync import (
     Tell,
     Tip,
     Want,
-    Wanted,
     encode,
     have_messages,
     inventory_messages,
     pack,
     unpack,
 )
+from protocols.told import Wanted
 from protocols.tombstone import mentions_redaction
 from protocols.transport import Stream
 

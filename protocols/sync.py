@@ -31,13 +31,11 @@ from typing import Annotated, Any, Final, TypeAlias
 import msgspec
 import zstandard
 
-from protocols.ack import MAX_ACK_BYTES, AckEntry, Digest, Epoch
-from protocols.chain import Chain, Link, Range, Run, Runs
+from protocols.ack import MAX_ACK_BYTES, Digest, Epoch
+from protocols.chain import Chain, Link
 from protocols.errors import RemoteProtocolError
 from protocols.limits import (
     MAX_BUNDLE_BYTES,
-    MAX_FEEDS,
-    MAX_HELD_PARTS,
     MAX_HELD_PER_MESSAGE,
     MAX_HELD_RANGES,
     MAX_INVENTORY,
@@ -77,6 +75,17 @@ class HeldRuns(_Message, frozen=True):
     runs: Annotated[tuple[tuple[Count, Count, Digest], ...], _Bounded]
 
 
+class Gone(_Message, frozen=True):
+    """Below which sequence the server has dropped one feed's epoch, and which aggregator had said
+    before that it keeps it.
+    """
+
+    feed: PublicKey
+    epoch: Epoch
+    next_sequence: Count
+    aggregator: PublicKey
+
+
 class Want(_Message, frozen=True, tag=1):
     """The puller's first words: what it holds, in one message or several."""
 
@@ -91,6 +100,8 @@ class Have(_Message, frozen=True, tag=2):
 
     held: Annotated[tuple[HeldRuns, ...], msgspec.Meta(max_length=MAX_HELD_PER_MESSAGE)]
     more: bool
+    gone: Annotated[tuple[Gone, ...], msgspec.Meta(max_length=MAX_HELD_PER_MESSAGE)] = ()
+    """What was dropped of the feeds in ``held``: it is not to be had here any more."""
     hears: bool = False
     """Whether the server understands ``Tell``."""
 
@@ -234,11 +245,14 @@ def want_messages(chains: Mapping[FeedEpoch, Chain], *, follow: bool) -> Iterato
 def have_messages(chains: Mapping[FeedEpoch, Chain]) -> Iterator[Have]:
     """Say what the server holds in as many messages as it takes, one a frame."""
     held = (
-        HeldRuns(feed, epoch, tuple(chain.runs()[:MAX_HELD_RANGES]))
+        HeldRuns(feed, epoch, tuple(chain.offered()[:MAX_HELD_RANGES]))
         for (feed, epoch), chain in sorted(chains.items(), key=_by_feed)
     )
     for part, more in _parts(held, MAX_HELD_PER_MESSAGE):
-        yield Have(part, more, hears=True)
+        keys = ((row.feed, row.epoch) for row in part)
+        dropped = ((key, chains[key].dropped) for key in keys)
+        gone = (Gone(*key, d.next_sequence, d.aggregator) for key, d in dropped if d is not None)
+        yield Have(part, more, tuple(gone), hears=True)
 
 
 def inventory_messages(key: FeedEpoch, chain: Iterable[Link]) -> Iterator[Inventory]:
@@ -254,40 +268,6 @@ def fetch_messages(key: FeedEpoch, named: Sequence[tuple[int, bytes]]) -> Iterat
     """
     for start in range(0, len(named), MAX_INVENTORY):
         yield Fetch(*key, tuple(named[start : start + MAX_INVENTORY]))
-
-
-class Wanted:
-    """What a puller said on one stream that it holds."""
-
-    def __init__(self) -> None:
-        self.ranges: dict[FeedEpoch, Sequence[Range]] = {}
-        self.follow = False
-        self._told = _Told()
-
-    def want(self, message: Want) -> None:
-        """Take in a message; raises ``RemoteProtocolError`` when the list does not end."""
-        self.follow = message.follow
-        for held in message.held:
-            self.ranges[held.feed, held.epoch] = self._told.take(held.ranges)
-
-
-class _Told:
-    """Counts what one stream has told, because all of it is kept in memory."""
-
-    def __init__(self) -> None:
-        self._rows = 0
-        self._parts = 0
-
-    def take(self, parts: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return what is kept of one row; raises ``RemoteProtocolError`` if there are too many."""
-        self._rows += 1
-        if self._rows > MAX_FEEDS:
-            raise RemoteProtocolError(
-                f"more than {MAX_FEEDS} feeds and epochs", code="too-many-feeds"
-            )
-        kept = parts if self._parts < MAX_HELD_PARTS else parts[:1]
-        self._parts += len(kept)
-        return kept
 
 
 def pack(bundle: bytes) -> BundleMessage:
@@ -329,78 +309,6 @@ def unpack(message: BundleMessage | Tell) -> bytes:
 
 
 _MAX_WINDOW_BYTES: Final = 1 << 20  # a frame header may ask for gigabytes; a bundle is 256 KiB
-
-
-class Offer:
-    """What a server has offered on one stream, and how much of it we hold and have acknowledged."""
-
-    def __init__(self) -> None:
-        self._runs: dict[FeedEpoch, Runs] = {}
-        self._untold_from: dict[FeedEpoch, int] = {}
-        self._told = _Told()
-        self._acked: dict[FeedEpoch, int] = {}
-        self._asked: set[FeedEpoch] = set()
-        self._touched: set[FeedEpoch] = set()
-
-    def have(self, message: Have) -> None:
-        """Take in what the server says that it holds; raises ``RemoteProtocolError`` when the list
-        does not end.
-        """
-        for held in message.held:
-            key = held.feed, held.epoch
-            runs = [Run(*run) for run in self._told.take(held.runs)]
-            self._runs[key] = Runs(runs)
-            self._touched.add(key)
-            if runs and (len(runs) == MAX_HELD_RANGES or len(runs) < len(held.runs)):
-                self._untold_from[key] = runs[-1].first_sequence
-
-    def caught_up(self) -> None:
-        """Take in that the server has sent everything asked for so far."""
-        self._touched.update(self._runs)
-
-    def fresh(self, key: FeedEpoch, link: Link) -> None:
-        """Take in a bundle that the server did not hold when it said what it holds."""
-        runs = self._runs.setdefault(key, Runs())
-        if runs.extend(link):
-            self._touched.add(key)
-        elif len(runs.runs) < MAX_HELD_RANGES and not any(
-            run.first_sequence <= link.first_sequence < run.next_sequence for run in runs.runs
-        ):
-            runs.add(link)
-            self._touched.add(key)
-
-    def doubts(self, chains: Mapping[FeedEpoch, Chain]) -> list[FeedEpoch]:
-        """Return, once each, the epochs of which the server sent all and we still lack
-        something.
-        """
-        unasked = (key for key in self._runs if key not in self._asked)
-        lacking = [key for key in unasked if not self._is_held(key, chains)]
-        self._asked.update(lacking)
-        return lacking
-
-    def acks(self, chains: Mapping[FeedEpoch, Chain]) -> list[AckEntry]:
-        """Return what can be acknowledged now and was not before; only for what is on our disk."""
-        entries: list[AckEntry] = []
-        touched, self._touched = self._touched, set()
-        for key in sorted(touched):
-            place = self._held_up_to(key, chains.get(key))
-            if place > self._acked.get(key, 0):
-                self._acked[key] = place
-                entries.append(AckEntry(*key, place))
-        return entries
-
-    def _is_held(self, key: FeedEpoch, chains: Mapping[FeedEpoch, Chain]) -> bool:
-        chain = chains.get(key)
-        return chain is not None and all(chain.covers(run) for run in self._runs[key].runs)
-
-    def _held_up_to(self, key: FeedEpoch, chain: Chain | None) -> int:
-        """Return below which sequence we hold everything, and every branch that the server told."""
-        if chain is None:
-            return 0
-        runs = self._runs[key].runs
-        place = min(chain.whole_up_to, max((run.next_sequence for run in runs), default=0))
-        starts = (run.first_sequence for run in runs if not chain.covers(run))
-        return min(place, *starts, self._untold_from.get(key, place))
 
 
 def _by_feed(item: tuple[FeedEpoch, Chain]) -> FeedEpoch:

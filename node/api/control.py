@@ -85,6 +85,7 @@ class ControlApi:
             Route("/records", self.read("/records")),
             Route("/records/{cid}", self.read("/records/{cid}")),
             Route("/records/{cid}/redact", self.redact, methods=["POST"]),
+            Route("/dropped", self.read("/dropped")),
             Route("/errors", self.read("/errors")),
             *BenchApi(self._node).routes(),
             Route("/bench", self.read("/bench")),
@@ -121,6 +122,9 @@ class ControlApi:
                 "epoch": node.feeds.epoch,
                 "next_sequence": node.feeds.next_sequence,
                 "acknowledged": node.feeds.acknowledged_sequence(),
+                "dropped_records": node.feeds.dropped_records,
+                "journal_bytes": node.journal.disk_bytes,
+                "journal_segments": node.journal.segments,
             }
         )
 

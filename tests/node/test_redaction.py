@@ -282,6 +282,7 @@ async def visible(home: Path, parts: Iterable[list[Bundle]]) -> list[object]:
 
 
 @settings(max_examples=8, deadline=None)
+@example([1, 2, 3, 4, 6, 5, 0], 0, 4)  # two forms of one bundle at once
 @example([6, 1, 2, 3, 4, 5, 0], 0, 1)  # filled from what was about to be erased
 @given(st.permutations(range(7)), st.integers(0, 7), st.integers(1, 4))
 def test_any_order_repetition_and_split_gives_one_visible_state(

@@ -18,13 +18,11 @@ from protocols.sync import (
     Have,
     HeldRanges,
     Message,
-    Offer,
     Refuse,
     Side,
     State,
     Tip,
     Want,
-    Wanted,
     encode,
     fetch_messages,
     have_messages,
@@ -33,6 +31,7 @@ from protocols.sync import (
     unpack,
     want_messages,
 )
+from protocols.told import Offer, Wanted
 from tests.support.feeds import START_US, after, bundle, chain_of, key
 
 AUTHOR, AGGREGATOR = key(1), key(9)
@@ -246,7 +245,7 @@ def test_branches_that_a_server_had_no_room_to_tell_are_not_acknowledged_over() 
 
 
 def test_a_list_that_does_not_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protocols.sync.MAX_FEEDS", 3)
+    monkeypatch.setattr("protocols.told.MAX_FEEDS", 3)
     have, want = _have([bundle(AUTHOR)]), Want(1, (HeldRanges(*KEY, ((0, 3),)),), True, True)
     offer, wanted = Offer(), Wanted()
     for _ in range(3):
@@ -260,7 +259,7 @@ def test_a_list_that_does_not_end_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_of_very_many_ranges_one_a_feed_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protocols.sync.MAX_HELD_PARTS", 2)
+    monkeypatch.setattr("protocols.told.MAX_HELD_PARTS", 2)
     rows = [HeldRanges(AUTHOR.public, epoch, ((0, 3), (5, 6))) for epoch in range(3)]
     wanted = Wanted()
 
