@@ -107,6 +107,8 @@ class Answers:
             "groups": len(self.intake.groups),
             "issues": len(self.issues()),
             "journal_bytes": self.journal.size,
+            "journal_disk_bytes": self.journal.disk_bytes,
+            "journal_segments": self.journal.segments,
             "index_lag_bytes": self.index.lag_bytes,
         }
 
@@ -249,7 +251,8 @@ class Answers:
 
         def judge(store: Store) -> list[Finding]:
             lost = [each for d in walked.damage for each in store.lost(d.offset, d.end_offset)]
-            checker = Checker(walked, [*self.index.lost, *lost], tuple(around.aggregators))
+            known = tuple(around.aggregators)
+            checker = Checker(walked, [*self.index.lost, *lost], known, self.feeds.gone_elsewhere)
             missing = store.missing(MAX_SHOWN_MISSING, list(self._redactions.named()))
             absent = self.feeds.bodies.lacking[:MAX_SHOWN_MISSING]
             own = latest_in(store).get(self.feeds.key.public)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from aggregator.checkpoints import Vouched, lost_since
 from aggregator.explain import moment
@@ -29,6 +29,7 @@ from protocols.feed import Bundle, Header, SignedHeader
 from protocols.journal import Damage, Entry, HeaderBody, RecordBody, Scanned
 from protocols.keys import peer_id_of, public_key_of
 from protocols.record import INFORMED_BY, Record
+from protocols.sync import Gone
 
 FeedEpoch = tuple[bytes, int]
 
@@ -151,6 +152,8 @@ class Checker:
     walked: Walked
     lost: list[Lost]
     aggregators: tuple[str, ...] = ()
+    gone: Mapping[FeedEpoch, Gone] = field(default_factory=dict[FeedEpoch, Gone])
+    """What peers told that they have dropped, because another aggregator holds it."""
 
     def findings(self, rows: Rows) -> Iterator[Finding]:
         """Yield what is wrong with the journal, then whether the index with ``rows`` follows it."""
@@ -201,11 +204,20 @@ class Checker:
     def _chain_findings(self, feed: bytes, epoch: int, chain: Chain) -> Iterator[Finding]:
         for first, end in chain.holes():
             if not any(_covers(lost, feed, epoch, first, end) for lost in self.lost):
-                yield self._range("hole", "are not here", feed, epoch, first, end)
+                yield self._hole(feed, epoch, first, end)
         if chain.is_forked:
             peer = peer_id_of(feed)
             message = f"the feed of {peer} forks in epoch {epoch}: its key signed two truths"
             yield Finding("fork", message, peer, epoch)
+
+    def _hole(self, feed: bytes, epoch: int, first: int, end: int) -> Finding:
+        gone = self.gone.get((feed, epoch))
+        if gone is None or gone.next_sequence < end:
+            return self._range("hole", "are not here", feed, epoch, first, end)
+        holder = peer_id_of(gone.aggregator)
+        what = f"were dropped before this aggregator came, because aggregator {holder} keeps them"
+        finding = self._range("gone", what, feed, epoch, first, end)
+        return replace(finding, fetch_from=[holder])
 
     def _acked_findings(self) -> Iterator[Finding]:
         """An aggregator promised to keep what we had: had we lost it since, this shows it."""

@@ -39,8 +39,20 @@ class AcceptedJobs:
     def __init__(self, journal: Journal) -> None:
         self._jobs: OrderedDict[bytes, Acceptance] = OrderedDict()
         for _, _, entry, body in journal.scan():
-            if entry is Entry.RECORD and ACCEPTED.encode() in body:  # decoding all takes minutes
+            if ACCEPTED.encode() not in body:  # decoding all takes minutes
+                continue
+            if entry is Entry.RECORD:
                 self._restore(RecordBody.decode(body).record)
+            elif entry is Entry.KEPT:
+                self._restore(body, is_old=True)
+
+    def needs(self, record: bytes) -> bool:
+        """Say whether a record of ours is the acceptance of one of these jobs."""
+        if ACCEPTED.encode() not in record:
+            return False
+        job_id = Record.decode_verified(record).attributes.get("job_id")
+        accepted = self._jobs.get(job_id) if isinstance(job_id, bytes) else None
+        return accepted is not None and accepted.cid == CID.of(record)
 
     def get(self, job_id: bytes) -> Acceptance | None:
         """Return how this job was accepted, if it was."""
@@ -52,7 +64,7 @@ class AcceptedJobs:
         if len(self._jobs) > MAX_ACCEPTED_JOBS:
             self._jobs.popitem(last=False)
 
-    def _restore(self, encoded: bytes) -> None:
+    def _restore(self, encoded: bytes, *, is_old: bool = False) -> None:
         record = Record.decode_verified(encoded)
         if record.kind != ACCEPTED:
             return
@@ -65,6 +77,12 @@ class AcceptedJobs:
                 "input": CID() as input_cid,
             }:
                 cid = CID.of(encoded)
-                self.add(job_id, Acceptance(cid, fence, kind, model, bytes(input_cid)))
+                acceptance = Acceptance(cid, fence, kind, model, bytes(input_cid))
+                if not is_old:
+                    self.add(job_id, acceptance)
+                elif job_id not in self._jobs and len(self._jobs) < MAX_ACCEPTED_JOBS:
+                    # It stands behind newer ones in the journal, because it was written anew.
+                    self._jobs[job_id] = acceptance
+                    self._jobs.move_to_end(job_id, last=False)
             case _:
                 pass  # written before these were recorded

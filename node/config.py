@@ -40,6 +40,14 @@ class Store(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory_mb: Annotated[int, msgspec.Meta(ge=64)] = 128
 
 
+class Records(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long records stay here that an aggregator has promised to keep; others always do."""
+
+    keep_days: Annotated[float, msgspec.Meta(ge=0, le=36_500)] = 7.0
+    keep_mb: Annotated[int, msgspec.Meta(ge=0)] = 1_024
+    """Of them in all: past it the oldest go before their time."""
+
+
 class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The HTTP API for clients over TCP, always behind a token: see ``node.api.access``."""
 
@@ -101,6 +109,7 @@ class NodeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     discovery: Discovery = Discovery()
     runners: Runners = Runners()
     store: Store = Store()
+    records: Records = Records()
     api: Api = Api()
     upstream: Upstream = Upstream()
     log: Log = Log()

@@ -23,12 +23,13 @@ from node.benchmarks.runners import BenchRunners
 from node.carrier import Carrier
 from node.config import NodeConfig, Runners
 from node.devices import ComputeDevice
-from node.index import open_index
 from node.kept_jobs import KeptJobs
 from node.ledger import JobLedger
+from node.memory import Memory
 from node.models import ModelStore
 from node.offering import Offerer
 from node.placement import Placement
+from node.retention import retention_of
 from node.runner.sandbox import Sandbox
 from node.runners import RunnerPool
 from node.salts import Salts
@@ -43,7 +44,6 @@ from node.worker_bundles import WorkerBundles
 from peer import control, logs
 from peer.capture import origin
 from peer.config import load
-from peer.dropped import reserved
 from peer.effects import Effects, system_effects
 from peer.exchange import Exchange, policy_of
 from peer.feeds import Feeds
@@ -135,27 +135,24 @@ async def started(
     async with home.locked():
         identity = Identity.load(home.path)
         check_membership(identity, effects)
-        device = ComputeDevice(config.runners.device)
-        models = ModelStore(home.models, device)
+        models = ModelStore(home.models, device := ComputeDevice(config.runners.device))
         runners = _runners(models, effects, config.runners, device)
         identity.next_boot()
-        journal = Journal.open(home.journal)
-        feeds = Feeds(journal, identity.key, effects, identity.member.mesh)
-        index = open_index(journal, home, identity, config)
-        recorder = Recorder(feeds, effects, dropped=reserved(home.dropped))
-        redactor = Redactor(journal, feeds, index, recorder)
+        memory = Memory.open(home, identity, config, effects)
+        journal, feeds, index = memory.journal, memory.feeds, memory.index
         upstream = Upstream(config.upstream, upstream_token, identity.peer_id)
         backends = Backends(models, runners, upstream)
         offerer = Offerer(
-            home.path, identity.member, backends, recorder, runners.sandbox.level, device
+            home.path, identity.member, backends, memory.recorder, runners.sandbox.level, device
         )
         presence = Presence(identity, _network(config), feeds, effects, offerer.offering)
         directory, transport = presence.directory, presence.transport
         runners.capabilities = lambda: directory.own_capabilities
-        ledger = JobLedger(recorder, origin("node", offerer.software), effects)
+        ledger = JobLedger(memory.recorder, origin("node", offerer.software), effects)
         sessions = Sessions(transport, presence.greeter.connect, directory, ledger)
-        accepted, placement = AcceptedJobs(journal), Placement(directory, effects.rng)
-        submitter = Submitter(placement, sessions, ledger, Salts(journal, effects), accepted)
+        accepted, salts = AcceptedJobs(journal), Salts(journal, effects)
+        placement = Placement(directory, effects.rng)
+        submitter = Submitter(placement, sessions, ledger, salts, accepted)
         carrier = Carrier(KeptJobs(home.jobs), submitter, accepted, effects)
         benches = BenchRunners(backends, backends, transport, offerer)
         _listen_for_workers(placement, carrier, presence)
@@ -168,7 +165,8 @@ async def started(
         admitter = _admitter(identity, effects, presence)
         async with (
             running(journal.run),  # outermost: all that is below still writes while it stops
-            running(feeds.run, index.run, recorder.run, redactor.run),
+            running(feeds.run, index.run, memory.recorder.run, memory.redactor.run),
+            running(retention_of(journal, feeds, config.records, salts, accepted).run),
             presence.started(),
             running(
                 *(exchange.run, runners.serve, sessions.run, worker.run, offerer.run, bundles.run),
@@ -191,9 +189,9 @@ async def started(
                     upstream=upstream,
                     offerer=offerer,
                     carrier=carrier,
-                    recorder=recorder,
+                    recorder=memory.recorder,
                     ledger=ledger,
-                    redactor=redactor,
+                    redactor=memory.redactor,
                     submissions=Submissions(submitter, ledger.report, clients),
                     worker=worker,
                     worker_bundles=bundles,

@@ -12,7 +12,7 @@ from node.benchmarks import reading as benchmarks
 from node.errors import InputError, UnknownError
 from node.store import Store
 from peer.exporting import AskedShelf, Sources
-from peer.rows import RecordRow
+from peer.rows import DroppedRow, RecordRow
 from protocols import dagcbor
 from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
@@ -40,7 +40,7 @@ def show_record(store: Store, query: Query) -> dict[str, Any]:
             hint=f"`covey records verify {cid}` says whether and why it was redacted",
         )
     if row is None:
-        raise _unknown(cid)
+        raise _unknown(cid, store.dropped())
     links = [
         {"direction": direction, "role": role, "cid": str(CID(target))}
         for direction, role, target in store.links(cid)
@@ -55,6 +55,21 @@ def show_record(store: Store, query: Query) -> dict[str, Any]:
         "links": links,
         "attributes": plain(dagcbor.decode(row.attributes)),
     }
+
+
+def list_dropped(store: Store, _query: Query) -> list[dict[str, Any]]:
+    """Return what this node holds no more of each feed, and which aggregator promised to keep
+    it.
+    """
+    return [
+        {
+            "peer": peer_id_of(row.feed),
+            "epoch": row.epoch,
+            "next_sequence": row.next_sequence,
+            "aggregator": peer_id_of(row.aggregator),
+        }
+        for row in store.dropped()
+    ]
 
 
 def list_errors(store: Store, query: Query) -> list[dict[str, Any]]:
@@ -85,6 +100,7 @@ def show_benchmark(store: Store, query: Query) -> dict[str, Any]:
 READERS: Final[dict[str, Callable[[Store, Query], Any]]] = {
     "/records": list_records,
     "/records/{cid}": show_record,
+    "/dropped": list_dropped,
     "/errors": list_errors,
     "/bench": list_benchmarks,
     "/bench/{cid}": show_benchmark,
@@ -98,14 +114,22 @@ async def verify(sources: Sources, text: str) -> dict[str, Any]:
     def rows(shelf: AskedShelf) -> list[RecordRow]:
         found = shelf.records([cid])
         if not found and sources.redactions.of(cid) is None:
-            raise _unknown(cid)
+            raise _unknown(cid, shelf.ask(lambda store: store.dropped()))
         return found
 
     return await sources.verify(rows, cid)
 
 
-def _unknown(cid: CID) -> UnknownError:
-    return UnknownError(f"this node holds no record {cid}", hint="see `covey records list`")
+def _unknown(cid: CID, dropped: list[DroppedRow]) -> UnknownError:
+    message = f"this node holds no record {cid}"
+    if not dropped:
+        return UnknownError(message, hint="see `covey records list`")
+    count = sum(row.next_sequence for row in dropped)
+    holders = sorted({peer_id_of(row.aggregator) for row in dropped})
+    return UnknownError(
+        f"{message}; of its oldest, {count} were dropped after an aggregator promised to keep them",
+        hint=f"ask aggregator {', '.join(holders)}: `covey-aggregator verify {cid}`",
+    )
 
 
 def _row(row: RecordRow) -> dict[str, Any]:

@@ -68,6 +68,11 @@ class Salts:
         if digest not in self._salts:
             self._remember(digest, salt)
 
+    def needs(self, body: bytes) -> bool:
+        """Say whether the body of a ``SALT`` entry is one that is remembered."""
+        digest, salt = cbor2.loads(body)
+        return digest == SECRET or self._salts.get(digest) == salt
+
     def _remember(self, digest: bytes, salt: bytes) -> None:
         # two byte strings have one encoding: the plain encoder takes a tenth of the time
         self._journal.append_soon(Entry.SALT, cbor2.dumps([digest, salt]), can_wait=True)

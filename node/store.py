@@ -34,6 +34,7 @@ class Store:
         self.unpin = tables.unpin
         self.erase = tables.erase
         self.copy_to = tables.copy_to
+        self.dropped = tables.dropped
 
     @classmethod
     def open(cls, path: Path, memory_mb: int, own: bytes) -> Store:

@@ -137,6 +137,7 @@ class FeedPuller:
             if isinstance(message, Have):
                 self._offer.have(message)
                 self._server_hears = message.hears
+                self._feeds.gone_elsewhere.update(self._offer.gone)
             elif isinstance(message, Inventory):
                 self._take_list(message)
             elif isinstance(message, Tip):

@@ -9,15 +9,14 @@ once changes nothing.
 from __future__ import annotations
 
 import logging
-from array import array
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum, auto
-from typing import NamedTuple
 
 import trio
 
+from peer.acknowledged import Acknowledged, FeedEpoch
 from peer.bodies import Bodies
+from peer.bundle_reader import Arrival, BundleReader
 from peer.effects import Effects
 from peer.journal import (
     Journal,
@@ -26,30 +25,27 @@ from peer.journal import (
     JournalFullError,
     Pending,
 )
+from peer.known_epochs import KnownEpochs
 from peer.own_feed import OnRefused, OwnBundle, OwnFeed
 from peer.quarantine import damaged_links
-from protocols.ack import AckEntry, SignedAck
-from protocols.chain import Chain, Link, Range, state_root
+from protocols.ack import SignedAck
+from protocols.chain import Chain, Dropped, Link, Range, state_root
 from protocols.cid import CID
-from protocols.errors import RemoteProtocolError
-from protocols.feed import (
-    Bundle,
-    ForkProof,
-    Head,
-    Header,
-    SignedHeader,
-    UnverifiedBundle,
-    encode_bundle,
+from protocols.feed import Bundle, ForkProof, Head, Header, SignedHeader, UnverifiedBundle
+from protocols.journal import (
+    Damage,
+    DroppedBody,
+    Entry,
+    EpochBody,
+    ErasedBody,
+    HeaderBody,
+    RecordBody,
 )
-from protocols.journal import Damage, Entry, EpochBody, ErasedBody, HeaderBody, RecordBody
 from protocols.keys import SigningKey, peer_id_of
-from protocols.limits import MAX_EPOCHS_PER_FEED, MAX_FEEDS
 from protocols.record import Record
+from protocols.sync import Gone
 
 log = logging.getLogger(__name__)
-
-FeedEpoch = tuple[bytes, int]
-"""A feed's public key and one of its epochs."""
 
 
 class Added(Enum):
@@ -63,14 +59,6 @@ class Added(Enum):
     """Held before, and kept again with bodies that were absent."""
     REFUSED = auto()
     """Not kept: its feed has begun more epochs than anyone keeps of one."""
-
-
-class Arrival(NamedTuple):
-    """One journal entry, and the bundle that is complete with it, if any."""
-
-    end_offset: int
-    cid: CID | None = None
-    bundle: bytes | None = None
 
 
 class Feeds:
@@ -90,18 +78,21 @@ class Feeds:
         self._own = OwnFeed(journal, key, effects, self._index_own)
         self._chains: dict[FeedEpoch, Chain] = {}
         self.bodies = Bodies(mesh, self._chains)
-        self._own_records: dict[int, array[int]] = {}
-        self._adding: dict[bytes, Pending] = {}
-        self._known: set[FeedEpoch] = set()
-        self._epochs: Counter[bytes] = Counter()
-        self._crowded: set[bytes] = set()
+        self.reader = BundleReader(journal)
+        self._adding: dict[bytes, tuple[Pending, Bundle]] = {}
+        self._epochs = KnownEpochs()
         self._proofs: dict[FeedEpoch, ForkProof] = {}
-        self._acked: dict[FeedEpoch, int] = {}
-        self._acked_by: dict[FeedEpoch, bytes] = {}
+        self.acknowledged = Acknowledged(self._chains)
+        self.gone_elsewhere: dict[FeedEpoch, Gone] = {}
+        """What peers told that they have dropped, since this start."""
+        self.dropped_records = 0
+        """How many records were let go of after an acknowledgement."""
         self.quarantined = 0
         """How many bundles turned out to be damaged on the disk since the start."""
         self._version = 0
         self._changed = trio.Event()
+        self._partial: list[Header] = []
+        """Cuts found at the start of which a record is gone: rotted away, or dropped."""
         self._replay()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -192,17 +183,18 @@ class Feeds:
         outcomes: list[Added] = []
         pending: list[Pending] = []
         for bundle in map(self.bodies.strip, bundles):
+            await self._settle_other_form(bundle)
             key = (bundle.header.feed, bundle.header.epoch)
-            if self._holds(key, bundle):
+            if bundle.cid in self._adding:
+                outcomes.append(Added.DUPLICATE)
+                pending.append(self._adding[bundle.cid][0])
+            elif self._holds(key, bundle):
                 filled = self._filled(key, bundle)
                 if filled is None:
                     outcomes.append(Added.DUPLICATE)
-                elif bundle.cid not in self._adding:
+                else:
                     pending.append(self._begin(filled, outcomes, Added.FILLED))
-            elif bundle.cid in self._adding:
-                outcomes.append(Added.DUPLICATE)
-                pending.append(self._adding[bundle.cid])
-            elif not self._admit(key):
+            elif not self._epochs.admit(key):
                 outcomes.append(Added.REFUSED)
             else:
                 pending.append(self._begin(bundle, outcomes, Added.NEW))
@@ -210,26 +202,15 @@ class Feeds:
             await entry.wait()
         return outcomes
 
-    def _admit(self, key: FeedEpoch) -> bool:
-        """Say whether bundles of this feed's epoch are kept, and count it if they are."""
-        if key in self._known:
-            return True
-        if self._epochs[key[0]] >= MAX_EPOCHS_PER_FEED:
-            if key[0] not in self._crowded:
-                self._crowded.add(key[0])
-                log.warning("too many epochs of a feed", extra={"feed": peer_id_of(key[0])})
-            return False
-        if len(self._known) >= MAX_FEEDS:
-            raise RemoteProtocolError(
-                f"more than {MAX_FEEDS} feeds and epochs", code="too-many-feeds"
-            )
-        self._count(key)
-        return True
-
-    def _count(self, key: FeedEpoch) -> None:
-        if key not in self._known:
-            self._known.add(key)
-            self._epochs[key[0]] += 1
+    async def _settle_other_form(self, bundle: Bundle) -> None:
+        """Return when nothing is on its way to the disk that lacks a body of this bundle, which
+        would be taken for the same.
+        """
+        while adding := self._adding.get(bundle.cid):
+            pending, other = adding
+            if not other.absent.keys() - bundle.absent.keys():
+                return
+            await pending.wait()
 
     def _begin(self, bundle: Bundle, outcomes: list[Added], outcome_if_kept: Added) -> Pending:
         index = len(outcomes)
@@ -241,7 +222,7 @@ class Feeds:
                 outcomes[index] = Added.FORK
 
         pending = self._journal.append_soon(Entry.BUNDLE, bundle.encode(), settle)
-        self._adding[bundle.cid] = pending
+        self._adding[bundle.cid] = pending, bundle
         return pending
 
     def _enter(self, bundle: Bundle, offset: int) -> bool:
@@ -281,7 +262,9 @@ class Feeds:
         return self.holds(key, bundle.header.first_sequence, bundle.cid)
 
     def holds(self, key: FeedEpoch, first_sequence: int, header: CID) -> bool:
-        """Say whether the bundle with that start and header is held, on the disk."""
+        """Say whether the bundle with that start and header is held, on the disk, or was."""
+        if self.is_dropped(*key, first_sequence):
+            return True  # once more on its way to us, and as little wanted as before
         chain = self._chains.get(key)
         return chain is not None and chain.find(first_sequence, header.digest) is not None
 
@@ -329,25 +312,19 @@ class Feeds:
         """Return a held bundle's bytes; none when the disk has damaged it since, and then it is
         held no longer.
         """
-        bundle = self._read(link.offset)
-        if bundle is None:
+        try:
+            return self.reader.read(link.offset)
+        except JournalDamagedError:
             place = link.first_sequence, link.digest
             held = [key for key, chain in self._chains.items() if chain.find(*place) == link]
             self._forget((key, link) for key in held)
-        return bundle
-
-    def _read(self, offset: int) -> bytes | None:
-        records = self._own_records.get(offset)
-        try:
-            return self._journal.read(offset) if records is None else self._join(offset, records)
-        except JournalDamagedError:
             return None
 
     def quarantine(self, damage: Iterable[Damage]) -> None:
         """Hold no longer what lies in damaged bytes of the journal: it is not served any more, and
         counts as missing, so that whoever has it is asked for it.
         """
-        self._forget(damaged_links(self._chains, self._own_records, damage))
+        self._forget(damaged_links(self._chains, self.reader.own, damage))
 
     def suspect(self, offset: int) -> None:
         """As ``quarantine``, of the entry at ``offset``; for the worker threads that read it."""
@@ -356,33 +333,26 @@ class Feeds:
     def _forget(self, links: Iterable[tuple[FeedEpoch, Link]]) -> None:
         for key, link in links:
             self._chains[key].remove(link)
-            self._own_records.pop(link.offset, None)
+            self.reader.own.pop(link.offset, None)
             self.quarantined += 1
             log.error("bundle damaged on disk", extra=self._described(key, link))
             self._note_change()
 
     def _described(self, key: FeedEpoch, link: Link) -> dict[str, object]:
-        is_acked = link.next_sequence <= self._acked.get(key, 0)
+        is_acked = link.next_sequence <= self.acknowledged.up_to.get(key, 0)
         return {
             "feed": peer_id_of(key[0]),
             "epoch": key[1],
             "sequences": (link.first_sequence, link.next_sequence),
-            "acknowledged_by": peer_id_of(self._acked_by[key]) if is_acked else None,
+            "acknowledged_by": peer_id_of(self.acknowledged.by[key]) if is_acked else None,
         }
 
     def arrivals(self, offset: int) -> Iterator[Arrival]:
-        """Yield every journal entry from ``offset`` on, with its bundle if it completes one.
+        """Return every journal entry from ``offset`` on, with its bundle if it completes one.
 
         In the order in which the bundles came to this disk, which is how followers are served.
         """
-        for entry_offset, end_offset, kind, body in self._journal.scan(offset):
-            if kind == Entry.BUNDLE:
-                yield Arrival(end_offset, Bundle.decode_verified(body).cid, body)
-            elif kind == Entry.HEADER and entry_offset in self._own_records:
-                cid = CID.of(HeaderBody.decode(body).header)
-                yield Arrival(end_offset, cid, self._read(entry_offset))
-            else:
-                yield Arrival(end_offset)
+        return self.reader.arrivals(offset)
 
     @property
     def journal_end(self) -> int:
@@ -425,28 +395,48 @@ class Feeds:
     @property
     def acked(self) -> Mapping[FeedEpoch, int]:
         """Up to which sequence some aggregator has promised to keep each feed."""
-        return self._acked
+        return self.acknowledged.up_to
 
     def acknowledged_sequence(self) -> int:
         """Return up to which sequence of our current epoch an aggregator holds our records."""
-        return self._acked.get((self.key.public, self.epoch), 0)
+        return self.acked.get((self.key.public, self.epoch), 0)
 
     async def acknowledge(self, ack: SignedAck) -> None:
         """Journal an aggregator's verified acknowledgement, if it says anything new."""
-        if any(self._is_news(entry) for entry in ack.content.feeds):
+        if self.acknowledged.is_news(ack):
             await self._journal.append(Entry.ACK, ack.encode())
-            self._note_ack(ack)
+            self.acknowledged.note(ack)
 
-    def _is_news(self, entry: AckEntry) -> bool:
-        chain = self._chains.get((entry.feed, entry.epoch))
-        known = self._acked.get((entry.feed, entry.epoch), 0)
-        return chain is not None and known < entry.next_sequence <= chain.next_sequence
+    # Letting go
 
-    def _note_ack(self, ack: SignedAck) -> None:
-        for entry in filter(self._is_news, ack.content.feeds):
-            key = (entry.feed, entry.epoch)
-            self._acked[key] = entry.next_sequence
-            self._acked_by[key] = ack.content.aggregator
+    def droppable(self, key: FeedEpoch) -> list[Link]:
+        """Return the bundles of a feed's epoch that may be dropped, from its start on."""
+        return self._chains[key].droppable(self.acked.get(key, 0))
+
+    async def drop(self, key: FeedEpoch, last: Link) -> None:
+        """Let go of a feed's epoch up to and with ``last``, one of ``droppable``. On return that is
+        on the disk; the bytes may be erased whenever it suits.
+        """
+        by = self.acknowledged.by[key]
+        dropped = Dropped(last.next_sequence, last.digest, by)
+        await self._journal.append(Entry.DROPPED, DroppedBody(*key, *dropped).encode())
+        self._let_go(key, dropped)
+
+    def _let_go(self, key: FeedEpoch, dropped: Dropped) -> None:
+        self._epochs.count(key)
+        chain = self._chains.setdefault(key, Chain())
+        self.dropped_records += max(0, dropped.next_sequence - chain.dropped_below)
+        for link in chain.drop(dropped):
+            self.reader.own.pop(link.offset, None)
+
+    def is_dropped(self, feed: bytes, epoch: int, sequence: int) -> bool:
+        """Say whether the record at that place was let go of."""
+        chain = self._chains.get((feed, epoch))
+        return chain is not None and sequence < chain.dropped_below
+
+    def uncut_offsets(self) -> set[int]:
+        """Return where the journal has our records that no bundle holds yet."""
+        return set(self._own.uncut_offsets)
 
     # Rebuilding and indexing
 
@@ -458,10 +448,15 @@ class Feeds:
             Entry.BUNDLE: self._replay_bundle,
             Entry.ACK: self._replay_ack,
             Entry.ERASED: self._replay_erased,
+            Entry.DROPPED: self._replay_dropped,
         }
         for offset, _, kind, body in self._journal.scan():
             if kind in replay:
                 replay[kind](offset, body)
+        for header in self._partial:
+            if not self.is_dropped(header.feed, header.epoch, header.first_sequence):
+                log.error("own bundle damaged", extra={"epoch": header.epoch})
+        self._partial.clear()
         self._own.resume()
 
     def _replay_record(self, offset: int, body: bytes) -> None:
@@ -471,6 +466,8 @@ class Feeds:
         cut = self._own.replay_header(offset, HeaderBody.decode(body))
         if cut is not None:
             self._index_own(cut)
+        else:
+            self._partial.append(Header.decode(HeaderBody.decode(body).header))
 
     def _replay_epoch(self, offset: int, body: bytes) -> None:
         self._own.replay_epoch(offset, EpochBody.decode(body))
@@ -483,23 +480,30 @@ class Feeds:
         self.bodies.erased(map(CID, erased.cids), erased.mark)
 
     def _replay_ack(self, offset: int, body: bytes) -> None:
-        self._note_ack(SignedAck.decode(body))
+        self.acknowledged.note(SignedAck.decode(body))
+
+    def _replay_dropped(self, _offset: int, body: bytes) -> None:
+        told = DroppedBody.decode(body)
+        dropped = Dropped(told.next_sequence, told.digest, told.aggregator)
+        self._let_go((told.feed, told.epoch), dropped)
+        if told.feed == self.key.public:
+            self._own.replay_dropped(told.epoch, told.next_sequence)
 
     def _index_own(self, cut: OwnBundle) -> None:
-        self._own_records[cut.header_offset] = cut.record_offsets
+        self.reader.own[cut.header_offset] = cut.record_offsets
         self._index(cut.header, cut.cid, cut.header_offset)
         self.bodies.note(cut.header, cut.cid, cut.records, cut.header_offset)
 
     def _index(self, header: Header, cid: CID, offset: int) -> bool:
         """Enter a durable bundle; say whether it is in conflict with another one."""
         key = (header.feed, header.epoch)
-        self._count(key)
+        self._epochs.count(key)
         chain = self._chains.setdefault(key, Chain())
         link = Link.of(header, cid.digest, offset)
         rival = chain.add(link)
         if rival is not None:
             self._prove_fork(key, link, rival)
-        if header.feed == self.key.public and offset not in self._own_records:
+        if header.feed == self.key.public and offset not in self.reader.own:
             # Our own signature on what we do not remember signing: we lost a journal.
             self._own.rise_above(header.epoch, header.next_sequence)
         self._note_change()
@@ -516,12 +520,6 @@ class Feeds:
             one, other = (Bundle.decode_verified(data) for data in held if data is not None)
             self._proofs[key] = ForkProof(_signed_header(one), _signed_header(other))
             log.warning("feed forks", extra={"feed": one.feed, "epoch": key[1]})
-
-    def _join(self, header_offset: int, record_offsets: array[int]) -> bytes:
-        """Put a bundle of ours together from its entries."""
-        header, signature = HeaderBody.decode(self._journal.read(header_offset))
-        entries = [RecordBody.decode(self._journal.read(at)) for at in record_offsets]
-        return encode_bundle(header, signature, [entry.record for entry in entries])
 
 
 def _signed_header(bundle: Bundle) -> SignedHeader:

@@ -248,7 +248,19 @@ class Journal:
         """Return the body of the durable entry at ``offset``; raises ``JournalDamagedError`` if
         it rotted, ``JournalErasedError`` if it is gone.
         """
-        return self._segments.read(offset).body
+        return self.entry(offset).body
+
+    def entry(self, offset: int) -> Scanned:
+        """Return the durable entry at ``offset``; raises as ``read`` does."""
+        return self._segments.read(offset)
+
+    async def aside(self, work: Callable[[], None]) -> None:
+        """Do something that reads much of the journal where nobody waits for it."""
+        await self._offload_rewrite(work)
+
+    def sealed(self) -> list[tuple[int, int]]:
+        """Return where each segment starts and ends that nothing is appended to any more."""
+        return self._segments.sealed()
 
     @property
     def segments(self) -> int:

@@ -15,16 +15,15 @@ from __future__ import annotations
 import logging
 import math
 from array import array
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import sha256
 
 import trio
 
 from peer.effects import Effects
 from peer.journal import Journal, JournalError, JournalFullError, Pending
+from peer.uncut import Ready, Uncut, gap_behind, next_cut, take
 from protocols.cid import CID
 from protocols.errors import LocalProtocolError
 from protocols.feed import Bundle, Header, Place, sign_bundle
@@ -32,8 +31,6 @@ from protocols.journal import Entry, EpochBody, HeaderBody, RecordBody
 from protocols.keys import SigningKey
 from protocols.limits import (
     CUT_AFTER_S,
-    CUT_BUNDLE_BYTES,
-    CUT_BUNDLE_RECORDS,
     CUT_REPORT_AFTER_S,
     CUT_RETRY_S,
     CUT_START_S,
@@ -48,21 +45,6 @@ REPORT_KIND = "error.report"
 
 OnRefused = Callable[[JournalError], None]
 """Told that the disk did not take a record; must not block or raise."""
-
-
-@dataclass(slots=True, eq=False)
-class _Uncut:
-    """A record of ours that no bundle holds yet."""
-
-    epoch: int
-    sequence: int
-    encoded: bytes
-    due_at: float
-    """When it wants to be cut at the latest, in trio's time."""
-    offset: int | None = None
-    """Where the journal has it; none until it is on the disk."""
-    digest: bytes = b""
-    """Of a record that was redacted, and which thus was signed before: its bytes are gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +81,7 @@ class OwnFeed:
         self.next_sequence = 0
         self._signed = (0, 0)
         self._previous: CID | None = None
-        self._uncut: list[_Uncut] = []
+        self._uncut: list[Uncut] = []
         self._blocks: set[CID] = set()
         self._settled_at = -1
         """Offset of our last signature or move: what was lost before it can't be signed again."""
@@ -111,7 +93,7 @@ class OwnFeed:
         """Whether another instance of our key is alive: records are kept, and signed by a later
         run."""
         self._is_live = False  # during the replay, later entries may say that we rose already
-        self._ready = _Ready()
+        self._ready = Ready()
         self._cutting = trio.Lock()
         self._cutting_allowed = trio.Event()
         self._stirred = trio.Event()
@@ -121,12 +103,17 @@ class OwnFeed:
         """The epoch and how far in it we have signed: the furthest that others can have seen."""
         return self._signed if self._signed[0] == self.epoch else (self.epoch, 0)
 
+    @property
+    def uncut_offsets(self) -> Iterator[int]:
+        """Where the journal has the records that no bundle holds yet."""
+        return (uncut.offset for uncut in self._uncut if uncut.offset is not None)
+
     # Rebuilding
 
     def replay_record(self, offset: int, body: RecordBody) -> None:
         """Take in a journalled record."""
         self.epoch, self.next_sequence = body.epoch, body.sequence + 1
-        uncut = _Uncut(body.epoch, body.sequence, body.record, -math.inf, offset, body.digest)
+        uncut = Uncut(body.epoch, body.sequence, body.record, -math.inf, offset, body.digest)
         self._uncut.append(uncut)
         if body.digest:
             self._blocks.add(CID.of_digest(body.digest))  # were it a block: not to be written again
@@ -134,35 +121,30 @@ class OwnFeed:
             self._blocks.add(CID.of(body.record))
 
     def replay_header(self, offset: int, body: HeaderBody) -> OwnBundle | None:
-        """Take in a journalled cut; none when one of its records has rotted away since."""
+        """Take in a journalled cut; none when one of its records is gone."""
         header = Header.decode(body.header)
         self._settled_at = offset
-        taken = self._take(header.digests)
+        taken, self._uncut = take(self._uncut, header.digests)
         if (header.epoch, header.next_sequence) > (self.epoch, self.next_sequence):
             self.epoch, self.next_sequence = header.epoch, header.next_sequence
         self._signed = (header.epoch, header.next_sequence)
         self._previous = CID.of(body.header)
         if len(taken) != len(header.digests):
-            log.error("own bundle damaged", extra={"epoch": header.epoch})
             return None
         return _own_bundle(header, self._previous, offset, taken)
-
-    def _take(self, digests: tuple[bytes, ...]) -> list[_Uncut]:
-        """Remove and return the uncut records with these digests, in order."""
-        wanted = Counter(digests)
-        taken: list[_Uncut] = []
-        left: list[_Uncut] = []
-        for uncut in self._uncut:
-            digest = uncut.digest or sha256(uncut.encoded).digest()
-            (taken if wanted[digest] > 0 else left).append(uncut)
-            wanted[digest] -= 1
-        self._uncut = left
-        return taken
 
     def replay_epoch(self, offset: int, body: EpochBody) -> None:
         """Take in a journalled move to another epoch."""
         self._settled_at = offset
         self._move(body)
+
+    def replay_dropped(self, epoch: int, next_sequence: int) -> None:
+        """Take in that everything below that place was signed, although its header may be gone."""
+        self._uncut = [
+            uncut
+            for uncut in self._uncut
+            if uncut.epoch != epoch or uncut.sequence >= next_sequence
+        ]
 
     def resume(self) -> None:
         """End the replay; where the journal lost something, go on behind it in a new epoch."""
@@ -173,7 +155,7 @@ class OwnFeed:
         if self._may_lack_a_signature():
             log.warning("feed continues in a new epoch", extra={"ours": self.place})
             self._leave_epoch()
-        while (gap := self._gap()) is not None:
+        while (gap := gap_behind(self._signed, self._uncut)) is not None:
             self._start_epoch(gap.epoch, gap.sequence)
         now_s = self._effects.now_us() // 1_000_000
         self._highest_claim = min(max(now_s, self.epoch) + MAX_EPOCH_LEAP_S, MAX_EPOCH // 2)
@@ -190,7 +172,7 @@ class OwnFeed:
         journal = self._journal
         is_cut = journal.tail_cut_bytes > 0
         is_damaged = any(damage.offset > self._settled_at for damage in journal.damage)
-        return is_cut or is_damaged or self._gap() is not None
+        return is_cut or is_damaged or gap_behind(self._signed, self._uncut) is not None
 
     # Writing
 
@@ -219,7 +201,7 @@ class OwnFeed:
         cid = CID.of(encoded)
         patience = CUT_REPORT_AFTER_S if record.kind == REPORT_KIND else CUT_AFTER_S
         due_at = trio.current_time() + patience
-        uncut = _Uncut(self.epoch, self.next_sequence, encoded, due_at)
+        uncut = Uncut(self.epoch, self.next_sequence, encoded, due_at)
 
         def settle(outcome: int | JournalError) -> None:
             if isinstance(outcome, JournalError):
@@ -240,7 +222,7 @@ class OwnFeed:
             self._blocks.add(cid)
         return cid, pending
 
-    def _take_back(self, uncut: _Uncut, cid: CID) -> None:
+    def _take_back(self, uncut: Uncut, cid: CID) -> None:
         self._uncut.remove(uncut)
         self._blocks.discard(cid)
         if uncut.epoch == self.epoch:
@@ -280,7 +262,7 @@ class OwnFeed:
                 return None
             self._rise()
             await self._settle_moves()
-            taken = self._next_cut()
+            taken = next_cut(self._uncut)
             if not taken:
                 return None
             bundle = self._sign(taken)
@@ -296,31 +278,19 @@ class OwnFeed:
                 await pending.wait()
             return bundle
 
-    def _advance(self, bundle: Bundle, offset: int, taken: list[_Uncut]) -> None:
+    def _advance(self, bundle: Bundle, offset: int, taken: list[Uncut]) -> None:
         del self._uncut[: len(taken)]
         self._signed = (bundle.header.epoch, bundle.header.next_sequence)
         self._previous = bundle.cid
         self._count_ready()
         self._on_cut(_own_bundle(bundle.header, bundle.cid, offset, taken))
 
-    def _sign(self, taken: list[_Uncut]) -> Bundle:
+    def _sign(self, taken: list[Uncut]) -> Bundle:
         first = taken[0]
         previous = self._previous if first.sequence else None
         place = Place(first.epoch, first.sequence, previous)
         records = [uncut.encoded for uncut in taken]
         return sign_bundle(self._key, place, records, self._effects.now_us())
-
-    def _next_cut(self) -> list[_Uncut]:
-        """Return the durable records at the front that go into one bundle."""
-        taken: list[_Uncut] = []
-        size = 0
-        for uncut in self._uncut[:CUT_BUNDLE_RECORDS]:
-            is_next = not taken or uncut.epoch == taken[0].epoch
-            if uncut.offset is None or not is_next or size >= CUT_BUNDLE_BYTES:
-                break
-            taken.append(uncut)
-            size += len(uncut.encoded)
-        return taken
 
     async def _wait_due(self) -> None:
         while (due_at := self._ready.due_at) > trio.current_time():
@@ -329,7 +299,7 @@ class OwnFeed:
             self._stirred = trio.Event()
 
     def _count_ready(self) -> None:
-        self._ready = _Ready()
+        self._ready = Ready()
         for uncut in self._uncut:
             if uncut.offset is not None:
                 self._ready.add(uncut)
@@ -409,36 +379,8 @@ class OwnFeed:
         here = [uncut.sequence for uncut in self._uncut if uncut.epoch == self.epoch]
         self.next_sequence = max(here, default=-1) + 1
 
-    def _gap(self) -> _Uncut | None:
-        """Return the first uncut record that does not follow the one before it or the last cut."""
-        epoch, expected = self._signed
-        for uncut in self._uncut:
-            if uncut.epoch != epoch:
-                epoch, expected = uncut.epoch, 0
-            if uncut.sequence != expected:
-                return uncut
-            expected += 1
-        return None
 
-
-class _Ready:
-    """What is durable and uncut, and when it is due."""
-
-    __slots__ = ("count", "due_at", "size_bytes")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.size_bytes = 0
-        self.due_at = math.inf
-
-    def add(self, uncut: _Uncut) -> None:
-        self.count += 1
-        self.size_bytes += len(uncut.encoded)
-        is_full = self.count >= CUT_BUNDLE_RECORDS or self.size_bytes >= CUT_BUNDLE_BYTES
-        self.due_at = -math.inf if is_full else min(self.due_at, uncut.due_at)
-
-
-def _own_bundle(header: Header, cid: CID, header_offset: int, taken: list[_Uncut]) -> OwnBundle:
+def _own_bundle(header: Header, cid: CID, header_offset: int, taken: list[Uncut]) -> OwnBundle:
     offsets = array("Q", [uncut.offset or 0 for uncut in taken])
     records = tuple(uncut.encoded for uncut in taken)
     return OwnBundle(header, cid, header_offset, offsets, records)

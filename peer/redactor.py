@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, Protocol
 
 import trio
@@ -153,6 +154,9 @@ class Redactor:
         rows = [row for row in found if row.place < mark]
         gone = {row.cid for row in rows if self._applies(row)}
         places = {row.place for row in rows if row.cid in gone}
+        kept = await self._kept(cids)
+        if kept:
+            await self.journal.rewrite(kept)
         if gone:
             entry_at = reader_of(self.journal, self.feeds.suspect)
             entries = ((place, entry_at(place)) for place in places)
@@ -171,9 +175,31 @@ class Redactor:
         self._erased.set()
         self._erased = trio.Event()
 
+    async def _kept(self, cids: Collection[CID]) -> dict[int, bytes | None]:
+        """Return what is to become of our own records that were dropped: no index knows them, and
+        their bytes may lie in the journal for a while, or for ever where they are needed.
+        """
+        if not any(chain.dropped for chain in self.feeds.chains.values()):
+            return {}
+        own, redactions = self.feeds.key.public, self.feeds.bodies.redactions
+        digests = {cid.digest for cid in cids if redactions.of(cid, own) is not None}
+        return await trio.to_thread.run_sync(_own_entries, self.journal, digests)
+
     def _applies(self, row: RecordRow) -> bool:
         redaction = self.feeds.bodies.redactions.of(CID(row.cid), row.feed)
         return redaction is not None and row.kind not in LASTING_KINDS
+
+
+def _own_entries(journal: Journal, digests: Collection[bytes]) -> dict[int, bytes | None]:
+    changes: dict[int, bytes | None] = {}
+    for offset, _end, kind, body in journal.scan():
+        if kind is Entry.KEPT and sha256(body).digest() in digests:
+            changes[offset] = None
+        elif kind is Entry.RECORD:
+            record = RecordBody.decode(body)
+            if record.record and sha256(record.record).digest() in digests:
+                changes[offset] = record.erased().encode()
+    return changes
 
 
 def _without(entry: Found, gone: Collection[bytes]) -> bytes:

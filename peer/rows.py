@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from protocols.cid import CID
 from protocols.feed import Bundle, Header
-from protocols.journal import Entry, EpochBody, HeaderBody, RecordBody
+from protocols.journal import DroppedBody, Entry, EpochBody, HeaderBody, RecordBody
 from protocols.outline import outline_verified
 
 MAX_BATCH_RECORDS: Final = (
@@ -86,6 +86,17 @@ class Move(NamedTuple):
     first_sequence: int
 
 
+class DroppedRow(NamedTuple):
+    """The start of a feed's epoch that is not held any more, and which aggregator said that it
+    keeps it.
+    """
+
+    feed: bytes
+    epoch: int
+    next_sequence: int
+    aggregator: bytes
+
+
 class LastEntry(NamedTuple):
     """The last journal entry that the tables account for, by which an index knows its journal: a
     tail that was cut, or an older copy put back, may have grown past the mark since.
@@ -113,6 +124,8 @@ class Batch:
     bodiless: list[BodilessRow] = field(default_factory=list[BodilessRow])
     moves: list[Move] = field(default_factory=list[Move])
     """Applied before the rows of this batch are added: a move concerns only what came before it."""
+    dropped: list[DroppedRow] = field(default_factory=list[DroppedRow])
+    """Applied before the rows of this batch are added, as moves are."""
     entries: int = 0
     last: LastEntry | None = None
 
@@ -130,8 +143,8 @@ def read_batch(entries: Iterable[JournalEntry], end: int, own: bytes) -> Batch:
     batch = Batch(mark=0)
     last: tuple[int, bytes] | None = None
     for offset, end_offset, kind, body in entries:
-        if kind == Entry.EPOCH and (batch.records or batch.bundles):
-            break  # they must be in the tables before they can move
+        if kind in (Entry.EPOCH, Entry.DROPPED) and (batch.records or batch.bundles):
+            break  # they must be in the tables before they can move or go
         _add(batch, kind, body, offset, own)
         last = (offset, body)
         batch.mark = end_offset
@@ -161,6 +174,10 @@ def _add(batch: Batch, kind: int, body: bytes, place: int, own: bytes) -> None:
         batch.bundles.append(_bundle_row(header, CID.of(encoded_header), place))
     elif kind == Entry.EPOCH:
         batch.moves.append(Move(own, *EpochBody.decode(body)))
+    elif kind == Entry.DROPPED:
+        told = DroppedBody.decode(body)
+        row = DroppedRow(told.feed, told.epoch, told.next_sequence, told.aggregator)
+        batch.dropped.append(row)
     elif kind == Entry.BUNDLE:
         bundle = Bundle.decode_verified(body)
         header = bundle.header

@@ -141,7 +141,7 @@ def salt_in(path: Path) -> bytes | None:
 
 
 def read_entry(fd: int, position: int, salt: bytes) -> Scanned | None:
-    """Return the whole entry at ``position`` of a segment's file."""
+    """Return the whole entry at ``position`` of a segment's file, with offsets from there."""
     head = os.pread(fd, HEAD_BYTES, position)
     length = body_length(head, 0, salt)
     return (

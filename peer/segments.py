@@ -14,7 +14,7 @@ import os
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Final
 
@@ -75,6 +75,11 @@ class Segments:
         """The segment that is appended to."""
         return self._list[-1]
 
+    def sealed(self) -> list[tuple[int, int]]:
+        """Return where each segment but the last starts and ends."""
+        starts = [segment.start for segment in list(self._list)]
+        return list(pairwise(starts))
+
     @property
     def disk_bytes(self) -> int:
         """What all of them take on the disk."""
@@ -126,7 +131,7 @@ class Segments:
                 found = read_entry(self._descriptor(segment), offset - segment.start, self.salt)
         if found is None or found.kind == FILLER:
             raise self._absent(offset)
-        return found
+        return Scanned(offset, offset + found.end_offset, found.kind, found.body)
 
     def _over(self, offset: int) -> Segment:
         return self._list[max(0, bisect_right(self._list, offset, key=_start_of) - 1)]

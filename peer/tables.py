@@ -16,10 +16,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from peer.rows import Batch, BodilessRow, BundleRow, LastEntry, RecordRow
+from peer.rows import Batch, BodilessRow, BundleRow, DroppedRow, LastEntry, RecordRow
 from protocols.errors import CoveyError
 
-SCHEMA_VERSION: Final = 3  # another number in the file: it is rebuilt
+SCHEMA_VERSION: Final = 4  # another number in the file: it is rebuilt
 IN_MEMORY: Final = Path(":memory:")
 
 BLOB, TEXT, UNSIGNED, SIGNED = "BLOB", "VARCHAR", "UBIGINT", "BIGINT"
@@ -59,6 +59,15 @@ TABLES: Final = {
 STATE: Final = """
     CREATE TABLE IF NOT EXISTS state
     (schema_version INTEGER, mark BIGINT, last_place BIGINT, last_digest BLOB)
+"""
+GONE: Final = """
+    CREATE TABLE IF NOT EXISTS dropped
+    (feed BLOB, epoch UBIGINT, next_sequence UBIGINT, aggregator BLOB)
+"""
+DROP_EDGES: Final = """
+    DELETE FROM edges WHERE record IN (
+        SELECT cid FROM records WHERE feed = $1 AND epoch = $2 AND sequence < $3
+        EXCEPT SELECT cid FROM records WHERE NOT (feed = $1 AND epoch = $2 AND sequence < $3))
 """
 LOST: Final = """
     SELECT feed, epoch, min(first), max(next) FROM (
@@ -171,6 +180,7 @@ class Tables:
 
     def _create(self) -> None:
         self.run(STATE)
+        self.run(GONE)
         if (found := self.run("SELECT schema_version FROM state")) == [(SCHEMA_VERSION,)]:
             return
         if found:
@@ -311,6 +321,8 @@ class Tables:
         try:
             for feed, new_epoch, old_epoch, first in batch.moves:
                 self.run(MOVE, new_epoch, first, feed, old_epoch, first)
+            for row in batch.dropped:
+                self._drop(row)
             self._append("records", batch.records)
             self._append("edges", batch.edges)
             self._append("bundles", batch.bundles)
@@ -323,6 +335,19 @@ class Tables:
             with suppress(self._fault):  # already gone: the error that led here says why
                 self._connection.rollback()
             raise
+
+    def _drop(self, row: DroppedRow) -> None:
+        place = row[:3]
+        self.run(DROP_EDGES, *place)
+        self.run("DELETE FROM records WHERE feed = ? AND epoch = ? AND sequence < ?", *place)
+        self.run("DELETE FROM bodiless WHERE feed = ? AND epoch = ? AND sequence < ?", *place)
+        self.run("DELETE FROM bundles WHERE feed = ? AND epoch = ? AND next_sequence <= ?", *place)
+        self.run("DELETE FROM dropped WHERE feed = ? AND epoch = ?", row.feed, row.epoch)
+        self.run("INSERT INTO dropped VALUES (?, ?, ?, ?)", *row)
+
+    def dropped(self) -> list[DroppedRow]:
+        """Return what is not held any more, in the order of feeds."""
+        return [DroppedRow._make(row) for row in self.run("SELECT * FROM dropped ORDER BY ALL")]
 
     def _append(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if not rows:

@@ -28,13 +28,15 @@ Digest: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 
 
 class AckEntry(msgspec.Struct, frozen=True, array_like=True):
-    """Of this feed's epoch, everything below ``next_sequence`` is kept, without a hole, and of a
-    fork every branch that the server offered.
+    """Of this feed's epoch, everything from ``first_sequence`` to below ``next_sequence`` is kept,
+    without a hole, and of a fork every branch that the server offered.
     """
 
     feed: PublicKey
     epoch: Epoch
     next_sequence: Count
+    first_sequence: Count = 0
+    """Above 0 only if the server had dropped what is before it."""
 
 
 class AckContent(msgspec.Struct, frozen=True, array_like=True):

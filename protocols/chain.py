@@ -49,10 +49,24 @@ class Run(NamedTuple):
     tip: bytes
 
 
-class Chain:
-    """The bundles held of one feed's epoch, sorted; adding at the end costs O(1) amortised."""
+class Dropped(NamedTuple):
+    """The start of a feed's epoch that was held and let go of."""
 
-    __slots__ = ("_links", "_runs", "is_forked", "lacking")
+    next_sequence: int
+    digest: bytes
+    """Of the last header, which commits to everything before it."""
+    aggregator: bytes
+    """Whose signed word let us: its public key."""
+
+
+class Chain:
+    """The bundles held of one feed's epoch, sorted; adding at the end costs O(1) amortised.
+
+    What was ``dropped`` from its start counts as held where it is a question of what exists (runs,
+    holes, the state root), for the last header stands for it; only no link leads there any more.
+    """
+
+    __slots__ = ("_links", "_runs", "dropped", "is_forked", "lacking")
 
     def __init__(self) -> None:
         self._links: list[Link] = []
@@ -60,6 +74,7 @@ class Chain:
         """By their headers' digests, the held bundles of which bodies are absent that nobody
         redacted, and the first such sequence of each. Whoever may fill them keeps this."""
         self._runs: Runs | None = Runs()
+        self.dropped: Dropped | None = None
         self.is_forked = False
         """Whether two held bundles can't both belong to one honest feed; it never becomes false
         again.
@@ -106,10 +121,43 @@ class Chain:
         assert old is not None
         self._links[self._links.index(old)] = link
 
+    def droppable(self, acknowledged: int) -> list[Link]:
+        """Return the bundles that may be dropped once everything below ``acknowledged`` is, from
+        the start on and but for the last: the feed goes on from it.
+
+        Of a fork nothing may, for it is evidence, and nothing behind a hole.
+        """
+        runs = self.runs()
+        if self.is_forked or not runs or runs[0].first_sequence:
+            return []
+        end = min(acknowledged, runs[0].next_sequence)
+        return [link for link in self._links[:-1] if link.next_sequence <= end]
+
+    def drop(self, dropped: Dropped) -> list[Link]:
+        """Let go of every bundle that ends at or before ``dropped``, and return them."""
+        if self.dropped is None or self.dropped.next_sequence < dropped.next_sequence:
+            self.dropped = dropped
+        gone = [link for link in self._links if link.next_sequence <= dropped.next_sequence]
+        self._links = [link for link in self._links if link.next_sequence > dropped.next_sequence]
+        self._runs = None
+        return gone
+
+    @property
+    def dropped_below(self) -> int:
+        """Below which sequence everything was dropped."""
+        return self.dropped.next_sequence if self.dropped is not None else 0
+
+    def offered(self) -> list[Run]:
+        """Return the unbroken runs without what was dropped of them."""
+        start = self.dropped_below
+        left = (run for run in self.runs() if run.next_sequence > start)
+        return [run._replace(first_sequence=max(start, run.first_sequence)) for run in left]
+
     def runs(self) -> Sequence[Run]:
         """Return the unbroken runs, in order of their first bundle."""
         if self._runs is None:
-            self._runs = Runs()
+            gone = self.dropped
+            self._runs = Runs([Run(0, gone.next_sequence, gone.digest)] if gone else ())
             for link in self._links:
                 self._runs.add(link)
         return self._runs.runs
@@ -122,7 +170,11 @@ class Chain:
     @property
     def whole_up_to(self) -> int:
         """The first sequence that is missing, or of which the body is."""
-        end = 0
+        return self.whole_from(0)
+
+    def whole_from(self, start: int) -> int:
+        """Return the first sequence from ``start`` on that is missing, or of which the body is."""
+        end = start
         for run in self.runs():
             if run.first_sequence > end:
                 break
@@ -139,11 +191,12 @@ class Chain:
         """
         if not self.lacking:
             return self.ranges()
-        return merge(
+        whole = [
             (link.first_sequence, link.next_sequence)
             for link in self._links
             if link.digest not in self.lacking
-        )
+        ]
+        return merge([(0, self.dropped_below), *whole] if self.dropped else whole)
 
     def holes(self) -> list[Range]:
         """Return which sequences below the highest one held are missing."""

@@ -76,7 +76,13 @@ class Entry(IntEnum):
 
     The records of the old epoch from that sequence on are now those of the new epoch from 0 on.
     """
-    ERASED = 8
+    DROPPED = 8
+    """A feed's epoch was let go of up to a sequence: DAG-CBOR ``[feed, epoch, next sequence, digest
+    of the last header, aggregator]``. What of it stands in front of this entry is no longer held.
+    """
+    KEPT = 9
+    """A record of ours that is needed although it was dropped: its bytes."""
+    ERASED = 10
     """Bodies that tombstones had erased from the index and from this journal up to an offset:
     DAG-CBOR ``[offset, CID…]``.
     """
@@ -274,6 +280,27 @@ class ErasedBody(NamedTuple):
         """Read the body of an entry that ``scan`` found whole."""
         mark, *cids = _decode_body(body)
         return cls(mark, tuple(cids))
+
+
+class DroppedBody(NamedTuple):
+    """The body of a ``DROPPED`` entry: everything below ``next_sequence`` was acknowledged by that
+    aggregator and is gone here; ``digest`` names the last header that is.
+    """
+
+    feed: bytes
+    epoch: int
+    next_sequence: int
+    digest: bytes
+    aggregator: bytes
+
+    def encode(self) -> bytes:
+        """Return the entry's body."""
+        return _encode_body(self)
+
+    @classmethod
+    def decode(cls, body: bytes) -> DroppedBody:
+        """Read the body of an entry that ``scan`` found whole."""
+        return cls(*_decode_body(body))
 
 
 def _encode_body(body: tuple[int | bytes, ...]) -> bytes:

@@ -51,13 +51,13 @@ def rewritten(buffer: bytes, salt: bytes, changes: Mapping[int, bytes | None]) -
     latest, for a body that does not fit or has no entry to be put into.
     """
     yield Written(0, encode_header(salt))
-    stretch, left = _Stretch(salt), dict(changes)
+    stretch, left, fillers = _Stretch(salt), dict(changes), list[Scanned]()
     for found in scan(buffer, salt, HEADER_BYTES):
         if not isinstance(found, Scanned):
             yield from stretch.add(found.end_offset, is_gap=False)
             continue
         if found.kind == FILLER:
-            left = {at: left[at] for at in left if not _is_gone(found, at, left[at])}
+            fillers.append(found)
         body = left.pop(found.offset, None) if (is_changed := found.offset in left) else None
         if body is None:
             yield from stretch.add(found.end_offset, is_gap=is_changed or found.kind == FILLER)
@@ -68,8 +68,9 @@ def rewritten(buffer: bytes, salt: bytes, changes: Mapping[int, bytes | None]) -
             yield from stretch.add(found.end_offset, is_gap=True)
     yield from stretch.add(len(buffer), is_gap=False)
     yield from stretch.close()
-    if left:
-        raise LocalProtocolError(f"there is no entry at byte {min(left)} of a segment to change")
+    for at, body in left.items():
+        if body is not None or not _is_gone(at, fillers):
+            raise LocalProtocolError(f"there is no entry at byte {at} of a segment to change")
 
 
 class _Stretch:
@@ -96,8 +97,8 @@ class _Stretch:
         self.start = self.end
 
 
-def _is_gone(filler: Scanned, at: int, body: bytes | None) -> bool:
-    return body is None and filler.offset <= at < filler.end_offset
+def _is_gone(at: int, fillers: list[Scanned]) -> bool:
+    return any(filler.offset <= at < filler.end_offset for filler in fillers)
 
 
 def _shortened(entry: Scanned, body: bytes, salt: bytes) -> Written:

@@ -80,6 +80,17 @@ class HeldRuns(_Message, frozen=True):
     runs: Annotated[tuple[tuple[Count, Count, Digest], ...], _Bounded]
 
 
+class Gone(_Message, frozen=True):
+    """Below which sequence the server has dropped one feed's epoch, and which aggregator had said
+    before that it keeps it.
+    """
+
+    feed: PublicKey
+    epoch: Epoch
+    next_sequence: Count
+    aggregator: PublicKey
+
+
 class Want(_Message, frozen=True, tag=1):
     """The puller's first words: what it holds, in one message or several."""
 
@@ -94,6 +105,8 @@ class Have(_Message, frozen=True, tag=2):
 
     held: Annotated[tuple[HeldRuns, ...], msgspec.Meta(max_length=MAX_HELD_PER_MESSAGE)]
     more: bool
+    gone: Annotated[tuple[Gone, ...], msgspec.Meta(max_length=MAX_HELD_PER_MESSAGE)] = ()
+    """What was dropped of the feeds in ``held``: it is not to be had here any more."""
     hears: bool = False
     """Whether the server understands ``Tell``."""
 
@@ -260,11 +273,14 @@ def want_messages(chains: Mapping[FeedEpoch, Chain], *, follow: bool) -> Iterato
 def have_messages(chains: Mapping[FeedEpoch, Chain]) -> Iterator[Have]:
     """Say what the server holds in as many messages as it takes, one a frame."""
     held = (
-        HeldRuns(feed, epoch, tuple(chain.runs()[:MAX_HELD_RANGES]))
+        HeldRuns(feed, epoch, tuple(chain.offered()[:MAX_HELD_RANGES]))
         for (feed, epoch), chain in sorted(chains.items(), key=_by_feed)
     )
     for part, more in _parts(held, MAX_HELD_PER_MESSAGE):
-        yield Have(part, more, hears=True)
+        keys = ((row.feed, row.epoch) for row in part)
+        dropped = ((key, chains[key].dropped) for key in keys)
+        gone = (Gone(*key, d.next_sequence, d.aggregator) for key, d in dropped if d is not None)
+        yield Have(part, more, tuple(gone), hears=True)
 
 
 def inventory_messages(key: FeedEpoch, chain: Iterable[Link]) -> Iterator[Inventory]:

@@ -1,4 +1,4 @@
-"""What the two sides of ``/covey/feed/1`` have told each other on one stream."""
+"""What one side of ``/covey/feed/1`` was told by the other, and what follows from it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from protocols.ack import AckEntry
 from protocols.chain import Chain, Link, Range, Run, Runs
 from protocols.errors import RemoteProtocolError
 from protocols.limits import MAX_FEEDS, MAX_HELD_PARTS, MAX_HELD_RANGES
-from protocols.sync import FeedEpoch, Have, Want
+from protocols.sync import FeedEpoch, Gone, Have, Want
 
 
 class Wanted:
@@ -18,7 +18,7 @@ class Wanted:
     def __init__(self) -> None:
         self.ranges: dict[FeedEpoch, Sequence[Range]] = {}
         self.follow = False
-        self._told = _Told()
+        self._told = Told()
 
     def want(self, message: Want) -> None:
         """Take in a message; raises ``RemoteProtocolError`` when the list does not end."""
@@ -27,7 +27,7 @@ class Wanted:
             self.ranges[held.feed, held.epoch] = self._told.take(held.ranges)
 
 
-class _Told:
+class Told:
     """Counts what one stream has told, because all of it is kept in memory."""
 
     def __init__(self) -> None:
@@ -52,7 +52,9 @@ class Offer:
     def __init__(self) -> None:
         self._runs: dict[FeedEpoch, Runs] = {}
         self._untold_from: dict[FeedEpoch, int] = {}
-        self._told = _Told()
+        self.gone: dict[FeedEpoch, Gone] = {}
+        """What the server has dropped."""
+        self._told = Told()
         self._acked: dict[FeedEpoch, int] = {}
         self._asked: set[FeedEpoch] = set()
         self._touched: set[FeedEpoch] = set()
@@ -68,6 +70,9 @@ class Offer:
             self._touched.add(key)
             if runs and (len(runs) == MAX_HELD_RANGES or len(runs) < len(held.runs)):
                 self._untold_from[key] = runs[-1].first_sequence
+        for row in message.gone:
+            if (row.feed, row.epoch) in self._runs:  # which are counted
+                self.gone[row.feed, row.epoch] = row
 
     def caught_up(self) -> None:
         """Take in that the server has sent everything asked for so far."""
@@ -98,21 +103,33 @@ class Offer:
         entries: list[AckEntry] = []
         touched, self._touched = self._touched, set()
         for key in sorted(touched):
-            place = self._held_up_to(key, chains.get(key))
-            if place > self._acked.get(key, 0):
+            chain = chains.get(key)
+            first = self._held_from(key, chain)
+            place = self._held_up_to(key, chain, first)
+            if place > max(first, self._acked.get(key, 0)):
                 self._acked[key] = place
-                entries.append(AckEntry(*key, place))
+                entries.append(AckEntry(*key, place, first))
         return entries
 
     def _is_held(self, key: FeedEpoch, chains: Mapping[FeedEpoch, Chain]) -> bool:
         chain = chains.get(key)
         return chain is not None and all(chain.covers(run) for run in self._runs[key].runs)
 
-    def _held_up_to(self, key: FeedEpoch, chain: Chain | None) -> int:
-        """Return below which sequence we hold everything, and every branch that the server told."""
+    def _held_from(self, key: FeedEpoch, chain: Chain | None) -> int:
+        """Return from which sequence on we can hold everything: from 0, or from where the server
+        begins, if we came too late for what it dropped.
+        """
+        gone = self.gone.get(key)
+        is_late = gone is not None and (chain is None or chain.whole_up_to < gone.next_sequence)
+        return gone.next_sequence if gone is not None and is_late else 0
+
+    def _held_up_to(self, key: FeedEpoch, chain: Chain | None, first: int) -> int:
+        """Return below which sequence we hold everything from ``first`` on, and every branch that
+        the server told.
+        """
         if chain is None:
             return 0
         runs = self._runs[key].runs
-        place = min(chain.whole_up_to, max((run.next_sequence for run in runs), default=0))
+        place = min(chain.whole_from(first), max((run.next_sequence for run in runs), default=0))
         starts = (run.first_sequence for run in runs if not chain.covers(run))
         return min(place, *starts, self._untold_from.get(key, place))

@@ -85,6 +85,7 @@ class ControlApi:
             Route("/records", self.read("/records")),
             Route("/records/{cid}", self.read("/records/{cid}")),
             Route("/records/{cid}/redact", self.redact, methods=["POST"]),
+            Route("/dropped", self.read("/dropped")),
             Route("/errors", self.read("/errors")),
             *BenchApi(self._node).routes(),
             Route("/bench", self.read("/bench")),
@@ -124,6 +125,9 @@ class ControlApi:
                 "dropped_reports": node.recorder.dropped.total,
                 "quarantined": node.feeds.quarantined,
                 "records_of_workers": node.worker_bundles.status(),
+                "dropped_records": node.feeds.dropped_records,
+                "journal_bytes": node.journal.disk_bytes,
+                "journal_segments": node.journal.segments,
             }
         )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from node.cli.arguments import LIMIT
-from peer.cli import emit, json_option, table
+from peer.cli import emit, json_option, note, table
 from peer.excerpt_commands import (
     check_scope,
     confirm_redaction,
@@ -25,6 +25,11 @@ from peer.excerpt_commands import (
 )
 
 COLUMNS = {"at": "TIME (UTC)", "kind": "KIND", "status": "STATUS", "peer": "PEER", "cid": "CID"}
+
+DROPPED = (
+    "covey: the first {next_sequence} records of {peer} in epoch {epoch} were dropped here:"
+    " aggregator {aggregator} keeps them"
+)
 
 
 @click.group()
@@ -52,6 +57,9 @@ def list_records(kind: str | None, limit: int, as_json: bool) -> None:
             as_json,
             lambda rows: table(rows, COLUMNS, empty="no records"),
         )
+        if not as_json:
+            for row in read("/dropped"):
+                note(DROPPED.format(**row))
 
 
 @records.command()

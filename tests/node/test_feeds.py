@@ -630,7 +630,7 @@ async def test_a_neighbour_that_lies_cannot_use_up_the_epochs(tmp_path: Path) ->
 async def test_a_feed_of_many_epochs_leaves_room_for_newcomers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("peer.feeds.MAX_EPOCHS_PER_FEED", 3)
+    monkeypatch.setattr("peer.known_epochs.MAX_EPOCHS_PER_FEED", 3)
     crowd = [bundle(AUTHOR, Place(epoch, 0, None)) for epoch in range(1, 6)]
     newcomer = bundle(key(3))
     path = tmp_path / "journal"

@@ -1,0 +1,225 @@
+"""Lets go of records that an aggregator has promised to keep, once they are old or too many.
+
+What no aggregator acknowledged is never dropped, however old it is. Dropping is one durable word in
+the journal; the bytes go later, a segment at a time, when next to nothing in it is held any more.
+What is small and still needed (salts, acceptances, the latest acknowledgements) is written anew at
+the journal's end before that, so that whole segments become free.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import trio
+
+from peer.acknowledged import FeedEpoch
+from peer.feeds import Feeds
+from peer.journal import Journal, JournalDamagedError, JournalFullError, Pending
+from protocols.ack import SignedAck
+from protocols.chain import Link
+from protocols.feed import Bundle, Header
+from protocols.journal import DroppedBody, Entry, HeaderBody, RecordBody
+from protocols.limits import RETENTION_CHECK_S, SWEEP_BUNDLES
+
+log = logging.getLogger(__name__)
+
+Needed = Callable[[Entry, bytes], bool]
+"""Says whether the body of a ``SALT`` or ``KEPT`` entry is still needed by somebody."""
+
+_DAY_US: Final = 86_400_000_000
+_OF_FEEDS: Final = (Entry.RECORD, Entry.HEADER, Entry.BUNDLE)
+_MOVED: Final = {
+    Entry.RECORD: Entry.KEPT,
+    Entry.KEPT: Entry.KEPT,
+    Entry.SALT: Entry.SALT,
+    Entry.ACK: Entry.ACK,
+    Entry.DROPPED: Entry.DROPPED,
+}
+"""What an entry becomes at the journal's end. Kinds that are not here stay where they are: moves of
+epochs, whose order counts, and what a newer version wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How long acknowledged records stay, and how many bytes of them at most."""
+
+    days: float
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    key: FeedEpoch
+    link: Link
+    size: int
+    time_us: int
+
+
+@dataclass(slots=True)
+class _Swept:
+    """What becomes of a segment: which entries go, and what is written anew of them."""
+
+    held: set[int]
+    gone: dict[int, bytes | None] = field(default_factory=dict[int, bytes | None])
+    anew: list[tuple[Entry, bytes]] = field(default_factory=list[tuple[Entry, bytes]])
+
+
+class Retention:
+    """Enforces ``keep`` on one peer's journal; ``needed`` says what of others' entries stays."""
+
+    def __init__(self, journal: Journal, feeds: Feeds, keep: Keep, needed: Needed) -> None:
+        self._journal = journal
+        self._feeds = feeds
+        self._keep = keep
+        self._needed = needed
+        self._weights: dict[int, tuple[int, int]] = {}
+        self._left: dict[int, int] = {}
+        """How much each segment still held when it was swept, by its start."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Drop what may go, now and every ``RETENTION_CHECK_S``, until cancelled."""
+        task_status.started()
+        while True:
+            try:
+                await self.enforce()
+            except JournalFullError as error:
+                log.warning("nothing dropped", extra={"code": error.code})
+            await trio.sleep(RETENTION_CHECK_S)
+
+    async def enforce(self) -> None:
+        """Drop what may go now, and erase what nobody holds any more."""
+        for key, link in (await self._due()).items():
+            await self._feeds.drop(key, link)
+        await self._sweep()
+
+    # Dropping
+
+    async def _due(self) -> dict[FeedEpoch, Link]:
+        """Return up to which bundle each feed's epoch is dropped now: the oldest go first."""
+        candidates = await self._candidates()
+        candidates.sort(key=lambda each: each.link.offset)
+        excess = sum(each.size for each in candidates) - self._keep.max_bytes
+        horizon_us = self._feeds.effects.now_us() - int(self._keep.days * _DAY_US)
+        due: dict[FeedEpoch, Link] = {}
+        for each in candidates:
+            if excess > 0 or each.time_us <= horizon_us:
+                due[each.key] = max(each.link, due.get(each.key, each.link))
+                excess -= each.size
+        return due
+
+    async def _candidates(self) -> list[_Candidate]:
+        candidates: list[_Candidate] = []
+        weights: dict[int, tuple[int, int]] = {}
+        for key in list(self._feeds.chains):
+            for link in self._feeds.droppable(key):
+                if (weight := self._weights.get(link.offset)) is None:
+                    weight = self._weigh(link)
+                    await trio.lowlevel.checkpoint()  # 0.1 ms each; at a start there may be many
+                weights[link.offset] = weight
+                candidates.append(_Candidate(key, link, *weight))
+        self._weights = weights
+        return candidates
+
+    def _weigh(self, link: Link) -> tuple[int, int]:
+        """Return how many bytes of the journal a bundle takes, and when its author signed it."""
+        first = self._feeds.reader.first_entry(link.offset)
+        try:
+            entry = self._journal.entry(link.offset)
+        except JournalDamagedError:
+            return 0, 0  # others hold it, and we do not any more
+        return entry.end_offset - first, _header(entry.kind, entry.body).time_us
+
+    # Erasing
+
+    async def _sweep(self) -> None:
+        """Erase what was dropped from segments in which next to nothing else is left."""
+        if not self._feeds.dropped_records:
+            return
+        held = await self._held()
+        for start, end in self._journal.sealed():
+            left = sum(first < end and last >= start for first, last in held)
+            if left <= SWEEP_BUNDLES and left < self._left.get(start, SWEEP_BUNDLES + 1):
+                await self._sweep_segment(start, end)
+                self._left[start] = left
+
+    async def _sweep_segment(self, start: int, end: int) -> None:
+        swept = _Swept(self._entries_held(start, end))
+        await self._journal.aside(partial(self._sort_out, swept, start, end))
+        pending: list[Pending] = []
+        for kind, body in swept.anew:
+            await self._journal.wait_room()
+            pending.append(self._journal.append_soon(kind, body))
+        for entry in pending:
+            await entry.wait()
+        if swept.gone:
+            await self._journal.rewrite(swept.gone)
+            log.info("records erased", extra={"entries": len(swept.gone), "segment": start})
+
+    async def _held(self) -> list[tuple[int, int]]:
+        """Return from where to where in the journal each bundle lies that is held, and each record
+        that is not cut yet.
+        """
+        held = [(offset, offset) for offset in self._feeds.uncut_offsets()]
+        for chain in list(self._feeds.chains.values()):
+            for number, link in enumerate(list(chain)):
+                held.append((self._feeds.reader.first_entry(link.offset), link.offset))
+                if not number % 1_000:
+                    await trio.lowlevel.checkpoint()
+        return held
+
+    def _entries_held(self, start: int, end: int) -> set[int]:
+        """Return which entries of bundles held, or of uncut records, lie between two offsets."""
+        reader, held = self._feeds.reader, self._feeds.uncut_offsets()
+        for link in (link for chain in self._feeds.chains.values() for link in chain):
+            if reader.first_entry(link.offset) < end and link.offset >= start:
+                held.update(reader.entries_of(link.offset))
+        return {offset for offset in held if start <= offset < end}
+
+    def _sort_out(self, swept: _Swept, start: int, end: int) -> None:
+        """Read a segment, which takes a while."""
+        for offset, end_offset, kind, body in self._journal.scan(start):
+            if end_offset > end:
+                return
+            if offset in swept.held or (kind not in _MOVED and kind not in _OF_FEEDS):
+                continue
+            if kind in _OF_FEEDS and not self._is_dropped(kind, body):
+                continue
+            if (needed := self._still_needed(kind, body)) is not None:
+                swept.anew.append((_MOVED[kind], needed))
+            swept.gone[offset] = None
+
+    def _is_dropped(self, kind: Entry, body: bytes) -> bool:
+        if kind is Entry.RECORD:
+            told = RecordBody.decode(body)
+            return self._feeds.is_dropped(self._feeds.key.public, told.epoch, told.sequence)
+        header = _header(kind, body)
+        return self._feeds.is_dropped(header.feed, header.epoch, header.first_sequence)
+
+    def _still_needed(self, kind: Entry, body: bytes) -> bytes | None:
+        """Return what is to be written anew of an entry, if anything."""
+        if kind in (Entry.ACK, Entry.DROPPED):
+            return body if self._counts(kind, body) else None
+        if kind in (Entry.HEADER, Entry.BUNDLE):
+            return None
+        content = RecordBody.decode(body).record if kind is Entry.RECORD else body
+        if not content:
+            return None  # it was redacted
+        return content if self._needed(_MOVED[kind], content) else None
+
+    def _counts(self, kind: Entry, body: bytes) -> bool:
+        """Say whether an acknowledgement, or the word that something was dropped, still counts."""
+        if kind is Entry.ACK:
+            return self._feeds.acknowledged.rests_on(SignedAck.decode(body))
+        told = DroppedBody.decode(body)
+        chain = self._feeds.chains[told.feed, told.epoch]
+        return chain.dropped_below == told.next_sequence
+
+
+def _header(kind: int, body: bytes) -> Header:
+    if kind == Entry.HEADER:
+        return Header.decode(HeaderBody.decode(body).header)
+    return Bundle.decode_verified(body).header
