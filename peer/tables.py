@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 from peer.rows import Batch, BundleRow, DroppedRow, LastEntry, RecordRow
 from protocols.errors import CoveyError
 
-SCHEMA_VERSION: Final = 3  # another number in the file: it is rebuilt
+SCHEMA_VERSION: Final = 4  # another number in the file: it is rebuilt
 IN_MEMORY: Final = Path(":memory:")
 
 BLOB, TEXT, UNSIGNED, SIGNED = "BLOB", "VARCHAR", "UBIGINT", "BIGINT"

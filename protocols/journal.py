@@ -76,11 +76,11 @@ class Entry(IntEnum):
 
     The records of the old epoch from that sequence on are now those of the new epoch from 0 on.
     """
-    DROPPED = 8
+    DROPPED = 9
     """A feed's epoch was let go of up to a sequence: DAG-CBOR ``[feed, epoch, next sequence, digest
     of the last header, aggregator]``. What of it stands in front of this entry is no longer held.
     """
-    KEPT = 9
+    KEPT = 10
     """A record of ours that is needed although it was dropped: its bytes."""
 
 
