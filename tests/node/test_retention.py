@@ -350,7 +350,7 @@ async def test_who_comes_late_gets_the_rest_and_is_told_what_is_gone(
     async with meeting.peer(1) as node:
         async with meeting.peer(2, FOLLOWING) as early:
             await meet(node, early)
-            await node.write(*range(6))
+            await write(node.feeds, range(6))
             await until(lambda: node.feeds.acknowledged_sequence() == 6)
             whole = early.feeds.state_root()
         place = node.key.public, node.feeds.epoch
@@ -359,7 +359,7 @@ async def test_who_comes_late_gets_the_rest_and_is_told_what_is_gone(
 
         async with meeting.peer(3, FOLLOWING) as late:
             await meet(node, late)
-            await node.write(6, 7)
+            await write(node.feeds, range(6, 8))
             await until(lambda: node.feeds.acknowledged_sequence() == 8)
 
             assert sequences(late.feeds) == [5, 6, 7]
@@ -395,11 +395,11 @@ async def test_an_early_aggregator_that_has_all_acknowledges_from_the_start(
     meeting = Meeting(tmp_path)
     async with meeting.peers(node=OPEN, aggregator=FOLLOWING) as (node, aggregator):
         await meet(node, aggregator)
-        await node.write(*range(4))
+        await write(node.feeds, range(4))
         await until(lambda: node.feeds.acknowledged_sequence() == 4)
         await retention(node.journal, node.feeds).enforce()
         await again(node, aggregator)
-        await node.write(4)
+        await write(node.feeds, range(4, 5))
         await until(lambda: node.feeds.acknowledged_sequence() == 5)
 
         assert aggregator.feeds.state_root() == node.feeds.state_root()
