@@ -15,16 +15,15 @@ import trio
 from aggregator import excerpts
 from aggregator.ancestry import Ancestry
 from aggregator.check import Checker, Finding, walk
-from aggregator.checkpoints import Checkpoints, Vouched, latest_in, lost_since
+from aggregator.checkpoints import Checkpoints, latest_in, vouched_told
 from aggregator.errors import NotFoundError
 from aggregator.evidence import Evidence
-from aggregator.explain import explain, moment
-from aggregator.faults import Fault
-from aggregator.groups import Group, short
-from aggregator.intake import Findings, Intake
+from aggregator.explain import explain
+from aggregator.intake import Intake
 from aggregator.lineage import MAX_DEPTH, MAX_RECORDS, trace
 from aggregator.relatives import Asked, page_of, parse_cid, paths_of
 from aggregator.store import Store
+from aggregator.told import group_told, issues_told, reports_told, variant_told
 from peer.excerpts import reader_of
 from peer.exporting import Sources, redaction_told
 from peer.feeds import Feeds
@@ -40,13 +39,10 @@ from protocols.errors import CoveyError
 from protocols.journal import Damage
 from protocols.keys import peer_id_of
 from protocols.membership import FILER
-from protocols.report import RECORD_KIND, Report
+from protocols.report import RECORD_KIND
 from protocols.tombstone import AGGREGATOR, Redactions
 
-MAX_SHOWN_REPORTS: Final = 100  # of one group; the rest is a count
 MAX_SHOWN_MISSING: Final = 100
-NO_REPORTS: Final = "no reports left"
-"""The status of an issue whose reports were all redacted or have not arrived; it stays as it is."""
 
 _walking = trio.CapacityLimiter(1)  # a walk reads the whole journal: one at a time is enough
 
@@ -119,21 +115,7 @@ class Answers:
         latest = await self.checkpoints.latest()
         roster = self.intake.findings.roster
         counted = (v for v in latest.values() if roster.may_state(v.feed, CHECKPOINT_KIND))
-        return [self._vouched(each) for each in sorted(counted)]
-
-    def _vouched(self, vouched: Vouched) -> dict[str, Any]:
-        lost = lost_since(vouched, self.feeds.chains)
-        return {
-            "peer": peer_id_of(vouched.feed),
-            "is_own": vouched.feed == self.feeds.key.public,
-            "cid": str(vouched.cid),
-            "at": moment(vouched.at_us),
-            "state_root": str(vouched.checkpoint.state_root),
-            "records": vouched.checkpoint.records,
-            "heads": vouched.checkpoint.heads,
-            "is_held": None if vouched.heads is None else not lost,
-            "lacking": sorted({peer_id_of(head.feed) for head in lost}),
-        }
+        return [vouched_told(each, self.feeds) for each in sorted(counted)]
 
     async def checkpoint(self) -> dict[str, Any]:
         """Sign what is held now, if anything came since the last time."""
@@ -141,7 +123,7 @@ class Answers:
         last = made or (await self.checkpoints.latest()).get(self.feeds.key.public)
         if last is None:
             raise CoveyError("there is nothing to vouch for yet", code="nothing-held")
-        return {"is_new": made is not None, **self._vouched(last)}
+        return {"is_new": made is not None, **vouched_told(last, self.feeds)}
 
     def standing(self) -> dict[str, Any]:
         """Return where each feed stands; two aggregators with one state root hold the same."""
@@ -213,7 +195,7 @@ class Answers:
 
     def groups(self) -> list[dict[str, Any]]:
         """Return every group, the one seen last first."""
-        return [_group(group) for group in self.intake.groups]
+        return [group_told(group) for group in self.intake.groups]
 
     async def group(self, group_id: str) -> dict[str, Any]:
         """Return one group with its variants and its latest reports."""
@@ -225,18 +207,18 @@ class Answers:
                 hint="`covey-aggregator groups list` names them",
             )
         rows = await self.index.ask(lambda store: store.records_since(0, (RECORD_KIND,)))
-        reports = await trio.to_thread.run_sync(_reports_of, found, rows)
+        reports = await trio.to_thread.run_sync(reports_told, found, rows)
         faults = self.intake.findings.faults.by_fingerprint
         return {
-            **_group(found),
+            **group_told(found),
             "sample": msgspec.to_builtins(found.sample.report),
-            "variants": [_variant(faults[each]) for each in found.fingerprints],
+            "variants": [variant_told(faults[each]) for each in found.fingerprints],
             "latest": reports,
         }
 
     def issues(self) -> list[dict[str, Any]]:
         """Return every issue that any aggregator of the mesh filed, by number."""
-        return _issues(self.intake.findings, self.intake.groups)
+        return issues_told(self.intake.findings, self.intake.groups)
 
     async def check(self, around: Surroundings) -> dict[str, Any]:
         """Walk the journal as it lies on the disk and compare the index with it; say what is wrong
@@ -340,84 +322,3 @@ class Answers:
             "groups": len(self.intake.groups),
             "state_root": str(self.feeds.state_root()),
         }
-
-
-def _group(group: Group) -> dict[str, Any]:
-    return {
-        "id": group.id,
-        "title": group.title,
-        "culprit": group.culprit,
-        "status": group.status,
-        "count": group.count,
-        "peers": list(group.peers),
-        "issue": group.issue,
-        "issue_where": group.filed.where if group.filed else None,
-        "issues": [
-            {"tracker": each.tracker, "number": each.number, "where": each.where}
-            for each in group.issues
-        ],
-        "first_seen": moment(group.first_seen_us),
-        "last_seen": moment(group.last_seen_us),
-        "fingerprints": list(group.fingerprints),
-        "jobs": list(group.jobs),
-        "models": list(group.models),
-        "releases": list(group.releases),
-    }
-
-
-def _variant(fault: Fault) -> dict[str, Any]:
-    return {
-        "fingerprint": fault.sample.report.fingerprint,
-        "title": fault.identity.title,
-        "count": fault.count,
-        "peers": sorted(fault.peers),
-        "first_seen": moment(fault.first_seen_us),
-        "last_seen": moment(fault.last_seen_us),
-        "first_report": str(fault.sample.cid),
-    }
-
-
-def _reports_of(group: Group, rows: list[RecordRow]) -> list[dict[str, Any]]:
-    """Return the latest reports of a group, the latest first."""
-    wanted = set(group.fingerprints)
-    reports: list[dict[str, Any]] = []
-    for row in sorted(rows, key=lambda row: (-row.start_us, row.cid)):
-        attributes = dagcbor.decode_verified(row.attributes)
-        if attributes.get("fingerprint") not in wanted:
-            continue
-        report = Report.from_attributes(attributes)
-        reports.append(
-            {
-                "cid": str(CID(row.cid)),
-                "peer": peer_id_of(row.feed),
-                "at": moment(report.time_us),
-                "count": report.count,
-                "fingerprint": report.fingerprint,
-                "message": report.exceptions[0].value,
-            }
-        )
-        if len(reports) >= MAX_SHOWN_REPORTS:
-            break
-    return reports
-
-
-def _issues(findings: Findings, groups: list[Group]) -> list[dict[str, Any]]:
-    by_fingerprint = {short(name): group for group in groups for name in group.fingerprints}
-    by_id = by_fingerprint | {group.id: group for group in groups}
-    known = {(each.tracker, each.number): each for each in findings.filed}
-    issues: list[dict[str, Any]] = []
-    for (tracker, number), filed in sorted(known.items()):
-        group = by_id.get(filed.group)
-        issues.append(
-            {
-                "number": number,
-                "tracker": tracker,
-                "where": filed.where,
-                "group": group.id if group else filed.group,
-                "title": group.title if group else None,
-                "status": group.status if group else NO_REPORTS,
-                "count": group.count if group else None,
-                "filed_at": moment(filed.time_us),
-            }
-        )
-    return issues

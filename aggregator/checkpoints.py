@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import trio
 
+from aggregator.explain import moment
 from aggregator.store import Store
 from peer.feeds import Feeds
 from peer.index import Index
@@ -31,6 +32,7 @@ from protocols.checkpoint import (
 from protocols.cid import CID
 from protocols.errors import CoveyError, RemoteProtocolError
 from protocols.feed import Head
+from protocols.keys import peer_id_of
 from protocols.limits import CHECKPOINT_EVERY_S, CHECKPOINT_FIRST_S
 
 log = logging.getLogger(__name__)
@@ -59,6 +61,22 @@ def lost_since(vouched: Vouched, chains: Mapping[FeedEpoch, Chain]) -> list[Head
         return chain is not None and chain.covers(run)
 
     return [head for head in vouched.heads or () if not is_held(head)]
+
+
+def vouched_told(vouched: Vouched, feeds: Feeds) -> dict[str, Any]:
+    """Return what a checkpoint says, and whether ``feeds`` hold what it vouches for."""
+    lost = lost_since(vouched, feeds.chains)
+    return {
+        "peer": peer_id_of(vouched.feed),
+        "is_own": vouched.feed == feeds.key.public,
+        "cid": str(vouched.cid),
+        "at": moment(vouched.at_us),
+        "state_root": str(vouched.checkpoint.state_root),
+        "records": vouched.checkpoint.records,
+        "heads": vouched.checkpoint.heads,
+        "is_held": None if vouched.heads is None else not lost,
+        "lacking": sorted({peer_id_of(head.feed) for head in lost}),
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,105 +16,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from peer import statements as sql
 from peer.rows import Batch, BodilessRow, BundleRow, DroppedRow, LastEntry, RecordRow
 from protocols.errors import CoveyError
 
-SCHEMA_VERSION: Final = 4  # another number in the file: it is rebuilt
 IN_MEMORY: Final = Path(":memory:")
-
-BLOB, TEXT, UNSIGNED, SIGNED = "BLOB", "VARCHAR", "UBIGINT", "BIGINT"
-TABLES: Final = {
-    "records": (
-        ("cid", BLOB),
-        ("feed", BLOB),
-        ("epoch", UNSIGNED),
-        ("sequence", UNSIGNED),
-        ("kind", TEXT),
-        ("start_us", SIGNED),
-        ("duration_us", SIGNED),
-        ("status", TEXT),
-        ("environment", BLOB),
-        ("hardware", BLOB),
-        ("attributes", BLOB),
-        ("place", SIGNED),
-    ),
-    "edges": (("record", BLOB), ("direction", TEXT), ("role", TEXT), ("target", BLOB)),
-    "bundles": (
-        ("cid", BLOB),
-        ("feed", BLOB),
-        ("epoch", UNSIGNED),
-        ("first_sequence", UNSIGNED),
-        ("next_sequence", UNSIGNED),
-        ("place", SIGNED),
-    ),
-    "bodiless": (
-        ("cid", BLOB),
-        ("feed", BLOB),
-        ("epoch", UNSIGNED),
-        ("sequence", UNSIGNED),
-        ("place", SIGNED),
-    ),
-}
-"""The columns of each table and their types."""
-STATE: Final = """
-    CREATE TABLE IF NOT EXISTS state
-    (schema_version INTEGER, mark BIGINT, last_place BIGINT, last_digest BLOB)
-"""
-GONE: Final = """
-    CREATE TABLE IF NOT EXISTS dropped
-    (feed BLOB, epoch UBIGINT, next_sequence UBIGINT, aggregator BLOB)
-"""
-DROP_EDGES: Final = """
-    DELETE FROM edges WHERE record IN (
-        SELECT cid FROM records WHERE feed = $1 AND epoch = $2 AND sequence < $3
-        EXCEPT SELECT cid FROM records WHERE NOT (feed = $1 AND epoch = $2 AND sequence < $3))
-"""
-LOST: Final = """
-    SELECT feed, epoch, min(first), max(next) FROM (
-        SELECT cid, feed, epoch, sequence AS first, sequence + 1 AS next, place FROM records
-        UNION ALL SELECT cid, feed, epoch, first_sequence, next_sequence, place FROM bundles
-    ) AS lost
-    WHERE place >= $1 AND place < $2
-    AND cid NOT IN (SELECT cid FROM records WHERE place < $1 OR place >= $2)
-    AND cid NOT IN (SELECT cid FROM bundles WHERE place < $1 OR place >= $2)
-    GROUP BY feed, epoch ORDER BY feed, epoch
-"""
-MOVE: Final = """
-    UPDATE records SET epoch = ?, sequence = sequence - ?
-    WHERE feed = ? AND epoch = ? AND sequence >= ? AND NOT EXISTS (
-        SELECT 1 FROM bundles
-        WHERE bundles.feed = records.feed AND bundles.epoch = records.epoch
-        AND records.sequence >= bundles.first_sequence AND records.sequence < bundles.next_sequence
-        AND (bundles.place = records.place
-             OR NOT EXISTS (SELECT 1 FROM records AS carried WHERE carried.place = bundles.place)))
-"""
-"""Uncut records move, and no others. A bundle that came whole (our own, forgotten and given back)
-covers only the rows that came with it: an uncut record of ours may claim the same place."""
-BEGUN: Final = """
-    (start_us >= $since OR cid IN (
-        SELECT unnest([environment, hardware]) FROM records WHERE start_us >= $since))
-"""
-"""Records that began at or after a moment, and the environments and hardware that these name."""
-PLACES: Final = """
-    SELECT feed, epoch, sequence FROM records WHERE cid IN (SELECT unnest($cids::BLOB[]))
-    UNION
-    SELECT feed, epoch, sequence FROM records WHERE feed = $own AND cid IN (
-        SELECT record FROM edges
-        WHERE direction = 'generated' AND target IN (SELECT unnest($cids::BLOB[])))
-    ORDER BY ALL LIMIT $limit
-"""
-ERASE: Final = (
-    "INSERT INTO bodiless SELECT cid, feed, epoch, sequence, place FROM records"
-    " WHERE cid IN (SELECT unnest($cids::BLOB[])) AND place < $before",
-    "DELETE FROM records WHERE cid IN (SELECT unnest($cids::BLOB[])) AND place < $before",
-    "DELETE FROM edges WHERE record IN (SELECT unnest($cids::BLOB[]))"
-    " AND record NOT IN (SELECT cid FROM records WHERE place >= $before)",
-)
-PAGE: Final = """
-    feed = $feed AND epoch = $epoch AND sequence >= $sequence
-    AND (sequence > $sequence OR place > $place)
-"""
-"""Within one feed, because sequences grow with the table: most of it need not be read."""
 
 
 class Cursor(NamedTuple):
@@ -179,17 +85,17 @@ class Tables:
         self._connection.close()
 
     def _create(self) -> None:
-        self.run(STATE)
-        self.run(GONE)
-        if (found := self.run("SELECT schema_version FROM state")) == [(SCHEMA_VERSION,)]:
+        self.run(sql.STATE)
+        self.run(sql.GONE)
+        if (found := self.run("SELECT schema_version FROM state")) == [(sql.SCHEMA_VERSION,)]:
             return
         if found:
-            raise IndexDamagedError(f"the index has version {found}, not {SCHEMA_VERSION}")
+            raise IndexDamagedError(f"the index has version {found}, not {sql.SCHEMA_VERSION}")
         self.run("BEGIN")
-        for table, columns in TABLES.items():
+        for table, columns in sql.TABLES.items():
             described = ", ".join(f"{name} {kind}" for name, kind in columns)
             self.run(f"CREATE TABLE {table} ({described})")
-        self.run("INSERT INTO state VALUES (?, 0, NULL, NULL)", SCHEMA_VERSION)
+        self.run("INSERT INTO state VALUES (?, 0, NULL, NULL)", sql.SCHEMA_VERSION)
         self.run("COMMIT")
 
     def mark(self) -> int:
@@ -203,16 +109,16 @@ class Tables:
 
     def rows(self) -> Rows:
         """Return how many rows there are, and up to which journal offset they account."""
-        counts = [self.run(f"SELECT count(*) FROM {name}")[0][0] for name in TABLES]
+        counts = [self.run(f"SELECT count(*) FROM {name}")[0][0] for name in sql.TABLES]
         return Rows(self.mark(), *counts)
 
     def lost(self, start: int, end: int) -> list[Lost]:
         """Return what the journal held between these offsets and nowhere else."""
-        return [Lost._make(row) for row in self.run(LOST, start, end)]
+        return [Lost._make(row) for row in self.run(sql.LOST, start, end)]
 
     def feeds(self, since_us: int) -> list[Cursor]:
         """Return where every feed begins that has records since a moment, in order."""
-        where, parameters = (f"WHERE {BEGUN}", {"since": since_us}) if since_us else ("", {})
+        where, parameters = (f"WHERE {sql.BEGUN}", {"since": since_us}) if since_us else ("", {})
         rows = self.run_named(
             f"SELECT DISTINCT feed, epoch FROM records {where} ORDER BY feed, epoch", parameters
         )
@@ -222,7 +128,9 @@ class Tables:
         """Return the next rows of that feed and epoch that began at or after a moment, and of the
         environments and hardware that such rows of any feed name.
         """
-        where, parameters = (f"{PAGE} AND {BEGUN}", {"since": since_us}) if since_us else (PAGE, {})
+        where, parameters = (
+            (f"{sql.PAGE} AND {sql.BEGUN}", {"since": since_us}) if since_us else (sql.PAGE, {})
+        )
         rows = self.run_named(
             f"SELECT * FROM records WHERE {where} ORDER BY sequence, place LIMIT {limit}",
             {**after._asdict(), **parameters},
@@ -249,7 +157,7 @@ class Tables:
         of these names.
         """
         named = {"cids": [bytes(cid) for cid in cids], "own": own, "limit": limit}
-        return [RecordPlace._make(row) for row in self.run_named(PLACES, named)]
+        return [RecordPlace._make(row) for row in self.run_named(sql.PLACES, named)]
 
     def bundles_over(self, feed: bytes, epoch: int, sequence: int) -> list[BundleRow]:
         """Return the bundles whose range covers one place of a feed: more than one is a fork."""
@@ -297,7 +205,7 @@ class Tables:
         erased = {"cids": [bytes(cid) for cid in cids], "before": before}
         self.run("BEGIN")
         try:
-            for statement in ERASE:
+            for statement in sql.ERASE:
                 self.run_named(statement, erased)
             self.run("COMMIT")
         except BaseException:
@@ -320,7 +228,7 @@ class Tables:
         self.run("BEGIN")
         try:
             for feed, new_epoch, old_epoch, first in batch.moves:
-                self.run(MOVE, new_epoch, first, feed, old_epoch, first)
+                self.run(sql.MOVE, new_epoch, first, feed, old_epoch, first)
             for row in batch.dropped:
                 self._drop(row)
             self._append("records", batch.records)
@@ -338,7 +246,7 @@ class Tables:
 
     def _drop(self, row: DroppedRow) -> None:
         place = row[:3]
-        self.run(DROP_EDGES, *place)
+        self.run(sql.DROP_EDGES, *place)
         self.run("DELETE FROM records WHERE feed = ? AND epoch = ? AND sequence < ?", *place)
         self.run("DELETE FROM bodiless WHERE feed = ? AND epoch = ? AND sequence < ?", *place)
         self.run("DELETE FROM bundles WHERE feed = ? AND epoch = ? AND next_sequence <= ?", *place)
@@ -395,10 +303,15 @@ def _arrow() -> Any:
 @cache
 def _schemas() -> dict[str, Any]:
     pa = _arrow()
-    types = {BLOB: pa.binary(), TEXT: pa.string(), UNSIGNED: pa.uint64(), SIGNED: pa.int64()}
+    types = {
+        sql.BLOB: pa.binary(),
+        sql.TEXT: pa.string(),
+        sql.UNSIGNED: pa.uint64(),
+        sql.SIGNED: pa.int64(),
+    }
     return {
         table: pa.schema([(name, types[kind]) for name, kind in columns])
-        for table, columns in TABLES.items()
+        for table, columns in sql.TABLES.items()
     }
 
 
