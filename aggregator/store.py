@@ -78,7 +78,7 @@ class Store:
         self.lost = tables.lost
         self.close = tables.close
         self.records = tables.records
-        self.places = tables.places
+        self.holding = tables.holding
         self.feeds = tables.feeds
         self.page = tables.page
         self.bundles_over = tables.bundles_over

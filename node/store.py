@@ -27,7 +27,7 @@ class Store:
         self.feeds = tables.feeds
         self.page = tables.page
         self.records = tables.records
-        self.places = tables.places
+        self.holding = tables.holding
         self.bundles_over = tables.bundles_over
         self.places = tables.places
         self.bodiless = tables.bodiless

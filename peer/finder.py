@@ -7,7 +7,7 @@ that may not read whole feeds may ask for the records of its own jobs.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import trio
 
@@ -47,7 +47,10 @@ class RecordStore(FollowingStore, Protocol):
         ...
 
 
-def in_index(index: Index[Any], own: bytes) -> Find:
+S = TypeVar("S", bound=RecordStore)
+
+
+def in_index(index: Index[S], own: bytes) -> Find:
     """Return how to find records in an index, which catches up first; ``own`` is our feed."""
 
     async def find(digests: Sequence[bytes]) -> list[RecordPlace]:

@@ -25,6 +25,7 @@ def test_redacted_records_are_in_no_file_of_the_mesh_and_still_verify(root: Path
         node.up()
         operator.run("join", node.run("ticket", "--role", "aggregator").stdout.strip())
         operator.up()
+        node.until(lambda: offers_a_model(node), "offer its model")
         node.run("run", "bench.noop", "--model", "noop", "--job-id", JOB, stdin="x\n")
         rows = node.json("records", "list")
         told = [row["cid"] for row in rows if row["kind"].startswith("job.")]
@@ -61,6 +62,10 @@ def test_redacted_records_are_in_no_file_of_the_mesh_and_still_verify(root: Path
     assert check["bodiless"] == len(told)
     assert "by its author" in offline.stdout
     assert "verified, but for the content of 1 record" in offline.stdout
+
+
+def offers_a_model(node: Machine) -> bool:
+    return any(row["models"] for row in node.json("peers"))
 
 
 def known(operator: Machine, cid: str) -> bool:
