@@ -155,8 +155,9 @@ async def _merge(folder: Path, frames: list[list[BundleMessage]], expected: int)
     key = SigningKey.from_seed(b"a" * 32)
     feeds = Feeds(journal, key, system_effects())
     index = Index(journal, folder / "index.duckdb", key.public, Store.open)
+    servers = (SigningKey.from_seed(seed * 32).peer_id for seed in (b"b", b"c"))
     one, other = (
-        FeedPuller(cast("Any", None), feeds, name, Recent(), follow=False) for name in ("a", "b")
+        FeedPuller(cast("Any", None), feeds, server, Recent(), follow=False) for server in servers
     )
     async with running(journal.run, index.run):
         before = time.process_time()
