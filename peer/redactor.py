@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import trio
 
-from peer.excerpts import Found, reader_of
+from peer.excerpts import EntryAt, Found, reader_of
 from peer.exporting import redaction_told
 from peer.feeds import Feeds
 from peer.index import Index
@@ -159,10 +159,7 @@ class Redactor:
             await self.journal.rewrite(kept)
         if gone:
             entry_at = reader_of(self.journal, self.feeds.suspect)
-            entries = ((place, entry_at(place)) for place in places)
-            changes = {
-                place: _without(entry, gone) for place, entry in entries if entry is not None
-            }
+            changes = await trio.to_thread.run_sync(_changes, entry_at, places, gone)
             await self.index.ask(lambda store: store.unpin(places))
             await self.journal.rewrite(changes)
             await self.index.erase(gone, mark)
@@ -200,6 +197,13 @@ def _own_entries(journal: Journal, digests: Collection[bytes]) -> dict[int, byte
             if record.record and sha256(record.record).digest() in digests:
                 changes[offset] = record.erased().encode()
     return changes
+
+
+def _changes(
+    entry_at: EntryAt, places: Collection[int], gone: Collection[bytes]
+) -> dict[int, bytes | None]:
+    entries = ((place, entry_at(place)) for place in places)
+    return {place: _without(entry, gone) for place, entry in entries if entry is not None}
 
 
 def _without(entry: Found, gone: Collection[bytes]) -> bytes:
