@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from protocols.cid import CID
 from protocols.feed import Bundle
+from protocols.journal import Entry, ErasedBody
+from protocols.limits import MAX_ENTRY_BYTES, MAX_ERASED_AT_ONCE, MAX_TOMBSTONE_RECORDS
 from tests.node.test_redaction import AUTHOR, Peer, marked, signed, up
 from tests.support.feeds import cid_of, record
 from tests.unit.test_tombstone import tombstone
@@ -34,6 +37,31 @@ async def redact_what_rotted(peer: Peer) -> None:
 async def bury(peer: Peer, whole: Bundle) -> None:
     said = tombstone(AUTHOR, "author", cid_of(marked(AUTHOR)))
     await peer.feeds.add(signed(AUTHOR, said, before=whole))
+
+
+async def test_more_is_redacted_at_once_than_one_journal_entry_can_say(tmp_path: Path) -> None:
+    numbers = range(MAX_ERASED_AT_ONCE + MAX_TOMBSTONE_RECORDS)
+    cids = [CID.of(number.to_bytes(4)) for number in numbers]
+    chunks = [cids[at:][:MAX_TOMBSTONE_RECORDS] for at in numbers[::MAX_TOMBSTONE_RECORDS]]
+    async with up(tmp_path, erases=False) as peer:
+        before = None
+        for at in range(0, len(chunks), 15):  # what fits into one bundle
+            said = (tombstone(AUTHOR, "author", *chunk) for chunk in chunks[at : at + 15])
+            before = signed(AUTHOR, *said, before=before)
+            await peer.feeds.add(before)
+        pending = peer.feeds.bodies.pending
+    async with up(tmp_path) as peer:
+        await peer.erased()
+        noted = [body for *_, kind, body in peer.redactor.journal.scan() if kind is Entry.ERASED]
+    async with up(tmp_path, erases=False) as peer:
+        left = peer.feeds.bodies.pending
+
+    assert pending == set(cids)
+    assert {cid for body in noted for cid in ErasedBody.decode(body).cids} == pending
+    sizes = [len(ErasedBody.decode(body).cids) for body in noted]
+    assert sizes == [MAX_ERASED_AT_ONCE, MAX_TOMBSTONE_RECORDS]
+    assert max(map(len, noted)) < MAX_ENTRY_BYTES // 4
+    assert left == frozenset()
 
 
 async def test_a_redacted_record_whose_entry_rotted_ends_nothing(tmp_path: Path) -> None:
