@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from protocols.ack import AckEntry, SignedAck
 from protocols.cid import CID
 from protocols.feed import Bundle
 from protocols.journal import Entry, ErasedBody
 from protocols.limits import MAX_ENTRY_BYTES, MAX_ERASED_AT_ONCE, MAX_TOMBSTONE_RECORDS
-from tests.node.test_redaction import AUTHOR, Peer, marked, signed, up
-from tests.support.feeds import cid_of, record
-from tests.unit.test_tombstone import tombstone
+from protocols.membership import AGGREGATOR as AGGREGATOR_ROLE
+from tests.node.test_redaction import AUTHOR, OWNER, Peer, marked, signed, up
+from tests.node.test_retention import AGGREGATOR, acknowledge, retention
+from tests.support.feeds import START_US, bundles_of, cid_of, record
+from tests.unit.test_tombstone import certificate, tombstone
 
 
 def rot(peer: Peer) -> None:
@@ -75,3 +78,66 @@ async def test_a_redacted_record_whose_entry_rotted_ends_nothing(tmp_path: Path)
 
     assert held is not None
     assert list(Bundle.decode(held).absent) == [1]
+
+
+async def drop(peer: Peer) -> None:
+    """Let go of whatever was acknowledged, in the index too."""
+    await peer.index.catch_up()
+    await retention(peer.redactor.journal, peer.feeds).enforce()
+    await peer.index.catch_up()
+
+
+async def test_what_was_dropped_before_it_was_redacted_leaves_journal_and_index(
+    tmp_path: Path,
+) -> None:
+    async with up(tmp_path) as peer:
+        for each in (marked(OWNER), record(OWNER, 1)):
+            await peer.feeds.append(each)
+            await peer.feeds.cut()
+        await acknowledge(peer.feeds, 1)
+        await drop(peer)
+        before = peer.files_with_marker()
+        await peer.feeds.append(tombstone(OWNER, "author", cid_of(marked(OWNER))))
+        await peer.feeds.cut()
+        await peer.erased()
+    async with up(tmp_path) as peer:
+        await peer.index.catch_up()
+        rows = await peer.index.ask(lambda store: store.rows())
+
+    assert before
+    assert peer.files_with_marker() == []
+    assert rows.records == 2  # what came behind it, and the tombstone
+
+
+async def test_anothers_dropped_record_leaves_the_journal_when_it_is_redacted(
+    tmp_path: Path,
+) -> None:
+    whole = signed(AUTHOR, record(AUTHOR, 1), marked(AUTHOR))
+    async with up(tmp_path) as peer:
+        last = signed(AUTHOR, record(AUTHOR, 2), before=whole)
+        await peer.feeds.add_all([whole, last])
+        word = AckEntry(AUTHOR.public, 1, 2, 0)
+        await peer.feeds.acknowledge(SignedAck.sign(AGGREGATOR, [word], START_US))
+        await drop(peer)
+        before = peer.files_with_marker()
+        await bury(peer, last)
+        await peer.erased()
+
+    assert before
+    assert peer.files_with_marker() == []
+
+
+async def test_a_lasting_record_stays_where_something_was_dropped(tmp_path: Path) -> None:
+    role = certificate(OWNER, AGGREGATOR_ROLE)
+    async with up(tmp_path) as peer:
+        for each in (record(OWNER, 1), role):
+            await peer.feeds.append(each)
+            await peer.feeds.cut()
+        await acknowledge(peer.feeds, 1)
+        await drop(peer)
+        await peer.feeds.append(tombstone(OWNER, "author", cid_of(role)))
+        await peer.feeds.cut()
+        await peer.erased()
+        kept = [each for bundle in bundles_of(peer.feeds) for each in bundle.records]
+
+    assert role.encode() in kept
