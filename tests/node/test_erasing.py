@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+import trio
+
+from peer import segments
+from peer.retention import Retention
 from protocols.ack import AckEntry, SignedAck
 from protocols.cid import CID
 from protocols.feed import Bundle
 from protocols.journal import Entry, ErasedBody
 from protocols.limits import MAX_ENTRY_BYTES, MAX_ERASED_AT_ONCE, MAX_TOMBSTONE_RECORDS
 from protocols.membership import AGGREGATOR as AGGREGATOR_ROLE
-from tests.node.test_redaction import AUTHOR, OWNER, Peer, marked, signed, up
-from tests.node.test_retention import AGGREGATOR, acknowledge, retention
+from tests.node.test_redaction import AUTHOR, MARKER, OWNER, Peer, marked, signed, up
+from tests.node.test_retention import AGGREGATOR, NOTHING, acknowledge, retention
 from tests.support.feeds import START_US, bundles_of, cid_of, record
 from tests.unit.test_tombstone import certificate, tombstone
 
@@ -141,3 +146,32 @@ async def test_a_lasting_record_stays_where_something_was_dropped(tmp_path: Path
         kept = [each for bundle in bundles_of(peer.feeds) for each in bundle.records]
 
     assert role.encode() in kept
+
+
+async def test_what_is_redacted_after_the_sweep_has_read_it_is_not_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 4_096)
+    secret = marked(OWNER)
+    read: list[bytes] = []
+    async with up(tmp_path, erases=False) as peer:
+        journal, feeds = peer.redactor.journal, peer.feeds
+        for each in (secret, *(record(OWNER, number, size=1_000) for number in range(20))):
+            await feeds.append(each)
+            await feeds.cut()
+        await acknowledge(feeds, 21)
+
+        async def redact() -> None:
+            await feeds.append(tombstone(OWNER, "author", cid_of(secret)))
+            await feeds.cut()
+
+        def is_needed(_kind: Entry, body: bytes) -> bool:
+            if is_it := MARKER in body:
+                read.append(body)
+                trio.from_thread.run(redact)
+            return is_it
+
+        await Retention(journal, feeds, NOTHING, is_needed).enforce()
+
+    assert read == [secret.encode()]
+    assert [path for path in peer.files_with_marker() if path.suffix == ".segment"] == []
