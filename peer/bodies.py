@@ -7,6 +7,7 @@ erase. ``note`` is told of every bundle once it is on the disk, at start and lat
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
+from itertools import islice
 from typing import NamedTuple
 
 import trio
@@ -14,6 +15,7 @@ import trio
 from protocols.chain import Chain
 from protocols.cid import CID
 from protocols.feed import ABSENT, Bundle, Header, absent_in
+from protocols.limits import MAX_ERASED_AT_ONCE
 from protocols.record import kind_of
 from protocols.tombstone import STATEMENT_KINDS, Redactions, mentions_redaction
 
@@ -166,8 +168,8 @@ class Bodies:
         return self._statements.get(statement)
 
     async def wait_pending(self) -> frozenset[CID]:
-        """Return what is to be erased once there is anything."""
+        """Return what is to be erased once there is anything: the first of it, if it is much."""
         while not self._pending:
             self._stirred = trio.Event()
             await self._stirred.wait()
-        return self.pending
+        return frozenset(islice(self._pending, MAX_ERASED_AT_ONCE))

@@ -194,9 +194,9 @@ class Journal:
 
         On return it is on the disk. Each segment changes as a whole, in the order of their offsets,
         and a crash leaves the rest as it was: doing it again does the rest. Readers that are under
-        way may still see what was there. Raises ``LocalProtocolError`` when a body does not fit or
-        no whole entry is at an offset, and ``JournalFullError``; that segment and those behind it
-        stay as they are then.
+        way may still see what was there. What is erased already stays so. Raises
+        ``LocalProtocolError`` when a body does not fit or no whole entry is or was at an offset,
+        and ``JournalFullError``; that segment and those behind it stay as they are then.
         """
         async with self._rewriting:
             if self._closed is not None:

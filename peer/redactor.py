@@ -8,10 +8,9 @@ is promised about sectors that the file system gave back: encrypt the disk for t
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Set
 from dataclasses import dataclass, field
-from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import trio
 
@@ -28,6 +27,7 @@ from protocols.feed import ABSENT, Bundle
 from protocols.journal import Entry, ErasedBody, RecordBody
 from protocols.keys import peer_id_of
 from protocols.limits import CUT_RETRY_S, MAX_REDACTION_REASON_CHARS
+from protocols.record import kind_of
 from protocols.tombstone import (
     AUTHOR,
     LASTING_KINDS,
@@ -37,6 +37,10 @@ from protocols.tombstone import (
 )
 
 log = logging.getLogger(__name__)
+
+Dropped = Mapping[bytes, Set[CID]]
+"""Records that were dropped, by feed."""
+_NONE: Final[Set[CID]] = frozenset()
 
 
 class Shelf(Protocol):
@@ -154,18 +158,12 @@ class Redactor:
         rows = [row for row in found if row.place < mark]
         gone = {row.cid for row in rows if self._applies(row)}
         places = {row.place for row in rows if row.cid in gone}
-        kept = await self._kept(cids)
-        if kept:
-            await self.journal.rewrite(kept)
-        if gone:
-            entry_at = reader_of(self.journal, self.feeds.suspect)
-            entries = ((place, entry_at(place)) for place in places)
-            changes = {
-                place: _without(entry, gone) for place, entry in entries if entry is not None
-            }
-            await self.index.ask(lambda store: store.unpin(places))
+        dropped = self._dropped(cids)
+        if gone or dropped:
+            changes = await trio.to_thread.run_sync(self._changes, places, gone, dropped)
+            await self.index.ask(lambda store: store.unpin(changes))
             await self.journal.rewrite(changes)
-            await self.index.erase(gone, mark)
+            await self.index.erase(gone, mark)  # where dropped rows may have left bytes, too
         await self.journal.append(Entry.ERASED, ErasedBody(mark, tuple(cids)).encode())
         places_gone = [(row.feed, CID(row.cid)) for row in rows if row.cid in gone]
         self.feeds.bodies.erased(cids, mark, places_gone)
@@ -175,31 +173,57 @@ class Redactor:
         self._erased.set()
         self._erased = trio.Event()
 
-    async def _kept(self, cids: Collection[CID]) -> dict[int, bytes | None]:
-        """Return what is to become of our own records that were dropped: no index knows them, and
-        their bytes may lie in the journal for a while, or for ever where they are needed.
+    def _dropped(self, cids: Collection[CID]) -> Dropped:
+        """Return, by feed, which of these records may be among those that were dropped here: no
+        index knows them, and their bytes may lie in the journal for a while, or for ever where they
+        are needed.
         """
-        if not any(chain.dropped for chain in self.feeds.chains.values()):
-            return {}
-        own, redactions = self.feeds.key.public, self.feeds.bodies.redactions
-        digests = {cid.digest for cid in cids if redactions.of(cid, own) is not None}
-        return await trio.to_thread.run_sync(_own_entries, self.journal, digests)
+        redactions, chains = self.feeds.bodies.redactions, self.feeds.chains
+        feeds = {feed for (feed, _), chain in chains.items() if chain.dropped is not None}
+        named = {
+            feed: {cid for cid in cids if redactions.of(cid, feed) is not None} for feed in feeds
+        }
+        return {feed: redacted for feed, redacted in named.items() if redacted}
+
+    def _changes(
+        self, places: Collection[int], gone: Collection[bytes], dropped: Dropped
+    ) -> dict[int, bytes | None]:
+        """Return what is to become of entries, by offset; in a worker thread."""
+        changes: dict[int, bytes | None] = {}
+        if dropped:
+            changes.update(_dropped_entries(self.journal, self.feeds.key.public, dropped))
+        entry_at = reader_of(self.journal, self.feeds.suspect)
+        for place in places:
+            if (entry := entry_at(place)) is not None:
+                changes[place] = _without(entry, gone)
+        return changes
 
     def _applies(self, row: RecordRow) -> bool:
         redaction = self.feeds.bodies.redactions.of(CID(row.cid), row.feed)
         return redaction is not None and row.kind not in LASTING_KINDS
 
 
-def _own_entries(journal: Journal, digests: Collection[bytes]) -> dict[int, bytes | None]:
-    changes: dict[int, bytes | None] = {}
+def _dropped_entries(
+    journal: Journal, own: bytes, dropped: Dropped
+) -> Iterator[tuple[int, bytes | None]]:
+    ours = dropped.get(own, _NONE)
     for offset, _end, kind, body in journal.scan():
-        if kind is Entry.KEPT and sha256(body).digest() in digests:
-            changes[offset] = None
-        elif kind is Entry.RECORD:
-            record = RecordBody.decode(body)
-            if record.record and sha256(record.record).digest() in digests:
-                changes[offset] = record.erased().encode()
-    return changes
+        if kind is Entry.KEPT and _is_among(ours, body):
+            yield offset, None
+        elif kind is Entry.RECORD and ours:
+            told = RecordBody.decode(body)
+            if _is_among(ours, told.record):
+                yield offset, told.erased().encode()
+        elif kind is Entry.BUNDLE:
+            bundle = Bundle.decode_verified(body)
+            theirs = dropped.get(bundle.header.feed, _NONE)
+            if not theirs.isdisjoint(map(CID.of_digest, bundle.header.digests)):
+                kept = (ABSENT if _is_among(theirs, each) else each for each in bundle.records)
+                yield offset, bundle.with_records(kept).encode()
+
+
+def _is_among(redacted: Set[CID], record: bytes) -> bool:
+    return bool(record) and CID.of(record) in redacted and kind_of(record) not in LASTING_KINDS
 
 
 def _without(entry: Found, gone: Collection[bytes]) -> bytes:

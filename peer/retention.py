@@ -21,6 +21,7 @@ from peer.feeds import Feeds
 from peer.journal import Journal, JournalDamagedError, JournalFullError, Pending
 from protocols.ack import SignedAck
 from protocols.chain import Link
+from protocols.cid import CID
 from protocols.feed import Bundle, Header
 from protocols.journal import DroppedBody, Entry, HeaderBody, RecordBody
 from protocols.limits import RETENTION_CHECK_S, SWEEP_BUNDLES
@@ -149,12 +150,15 @@ class Retention:
     async def _sweep_segment(self, start: int, end: int) -> None:
         swept = _Swept(self._entries_held(start, end))
         await self._journal.aside(partial(self._sort_out, swept, start, end))
-        pending: list[Pending] = []
+        pending: list[tuple[Pending, Entry, bytes]] = []
         for kind, body in swept.anew:
             await self._journal.wait_room()
-            pending.append(self._journal.append_soon(kind, body))
-        for entry in pending:
-            await entry.wait()
+            if not self._is_redacted(kind, body):
+                pending.append((self._journal.append_soon(kind, body), kind, body))
+        for entry, kind, body in pending:
+            offset = await entry.wait()
+            if self._is_redacted(kind, body):  # whoever erased it may not have seen this one
+                swept.gone[offset] = None
         if swept.gone:
             await self._journal.rewrite(swept.gone)
             log.info("records erased", extra={"entries": len(swept.gone), "segment": start})
@@ -209,6 +213,11 @@ class Retention:
         if not content:
             return None  # it was redacted
         return content if self._needed(_MOVED[kind], content) else None
+
+    def _is_redacted(self, kind: Entry, body: bytes) -> bool:
+        """Say whether a record that was needed was redacted since."""
+        redactions = self._feeds.bodies.redactions
+        return kind is Entry.KEPT and redactions.applies(body, CID.of(body), self._feeds.key.public)
 
     def _counts(self, kind: Entry, body: bytes) -> bool:
         """Say whether an acknowledgement, or the word that something was dropped, still counts."""

@@ -46,9 +46,10 @@ def rewritten(buffer: bytes, salt: bytes, changes: Mapping[int, bytes | None]) -
     """Yield, in order, what a segment of the bytes ``buffer`` holds after ``changes``; between the
     pieces may be holes.
 
-    ``changes`` gives entries, by position, another body that is not longer, or none at all. To
-    erase again what is gone changes nothing. Raises ``LocalProtocolError``, at the end at the
-    latest, for a body that does not fit or has no entry to be put into.
+    ``changes`` gives entries, by position, another body that is not longer, or none at all. What
+    is gone stays so: others may have erased it since the change was thought of. Raises
+    ``LocalProtocolError``, at the end at the latest, for a body that does not fit or where no entry
+    is or was.
     """
     yield Written(0, encode_header(salt))
     stretch, left, fillers = _Stretch(salt), dict(changes), list[Scanned]()
@@ -58,9 +59,11 @@ def rewritten(buffer: bytes, salt: bytes, changes: Mapping[int, bytes | None]) -
             continue
         if found.kind == FILLER:
             fillers.append(found)
+            yield from stretch.add(found.end_offset, is_gap=True)
+            continue
         body = left.pop(found.offset, None) if (is_changed := found.offset in left) else None
         if body is None:
-            yield from stretch.add(found.end_offset, is_gap=is_changed or found.kind == FILLER)
+            yield from stretch.add(found.end_offset, is_gap=is_changed)
         else:
             yield from stretch.close()
             yield (written := _shortened(found, body, salt))
@@ -68,8 +71,8 @@ def rewritten(buffer: bytes, salt: bytes, changes: Mapping[int, bytes | None]) -
             yield from stretch.add(found.end_offset, is_gap=True)
     yield from stretch.add(len(buffer), is_gap=False)
     yield from stretch.close()
-    for at, body in left.items():
-        if body is not None or not _is_gone(at, fillers):
+    for at in left:
+        if not _is_gone(at, fillers):
             raise LocalProtocolError(f"there is no entry at byte {at} of a segment to change")
 
 
@@ -104,7 +107,7 @@ def _is_gone(at: int, fillers: list[Scanned]) -> bool:
 def _shortened(entry: Scanned, body: bytes, salt: bytes) -> Written:
     room = entry.end_offset - entry.offset - HEAD_BYTES
     spare = room - len(body)
-    if spare < 0 or entry.kind == FILLER:
+    if spare < 0:
         raise LocalProtocolError(f"{len(body)} bytes do not fit into an entry of {room}")
     if 0 < spare < HEAD_BYTES:  # no room for a filler's head
         return Written(entry.offset, encode_padded(salt, entry.kind, body, spare))

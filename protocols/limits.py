@@ -237,6 +237,7 @@ MAX_INVENTORY: Final = 8_192  # headers a message: about 350 KB, well inside a f
 MAX_HELD_PARTS: Final = 400_000  # ranges told on one stream, in all: past it one a feed's epoch
 MAX_TOMBSTONE_RECORDS: Final = 256  # named by one tombstone; more are several, each with a reason
 MAX_REDACTION_REASON_CHARS: Final = 500  # a sentence or two: it stays when the body is gone
+MAX_ERASED_AT_ONCE: Final = 4_096  # noted in one journal entry, with 36 bytes each: 150 KB
 MAX_CHECKPOINT_HEADS: Final = 512  # a block; of 103 bytes each at most, below MAX_RECORD_BYTES
 CHECKPOINT_EVERY_S: Final = 3_600.0  # 9,000 a year; what is lost is known to within an hour
 CHECKPOINT_FIRST_S: Final = 60.0  # after a start: neighbours have sent what they had

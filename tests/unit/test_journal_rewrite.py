@@ -108,11 +108,12 @@ def test_a_change_where_no_entry_starts_is_refused(body: bytes | None) -> None:
         apply(content, {offsets[0] + 1: body})
 
 
-def test_nothing_can_be_put_where_something_was_erased() -> None:
-    content, offsets = segment(b"one" * 30)
+@pytest.mark.parametrize("at", [0, 1])
+def test_what_was_erased_meanwhile_stays_erased(at: int) -> None:
+    content, offsets = segment(b"one" * 30, b"two" * 30, b"three")
+    content = apply(content, {offsets[0]: None, offsets[1]: None})
 
-    with pytest.raises(LocalProtocolError):
-        apply(apply(content, {offsets[0]: None}), {offsets[0]: b""})
+    assert apply(content, {offsets[at]: b"shorter"}) == content
 
 
 def test_damage_is_neither_repaired_nor_lost() -> None:

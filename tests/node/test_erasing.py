@@ -1,0 +1,177 @@
+"""What redacting does beside rot, retention and many records at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from peer import segments
+from peer.retention import Retention
+from protocols.ack import AckEntry, SignedAck
+from protocols.cid import CID
+from protocols.feed import Bundle
+from protocols.journal import Entry, ErasedBody
+from protocols.limits import MAX_ENTRY_BYTES, MAX_ERASED_AT_ONCE, MAX_TOMBSTONE_RECORDS
+from protocols.membership import AGGREGATOR as AGGREGATOR_ROLE
+from tests.node.test_redaction import AUTHOR, MARKER, OWNER, Peer, marked, signed, up
+from tests.node.test_retention import AGGREGATOR, NOTHING, acknowledge, retention
+from tests.support.feeds import START_US, bundles_of, cid_of, record
+from tests.unit.test_tombstone import certificate, tombstone
+
+
+def rot(peer: Peer) -> None:
+    """Flip a bit in the first journal entry that holds a row of zeros."""
+    [segment] = (peer.home / "journal").glob("*.segment")
+    at = segment.read_bytes().index(bytes(100))
+    with segment.open("r+b") as file:
+        file.seek(at)
+        file.write(b"\1")
+
+
+async def redact_what_rotted(peer: Peer) -> None:
+    """Have a bundle rot, come again whole, and be redacted."""
+    whole = signed(AUTHOR, record(AUTHOR, 1, size=200), marked(AUTHOR))
+    await peer.feeds.add(whole)
+    await peer.index.catch_up()
+    rot(peer)
+    [link] = peer.feeds.chains[AUTHOR.public, 1]
+    assert peer.feeds.read(link) is None
+    await peer.feeds.add(whole)
+    await bury(peer, whole)
+
+
+async def bury(peer: Peer, whole: Bundle) -> None:
+    said = tombstone(AUTHOR, "author", cid_of(marked(AUTHOR)))
+    await peer.feeds.add(signed(AUTHOR, said, before=whole))
+
+
+async def test_more_is_redacted_at_once_than_one_journal_entry_can_say(tmp_path: Path) -> None:
+    numbers = range(MAX_ERASED_AT_ONCE + MAX_TOMBSTONE_RECORDS)
+    cids = [CID.of(number.to_bytes(4)) for number in numbers]
+    chunks = [cids[at:][:MAX_TOMBSTONE_RECORDS] for at in numbers[::MAX_TOMBSTONE_RECORDS]]
+    async with up(tmp_path, erases=False) as peer:
+        before = None
+        for at in range(0, len(chunks), 15):  # what fits into one bundle
+            said = (tombstone(AUTHOR, "author", *chunk) for chunk in chunks[at : at + 15])
+            before = signed(AUTHOR, *said, before=before)
+            await peer.feeds.add(before)
+        pending = peer.feeds.bodies.pending
+    async with up(tmp_path) as peer:
+        await peer.erased()
+        noted = [body for *_, kind, body in peer.redactor.journal.scan() if kind is Entry.ERASED]
+    async with up(tmp_path, erases=False) as peer:
+        left = peer.feeds.bodies.pending
+
+    assert pending == set(cids)
+    assert {cid for body in noted for cid in ErasedBody.decode(body).cids} == pending
+    sizes = [len(ErasedBody.decode(body).cids) for body in noted]
+    assert sizes == [MAX_ERASED_AT_ONCE, MAX_TOMBSTONE_RECORDS]
+    assert max(map(len, noted)) < MAX_ENTRY_BYTES // 4
+    assert left == frozenset()
+
+
+async def test_a_redacted_record_whose_entry_rotted_ends_nothing(tmp_path: Path) -> None:
+    async with up(tmp_path) as peer:
+        await redact_what_rotted(peer)
+        await peer.erased()
+        [again, _] = sorted(peer.feeds.chains[AUTHOR.public, 1], key=lambda link: link.offset)
+        held = peer.feeds.read(again)
+    async with up(tmp_path) as peer:
+        await peer.erased()
+
+    assert held is not None
+    assert list(Bundle.decode(held).absent) == [1]
+
+
+async def drop(peer: Peer) -> None:
+    """Let go of whatever was acknowledged, in the index too."""
+    await peer.index.catch_up()
+    await retention(peer.redactor.journal, peer.feeds).enforce()
+    await peer.index.catch_up()
+
+
+async def test_what_was_dropped_before_it_was_redacted_leaves_journal_and_index(
+    tmp_path: Path,
+) -> None:
+    async with up(tmp_path) as peer:
+        for each in (marked(OWNER), record(OWNER, 1)):
+            await peer.feeds.append(each)
+            await peer.feeds.cut()
+        await acknowledge(peer.feeds, 1)
+        await drop(peer)
+        before = peer.files_with_marker()
+        await peer.feeds.append(tombstone(OWNER, "author", cid_of(marked(OWNER))))
+        await peer.feeds.cut()
+        await peer.erased()
+    async with up(tmp_path) as peer:
+        await peer.index.catch_up()
+        rows = await peer.index.ask(lambda store: store.rows())
+
+    assert before
+    assert peer.files_with_marker() == []
+    assert rows.records == 2  # what came behind it, and the tombstone
+
+
+async def test_anothers_dropped_record_leaves_the_journal_when_it_is_redacted(
+    tmp_path: Path,
+) -> None:
+    whole = signed(AUTHOR, record(AUTHOR, 1), marked(AUTHOR))
+    async with up(tmp_path) as peer:
+        last = signed(AUTHOR, record(AUTHOR, 2), before=whole)
+        await peer.feeds.add_all([whole, last])
+        word = AckEntry(AUTHOR.public, 1, 2, 0)
+        await peer.feeds.acknowledge(SignedAck.sign(AGGREGATOR, [word], START_US))
+        await drop(peer)
+        before = peer.files_with_marker()
+        await bury(peer, last)
+        await peer.erased()
+
+    assert before
+    assert peer.files_with_marker() == []
+
+
+async def test_a_lasting_record_stays_where_something_was_dropped(tmp_path: Path) -> None:
+    role = certificate(OWNER, AGGREGATOR_ROLE)
+    async with up(tmp_path) as peer:
+        for each in (record(OWNER, 1), role):
+            await peer.feeds.append(each)
+            await peer.feeds.cut()
+        await acknowledge(peer.feeds, 1)
+        await drop(peer)
+        await peer.feeds.append(tombstone(OWNER, "author", cid_of(role)))
+        await peer.feeds.cut()
+        await peer.erased()
+        kept = [each for bundle in bundles_of(peer.feeds) for each in bundle.records]
+
+    assert role.encode() in kept
+
+
+async def test_what_is_redacted_after_the_sweep_has_read_it_is_not_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "SEGMENT_BYTES", 4_096)
+    secret = marked(OWNER)
+    read: list[bytes] = []
+    async with up(tmp_path, erases=False) as peer:
+        journal, feeds = peer.redactor.journal, peer.feeds
+        for each in (secret, *(record(OWNER, number, size=1_000) for number in range(20))):
+            await feeds.append(each)
+            await feeds.cut()
+        await acknowledge(feeds, 21)
+
+        async def redact() -> None:
+            await feeds.append(tombstone(OWNER, "author", cid_of(secret)))
+            await feeds.cut()
+
+        def is_needed(_kind: Entry, body: bytes) -> bool:
+            if is_it := MARKER in body:
+                read.append(body)
+                trio.from_thread.run(redact)
+            return is_it
+
+        await Retention(journal, feeds, NOTHING, is_needed).enforce()
+
+    assert read == [secret.encode()]
+    assert [path for path in peer.files_with_marker() if path.suffix == ".segment"] == []
