@@ -6,7 +6,7 @@ erase. ``note`` is told of every bundle once it is on the disk, at start and lat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import trio
@@ -45,7 +45,6 @@ class Bodies:
         self._chains = chains
         self._absent: dict[_Held, dict[int, CID]] = {}
         self._where: dict[CID, set[_Held]] = {}
-        self._erased: dict[bytes, set[CID]] = {}
         self._statements: dict[CID, tuple[FeedEpoch, int, bytes]] = {}
         self._pending: dict[CID, int] = {}
         self._stirred = trio.Event()
@@ -62,7 +61,7 @@ class Bodies:
             self._stir(self._to_erase(header, records), offset)
         if mentions_redaction(b"".join(records)):
             for record in filter(None, records):
-                self._changed(self.redactions.take(record, header.feed), offset)
+                self._changed(self.redactions.take(record, header.feed), header.feed, offset)
                 if kind_of(record) in STATEMENT_KINDS:
                     place = ((header.feed, header.epoch), header.first_sequence, cid.digest)
                     self._statements[CID.of(record)] = place
@@ -84,7 +83,8 @@ class Bodies:
         redacted = set(self._absent[held].values()).difference(
             self._absent[held][sequence] for sequence in wanted
         )
-        self._erased.setdefault(held.feed, set()).update(redacted)
+        if redacted:
+            self.redactions.found(held.feed, redacted)
         lacking.pop(held.header, None)
         if wanted:
             lacking[held.header] = min(wanted)
@@ -97,11 +97,11 @@ class Bodies:
             if record and self.redactions.applies(record, cid, header.feed)
         ]
 
-    def _changed(self, cids: Iterable[CID], offset: int) -> None:
+    def _changed(self, cids: Iterable[CID], by: bytes, offset: int) -> None:
         for cid in cids:
             for held in self._where.get(cid, ()):
                 self._judge(held)
-        self._stir((cid for cid in cids if self.redactions.of(cid) is not None), offset)
+        self._stir((cid for cid in cids if self.redactions.of(cid, by) is not None), offset)
 
     def _stir(self, cids: Iterable[CID], offset: int) -> None:
         self._pending.update(dict.fromkeys(cids, offset))
@@ -153,11 +153,7 @@ class Bodies:
             if self._pending.get(cid, mark) < mark:
                 del self._pending[cid]
         for feed, cid in places:
-            self._erased.setdefault(feed, set()).add(cid)
-
-    def redacted_in(self, feed: bytes) -> Set[CID]:
-        """Return the records of a feed that were redacted and whose headers are held."""
-        return self._erased.get(feed, set())
+            self.redactions.found(feed, [cid])
 
     def place_of(self, statement: CID) -> tuple[FeedEpoch, int, bytes] | None:
         """Return in which bundle a tombstone or certificate is: its feed's epoch, its first

@@ -153,7 +153,7 @@ class HeldFeeds:
         """Yield, once each, the bundles by which others redacted records of ``feed``; ``told`` is
         what was yielded before.
         """
-        for cid in sorted(self.bodies.redacted_in(feed)):
+        for cid in sorted(self.bodies.redactions.found_in(feed)):
             redaction = self.bodies.redactions.of(cid, feed)
             if redaction is None or redaction.by == feed:
                 continue
