@@ -12,6 +12,7 @@ from hypothesis import example, given, settings, strategies as st
 from trio.testing import MockClock
 
 from node.store import Store
+from peer.excerpts import Excerpt, reader_of
 from peer.feeds import Feeds
 from peer.index import Index
 from peer.journal import Journal
@@ -169,6 +170,34 @@ async def test_an_outsiders_tombstone_erases_nothing(tmp_path: Path) -> None:
         kept = bundles_of(peer.feeds)
 
     assert not any(each.absent for each in kept)
+
+
+async def test_what_several_feeds_name_is_told_of_one_that_did_not_redact_it_itself(
+    tmp_path: Path,
+) -> None:
+    cid = cid_of(marked(AUTHOR))
+    ruling = tombstone(OPERATOR, "aggregator", cid)
+    whole = signed(AUTHOR, marked(AUTHOR))
+    async with up(tmp_path) as peer:
+        for outsider in map(key, range(5, 9)):
+            burials = (tombstone(outsider, "author", cid, number=each) for each in range(256))
+            burial = next(each for each in burials if cid_of(each) < cid_of(ruling))
+            named = sign_bundle(outsider, Place(1, 0, None), [marked(AUTHOR).encode()], 1)
+            await peer.feeds.add_all(
+                [named.with_records([b""]), signed(outsider, burial, before=named)]
+            )
+        await peer.feeds.add(whole)
+        await peer.feeds.add(signed(OPERATOR, ruling, certificate(OPERATOR, AGGREGATOR)))
+        await peer.erased()
+        await peer.index.catch_up()
+        entry_at = reader_of(peer.redactor.journal, peer.feeds.suspect)
+        redactions = peer.feeds.bodies.redactions
+        [told] = await peer.index.ask(
+            lambda store: Excerpt(store, entry_at, (), OWNER, redactions=redactions).erased([cid])
+        )
+
+    assert told.proof.header.feed == AUTHOR.public
+    assert told.redaction.by == OPERATOR.public
 
 
 async def test_a_role_that_shows_late_makes_a_tombstone_count(tmp_path: Path) -> None:
