@@ -6,6 +6,7 @@ erase. ``note`` is told of every bundle once it is on the disk, at start and lat
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import trio
 from protocols.chain import Chain
 from protocols.cid import CID
 from protocols.feed import ABSENT, Bundle, Header, absent_in
+from protocols.limits import MAX_ABSENT_BODIES, MAX_ABSENT_OF_FEED
 from protocols.record import kind_of
 from protocols.tombstone import STATEMENT_KINDS, Redactions, mentions_redaction
 
@@ -47,6 +49,10 @@ class Bodies:
         self._where: dict[CID, set[_Held]] = {}
         self._statements: dict[CID, tuple[FeedEpoch, int, bytes]] = {}
         self._pending: dict[CID, int] = {}
+        self._lacking: dict[_Held, int] = {}
+        self._lacking_of: Counter[bytes] = Counter()
+        self.lacking_count = 0
+        """How many records ``lacking`` has."""
         self._stirred = trio.Event()
 
     def note(self, header: Header, cid: CID, records: Sequence[bytes], offset: int) -> None:
@@ -88,6 +94,24 @@ class Bodies:
         lacking.pop(held.header, None)
         if wanted:
             lacking[held.header] = min(wanted)
+        self._count_lacking(held, len(wanted))
+
+    def _count_lacking(self, held: _Held, count: int) -> None:
+        change = count - self._lacking.pop(held, 0)
+        if count:
+            self._lacking[held] = count
+        self._lacking_of[held.feed] += change
+        self.lacking_count += change
+
+    def admits(self, header: Header, absent: Mapping[int, CID]) -> bool:
+        """Say whether a bundle not yet held may be kept without those bodies: each that nobody
+        redacted is remembered until it comes. What is on its way to the disk is not counted yet.
+        """
+        count = sum(self.redactions.of(cid, header.feed) is None for cid in absent.values())
+        return not count or (
+            self._lacking_of[header.feed] + count <= MAX_ABSENT_OF_FEED
+            and self.lacking_count + count <= MAX_ABSENT_BODIES
+        )
 
     def _to_erase(self, header: Header, records: Sequence[bytes]) -> list[CID]:
         named = zip(map(CID.of_digest, header.digests), records, strict=True)

@@ -43,6 +43,8 @@ class HeldFeeds:
         """What peers told that they have dropped, since this start."""
         self.dropped_records = 0
         """How many records were let go of after an acknowledgement."""
+        self.refused_absent = 0
+        """How often a bundle was refused since the start because of the bodies that it lacked."""
         self.quarantined = 0
         """How many bundles turned out to be damaged on the disk since the start."""
         self._version = 0

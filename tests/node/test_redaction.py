@@ -263,6 +263,28 @@ async def test_absent_bodies_are_told_and_filled_by_whoever_has_them(tmp_path: P
     assert again == (root, [])
 
 
+@pytest.mark.parametrize("limit", ["MAX_ABSENT_OF_FEED", "MAX_ABSENT_BODIES"])
+async def test_bundles_that_lack_too_many_bodies_are_refused_and_counted_until_some_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(f"peer.bodies.{limit}", 2)
+    first = signed(AUTHOR, record(AUTHOR, 1), record(AUTHOR, 2))
+    second = signed(AUTHOR, record(AUTHOR, 3), marked(AUTHOR), before=first)
+    burial = signed(AUTHOR, tombstone(AUTHOR, "author", cid_of(marked(AUTHOR))), before=second)
+    bundles = (without(first, 0, 1), without(second, 0), burial, without(second, 1), first)
+    async with up(tmp_path) as peer:
+        outcomes = [(await peer.feeds.add(each)).name for each in bundles]
+        counts = peer.feeds.refused_absent, peer.feeds.bodies.lacking_count
+        later = await peer.feeds.add(without(second, 0, 1))
+    async with up(tmp_path) as peer:
+        again = peer.feeds.bodies.lacking_count, len(peer.feeds.bodies.lacking)
+
+    assert outcomes == ["NEW", "REFUSED", "NEW", "NEW", "FILLED"]
+    assert counts == (1, 0)
+    assert later.name == "DUPLICATE"
+    assert again == (0, 0)
+
+
 async def test_a_puller_gets_from_another_what_a_server_lacks_and_acknowledges_only_that(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
