@@ -143,12 +143,18 @@ class Bodies:
         return bundle.with_records(ABSENT if cid in erased else record for cid, record in named)
 
     def would_fill(self, header: Header, cid: CID, absent: Mapping[int, CID]) -> bool:
-        """Say whether a held bundle that comes again brings bodies that are to be filled."""
+        """Say whether a held bundle that comes again brings bodies that are to be filled: half of
+        them or more, for each time the journal takes the whole bundle anew. So it does seven times
+        at most.
+        """
         ours = self._absent.get(_Held(header.feed, header.epoch, cid.digest), {})
-        return any(
-            sequence not in absent and self.redactions.of(record, header.feed) is None
+        wanted = [
+            sequence
             for sequence, record in ours.items()
-        )
+            if self.redactions.of(record, header.feed) is None
+        ]
+        brought = sum(sequence not in absent for sequence in wanted)
+        return bool(brought) and 2 * brought >= len(wanted)
 
     @property
     def lacking(self) -> list[LackingBody]:

@@ -263,6 +263,21 @@ async def test_absent_bodies_are_told_and_filled_by_whoever_has_them(tmp_path: P
     assert again == (root, [])
 
 
+async def test_filling_a_bundle_body_by_body_takes_its_place_on_the_disk_seven_times_at_most(
+    tmp_path: Path,
+) -> None:
+    whole = signed(AUTHOR, *(record(AUTHOR, number, size=1000) for number in range(60)))
+    async with up(tmp_path) as peer:
+        for count in range(61):
+            some = (*whole.records[:count], *[b""] * (60 - count))
+            await peer.feeds.add(whole.with_records(some))
+        size = peer.redactor.journal.size
+        kept = bundles_of(peer.feeds)
+
+    assert kept == [whole]
+    assert size < 8 * len(whole.encode())
+
+
 @pytest.mark.parametrize("limit", ["MAX_ABSENT_OF_FEED", "MAX_ABSENT_BODIES"])
 async def test_bundles_that_lack_too_many_bodies_are_refused_and_counted_until_some_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
