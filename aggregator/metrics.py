@@ -23,6 +23,7 @@ FROM_STATUS: Final = {
     "holes": "Ranges of feeds that are missing between others",
     "forks": "Feeds whose key signed two histories",
     "quarantined": "Bundles that turned out to be damaged on the disk since the start",
+    "refused_absent": "Bundles refused since the start because of the bodies that they lacked",
     "journal_bytes": "Size of the journal",
     "index_lag_bytes": "How far the index is behind the journal",
 }

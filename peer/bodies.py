@@ -6,6 +6,7 @@ erase. ``note`` is told of every bundle once it is on the disk, at start and lat
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import islice
 from typing import NamedTuple
@@ -15,7 +16,7 @@ import trio
 from protocols.chain import Chain
 from protocols.cid import CID
 from protocols.feed import ABSENT, Bundle, Header, absent_in
-from protocols.limits import MAX_ERASED_AT_ONCE
+from protocols.limits import MAX_ABSENT_BODIES, MAX_ABSENT_OF_FEED, MAX_ERASED_AT_ONCE
 from protocols.record import kind_of
 from protocols.tombstone import STATEMENT_KINDS, Redactions, mentions_redaction
 
@@ -47,9 +48,12 @@ class Bodies:
         self._chains = chains
         self._absent: dict[_Held, dict[int, CID]] = {}
         self._where: dict[CID, set[_Held]] = {}
-        self._erased: dict[bytes, set[CID]] = {}
         self._statements: dict[CID, tuple[FeedEpoch, int, bytes]] = {}
         self._pending: dict[CID, int] = {}
+        self._lacking: dict[_Held, int] = {}
+        self._lacking_of: Counter[bytes] = Counter()
+        self.lacking_count = 0
+        """How many records ``lacking`` has."""
         self._stirred = trio.Event()
 
     def note(self, header: Header, cid: CID, records: Sequence[bytes], offset: int) -> None:
@@ -64,7 +68,7 @@ class Bodies:
             self._stir(self._to_erase(header, records), offset)
         if mentions_redaction(b"".join(records)):
             for record in filter(None, records):
-                self._changed(self.redactions.take(record, header.feed), offset)
+                self._changed(self.redactions.take(record, header.feed), header.feed, offset)
                 if kind_of(record) in STATEMENT_KINDS:
                     place = ((header.feed, header.epoch), header.first_sequence, cid.digest)
                     self._statements[CID.of(record)] = place
@@ -86,10 +90,29 @@ class Bodies:
         redacted = set(self._absent[held].values()).difference(
             self._absent[held][sequence] for sequence in wanted
         )
-        self._erased.setdefault(held.feed, set()).update(redacted)
+        if redacted:
+            self.redactions.found(held.feed, redacted)
         lacking.pop(held.header, None)
         if wanted:
             lacking[held.header] = min(wanted)
+        self._count_lacking(held, len(wanted))
+
+    def _count_lacking(self, held: _Held, count: int) -> None:
+        change = count - self._lacking.pop(held, 0)
+        if count:
+            self._lacking[held] = count
+        self._lacking_of[held.feed] += change
+        self.lacking_count += change
+
+    def admits(self, header: Header, absent: Mapping[int, CID]) -> bool:
+        """Say whether a bundle not yet held may be kept without those bodies: each that nobody
+        redacted is remembered until it comes. What is on its way to the disk is not counted yet.
+        """
+        count = sum(self.redactions.of(cid, header.feed) is None for cid in absent.values())
+        return not count or (
+            self._lacking_of[header.feed] + count <= MAX_ABSENT_OF_FEED
+            and self.lacking_count + count <= MAX_ABSENT_BODIES
+        )
 
     def _to_erase(self, header: Header, records: Sequence[bytes]) -> list[CID]:
         named = zip(map(CID.of_digest, header.digests), records, strict=True)
@@ -99,11 +122,11 @@ class Bodies:
             if record and self.redactions.applies(record, cid, header.feed)
         ]
 
-    def _changed(self, cids: Iterable[CID], offset: int) -> None:
+    def _changed(self, cids: Iterable[CID], by: bytes, offset: int) -> None:
         for cid in cids:
             for held in self._where.get(cid, ()):
                 self._judge(held)
-        self._stir((cid for cid in cids if self.redactions.of(cid) is not None), offset)
+        self._stir((cid for cid in cids if self.redactions.of(cid, by) is not None), offset)
 
     def _stir(self, cids: Iterable[CID], offset: int) -> None:
         self._pending.update(dict.fromkeys(cids, offset))
@@ -121,12 +144,18 @@ class Bodies:
         return bundle.with_records(ABSENT if cid in erased else record for cid, record in named)
 
     def would_fill(self, header: Header, cid: CID, absent: Mapping[int, CID]) -> bool:
-        """Say whether a held bundle that comes again brings bodies that are to be filled."""
+        """Say whether a held bundle that comes again brings bodies that are to be filled: half of
+        them or more, for each time the journal takes the whole bundle anew. So it does seven times
+        at most.
+        """
         ours = self._absent.get(_Held(header.feed, header.epoch, cid.digest), {})
-        return any(
-            sequence not in absent and self.redactions.of(record, header.feed) is None
+        wanted = [
+            sequence
             for sequence, record in ours.items()
-        )
+            if self.redactions.of(record, header.feed) is None
+        ]
+        brought = sum(sequence not in absent for sequence in wanted)
+        return bool(brought) and 2 * brought >= len(wanted)
 
     @property
     def lacking(self) -> list[LackingBody]:
@@ -155,11 +184,7 @@ class Bodies:
             if self._pending.get(cid, mark) < mark:
                 del self._pending[cid]
         for feed, cid in places:
-            self._erased.setdefault(feed, set()).add(cid)
-
-    def redacted_in(self, feed: bytes) -> Set[CID]:
-        """Return the records of a feed that were redacted and whose headers are held."""
-        return self._erased.get(feed, set())
+            self.redactions.found(feed, [cid])
 
     def place_of(self, statement: CID) -> tuple[FeedEpoch, int, bytes] | None:
         """Return in which bundle a tombstone or certificate is: its feed's epoch, its first

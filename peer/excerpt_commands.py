@@ -136,9 +136,10 @@ def _render_verdict(verdict: dict[str, Any]) -> str:
 
 def redaction_line(each: dict[str, Any]) -> str:
     """Say in one line by whom, when and why a record was redacted."""
-    who = "its author" if each["authority"] == "author" else f"aggregator {each['by']}"
+    who = "that peer" if each["authority"] == "author" else f"aggregator {each['by']}"
     return (
-        f"redacted: {each['cid']} of {each['author']}, by {who} at {each['at']}: {each['reason']}"
+        f"redacted: {each['cid']}, which a header signed by {each['signed_by']} names, by {who}"
+        f" at {each['at']}: {each['reason']}"
     )
 
 

@@ -86,15 +86,21 @@ class Excerpt:
         return self._parts(self.rows)
 
     def erased(self, cids: Sequence[CID]) -> list[Erased]:
-        """Return those of these records that were redacted and that a header here names."""
+        """Return those of these records that were redacted and that a header here names; rather
+        one of a feed that did not redact it itself, for anybody can name what somebody else made.
+        """
         named = [cid for cid in cids if self.redactions.of(cid) is not None]
         found: dict[CID, Erased] = {}
-        for row in self.shelf.bodiless(named) if named else ():
+        for row in sorted(self.shelf.bodiless(named), key=self._is_own) if named else ():
             redaction = self.redactions.of(CID(row.cid), row.feed)
             header = self._proof_of(row).proof
             if redaction is not None and header is not None:
                 found.setdefault(CID(row.cid), Erased(CID(row.cid), header, redaction))
         return list(found.values())
+
+    def _is_own(self, row: BodilessRow) -> bool:
+        redaction = self.redactions.of(CID(row.cid), row.feed)
+        return redaction is not None and redaction.by == row.feed
 
     def authority(self, erased: Iterable[Erased]) -> Iterator[Part]:
         """Yield the tombstones of what was erased, and the certificates that make them count."""

@@ -156,10 +156,10 @@ def parse_moment(text: str) -> int:
         ) from error
 
 
-def redaction_told(redaction: Redaction, author: bytes | None) -> dict[str, Any]:
-    """Return a redaction as JSON can hold it; ``author`` is the record's."""
+def redaction_told(redaction: Redaction, signer: bytes | None) -> dict[str, Any]:
+    """Return a redaction as JSON can hold it; ``signer`` signed a header that names the record."""
     return {
-        "author": peer_id_of(author) if author else None,
+        "signed_by": peer_id_of(signer) if signer else None,
         "tombstone": str(redaction.tombstone),
         "by": peer_id_of(redaction.by),
         "authority": redaction.authority,
@@ -189,7 +189,7 @@ def told(verdict: Verdict, lost: Iterable[str] = ()) -> dict[str, Any]:
         "redacted": [
             {
                 "cid": str(cid),
-                **redaction_told(each.redaction, each.author),
+                **redaction_told(each.redaction, each.signer),
                 "mesh": peer_id_of(each.mesh) if each.mesh else None,
             }
             for cid, each in sorted(verdict.redacted.items())

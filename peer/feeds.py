@@ -34,7 +34,7 @@ from protocols.journal import (
     HeaderBody,
     RecordBody,
 )
-from protocols.keys import SigningKey
+from protocols.keys import SigningKey, peer_id_of
 from protocols.record import Record
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,9 @@ class Added(Enum):
     FILLED = auto()
     """Held before, and kept again with bodies that were absent."""
     REFUSED = auto()
-    """Not kept: its feed has begun more epochs than anyone keeps of one."""
+    """Not kept: its feed has begun more epochs than anyone keeps of one, or too many bodies that
+    nobody redacted would be absent here.
+    """
 
 
 class Feeds(HeldFeeds):
@@ -153,9 +155,9 @@ class Feeds(HeldFeeds):
     async def add_all(self, bundles: Iterable[Bundle]) -> list[Added]:
         """Add bundles under one fsync; each is on the disk when this returns, whoever brought it.
 
-        Cancelled, each may or may not be kept. One feed's surplus epochs are left out, so that they
-        hold up nobody else's. Raises ``JournalFullError`` when the disk is full and
-        ``RemoteProtocolError`` when there would be more feeds than memory should hold.
+        Cancelled, each may or may not be kept. One feed's surplus epochs and absent bodies are
+        left out, so that they hold up nobody else's. Raises ``JournalFullError`` when the disk is
+        full and ``RemoteProtocolError`` when there would be more feeds than memory should hold.
         """
         outcomes: list[Added] = []
         pending: list[Pending] = []
@@ -171,13 +173,21 @@ class Feeds(HeldFeeds):
                     outcomes.append(Added.DUPLICATE)
                 else:
                     pending.append(self._begin(filled, outcomes, Added.FILLED))
-            elif not self._epochs.admit(key):
+            elif not self._admits(key, bundle):
                 outcomes.append(Added.REFUSED)
             else:
                 pending.append(self._begin(bundle, outcomes, Added.NEW))
         for entry in pending:
             await entry.wait()
         return outcomes
+
+    def _admits(self, key: FeedEpoch, bundle: Bundle) -> bool:
+        if not self.bodies.admits(bundle.header, bundle.absent):
+            if not self.refused_absent:  # one line: the count tells of the others
+                log.warning("too many absent bodies", extra={"feed": peer_id_of(key[0])})
+            self.refused_absent += 1
+            return False
+        return self._epochs.admit(key)
 
     async def _settle_other_form(self, bundle: Bundle) -> None:
         """Return when nothing is on its way to the disk that lacks a body of this bundle, which

@@ -43,6 +43,8 @@ class HeldFeeds:
         """What peers told that they have dropped, since this start."""
         self.dropped_records = 0
         """How many records were let go of after an acknowledgement."""
+        self.refused_absent = 0
+        """How often a bundle was refused since the start because of the bodies that it lacked."""
         self.quarantined = 0
         """How many bundles turned out to be damaged on the disk since the start."""
         self._version = 0
@@ -153,7 +155,7 @@ class HeldFeeds:
         """Yield, once each, the bundles by which others redacted records of ``feed``; ``told`` is
         what was yielded before.
         """
-        for cid in sorted(self.bodies.redacted_in(feed)):
+        for cid in sorted(self.bodies.redactions.found_in(feed)):
             redaction = self.bodies.redactions.of(cid, feed)
             if redaction is None or redaction.by == feed:
                 continue

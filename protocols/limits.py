@@ -245,6 +245,8 @@ MAX_TOLD_BUNDLES: Final = (
     4_096  # tombstones that one puller may hand in on a stream: 256 MB at most
 )
 MAX_EPOCHS_PER_FEED: Final = 1_024  # a feed begins one after a loss; MAX_FEEDS is there for all
+MAX_ABSENT_OF_FEED: Final = 16_384  # bodies that nobody redacted, 0.4 KB of memory each: 6.5 MB
+MAX_ABSENT_BODIES: Final = 131_072  # of all feeds: 52 MB; a mesh that lacks so many lost its disks
 MAX_QUESTIONS: Final = 8  # waiting at a server; our pullers wait for the answer to each
 MAX_FETCHES: Final = 64  # lists of MAX_INVENTORY headers that a puller keeps to ask for: 50 MB
 BUNDLES_PER_FRAME_BYTES: Final = 256 << 10  # larger frames delay what shares the connection

@@ -13,7 +13,7 @@ role. Any other stays a record like all others and has no effect.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -77,7 +77,7 @@ class Redaction(NamedTuple):
 
 class Redactions:
     """Every tombstone held, and which records they make redacted: a function of the set of records
-    taken in.
+    taken in, and of which of them were found to stand in which feeds.
     """
 
     def __init__(self, mesh: bytes | None) -> None:
@@ -86,6 +86,7 @@ class Redactions:
         self._certificates: dict[bytes, set[CID]] = {}
         self._named: dict[CID, set[Redaction]] = {}
         self._by: dict[bytes, set[CID]] = {}
+        self._found: dict[bytes, set[CID]] = {}
 
     def __len__(self) -> int:
         return len(self._named)
@@ -131,19 +132,20 @@ class Redactions:
 
     def of(self, cid: CID, feed: bytes | None = None) -> Redaction | None:
         """Return why the record that a header of ``feed`` names is redacted, none if it is not;
-        without a feed, why it is wherever it stands that somebody had the authority to say.
+        without a feed, why it is wherever it stands that somebody had the authority to say: as the
+        author, where ``found`` told that its own feed names the record.
 
         Of several tombstones it is always the same one, in whatever order they came.
         """
         named = self._named.get(cid)
         if not named:
             return None
-        counted = [each for each in named if self._counts(each, feed)]
+        counted = [each for each in named if self._counts(each, cid, feed)]
         return self._shown(min(counted)) if counted else None
 
-    def _counts(self, redaction: Redaction, feed: bytes | None) -> bool:
+    def _counts(self, redaction: Redaction, cid: CID, feed: bytes | None) -> bool:
         if redaction.authority == AUTHOR:
-            return feed is None or feed == redaction.by
+            return cid in self.found_in(redaction.by) if feed is None else feed == redaction.by
         return self._may(redaction.by)
 
     def _shown(self, redaction: Redaction) -> Redaction:
@@ -151,6 +153,14 @@ class Redactions:
             return redaction
         # the certificate that shows the role: any will do, and always the same one is taken
         return redaction._replace(certificate=min(self._certificates[redaction.by]))
+
+    def found(self, feed: bytes, cids: Iterable[CID]) -> None:
+        """Take in that headers of a feed name these records, which are redacted in it."""
+        self._found.setdefault(feed, set()).update(cids)
+
+    def found_in(self, feed: bytes) -> Set[CID]:
+        """Return the redacted records that headers of a feed were found to name."""
+        return self._found.get(feed, frozenset())
 
     def named(self) -> Iterator[CID]:
         """Yield every record that a tombstone of any effect names."""

@@ -41,12 +41,14 @@ class Fault(NamedTuple):
 
 
 class Redacted(NamedTuple):
-    """What a file proves of a record that was erased."""
+    """What a file proves of a record that was erased: that this key signed a header naming it, not
+    that it made the record, for anybody can name what somebody else made.
+    """
 
-    author: bytes
+    signer: bytes
     redaction: Redaction
     mesh: bytes | None
-    """The mesh whose certificate shows that an aggregator did it; none when the author did."""
+    """The mesh whose certificate shows that an aggregator did it; none when the signer did."""
 
 
 @dataclass(slots=True)
@@ -64,7 +66,7 @@ class Verdict:
     """Parents beyond what was asked for."""
     redacted: dict[CID, Redacted] = field(default_factory=dict[CID, Redacted])
     """Records whose bodies were erased, by whom and why: no fault, and nothing is left of them to
-    check but that their author signed their digests."""
+    check but that somebody signed a header that names them."""
     forked: set[PeerId] = field(default_factory=set[PeerId])
     """Authors who signed two truths, both of which are in the file: no fault of the file's."""
     faults: list[Fault] = field(default_factory=list[Fault])
@@ -190,8 +192,8 @@ class _Check:
         signed = SignedHeader.decode(said.header, said.signature)
         self._count(offset, signed.header.digests)
         self._headers.append(signed)
-        author = signed.header.feed
-        self.verdict.authors.add(peer_id_of(author))
+        signer = signed.header.feed
+        self.verdict.authors.add(peer_id_of(signer))
         for cid in said.records:
             fault = self._redaction_fault(signed, cid, said.tombstone)
             if fault is not None:
@@ -202,7 +204,7 @@ class _Check:
             if redaction.authority == AUTHOR:
                 certificate, mesh = None, None
             shown = redaction._replace(certificate=certificate)
-            self.verdict.redacted[cid] = Redacted(author, shown, mesh)
+            self.verdict.redacted[cid] = Redacted(signer, shown, mesh)
 
     def _redaction_fault(self, signed: SignedHeader, cid: CID, tombstone: CID) -> str | None:
         if cid.digest not in signed.header.digests:

@@ -34,7 +34,8 @@ def _render(value: dict[str, Any]) -> str:
         "filer": "this aggregator" if value["is_filer"] else value["filer"] or "nobody known",
         "state root": value["state_root"],
         "records": f"{value['records']} in {value['bundles']} bundles, {value['missing']} missing",
-        "redacted": f"{value['redacted']}, {value['absent']} bodies absent otherwise",
+        "redacted": f"{value['redacted']}, {value['absent']} bodies absent otherwise"
+        f" ({value['refused_absent']} bundles refused for more)",
         "checkpoint": _checkpoint(value["checkpoints"]),
         **_exchange(value["exchange"]),
         "holes, forks": f"{value['holes']}, {value['forks']}",

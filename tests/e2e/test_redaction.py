@@ -60,7 +60,7 @@ def test_redacted_records_are_in_no_file_of_the_mesh_and_still_verify(root: Path
     assert here["redacted"][0]["authority"] == "aggregator"
     assert check["findings"] == again["findings"] == []
     assert check["bodiless"] == len(told)
-    assert "by its author" in offline.stdout
+    assert "by that peer at" in offline.stdout
     assert "verified, but for the content of 1 record" in offline.stdout
 
 

@@ -12,6 +12,7 @@ from hypothesis import example, given, settings, strategies as st
 from trio.testing import MockClock
 
 from node.store import Store
+from peer.excerpts import Excerpt, reader_of
 from peer.feeds import Feeds
 from peer.index import Index
 from peer.journal import Journal
@@ -171,6 +172,34 @@ async def test_an_outsiders_tombstone_erases_nothing(tmp_path: Path) -> None:
     assert not any(each.absent for each in kept)
 
 
+async def test_what_several_feeds_name_is_told_of_one_that_did_not_redact_it_itself(
+    tmp_path: Path,
+) -> None:
+    cid = cid_of(marked(AUTHOR))
+    ruling = tombstone(OPERATOR, "aggregator", cid)
+    whole = signed(AUTHOR, marked(AUTHOR))
+    async with up(tmp_path) as peer:
+        for outsider in map(key, range(5, 9)):
+            burials = (tombstone(outsider, "author", cid, number=each) for each in range(256))
+            burial = next(each for each in burials if cid_of(each) < cid_of(ruling))
+            named = sign_bundle(outsider, Place(1, 0, None), [marked(AUTHOR).encode()], 1)
+            await peer.feeds.add_all(
+                [named.with_records([b""]), signed(outsider, burial, before=named)]
+            )
+        await peer.feeds.add(whole)
+        await peer.feeds.add(signed(OPERATOR, ruling, certificate(OPERATOR, AGGREGATOR)))
+        await peer.erased()
+        await peer.index.catch_up()
+        entry_at = reader_of(peer.redactor.journal, peer.feeds.suspect)
+        redactions = peer.feeds.bodies.redactions
+        [told] = await peer.index.ask(
+            lambda store: Excerpt(store, entry_at, (), OWNER, redactions=redactions).erased([cid])
+        )
+
+    assert told.proof.header.feed == AUTHOR.public
+    assert told.redaction.by == OPERATOR.public
+
+
 async def test_a_role_that_shows_late_makes_a_tombstone_count(tmp_path: Path) -> None:
     async with up(tmp_path) as peer:
         await peer.feeds.add(signed(AUTHOR, marked(AUTHOR)))
@@ -232,6 +261,43 @@ async def test_absent_bodies_are_told_and_filled_by_whoever_has_them(tmp_path: P
     assert kept == [whole]
     assert second == 3
     assert again == (root, [])
+
+
+async def test_filling_a_bundle_body_by_body_takes_its_place_on_the_disk_seven_times_at_most(
+    tmp_path: Path,
+) -> None:
+    whole = signed(AUTHOR, *(record(AUTHOR, number, size=1000) for number in range(60)))
+    async with up(tmp_path) as peer:
+        for count in range(61):
+            some = (*whole.records[:count], *[b""] * (60 - count))
+            await peer.feeds.add(whole.with_records(some))
+        size = peer.redactor.journal.size
+        kept = bundles_of(peer.feeds)
+
+    assert kept == [whole]
+    assert size < 8 * len(whole.encode())
+
+
+@pytest.mark.parametrize("limit", ["MAX_ABSENT_OF_FEED", "MAX_ABSENT_BODIES"])
+async def test_bundles_that_lack_too_many_bodies_are_refused_and_counted_until_some_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(f"peer.bodies.{limit}", 2)
+    first = signed(AUTHOR, record(AUTHOR, 1), record(AUTHOR, 2))
+    second = signed(AUTHOR, record(AUTHOR, 3), marked(AUTHOR), before=first)
+    burial = signed(AUTHOR, tombstone(AUTHOR, "author", cid_of(marked(AUTHOR))), before=second)
+    bundles = (without(first, 0, 1), without(second, 0), burial, without(second, 1), first)
+    async with up(tmp_path) as peer:
+        outcomes = [(await peer.feeds.add(each)).name for each in bundles]
+        counts = peer.feeds.refused_absent, peer.feeds.bodies.lacking_count
+        later = await peer.feeds.add(without(second, 0, 1))
+    async with up(tmp_path) as peer:
+        again = peer.feeds.bodies.lacking_count, len(peer.feeds.bodies.lacking)
+
+    assert outcomes == ["NEW", "REFUSED", "NEW", "NEW", "FILLED"]
+    assert counts == (1, 0)
+    assert later.name == "DUPLICATE"
+    assert again == (0, 0)
 
 
 async def test_a_puller_gets_from_another_what_a_server_lacks_and_acknowledges_only_that(

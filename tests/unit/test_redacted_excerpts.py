@@ -4,9 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
+from peer.excerpt_commands import redaction_line
+from peer.exporting import told
 from protocols.cid import CID
 from protocols.excerpt import Contents, Proof, Redacted, encode
 from protocols.feed import Bundle, Place, SignedHeader, sign_bundle
+from protocols.keys import peer_id_of
 from protocols.membership import AGGREGATOR, WORKER
 from protocols.record import Record
 from tests.support.excerpts import car, verdict_of
@@ -57,12 +60,30 @@ def test_a_file_shows_that_an_author_had_its_record_erased_and_verifies() -> Non
 
     assert verdict.faults == []
     [(cid, found)] = verdict.redacted.items()
-    assert (cid, found.author, found.redaction.by) == (
+    assert (cid, found.signer, found.redaction.by) == (
         CID_OF_THING,
         AUTHOR.public,
         AUTHOR.public,
     )
     assert (found.redaction.reason, found.mesh) == ("why", None)
+
+
+def test_whoever_names_somebody_elses_record_is_not_called_its_author() -> None:
+    named = sign_bundle(OUTSIDER, Place(1, 0, None), [THING.encode()], 1)
+    burial = tombstone(OUTSIDER, "author")
+    shown = sign_bundle(OUTSIDER, Place(1, 1, named.cid), [burial.encode()], 1)
+    said = Redacted(named.header_bytes, named.signature, (CID_OF_THING,), cid_of(burial))
+    contents = encode(Contents(None, 1, 1, 0, 0, 1))
+    blocks = [burial.encode(), proof_of(shown), encode(said), contents]
+
+    verdict = told(verdict_of(car([CID.of(contents)], *blocks)))
+
+    assert verdict["ok"]
+    [each] = verdict["redacted"]
+    assert "author" not in each
+    assert each["signed_by"] == peer_id_of(OUTSIDER.public)
+    line = redaction_line(each)
+    assert f"a header signed by {each['signed_by']} names, by that peer" in line
 
 
 def test_a_file_shows_by_which_meshs_aggregator_a_record_was_erased() -> None:

@@ -85,6 +85,17 @@ def test_an_author_redacts_nobody_elses_record() -> None:
     assert not is_redacted(tombstone(OUTSIDER, "author"))
 
 
+def test_an_authors_tombstone_counts_once_its_own_feed_is_found_to_name_the_record() -> None:
+    taken = redactions([tombstone(OUTSIDER, "author")])
+    taken.found(AUTHOR.public, [CID_OF_THING])
+    before = taken.of(CID_OF_THING), list(taken.named()), taken.without_effect
+    taken.found(OUTSIDER.public, [CID_OF_THING])
+
+    assert before == (None, [], 1)
+    assert taken.of(CID_OF_THING) == taken.of(CID_OF_THING, OUTSIDER.public) is not None
+    assert (list(taken.named()), taken.without_effect) == ([CID_OF_THING], 0)
+
+
 def test_a_certificate_of_another_mesh_gives_no_authority() -> None:
     shown = certificate(OPERATOR, AGGREGATOR).encode()
     taken = Redactions(key_of(9).public)
