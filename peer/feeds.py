@@ -203,8 +203,12 @@ class Feeds(HeldFeeds):
         return pending
 
     def _enter(self, bundle: Bundle, offset: int) -> bool:
-        """Take in a durable bundle, or one that was filled; say whether it makes a fork."""
+        """Take in a durable bundle, or one that was filled; say whether it makes a fork. One of
+        which the place was dropped while it was on its way is left alone.
+        """
         key = (bundle.header.feed, bundle.header.epoch)
+        if self.is_dropped(*key, bundle.header.first_sequence):
+            return False
         is_fork = False
         if self._holds(key, bundle):
             self._chains[key].move(Link.of(bundle.header, bundle.cid.digest, offset))

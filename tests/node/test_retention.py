@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -29,12 +30,13 @@ from protocols.chain import state_root
 from protocols.cid import CID
 from protocols.feed import Bundle
 from protocols.journal import Entry, RecordBody
-from protocols.keys import peer_id_of
+from protocols.keys import SigningKey, peer_id_of
 from protocols.record import Record
 from protocols.sync import Gone
 from tests.support.exchanging import FOLLOWING, OPEN, Meeting, Peer, meet, until
 from tests.support.feeds import (
     START_US,
+    bundle,
     bundles_of,
     chain_of,
     effects,
@@ -52,6 +54,11 @@ OWNER, AGGREGATOR = key(1), key(2)
 
 async def acknowledge(feeds: Feeds, place: int, first: int = 0, epoch: int | None = None) -> None:
     entry = AckEntry(feeds.key.public, feeds.epoch if epoch is None else epoch, place, first)
+    await feeds.acknowledge(SignedAck.sign(AGGREGATOR, [entry], START_US))
+
+
+async def acknowledge_of(feeds: Feeds, author: SigningKey, place: int) -> None:
+    entry = AckEntry(author.public, 1, place)
     await feeds.acknowledge(SignedAck.sign(AGGREGATOR, [entry], START_US))
 
 
@@ -157,8 +164,7 @@ async def test_what_was_dropped_is_held_when_it_comes_once_more(tmp_path: Path) 
     made = chain_of(key(3), 4)
     async with running_feeds(tmp_path / "journal", OWNER) as feeds:
         await feeds.add_all(made)
-        entry = AckEntry(key(3).public, 1, made[-1].header.next_sequence)
-        await feeds.acknowledge(SignedAck.sign(AGGREGATOR, [entry], START_US))
+        await acknowledge_of(feeds, key(3), made[-1].header.next_sequence)
         await retention(journal_of(feeds), feeds).enforce()
         assert bundles_of(feeds) == made[3:]
 
@@ -166,12 +172,43 @@ async def test_what_was_dropped_is_held_when_it_comes_once_more(tmp_path: Path) 
         assert bundles_of(feeds) == made[3:]
 
 
+async def test_a_bundle_that_comes_behind_the_word_that_its_place_is_dropped_is_left_alone(
+    tmp_path: Path,
+) -> None:
+    path, disk = tmp_path / "journal", trio.Event()
+    made, rival = chain_of(key(3), 4), bundle(key(3), marker=7)
+
+    async def slow(write_batch: Callable[[], None]) -> None:
+        await disk.wait()
+        write_batch()
+
+    async with running_feeds(path, OWNER) as feeds:
+        await feeds.add_all(made)
+        await acknowledge_of(feeds, key(3), 12)
+    with closing(Journal.open(path, offload=slow)) as journal:
+        feeds = Feeds(journal, OWNER, effects())
+        place = key(3).public, 1
+        async with trio.open_nursery() as nursery:
+            await nursery.start(journal.run)
+            nursery.start_soon(feeds.drop, place, feeds.droppable(place)[-1])
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(feeds.add, rival)  # waits for its turn at the disk
+            await trio.testing.wait_all_tasks_blocked()
+            disk.set()
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert entries(journal)[-2:] == [Entry.DROPPED, Entry.BUNDLE]
+        assert bundles_of(feeds) == made[3:]
+
+    async with running_feeds(path, OWNER) as feeds:
+        assert bundles_of(feeds) == made[3:]
+
+
 async def test_a_feed_that_forks_is_kept_as_evidence(tmp_path: Path) -> None:
     one, other = chain_of(key(3), 3), chain_of(key(3), 3, count=2)
     async with running_feeds(tmp_path / "journal", OWNER) as feeds:
         await feeds.add_all([*one, *other])
-        entry = AckEntry(key(3).public, 1, 6)
-        await feeds.acknowledge(SignedAck.sign(AGGREGATOR, [entry], START_US))
+        await acknowledge_of(feeds, key(3), 6)
         await retention(journal_of(feeds), feeds).enforce()
 
         assert len(bundles_of(feeds)) == 6
