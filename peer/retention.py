@@ -9,9 +9,11 @@ the journal's end before that, so that whole segments become free.
 from __future__ import annotations
 
 import logging
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from heapq import heapify, heappop, heappush
 from typing import Final
 
 import trio
@@ -22,13 +24,16 @@ from peer.journal import Journal, JournalDamagedError, JournalFullError, Pending
 from protocols.ack import SignedAck
 from protocols.chain import Link
 from protocols.feed import Bundle, Header
-from protocols.journal import DroppedBody, Entry, HeaderBody, RecordBody
+from protocols.journal import Damage, DroppedBody, Entry, HeaderBody, RecordBody
 from protocols.limits import RETENTION_CHECK_S, SWEEP_BUNDLES
 
 log = logging.getLogger(__name__)
 
 Needed = Callable[[Entry, bytes], bool]
 """Says whether the body of a ``SALT`` or ``KEPT`` entry is still needed by somebody."""
+
+_Weight = tuple[int, int]
+"""How many bytes of the journal a bundle takes, and when its author signed it, in microseconds."""
 
 _DAY_US: Final = 86_400_000_000
 _OF_FEEDS: Final = (Entry.RECORD, Entry.HEADER, Entry.BUNDLE)
@@ -53,7 +58,6 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    key: FeedEpoch
     link: Link
     size: int
     time_us: int
@@ -76,7 +80,7 @@ class Retention:
         self._feeds = feeds
         self._keep = keep
         self._needed = needed
-        self._weights: dict[int, tuple[int, int]] = {}
+        self._weights: dict[int, _Weight] = {}
         self._left: dict[int, int] = {}
         """How much each segment still held when it was swept, by its start."""
 
@@ -99,38 +103,51 @@ class Retention:
     # Dropping
 
     async def _due(self) -> dict[FeedEpoch, Link]:
-        """Return up to which bundle each feed's epoch is dropped now: the oldest go first."""
-        candidates = await self._candidates()
-        candidates.sort(key=lambda each: each.link.offset)
-        excess = sum(each.size for each in candidates) - self._keep.max_bytes
+        """Return up to which bundle each feed's epoch is dropped now: from its start to the first
+        that is not due, and past the limit of bytes what came first goes first.
+        """
+        feeds = await self._candidates()
+        excess = sum(each.size for queue in feeds.values() for each in queue) - self._keep.max_bytes
         horizon_us = self._feeds.effects.now_us() - int(self._keep.days * _DAY_US)
         due: dict[FeedEpoch, Link] = {}
-        for each in candidates:
-            if excess > 0 or each.time_us <= horizon_us:
-                due[each.key] = max(each.link, due.get(each.key, each.link))
-                excess -= each.size
+        oldest = [(queue[0].link.offset, key) for key, queue in feeds.items()]
+        heapify(oldest)
+        while oldest:
+            _, key = heappop(oldest)
+            candidate = feeds[key].popleft()
+            if excess <= 0 and candidate.time_us > horizon_us:
+                continue
+            due[key] = candidate.link
+            excess -= candidate.size
+            if feeds[key]:
+                heappush(oldest, (feeds[key][0].link.offset, key))
         return due
 
-    async def _candidates(self) -> list[_Candidate]:
-        candidates: list[_Candidate] = []
-        weights: dict[int, tuple[int, int]] = {}
+    async def _candidates(self) -> dict[FeedEpoch, deque[_Candidate]]:
+        """Return what may be dropped, by feed and epoch, each from its start on."""
+        candidates: defaultdict[FeedEpoch, deque[_Candidate]] = defaultdict(deque)
+        weights: dict[int, _Weight] = {}
         for key in list(self._feeds.chains):
             for link in self._feeds.droppable(key):
                 if (weight := self._weights.get(link.offset)) is None:
                     weight = self._weigh(link)
                     await trio.lowlevel.checkpoint()  # 0.1 ms each; at a start there may be many
-                weights[link.offset] = weight
-                candidates.append(_Candidate(key, link, *weight))
+                if weight is not None:
+                    weights[link.offset] = weight
+                    candidates[key].append(_Candidate(link, *weight))
         self._weights = weights
         return candidates
 
-    def _weigh(self, link: Link) -> tuple[int, int]:
-        """Return how many bytes of the journal a bundle takes, and when its author signed it."""
+    def _weigh(self, link: Link) -> _Weight | None:
+        """Return how many bytes of the journal a bundle takes, and when its author signed it; none
+        when the disk has damaged it, and then it is held no longer.
+        """
         first = self._feeds.reader.first_entry(link.offset)
         try:
             entry = self._journal.entry(link.offset)
         except JournalDamagedError:
-            return 0, 0  # others hold it, and we do not any more
+            self._feeds.quarantine([Damage(link.offset, link.offset + 1)])
+            return None
         return entry.end_offset - first, _header(entry.kind, entry.body).time_us
 
     # Erasing

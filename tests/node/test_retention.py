@@ -28,7 +28,7 @@ from peer.tables import IN_MEMORY, Rows
 from protocols.ack import AckEntry, SignedAck
 from protocols.chain import state_root
 from protocols.cid import CID
-from protocols.feed import Bundle
+from protocols.feed import Bundle, Place, sign_bundle
 from protocols.journal import Entry, RecordBody
 from protocols.keys import SigningKey, peer_id_of
 from protocols.record import Record
@@ -36,6 +36,7 @@ from protocols.sync import Gone
 from tests.support.exchanging import FOLLOWING, OPEN, Meeting, Peer, meet, until
 from tests.support.feeds import (
     START_US,
+    after,
     bundle,
     bundles_of,
     chain_of,
@@ -44,6 +45,7 @@ from tests.support.feeds import (
     open_journal,
     record,
     running_feeds,
+    segment_of,
 )
 
 DAY_US = 86_400_000_000
@@ -139,6 +141,53 @@ async def test_past_the_limit_of_bytes_the_oldest_go_before_their_time(tmp_path:
 
         # three of the acknowledged ones fit, and the last is not counted
         assert sequences(feeds) == [6, 7, 8, 9]
+
+
+async def test_an_oddly_dated_bundle_takes_nothing_before_its_time(tmp_path: Path) -> None:
+    made = chain_of(key(3), 3)
+    place = Place(1, made[-1].header.next_sequence, made[-1].cid)
+    dated = sign_bundle(key(3), place, [record(key(3), 99).encode()], 5)  # in 1970
+    made += [dated, after(dated, author=key(3))]
+    async with running_feeds(tmp_path / "journal", OWNER) as feeds:
+        await feeds.add_all(made)
+        await acknowledge_of(feeds, key(3), made[-1].header.next_sequence)
+        for days, left in ((6.9, 5), (7, 1)):
+            after_days(feeds, days)
+            await retention(journal_of(feeds), feeds, WEEK).enforce()
+            assert bundles_of(feeds) == made[-left:]
+
+
+async def test_a_damaged_bundle_takes_nothing_before_its_time(tmp_path: Path) -> None:
+    async with running_feeds(tmp_path / "journal", OWNER) as feeds:
+        await write(feeds, range(5))
+        await acknowledge(feeds, 5)
+        damaged = list(feeds.chains[OWNER.public, feeds.epoch])[3]
+        rot(tmp_path / "journal", damaged.offset + 30)
+        await retention(journal_of(feeds), feeds, WEEK).enforce()
+
+        assert sequences(feeds) == [0, 1, 2, 4]
+        assert feeds.quarantined == 1
+
+
+def rot(journal: Path, offset: int) -> None:
+    with segment_of(journal).open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1]))
+
+
+async def test_bytes_are_freed_from_the_start_of_a_feed_that_came_in_another_order(
+    tmp_path: Path,
+) -> None:
+    made = chain_of(key(3), 6)
+    async with running_feeds(tmp_path / "journal", OWNER) as feeds:
+        await feeds.add_all(made[::-1])
+        await acknowledge_of(feeds, key(3), 18)
+        size = len(made[1].encode()) + 100  # what an entry takes besides is less
+        await retention(journal_of(feeds), feeds, Keep(7, 4 * size)).enforce()
+
+        assert bundles_of(feeds) == made[1:]
 
 
 async def test_a_feed_goes_on_exactly_where_it_was_after_a_restart(tmp_path: Path) -> None:
