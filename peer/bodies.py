@@ -89,6 +89,14 @@ class Bodies:
         if wanted:
             lacking[held.header] = min(wanted)
 
+    def forget(self, feed: bytes, epoch: int, header: bytes) -> None:
+        """Take in that the bundle with that header is held no longer: nobody fills it."""
+        held = _Held(feed, epoch, header)
+        for cid in self._absent.pop(held, {}).values():
+            self._where[cid].discard(held)
+            if not self._where[cid]:
+                del self._where[cid]
+
     def _to_erase(self, header: Header, records: Sequence[bytes]) -> list[CID]:
         named = zip(map(CID.of_digest, header.digests), records, strict=True)
         return [

@@ -29,7 +29,7 @@ from protocols.ack import AckEntry, SignedAck
 from protocols.chain import state_root
 from protocols.cid import CID
 from protocols.feed import Bundle, Place, sign_bundle
-from protocols.journal import Entry, RecordBody
+from protocols.journal import Damage, Entry, RecordBody
 from protocols.keys import SigningKey, peer_id_of
 from protocols.record import Record
 from protocols.sync import Gone
@@ -251,6 +251,24 @@ async def test_a_bundle_that_comes_behind_the_word_that_its_place_is_dropped_is_
 
     async with running_feeds(path, OWNER) as feeds:
         assert bundles_of(feeds) == made[3:]
+
+
+async def test_what_is_held_no_longer_lacks_no_body(tmp_path: Path) -> None:
+    made = chain_of(key(3), 4)
+    bare = [each.with_records([b""] * 3) for each in made]
+    async with running_feeds(tmp_path / "journal", OWNER) as feeds:
+        await feeds.add_all([*bare[:3], made[3]])
+        damaged = next(iter(feeds.chains[key(3).public, 1])).offset
+        feeds.quarantine([Damage(damaged, damaged + 1)])
+        assert {each.sequence for each in feeds.bodies.lacking} == {3, 4, 5, 6, 7, 8}
+
+        await feeds.add(made[0])
+        assert {each.sequence for each in feeds.bodies.lacking} == {3, 4, 5, 6, 7, 8}
+
+        await acknowledge_of(feeds, key(3), 12)
+        await retention(journal_of(feeds), feeds).enforce()
+        assert feeds.bodies.lacking == []
+        assert feeds.chains[key(3).public, 1].lacking == {}
 
 
 async def test_a_feed_that_forks_is_kept_as_evidence(tmp_path: Path) -> None:
