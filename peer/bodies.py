@@ -14,7 +14,7 @@ import trio
 from protocols.chain import Chain
 from protocols.cid import CID
 from protocols.feed import ABSENT, Bundle, Header, absent_in
-from protocols.record import kind_of
+from protocols.record import Record, kind_of
 from protocols.tombstone import STATEMENT_KINDS, Redactions, mentions_redaction
 
 FeedEpoch = tuple[bytes, int]
@@ -66,6 +66,14 @@ class Bodies:
                 if kind_of(record) in STATEMENT_KINDS:
                     place = ((header.feed, header.epoch), header.first_sequence, cid.digest)
                     self._statements[CID.of(record)] = place
+
+    def recall(self, kept: bytes, offset: int) -> None:
+        """Take in a stored record that redacts, or a certificate, whose bundle was dropped or is
+        not noted yet; nothing for what else is stored under the same kinds of entry.
+        """
+        if mentions_redaction(kept) and kind_of(kept) in STATEMENT_KINDS:
+            feed = Record.decode_verified(kept).author
+            self._changed(self.redactions.take(kept, feed), offset)
 
     def _note_absent(self, held: _Held, absent: dict[int, CID]) -> None:
         self._absent[held] = absent

@@ -270,6 +270,7 @@ class Feeds(HeldFeeds):
             Entry.ACK: self._replay_ack,
             Entry.ERASED: self._replay_erased,
             Entry.DROPPED: self._replay_dropped,
+            Entry.KEPT: self._replay_kept,
         }
         for offset, _, kind, body in self._journal.scan():
             if kind in replay:
@@ -281,7 +282,9 @@ class Feeds(HeldFeeds):
         self._own.resume()
 
     def _replay_record(self, offset: int, body: bytes) -> None:
-        self._own.replay_record(offset, RecordBody.decode(body))
+        told = RecordBody.decode(body)
+        self._own.replay_record(offset, told)
+        self.bodies.recall(told.record, offset)  # of a dropped one, the header may be gone already
 
     def _replay_header(self, offset: int, body: bytes) -> None:
         cut = self._own.replay_header(offset, HeaderBody.decode(body))
@@ -299,6 +302,9 @@ class Feeds(HeldFeeds):
     def _replay_erased(self, offset: int, body: bytes) -> None:
         erased = ErasedBody.decode(body)
         self.bodies.erased(map(CID, erased.cids), erased.mark)
+
+    def _replay_kept(self, offset: int, body: bytes) -> None:
+        self.bodies.recall(body, offset)
 
     def _replay_ack(self, offset: int, body: bytes) -> None:
         self.acknowledged.note(SignedAck.decode(body))

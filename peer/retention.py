@@ -2,8 +2,8 @@
 
 What no aggregator acknowledged is never dropped, however old it is. Dropping is one durable word in
 the journal; the bytes go later, a segment at a time, when next to nothing in it is held any more.
-What is small and still needed (salts, acceptances, the latest acknowledgements) is written anew at
-the journal's end before that, so that whole segments become free.
+What is small and still needed (salts, acceptances, what redacts, the latest acknowledgements) is
+written anew at the journal's end before that, so that whole segments become free.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from protocols.chain import Link
 from protocols.feed import Bundle, Header
 from protocols.journal import Damage, DroppedBody, Entry, HeaderBody, RecordBody
 from protocols.limits import RETENTION_CHECK_S, SWEEP_BUNDLES
+from protocols.record import kind_of
+from protocols.tombstone import STATEMENT_KINDS, mentions_redaction
 
 log = logging.getLogger(__name__)
 
@@ -205,8 +207,7 @@ class Retention:
                 continue
             if kind in _OF_FEEDS and not self._is_dropped(kind, body):
                 continue
-            if (needed := self._still_needed(kind, body)) is not None:
-                swept.anew.append((_MOVED[kind], needed))
+            swept.anew += self._still_needed(kind, body)
             swept.gone[offset] = None
 
     def _is_dropped(self, kind: Entry, body: bytes) -> bool:
@@ -216,16 +217,19 @@ class Retention:
         header = _header(kind, body)
         return self._feeds.is_dropped(header.feed, header.epoch, header.first_sequence)
 
-    def _still_needed(self, kind: Entry, body: bytes) -> bytes | None:
+    def _still_needed(self, kind: Entry, body: bytes) -> list[tuple[Entry, bytes]]:
         """Return what is to be written anew of an entry, if anything."""
         if kind in (Entry.ACK, Entry.DROPPED):
-            return body if self._counts(kind, body) else None
-        if kind in (Entry.HEADER, Entry.BUNDLE):
-            return None
+            return [(kind, body)] if self._counts(kind, body) else []
+        if kind is Entry.HEADER:
+            return []
+        if kind is Entry.BUNDLE:
+            return [(Entry.KEPT, record) for record in _statements(body)]
         content = RecordBody.decode(body).record if kind is Entry.RECORD else body
         if not content:
-            return None  # it was redacted
-        return content if self._needed(_MOVED[kind], content) else None
+            return []  # it was redacted
+        is_needed = _is_statement(content) or self._needed(_MOVED[kind], content)
+        return [(_MOVED[kind], content)] if is_needed else []
 
     def _counts(self, kind: Entry, body: bytes) -> bool:
         """Say whether an acknowledgement, or the word that something was dropped, still counts."""
@@ -240,3 +244,14 @@ def _header(kind: int, body: bytes) -> Header:
     if kind == Entry.HEADER:
         return Header.decode(HeaderBody.decode(body).header)
     return Bundle.decode_verified(body).header
+
+
+def _statements(bundle: bytes) -> list[bytes]:
+    """Return the records of a stored bundle by which redactions stand."""
+    if not mentions_redaction(bundle):
+        return []
+    return [record for record in Bundle.decode_verified(bundle).records if _is_statement(record)]
+
+
+def _is_statement(content: bytes) -> bool:
+    return mentions_redaction(content) and kind_of(content) in STATEMENT_KINDS

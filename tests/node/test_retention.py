@@ -31,6 +31,7 @@ from protocols.cid import CID
 from protocols.feed import Bundle, Place, sign_bundle
 from protocols.journal import Damage, Entry, RecordBody
 from protocols.keys import SigningKey, peer_id_of
+from protocols.membership import AGGREGATOR as AGGREGATOR_ROLE
 from protocols.record import Record
 from protocols.sync import Gone
 from tests.support.exchanging import FOLLOWING, OPEN, Meeting, Peer, meet, until
@@ -40,6 +41,7 @@ from tests.support.feeds import (
     bundle,
     bundles_of,
     chain_of,
+    cid_of,
     effects,
     key,
     open_journal,
@@ -47,6 +49,7 @@ from tests.support.feeds import (
     running_feeds,
     segment_of,
 )
+from tests.unit.test_tombstone import MESH, certificate, tombstone
 
 DAY_US = 86_400_000_000
 WEEK = Keep(days=7, max_bytes=1 << 30)
@@ -384,6 +387,42 @@ async def test_salts_and_acceptances_outlive_the_records_around_them(tmp_path: P
         assert again.of_content(b"\2" * 32) == b"s" * 16
         assert again.of_output(job_id) == salts.of_output(job_id)
         assert AcceptedJobs(journal).get(job_id) == accepted.get(job_id)
+
+
+@pytest.mark.usefixtures("small_segments")
+async def test_a_redaction_outlives_the_tombstone_that_was_dropped(tmp_path: Path) -> None:
+    path, author, operator = tmp_path / "journal", key(3), key(11)
+    own, others = record(OWNER, 900), record(author, 901)
+    by_operator = sign_bundle(
+        operator,
+        Place(1, 0, None),
+        [
+            certificate(operator, AGGREGATOR_ROLE).encode(),
+            tombstone(operator, "aggregator", cid_of(others)).encode(),
+        ],
+        START_US,
+    )
+
+    def redacted(feeds: Feeds) -> list[bool]:
+        redactions = feeds.bodies.redactions
+        return [
+            redactions.of(cid_of(own), OWNER.public) is not None,
+            redactions.of(cid_of(others), author.public) is not None,
+        ]
+
+    async with running_feeds(path, OWNER, MESH.root.public) as feeds:
+        await feeds.add_all([by_operator, after(by_operator, author=operator)])
+        await feeds.append(tombstone(OWNER, "author", cid_of(own)))
+        for each in range(3):  # what was written anew is written anew when its turn comes
+            await write(feeds, range(40 * each, 40 * each + 40), size=5_000)
+            await acknowledge(feeds, feeds.next_sequence)
+            await acknowledge_of(feeds, operator, by_operator.header.next_sequence)
+            await retention(journal_of(feeds), feeds).enforce()
+        assert entries(journal_of(feeds)).count(Entry.KEPT) == 3
+        assert [made.header.first_sequence for made in bundles_of(feeds)] == [2, 120]
+
+    async with running_feeds(path, OWNER, MESH.root.public) as feeds:
+        assert redacted(feeds) == [True, True]
 
 
 # The index
