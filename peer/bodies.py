@@ -7,7 +7,7 @@ erase. ``note`` is told of every bundle once it is on the disk, at start and lat
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from protocols.chain import Chain
 from protocols.cid import CID
 from protocols.feed import ABSENT, Bundle, Header, absent_in
 from protocols.limits import MAX_ABSENT_BODIES, MAX_ABSENT_OF_FEED, MAX_ERASED_AT_ONCE
-from protocols.record import kind_of
+from protocols.record import Record, kind_of
 from protocols.tombstone import STATEMENT_KINDS, Redactions, mentions_redaction
 
 FeedEpoch = tuple[bytes, int]
@@ -73,6 +73,14 @@ class Bodies:
                     place = ((header.feed, header.epoch), header.first_sequence, cid.digest)
                     self._statements[CID.of(record)] = place
 
+    def recall(self, kept: bytes, offset: int) -> None:
+        """Take in a stored record that redacts, or a certificate, whose bundle was dropped or is
+        not noted yet; nothing for what else is stored under the same kinds of entry.
+        """
+        if mentions_redaction(kept) and kind_of(kept) in STATEMENT_KINDS:
+            feed = Record.decode_verified(kept).author
+            self._changed(self.redactions.take(kept, feed), feed, offset)
+
     def _note_absent(self, held: _Held, absent: dict[int, CID]) -> None:
         self._absent[held] = absent
         for cid in absent.values():
@@ -113,6 +121,15 @@ class Bodies:
             self._lacking_of[header.feed] + count <= MAX_ABSENT_OF_FEED
             and self.lacking_count + count <= MAX_ABSENT_BODIES
         )
+
+    def forget(self, feed: bytes, epoch: int, header: bytes) -> None:
+        """Take in that the bundle with that header is held no longer: nobody fills it."""
+        held = _Held(feed, epoch, header)
+        self._count_lacking(held, 0)
+        for cid in self._absent.pop(held, {}).values():
+            self._where[cid].discard(held)
+            if not self._where[cid]:
+                del self._where[cid]
 
     def _to_erase(self, header: Header, records: Sequence[bytes]) -> list[CID]:
         named = zip(map(CID.of_digest, header.digests), records, strict=True)

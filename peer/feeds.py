@@ -213,8 +213,12 @@ class Feeds(HeldFeeds):
         return pending
 
     def _enter(self, bundle: Bundle, offset: int) -> bool:
-        """Take in a durable bundle, or one that was filled; say whether it makes a fork."""
+        """Take in a durable bundle, or one that was filled; say whether it makes a fork. One of
+        which the place was dropped while it was on its way is left alone.
+        """
         key = (bundle.header.feed, bundle.header.epoch)
+        if self.is_dropped(*key, bundle.header.first_sequence):
+            return False
         is_fork = False
         if self._holds(key, bundle):
             self._chains[key].move(Link.of(bundle.header, bundle.cid.digest, offset))
@@ -276,6 +280,7 @@ class Feeds(HeldFeeds):
             Entry.ACK: self._replay_ack,
             Entry.ERASED: self._replay_erased,
             Entry.DROPPED: self._replay_dropped,
+            Entry.KEPT: self._replay_kept,
         }
         for offset, _, kind, body in self._journal.scan():
             if kind in replay:
@@ -287,7 +292,9 @@ class Feeds(HeldFeeds):
         self._own.resume()
 
     def _replay_record(self, offset: int, body: bytes) -> None:
-        self._own.replay_record(offset, RecordBody.decode(body))
+        told = RecordBody.decode(body)
+        self._own.replay_record(offset, told)
+        self.bodies.recall(told.record, offset)  # of a dropped one, the header may be gone already
 
     def _replay_header(self, offset: int, body: bytes) -> None:
         cut = self._own.replay_header(offset, HeaderBody.decode(body))
@@ -305,6 +312,9 @@ class Feeds(HeldFeeds):
     def _replay_erased(self, offset: int, body: bytes) -> None:
         erased = ErasedBody.decode(body)
         self.bodies.erased(map(CID, erased.cids), erased.mark)
+
+    def _replay_kept(self, offset: int, body: bytes) -> None:
+        self.bodies.recall(body, offset)
 
     def _replay_ack(self, offset: int, body: bytes) -> None:
         self.acknowledged.note(SignedAck.decode(body))

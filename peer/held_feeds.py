@@ -113,6 +113,7 @@ class HeldFeeds:
     def _forget(self, links: Iterable[tuple[FeedEpoch, Link]]) -> None:
         for key, link in links:
             self._chains[key].remove(link)
+            self.bodies.forget(*key, link.digest)
             self.reader.own.pop(link.offset, None)
             self.quarantined += 1
             log.error("bundle damaged on disk", extra=self._described(key, link))
@@ -201,6 +202,7 @@ class HeldFeeds:
         chain = self._chains.setdefault(key, Chain())
         self.dropped_records += max(0, dropped.next_sequence - chain.dropped_below)
         for link in chain.drop(dropped):
+            self.bodies.forget(*key, link.digest)
             self.reader.own.pop(link.offset, None)
 
     def is_dropped(self, feed: bytes, epoch: int, sequence: int) -> bool:

@@ -2,16 +2,18 @@
 
 What no aggregator acknowledged is never dropped, however old it is. Dropping is one durable word in
 the journal; the bytes go later, a segment at a time, when next to nothing in it is held any more.
-What is small and still needed (salts, acceptances, the latest acknowledgements) is written anew at
-the journal's end before that, so that whole segments become free.
+What is small and still needed (salts, acceptances, what redacts, the latest acknowledgements) is
+written anew at the journal's end before that, so that whole segments become free.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from heapq import heapify, heappop, heappush
 from typing import Final
 
 import trio
@@ -23,13 +25,18 @@ from protocols.ack import SignedAck
 from protocols.chain import Link
 from protocols.cid import CID
 from protocols.feed import Bundle, Header
-from protocols.journal import DroppedBody, Entry, HeaderBody, RecordBody
+from protocols.journal import Damage, DroppedBody, Entry, HeaderBody, RecordBody
 from protocols.limits import RETENTION_CHECK_S, SWEEP_BUNDLES
+from protocols.record import kind_of
+from protocols.tombstone import STATEMENT_KINDS, mentions_redaction
 
 log = logging.getLogger(__name__)
 
 Needed = Callable[[Entry, bytes], bool]
 """Says whether the body of a ``SALT`` or ``KEPT`` entry is still needed by somebody."""
+
+_Weight = tuple[int, int]
+"""How many bytes of the journal a bundle takes, and when its author signed it, in microseconds."""
 
 _DAY_US: Final = 86_400_000_000
 _OF_FEEDS: Final = (Entry.RECORD, Entry.HEADER, Entry.BUNDLE)
@@ -54,7 +61,6 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    key: FeedEpoch
     link: Link
     size: int
     time_us: int
@@ -77,7 +83,7 @@ class Retention:
         self._feeds = feeds
         self._keep = keep
         self._needed = needed
-        self._weights: dict[int, tuple[int, int]] = {}
+        self._weights: dict[int, _Weight] = {}
         self._left: dict[int, int] = {}
         """How much each segment still held when it was swept, by its start."""
 
@@ -100,38 +106,51 @@ class Retention:
     # Dropping
 
     async def _due(self) -> dict[FeedEpoch, Link]:
-        """Return up to which bundle each feed's epoch is dropped now: the oldest go first."""
-        candidates = await self._candidates()
-        candidates.sort(key=lambda each: each.link.offset)
-        excess = sum(each.size for each in candidates) - self._keep.max_bytes
+        """Return up to which bundle each feed's epoch is dropped now: from its start to the first
+        that is not due, and past the limit of bytes what came first goes first.
+        """
+        feeds = await self._candidates()
+        excess = sum(each.size for queue in feeds.values() for each in queue) - self._keep.max_bytes
         horizon_us = self._feeds.effects.now_us() - int(self._keep.days * _DAY_US)
         due: dict[FeedEpoch, Link] = {}
-        for each in candidates:
-            if excess > 0 or each.time_us <= horizon_us:
-                due[each.key] = max(each.link, due.get(each.key, each.link))
-                excess -= each.size
+        oldest = [(queue[0].link.offset, key) for key, queue in feeds.items()]
+        heapify(oldest)
+        while oldest:
+            _, key = heappop(oldest)
+            candidate = feeds[key].popleft()
+            if excess <= 0 and candidate.time_us > horizon_us:
+                continue
+            due[key] = candidate.link
+            excess -= candidate.size
+            if feeds[key]:
+                heappush(oldest, (feeds[key][0].link.offset, key))
         return due
 
-    async def _candidates(self) -> list[_Candidate]:
-        candidates: list[_Candidate] = []
-        weights: dict[int, tuple[int, int]] = {}
+    async def _candidates(self) -> dict[FeedEpoch, deque[_Candidate]]:
+        """Return what may be dropped, by feed and epoch, each from its start on."""
+        candidates: defaultdict[FeedEpoch, deque[_Candidate]] = defaultdict(deque)
+        weights: dict[int, _Weight] = {}
         for key in list(self._feeds.chains):
             for link in self._feeds.droppable(key):
                 if (weight := self._weights.get(link.offset)) is None:
                     weight = self._weigh(link)
                     await trio.lowlevel.checkpoint()  # 0.1 ms each; at a start there may be many
-                weights[link.offset] = weight
-                candidates.append(_Candidate(key, link, *weight))
+                if weight is not None:
+                    weights[link.offset] = weight
+                    candidates[key].append(_Candidate(link, *weight))
         self._weights = weights
         return candidates
 
-    def _weigh(self, link: Link) -> tuple[int, int]:
-        """Return how many bytes of the journal a bundle takes, and when its author signed it."""
+    def _weigh(self, link: Link) -> _Weight | None:
+        """Return how many bytes of the journal a bundle takes, and when its author signed it; none
+        when the disk has damaged it, and then it is held no longer.
+        """
         first = self._feeds.reader.first_entry(link.offset)
         try:
             entry = self._journal.entry(link.offset)
         except JournalDamagedError:
-            return 0, 0  # others hold it, and we do not any more
+            self._feeds.quarantine([Damage(link.offset, link.offset + 1)])
+            return None
         return entry.end_offset - first, _header(entry.kind, entry.body).time_us
 
     # Erasing
@@ -192,8 +211,7 @@ class Retention:
                 continue
             if kind in _OF_FEEDS and not self._is_dropped(kind, body):
                 continue
-            if (needed := self._still_needed(kind, body)) is not None:
-                swept.anew.append((_MOVED[kind], needed))
+            swept.anew += self._still_needed(kind, body)
             swept.gone[offset] = None
 
     def _is_dropped(self, kind: Entry, body: bytes) -> bool:
@@ -203,16 +221,19 @@ class Retention:
         header = _header(kind, body)
         return self._feeds.is_dropped(header.feed, header.epoch, header.first_sequence)
 
-    def _still_needed(self, kind: Entry, body: bytes) -> bytes | None:
+    def _still_needed(self, kind: Entry, body: bytes) -> list[tuple[Entry, bytes]]:
         """Return what is to be written anew of an entry, if anything."""
         if kind in (Entry.ACK, Entry.DROPPED):
-            return body if self._counts(kind, body) else None
-        if kind in (Entry.HEADER, Entry.BUNDLE):
-            return None
+            return [(kind, body)] if self._counts(kind, body) else []
+        if kind is Entry.HEADER:
+            return []
+        if kind is Entry.BUNDLE:
+            return [(Entry.KEPT, record) for record in _statements(body)]
         content = RecordBody.decode(body).record if kind is Entry.RECORD else body
         if not content:
-            return None  # it was redacted
-        return content if self._needed(_MOVED[kind], content) else None
+            return []  # it was redacted
+        is_needed = _is_statement(content) or self._needed(_MOVED[kind], content)
+        return [(_MOVED[kind], content)] if is_needed else []
 
     def _is_redacted(self, kind: Entry, body: bytes) -> bool:
         """Say whether a record that was needed was redacted since."""
@@ -232,3 +253,14 @@ def _header(kind: int, body: bytes) -> Header:
     if kind == Entry.HEADER:
         return Header.decode(HeaderBody.decode(body).header)
     return Bundle.decode_verified(body).header
+
+
+def _statements(bundle: bytes) -> list[bytes]:
+    """Return the records of a stored bundle by which redactions stand."""
+    if not mentions_redaction(bundle):
+        return []
+    return [record for record in Bundle.decode_verified(bundle).records if _is_statement(record)]
+
+
+def _is_statement(content: bytes) -> bool:
+    return mentions_redaction(content) and kind_of(content) in STATEMENT_KINDS

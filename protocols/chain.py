@@ -113,6 +113,7 @@ class Chain:
     def remove(self, link: Link) -> None:
         """Hold a held bundle no longer; a fork that it proved stays proven."""
         del self._links[self._links.index(link)]
+        self.lacking.pop(link.digest, None)
         self._runs = None
 
     def move(self, link: Link) -> None:
@@ -139,6 +140,8 @@ class Chain:
             self.dropped = dropped
         gone = [link for link in self._links if link.next_sequence <= dropped.next_sequence]
         self._links = [link for link in self._links if link.next_sequence > dropped.next_sequence]
+        for link in gone:
+            self.lacking.pop(link.digest, None)
         self._runs = None
         return gone
 
@@ -179,7 +182,7 @@ class Chain:
             if run.first_sequence > end:
                 break
             end = max(end, run.next_sequence)
-        return min(end, *self.lacking.values()) if self.lacking else end
+        return min((lacks for lacks in self.lacking.values() if start <= lacks < end), default=end)
 
     def ranges(self) -> list[Range]:
         """Return which sequences are held, merged and in order."""

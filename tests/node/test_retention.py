@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -27,22 +28,28 @@ from peer.tables import IN_MEMORY, Rows
 from protocols.ack import AckEntry, SignedAck
 from protocols.chain import state_root
 from protocols.cid import CID
-from protocols.feed import Bundle
-from protocols.journal import Entry, RecordBody
-from protocols.keys import peer_id_of
+from protocols.feed import Bundle, Place, sign_bundle
+from protocols.journal import Damage, Entry, RecordBody
+from protocols.keys import SigningKey, peer_id_of
+from protocols.membership import AGGREGATOR as AGGREGATOR_ROLE
 from protocols.record import Record
 from protocols.sync import Gone
 from tests.support.exchanging import FOLLOWING, OPEN, Meeting, Peer, meet, until
 from tests.support.feeds import (
     START_US,
+    after,
+    bundle,
     bundles_of,
     chain_of,
+    cid_of,
     effects,
     key,
     open_journal,
     record,
     running_feeds,
+    segment_of,
 )
+from tests.unit.test_tombstone import MESH, certificate, tombstone
 
 DAY_US = 86_400_000_000
 WEEK = Keep(days=7, max_bytes=1 << 30)
@@ -52,6 +59,11 @@ OWNER, AGGREGATOR = key(1), key(2)
 
 async def acknowledge(feeds: Feeds, place: int, first: int = 0, epoch: int | None = None) -> None:
     entry = AckEntry(feeds.key.public, feeds.epoch if epoch is None else epoch, place, first)
+    await feeds.acknowledge(SignedAck.sign(AGGREGATOR, [entry], START_US))
+
+
+async def acknowledge_of(feeds: Feeds, author: SigningKey, place: int) -> None:
+    entry = AckEntry(author.public, 1, place)
     await feeds.acknowledge(SignedAck.sign(AGGREGATOR, [entry], START_US))
 
 
@@ -134,6 +146,53 @@ async def test_past_the_limit_of_bytes_the_oldest_go_before_their_time(tmp_path:
         assert sequences(feeds) == [6, 7, 8, 9]
 
 
+async def test_an_oddly_dated_bundle_takes_nothing_before_its_time(tmp_path: Path) -> None:
+    made = chain_of(key(3), 3)
+    place = Place(1, made[-1].header.next_sequence, made[-1].cid)
+    dated = sign_bundle(key(3), place, [record(key(3), 99).encode()], 5)  # in 1970
+    made += [dated, after(dated, author=key(3))]
+    async with running_feeds(tmp_path / "journal", OWNER) as feeds:
+        await feeds.add_all(made)
+        await acknowledge_of(feeds, key(3), made[-1].header.next_sequence)
+        for days, left in ((6.9, 5), (7, 1)):
+            after_days(feeds, days)
+            await retention(journal_of(feeds), feeds, WEEK).enforce()
+            assert bundles_of(feeds) == made[-left:]
+
+
+async def test_a_damaged_bundle_takes_nothing_before_its_time(tmp_path: Path) -> None:
+    async with running_feeds(tmp_path / "journal", OWNER) as feeds:
+        await write(feeds, range(5))
+        await acknowledge(feeds, 5)
+        damaged = list(feeds.chains[OWNER.public, feeds.epoch])[3]
+        rot(tmp_path / "journal", damaged.offset + 30)
+        await retention(journal_of(feeds), feeds, WEEK).enforce()
+
+        assert sequences(feeds) == [0, 1, 2, 4]
+        assert feeds.quarantined == 1
+
+
+def rot(journal: Path, offset: int) -> None:
+    with segment_of(journal).open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1]))
+
+
+async def test_bytes_are_freed_from_the_start_of_a_feed_that_came_in_another_order(
+    tmp_path: Path,
+) -> None:
+    made = chain_of(key(3), 6)
+    async with running_feeds(tmp_path / "journal", OWNER) as feeds:
+        await feeds.add_all(made[::-1])
+        await acknowledge_of(feeds, key(3), 18)
+        size = len(made[1].encode()) + 100  # what an entry takes besides is less
+        await retention(journal_of(feeds), feeds, Keep(7, 4 * size)).enforce()
+
+        assert bundles_of(feeds) == made[1:]
+
+
 async def test_a_feed_goes_on_exactly_where_it_was_after_a_restart(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     async with running_feeds(path, OWNER) as feeds:
@@ -157,8 +216,7 @@ async def test_what_was_dropped_is_held_when_it_comes_once_more(tmp_path: Path) 
     made = chain_of(key(3), 4)
     async with running_feeds(tmp_path / "journal", OWNER) as feeds:
         await feeds.add_all(made)
-        entry = AckEntry(key(3).public, 1, made[-1].header.next_sequence)
-        await feeds.acknowledge(SignedAck.sign(AGGREGATOR, [entry], START_US))
+        await acknowledge_of(feeds, key(3), made[-1].header.next_sequence)
         await retention(journal_of(feeds), feeds).enforce()
         assert bundles_of(feeds) == made[3:]
 
@@ -166,12 +224,61 @@ async def test_what_was_dropped_is_held_when_it_comes_once_more(tmp_path: Path) 
         assert bundles_of(feeds) == made[3:]
 
 
+async def test_a_bundle_that_comes_behind_the_word_that_its_place_is_dropped_is_left_alone(
+    tmp_path: Path,
+) -> None:
+    path, disk = tmp_path / "journal", trio.Event()
+    made, rival = chain_of(key(3), 4), bundle(key(3), marker=7)
+
+    async def slow(write_batch: Callable[[], None]) -> None:
+        await disk.wait()
+        write_batch()
+
+    async with running_feeds(path, OWNER) as feeds:
+        await feeds.add_all(made)
+        await acknowledge_of(feeds, key(3), 12)
+    with closing(Journal.open(path, offload=slow)) as journal:
+        feeds = Feeds(journal, OWNER, effects())
+        place = key(3).public, 1
+        async with trio.open_nursery() as nursery:
+            await nursery.start(journal.run)
+            nursery.start_soon(feeds.drop, place, feeds.droppable(place)[-1])
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(feeds.add, rival)  # waits for its turn at the disk
+            await trio.testing.wait_all_tasks_blocked()
+            disk.set()
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert entries(journal)[-2:] == [Entry.DROPPED, Entry.BUNDLE]
+        assert bundles_of(feeds) == made[3:]
+
+    async with running_feeds(path, OWNER) as feeds:
+        assert bundles_of(feeds) == made[3:]
+
+
+async def test_what_is_held_no_longer_lacks_no_body(tmp_path: Path) -> None:
+    made = chain_of(key(3), 4)
+    bare = [each.with_records([b""] * 3) for each in made]
+    async with running_feeds(tmp_path / "journal", OWNER) as feeds:
+        await feeds.add_all([*bare[:3], made[3]])
+        damaged = next(iter(feeds.chains[key(3).public, 1])).offset
+        feeds.quarantine([Damage(damaged, damaged + 1)])
+        assert {each.sequence for each in feeds.bodies.lacking} == {3, 4, 5, 6, 7, 8}
+
+        await feeds.add(made[0])
+        assert {each.sequence for each in feeds.bodies.lacking} == {3, 4, 5, 6, 7, 8}
+
+        await acknowledge_of(feeds, key(3), 12)
+        await retention(journal_of(feeds), feeds).enforce()
+        assert feeds.bodies.lacking == []
+        assert feeds.chains[key(3).public, 1].lacking == {}
+
+
 async def test_a_feed_that_forks_is_kept_as_evidence(tmp_path: Path) -> None:
     one, other = chain_of(key(3), 3), chain_of(key(3), 3, count=2)
     async with running_feeds(tmp_path / "journal", OWNER) as feeds:
         await feeds.add_all([*one, *other])
-        entry = AckEntry(key(3).public, 1, 6)
-        await feeds.acknowledge(SignedAck.sign(AGGREGATOR, [entry], START_US))
+        await acknowledge_of(feeds, key(3), 6)
         await retention(journal_of(feeds), feeds).enforce()
 
         assert len(bundles_of(feeds)) == 6
@@ -280,6 +387,42 @@ async def test_salts_and_acceptances_outlive_the_records_around_them(tmp_path: P
         assert again.of_content(b"\2" * 32) == b"s" * 16
         assert again.of_output(job_id) == salts.of_output(job_id)
         assert AcceptedJobs(journal).get(job_id) == accepted.get(job_id)
+
+
+@pytest.mark.usefixtures("small_segments")
+async def test_a_redaction_outlives_the_tombstone_that_was_dropped(tmp_path: Path) -> None:
+    path, author, operator = tmp_path / "journal", key(3), key(11)
+    own, others = record(OWNER, 900), record(author, 901)
+    by_operator = sign_bundle(
+        operator,
+        Place(1, 0, None),
+        [
+            certificate(operator, AGGREGATOR_ROLE).encode(),
+            tombstone(operator, "aggregator", cid_of(others)).encode(),
+        ],
+        START_US,
+    )
+
+    def redacted(feeds: Feeds) -> list[bool]:
+        redactions = feeds.bodies.redactions
+        return [
+            redactions.of(cid_of(own), OWNER.public) is not None,
+            redactions.of(cid_of(others), author.public) is not None,
+        ]
+
+    async with running_feeds(path, OWNER, MESH.root.public) as feeds:
+        await feeds.add_all([by_operator, after(by_operator, author=operator)])
+        await feeds.append(tombstone(OWNER, "author", cid_of(own)))
+        for each in range(3):  # what was written anew is written anew when its turn comes
+            await write(feeds, range(40 * each, 40 * each + 40), size=5_000)
+            await acknowledge(feeds, feeds.next_sequence)
+            await acknowledge_of(feeds, operator, by_operator.header.next_sequence)
+            await retention(journal_of(feeds), feeds).enforce()
+        assert entries(journal_of(feeds)).count(Entry.KEPT) == 3
+        assert [made.header.first_sequence for made in bundles_of(feeds)] == [2, 120]
+
+    async with running_feeds(path, OWNER, MESH.root.public) as feeds:
+        assert redacted(feeds) == [True, True]
 
 
 # The index

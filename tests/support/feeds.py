@@ -76,13 +76,15 @@ def open_journal(path: Path) -> Journal:
 
 
 @asynccontextmanager
-async def running_feeds(path: Path, owner: SigningKey) -> AsyncGenerator[Feeds]:
+async def running_feeds(
+    path: Path, owner: SigningKey, mesh: bytes | None = None
+) -> AsyncGenerator[Feeds]:
     """Open the feeds of ``path`` and run their journal; nothing cuts bundles by itself."""
     journal = open_journal(path)
     try:
         async with trio.open_nursery() as nursery:
             await nursery.start(journal.run)
-            yield Feeds(journal, owner, effects())
+            yield Feeds(journal, owner, effects(), mesh)
             nursery.cancel_scope.cancel()
     finally:
         journal.close()

@@ -6,7 +6,7 @@ import time
 
 from hypothesis import given, strategies as st
 
-from protocols.chain import Chain, Link, Run, merge, state_root
+from protocols.chain import Chain, Dropped, Link, Run, merge, state_root
 from protocols.cid import CID
 from protocols.feed import Bundle, Place
 from tests.support.feeds import after, bundle, chain_of, key
@@ -108,6 +108,26 @@ def test_what_is_missing_shows_as_holes_until_it_comes() -> None:
     assert chain.whole_up_to == 15
     assert chain.holes() == []
     assert len(chain.runs()) == 1
+
+
+def test_what_lacks_bodies_counts_only_from_where_one_asks() -> None:
+    bundles = chain_of(AUTHOR, 6)
+    chain = _chain([bundles[0], *bundles[3:]])
+    chain.lacking = {bundles[0].cid.digest: 1, bundles[5].cid.digest: 16}
+
+    assert chain.whole_up_to == 1
+    assert chain.whole_from(9) == 16
+
+
+def test_what_is_not_held_any_more_lacks_nothing() -> None:
+    bundles = chain_of(AUTHOR, 4)
+    chain = _chain(bundles)
+    chain.lacking = {made.cid.digest: made.header.first_sequence for made in bundles}
+
+    chain.drop(Dropped(6, bundles[1].cid.digest, b""))
+    chain.remove(next(iter(chain)))
+
+    assert chain.lacking == {bundles[3].cid.digest: 9}
 
 
 def test_bundles_outside_the_ranges_of_another_are_those_that_it_lacks() -> None:
