@@ -110,11 +110,16 @@ class Redactor:
         return {"cid": str(cid), "is_new": is_new, **redaction_told(redaction, feed)}
 
     async def _feed_of(self, cid: CID, authority: Authority) -> bytes:
-        """Return whose record it is; raises ``CoveyError`` unless it may be redacted."""
+        """Return whose record it is; raises ``CoveyError`` unless it may be redacted.
+
+        An author's that is not here may be one that was dropped, which others keep.
+        """
         await self.feeds.cut_all()  # an unsigned record has no header that could stay
         await self.index.catch_up()
         bodies = await self.index.ask(lambda store: store.places([cid]))
         rows = bodies or await self.index.ask(lambda store: store.bodiless([cid]))
+        if not rows and authority == AUTHOR and self.feeds.key.public in self._dropping():
+            return self.feeds.key.public
         if not rows:
             raise CoveyError(f"there is no record {cid} here", code="unknown-cid")
         feed = rows[0].feed
@@ -178,12 +183,17 @@ class Redactor:
         index knows them, and their bytes may lie in the journal for a while, or for ever where they
         are needed.
         """
-        redactions, chains = self.feeds.bodies.redactions, self.feeds.chains
-        feeds = {feed for (feed, _), chain in chains.items() if chain.dropped is not None}
+        redactions = self.feeds.bodies.redactions
         named = {
-            feed: {cid for cid in cids if redactions.of(cid, feed) is not None} for feed in feeds
+            feed: {cid for cid in cids if redactions.of(cid, feed) is not None}
+            for feed in self._dropping()
         }
         return {feed: redacted for feed, redacted in named.items() if redacted}
+
+    def _dropping(self) -> set[bytes]:
+        """Return the feeds of which something was dropped here."""
+        chains = self.feeds.chains
+        return {feed for (feed, _), chain in chains.items() if chain.dropped is not None}
 
     def _changes(
         self, places: Collection[int], gone: Collection[bytes], dropped: Dropped

@@ -11,6 +11,7 @@ from peer import segments
 from peer.retention import Retention
 from protocols.ack import AckEntry, SignedAck
 from protocols.cid import CID
+from protocols.errors import CoveyError
 from protocols.feed import Bundle
 from protocols.journal import Entry, ErasedBody
 from protocols.limits import MAX_ENTRY_BYTES, MAX_ERASED_AT_ONCE, MAX_TOMBSTONE_RECORDS
@@ -175,3 +176,21 @@ async def test_what_is_redacted_after_the_sweep_has_read_it_is_not_written_anew(
 
     assert read == [secret.encode()]
     assert [path for path in peer.files_with_marker() if path.suffix == ".segment"] == []
+
+
+async def test_an_author_redacts_what_it_has_dropped(tmp_path: Path) -> None:
+    async with up(tmp_path) as peer:
+        for each in (marked(OWNER), record(OWNER, 1)):
+            await peer.feeds.append(each)
+            await peer.feeds.cut()
+        with pytest.raises(CoveyError) as early:
+            await peer.redactor.redact(cid_of(record(OWNER, 9)), "personal", "author")
+        await acknowledge(peer.feeds, 1)
+        await drop(peer)
+        told = await peer.redactor.redact(cid_of(marked(OWNER)), "personal", "author")
+        named = peer.feeds.bodies.redactions.of(cid_of(marked(OWNER)), OWNER.public)
+
+    assert early.value.code == "unknown-cid"
+    assert told["is_new"]
+    assert named is not None
+    assert peer.files_with_marker() == []
