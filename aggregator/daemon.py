@@ -77,7 +77,7 @@ async def main(
             directory, transport = presence.directory, presence.transport
             find = in_index(answers.index, feeds.key.public)
             exchange = Exchange(transport, feeds, policy_of(directory, follows=True), find)
-            seeking = Seeking(answers.index, exchange, effects)
+            seeking = Seeking(answers.index, answers.feeds, exchange, effects)
             presence.greeter.on_met(exchange.peer_up)
             transport.on_connection(exchange.connection_changed)
             recorder = Recorder(feeds, effects)

@@ -15,8 +15,10 @@ from aggregator.store import Store
 from peer.dangling import Dangling, spread
 from peer.effects import Effects
 from peer.exchange import Exchange
+from peer.feeds import Feeds
 from peer.index import Index
 from protocols.cid import CID
+from protocols.feed import Header
 from protocols.keys import PeerId, peer_id_of
 from protocols.limits import MAX_DANGLING, MAX_SOUGHT, SEEK_PEERS, SEEK_RETRY_S_MIN
 
@@ -26,8 +28,11 @@ LOOK_SHARE: Final = 20.0  # times as long as looking took is waited: a twentieth
 class Seeking:
     """What this aggregator seeks and how it fares; ``run`` seeks."""
 
-    def __init__(self, index: Index[Store], exchange: Exchange, effects: Effects) -> None:
+    def __init__(
+        self, index: Index[Store], feeds: Feeds, exchange: Exchange, effects: Effects
+    ) -> None:
         self._index = index
+        self._feeds = feeds
         self._exchange = exchange
         self._effects = effects
         self._sought = Dangling()
@@ -53,10 +58,16 @@ class Seeking:
         while True:
             await trio.sleep(SEEK_RETRY_S_MIN)
             began = trio.current_time()
-            rows = await self._index.ask(lambda store: store.missing(MAX_DANGLING))
+            missing = await self.missing()
             took_s = trio.current_time() - began
-            await self.seek([CID(row.cid).digest for row in rows])
+            await self.seek(missing)
             await trio.sleep(LOOK_SHARE * took_s)
+
+    async def missing(self) -> list[bytes]:
+        """Return the digests of what others name and has not arrived, but for what was redacted."""
+        redacted = list(self._feeds.bodies.redactions.named())
+        rows = await self._index.ask(lambda store: store.missing(MAX_DANGLING, redacted))
+        return [CID(row.cid).digest for row in rows]
 
     async def seek(self, missing: Sequence[bytes]) -> None:
         """Ask for those of the missing that are due, at some of the peers that are up.
@@ -78,7 +89,21 @@ class Seeking:
 
     async def _ask(self, peer: PeerId, question: list[bytes]) -> None:
         for bundle in await self._exchange.seek(peer, question):
-            self._sought.settle(bundle.header.digests)
+            self._sought.settle(self._here(bundle.header, bundle.cid))
+
+    def _here(self, header: Header, cid: CID) -> list[bytes]:
+        """Return which records of a bundle that came we hold now: it may have come without their
+        bodies, or been refused.
+        """
+        start = header.first_sequence
+        if not self._feeds.holds((header.feed, header.epoch), start, cid):
+            return []
+        absent = self._feeds.bodies.absent_from(header, cid)
+        return [
+            digest
+            for sequence, digest in enumerate(header.digests, start)
+            if sequence not in absent
+        ]
 
     def _some(self, peers: list[PeerId]) -> list[PeerId]:
         return self._effects.rng.sample(peers, min(SEEK_PEERS, len(peers)))

@@ -160,15 +160,18 @@ class Bodies:
         named = zip(map(CID.of_digest, bundle.header.digests), bundle.records, strict=True)
         return bundle.with_records(ABSENT if cid in erased else record for cid, record in named)
 
+    def absent_from(self, header: Header, cid: CID) -> Mapping[int, CID]:
+        """Return the records whose bodies are absent from a held bundle, by their sequence."""
+        return self._absent.get(_Held(header.feed, header.epoch, cid.digest), {})
+
     def would_fill(self, header: Header, cid: CID, absent: Mapping[int, CID]) -> bool:
         """Say whether a held bundle that comes again brings bodies that are to be filled: half of
         them or more, for each time the journal takes the whole bundle anew. So it does seven times
         at most.
         """
-        ours = self._absent.get(_Held(header.feed, header.epoch, cid.digest), {})
         wanted = [
             sequence
-            for sequence, record in ours.items()
+            for sequence, record in self.absent_from(header, cid).items()
             if self.redactions.of(record, header.feed) is None
         ]
         brought = sum(sequence not in absent for sequence in wanted)

@@ -25,7 +25,7 @@ from peer.pace import Pace
 from peer.seeker import Seeker
 from protocols.errors import Refused, RemoteProtocolError, TransportError
 from protocols.feed import Bundle
-from protocols.keys import PeerId
+from protocols.keys import PeerId, public_key_of
 from protocols.limits import (
     MAX_PULLS_PER_PEER,
     PULL_RETRY_S_MAX,
@@ -99,6 +99,7 @@ class Exchange:
         scope = self._followed.pop(peer_id, None)
         if scope is not None:
             scope.cancel()
+            self._feeds.forget_gone(public_key_of(peer_id))
 
     def connection_changed(self, peer_id: PeerId, is_up: bool) -> None:
         """Forget a peer whose last connection has ended; for ``Transport.on_connection``."""

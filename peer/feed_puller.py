@@ -137,7 +137,6 @@ class FeedPuller:
             if isinstance(message, Have):
                 self._offer.have(message)
                 self._server_hears = message.hears
-                self._feeds.gone_elsewhere.update(self._offer.gone)
             elif isinstance(message, Inventory):
                 self._take_list(message)
             elif isinstance(message, Tip):
@@ -146,6 +145,7 @@ class FeedPuller:
     def _take_tip(self) -> None:
         self.has_caught_up = True
         self._offer.caught_up()
+        self._feeds.note_gone(self._server, self._offer.gone)
         self._asks += [Ask(*key) for key in self._offer.doubts(self._feeds.chains)]
         if isinstance(self._asked, Fetch):
             self._asked = None

@@ -39,8 +39,7 @@ class HeldFeeds:
         self._epochs = KnownEpochs()
         self._proofs: dict[FeedEpoch, ForkProof] = {}
         self.acknowledged = Acknowledged(self._chains)
-        self.gone_elsewhere: dict[FeedEpoch, Gone] = {}
-        """What peers told that they have dropped, since this start."""
+        self._gone: dict[bytes, dict[FeedEpoch, Gone]] = {}
         self.dropped_records = 0
         """How many records were let go of after an acknowledgement."""
         self.refused_absent = 0
@@ -54,6 +53,19 @@ class HeldFeeds:
     def chains(self) -> Mapping[FeedEpoch, Chain]:
         """Which bundles are held, by feed and epoch; not to be changed from outside."""
         return self._chains
+
+    @property
+    def gone_elsewhere(self) -> dict[FeedEpoch, Gone]:
+        """What peers that are up told that they have dropped, of feeds that are held here."""
+        return {key: gone for told in self._gone.values() for key, gone in told.items()}
+
+    def note_gone(self, server: bytes, gone: Mapping[FeedEpoch, Gone]) -> None:
+        """Take in all that a peer has dropped, in place of what it told before."""
+        self._gone[server] = {key: row for key, row in gone.items() if key in self._chains}
+
+    def forget_gone(self, server: bytes) -> None:
+        """Forget what a peer told that it has dropped, for it is gone itself."""
+        self._gone.pop(server, None)
 
     def heads(self) -> list[Head]:
         """Return where each unbroken run of each feed stands, sorted."""

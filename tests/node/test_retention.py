@@ -516,6 +516,24 @@ async def test_who_comes_late_gets_the_rest_and_is_told_what_is_gone(
             findings = list(checker.findings(Rows(0, walked.records, 0, walked.bundles, 0)))
             (gone,) = [each for each in findings if each.code in ("hole", "gone")]
             assert (gone.code, gone.fetch_from) == ("gone", [early_peer()])
+            late.exchange.peer_down(peer_id_of(node.key.public))
+            assert late.feeds.gone_elsewhere == {}
+
+
+async def test_what_a_peer_has_dropped_is_kept_of_held_feeds_until_it_tells_anew(
+    tmp_path: Path,
+) -> None:
+    held, other, server = (key(2).public, 1), (key(3).public, 1), key(4).public
+    dropped = {each: Gone(*each, 5, key(5).public) for each in (held, other)}
+    async with running_feeds(tmp_path / "journal", key(1)) as feeds:
+        await feeds.add_all(chain_of(key(2), 1))
+        feeds.note_gone(server, dropped)
+        first = feeds.gone_elsewhere
+        feeds.note_gone(server, {})
+        second = feeds.gone_elsewhere
+
+    assert first == {held: dropped[held]}
+    assert second == {}
 
 
 def early_peer() -> str:
