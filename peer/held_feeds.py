@@ -42,7 +42,9 @@ class HeldFeeds:
         self.gone_elsewhere: dict[FeedEpoch, Gone] = {}
         """What peers told that they have dropped, since this start."""
         self.dropped_records = 0
-        """How many records were let go of after an acknowledgement."""
+        """How many records lie in what was let go of after an acknowledgement; of a worker's feed,
+        those among them that never came here too.
+        """
         self.quarantined = 0
         """How many bundles turned out to be damaged on the disk since the start."""
         self._version = 0

@@ -274,6 +274,39 @@ async def test_what_is_held_no_longer_lacks_no_body(tmp_path: Path) -> None:
         assert feeds.chains[key(3).public, 1].lacking == {}
 
 
+async def test_bundles_of_a_worker_that_were_sought_one_by_one_go_too(tmp_path: Path) -> None:
+    path, made = tmp_path / "journal", chain_of(key(3), 9)
+    async with running_feeds(path, OWNER) as feeds:
+        await feeds.add_all([made[2], made[5], made[6], made[8]])
+        await acknowledge_of(feeds, key(3), 24)
+        await retention(journal_of(feeds), feeds).enforce()
+        assert bundles_of(feeds) == [made[8]]
+        root = feeds.state_root()
+
+    async with running_feeds(path, OWNER) as feeds:
+        assert bundles_of(feeds) == [made[8]]
+        assert feeds.state_root() == root
+        assert feeds.holes == {(key(3).public, 1): [(21, 24)]}
+        assert await feeds.add(made[7]) is Added.NEW
+
+
+async def test_a_bundle_that_rotted_away_does_not_keep_what_is_behind_it(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    async with running_feeds(path, OWNER) as feeds:
+        await write(feeds, range(10))
+        await acknowledge(feeds, 10)
+        rotten = list(feeds.chains[OWNER.public, feeds.epoch])[2].offset
+        feeds.quarantine([Damage(rotten, rotten + 1)])
+        after_days(feeds, 7)
+        await retention(journal_of(feeds), feeds, WEEK).enforce()
+        assert sequences(feeds) == [9]
+        place = feeds.place
+    rot(path, rotten + 30)
+
+    async with running_feeds(path, OWNER) as feeds:
+        assert (sequences(feeds), feeds.place, feeds.holes) == ([9], place, {})
+
+
 async def test_a_feed_that_forks_is_kept_as_evidence(tmp_path: Path) -> None:
     one, other = chain_of(key(3), 3), chain_of(key(3), 3, count=2)
     async with running_feeds(tmp_path / "journal", OWNER) as feeds:
