@@ -29,7 +29,7 @@ from node.memory import Memory
 from node.models import ModelStore
 from node.offering import Offerer
 from node.placement import Placement
-from node.retention import retention_of
+from node.retention import needed_by, retention_of
 from node.runner.sandbox import Sandbox
 from node.runners import RunnerPool
 from node.salts import Salts
@@ -151,6 +151,7 @@ async def started(
         ledger = JobLedger(memory.recorder, origin("node", offerer.software), effects)
         sessions = Sessions(transport, presence.greeter.connect, directory, ledger)
         accepted, salts = AcceptedJobs(journal), Salts(journal, effects)
+        needed = needed_by(salts, accepted)
         placement = Placement(directory, effects.rng)
         submitter = Submitter(placement, sessions, ledger, salts, accepted)
         carrier = Carrier(KeptJobs(home.jobs), submitter, accepted, effects)
@@ -166,7 +167,7 @@ async def started(
         async with (
             running(journal.run),  # outermost: all that is below still writes while it stops
             running(feeds.run, index.run, memory.recorder.run, memory.redactor.run),
-            running(retention_of(journal, feeds, config.records, salts, accepted).run),
+            running(retention_of(journal, feeds, index, config.records, needed).run),
             presence.started(),
             running(
                 *(exchange.run, runners.serve, sessions.run, worker.run, offerer.run, bundles.run),

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from node.accepted import AcceptedJobs
 from node.config import Records
 from node.salts import Salts
+from node.store import Store
 from peer.feeds import Feeds
+from peer.index import Index
 from peer.journal import Journal
-from peer.retention import Keep, Retention
+from peer.retention import Keep, Needed, Retention
 from protocols.journal import Entry
 
 
 def retention_of(
-    journal: Journal, feeds: Feeds, options: Records, salts: Salts, accepted: AcceptedJobs
+    journal: Journal, feeds: Feeds, index: Index[Store], options: Records, needed: Needed
 ) -> Retention:
-    """Return the retention that ``options`` ask for. Salts that are remembered stay, and the
-    acceptances that make a retried job id the same job.
+    """Return the retention that ``options`` ask for; ``index`` is told of what it erases."""
+
+    async def forewarn(places: Collection[int]) -> None:
+        await index.catch_up()
+        await index.ask(lambda store: store.unpin(places))
+
+    keep = Keep(options.keep_days, options.keep_mb << 20)
+    return Retention(journal, feeds, keep, needed, forewarn)
+
+
+def needed_by(salts: Salts, accepted: AcceptedJobs) -> Needed:
+    """Return what says that salts which are remembered stay, and the acceptances that make a
+    retried job id the same job.
     """
 
     def is_needed(kind: Entry, body: bytes) -> bool:
         return salts.needs(body) if kind is Entry.SALT else accepted.needs(body)
 
-    keep = Keep(options.keep_days, options.keep_mb << 20)
-    return Retention(journal, feeds, keep, is_needed)
+    return is_needed

@@ -41,7 +41,9 @@ class HeldFeeds:
         self.acknowledged = Acknowledged(self._chains)
         self._gone: dict[bytes, dict[FeedEpoch, Gone]] = {}
         self.dropped_records = 0
-        """How many records were let go of after an acknowledgement."""
+        """How many records lie in what was let go of after an acknowledgement; of a worker's feed,
+        those among them that never came here too.
+        """
         self.refused_absent = 0
         """How often a bundle was refused since the start because of the bodies that it lacked."""
         self.quarantined = 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import heapify, heappop, heappush
@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 
 Needed = Callable[[Entry, bytes], bool]
 """Says whether the body of a ``SALT`` or ``KEPT`` entry is still needed by somebody."""
+
+Forewarn = Callable[[Collection[int]], Awaitable[None]]
+"""Told at which offsets of the journal entries are about to be erased."""
 
 _Weight = tuple[int, int]
 """How many bytes of the journal a bundle takes, and when its author signed it, in microseconds."""
@@ -76,13 +79,18 @@ class _Swept:
 
 
 class Retention:
-    """Enforces ``keep`` on one peer's journal; ``needed`` says what of others' entries stays."""
+    """Enforces ``keep`` on one peer's journal; ``needed`` says what of others' entries stays, and
+    ``forewarn`` is told which entries are about to be erased.
+    """
 
-    def __init__(self, journal: Journal, feeds: Feeds, keep: Keep, needed: Needed) -> None:
+    def __init__(
+        self, journal: Journal, feeds: Feeds, keep: Keep, needed: Needed, forewarn: Forewarn
+    ) -> None:
         self._journal = journal
         self._feeds = feeds
         self._keep = keep
         self._needed = needed
+        self._forewarn = forewarn
         self._weights: dict[int, _Weight] = {}
         self._left: dict[int, int] = {}
         """How much each segment still held when it was swept, by its start."""
@@ -179,6 +187,7 @@ class Retention:
             if self._is_redacted(kind, body):  # whoever erased it may not have seen this one
                 swept.gone[offset] = None
         if swept.gone:
+            await self._forewarn(swept.gone)
             await self._journal.rewrite(swept.gone)
             log.info("records erased", extra={"entries": len(swept.gone), "segment": start})
 

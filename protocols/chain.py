@@ -50,7 +50,7 @@ class Run(NamedTuple):
 
 
 class Dropped(NamedTuple):
-    """The start of a feed's epoch that was held and let go of."""
+    """The start of a feed's epoch that was let go of, held in whole or in part."""
 
     next_sequence: int
     digest: bytes
@@ -63,7 +63,8 @@ class Chain:
     """The bundles held of one feed's epoch, sorted; adding at the end costs O(1) amortised.
 
     What was ``dropped`` from its start counts as held where it is a question of what exists (runs,
-    holes, the state root), for the last header stands for it; only no link leads there any more.
+    holes, the state root), for the last header stands for it and an aggregator has all of it; only
+    no link leads there any more.
     """
 
     __slots__ = ("_links", "_runs", "dropped", "is_forked", "lacking")
@@ -123,16 +124,15 @@ class Chain:
         self._links[self._links.index(old)] = link
 
     def droppable(self, acknowledged: int) -> list[Link]:
-        """Return the bundles that may be dropped once everything below ``acknowledged`` is, from
-        the start on and but for the last: the feed goes on from it.
+        """Return the bundles that may be dropped once everything below ``acknowledged`` is kept
+        elsewhere, from the start on and but for the last: the feed goes on from it.
 
-        Of a fork nothing may, for it is evidence, and nothing behind a hole.
+        What is missing below that place is kept elsewhere too, so that nothing waits for it. Of a
+        fork nothing may go, for it is evidence.
         """
-        runs = self.runs()
-        if self.is_forked or not runs or runs[0].first_sequence:
+        if self.is_forked:
             return []
-        end = min(acknowledged, runs[0].next_sequence)
-        return [link for link in self._links[:-1] if link.next_sequence <= end]
+        return [link for link in self._links[:-1] if link.next_sequence <= acknowledged]
 
     def drop(self, dropped: Dropped) -> list[Link]:
         """Let go of every bundle that ends at or before ``dropped``, and return them."""

@@ -172,7 +172,7 @@ async def test_what_is_redacted_after_the_sweep_has_read_it_is_not_written_anew(
                 trio.from_thread.run(redact)
             return is_it
 
-        await Retention(journal, feeds, NOTHING, is_needed).enforce()
+        await Retention(journal, feeds, NOTHING, is_needed, no_index).enforce()
 
     assert read == [secret.encode()]
     assert [path for path in peer.files_with_marker() if path.suffix == ".segment"] == []

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,17 @@ from node import reading
 from node.accepted import Acceptance, AcceptedJobs
 from node.config import Records
 from node.errors import UnknownError
-from node.retention import retention_of
+from node.retention import needed_by, retention_of
 from node.salts import Salts
 from node.store import Store
 from peer import segments
 from peer.effects import Effects
 from peer.feeds import Added, Feeds
-from peer.journal import Journal
+from peer.index import Index
+from peer.journal import Journal, JournalErasedError
 from peer.retention import Keep, Retention
 from peer.rows import read_batch
+from peer.service import running
 from peer.tables import IN_MEMORY, Rows
 from protocols.ack import AckEntry, SignedAck
 from protocols.chain import state_root
@@ -74,7 +77,20 @@ async def write(feeds: Feeds, numbers: range, size: int = 0) -> None:
 
 
 def retention(journal: Journal, feeds: Feeds, keep: Keep = NOTHING) -> Retention:
-    return Retention(journal, feeds, keep, lambda _kind, _body: False)
+    return Retention(journal, feeds, keep, nothing_needed, no_index)
+
+
+def nothing_needed(_kind: Entry, _body: bytes) -> bool:
+    return False
+
+
+async def no_index(_places: Collection[int]) -> None:
+    pass
+
+
+def index_of(journal: Journal, path: Path) -> Index[Store]:
+    open_store = partial(Store.open, memory_mb=64, own=OWNER.public)
+    return Index(journal, path, OWNER.public, open_store, lag_bytes_max=1 << 30)
 
 
 def journal_of(feeds: Feeds) -> Journal:
@@ -274,6 +290,39 @@ async def test_what_is_held_no_longer_lacks_no_body(tmp_path: Path) -> None:
         assert feeds.chains[key(3).public, 1].lacking == {}
 
 
+async def test_bundles_of_a_worker_that_were_sought_one_by_one_go_too(tmp_path: Path) -> None:
+    path, made = tmp_path / "journal", chain_of(key(3), 9)
+    async with running_feeds(path, OWNER) as feeds:
+        await feeds.add_all([made[2], made[5], made[6], made[8]])
+        await acknowledge_of(feeds, key(3), 24)
+        await retention(journal_of(feeds), feeds).enforce()
+        assert bundles_of(feeds) == [made[8]]
+        root = feeds.state_root()
+
+    async with running_feeds(path, OWNER) as feeds:
+        assert bundles_of(feeds) == [made[8]]
+        assert feeds.state_root() == root
+        assert feeds.holes == {(key(3).public, 1): [(21, 24)]}
+        assert await feeds.add(made[7]) is Added.NEW
+
+
+async def test_a_bundle_that_rotted_away_does_not_keep_what_is_behind_it(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    async with running_feeds(path, OWNER) as feeds:
+        await write(feeds, range(10))
+        await acknowledge(feeds, 10)
+        rotten = list(feeds.chains[OWNER.public, feeds.epoch])[2].offset
+        feeds.quarantine([Damage(rotten, rotten + 1)])
+        after_days(feeds, 7)
+        await retention(journal_of(feeds), feeds, WEEK).enforce()
+        assert sequences(feeds) == [9]
+        place = feeds.place
+    rot(path, rotten + 30)
+
+    async with running_feeds(path, OWNER) as feeds:
+        assert (sequences(feeds), feeds.place, feeds.holes) == ([9], place, {})
+
+
 async def test_a_feed_that_forks_is_kept_as_evidence(tmp_path: Path) -> None:
     one, other = chain_of(key(3), 3), chain_of(key(3), 3, count=2)
     async with running_feeds(tmp_path / "journal", OWNER) as feeds:
@@ -366,6 +415,7 @@ async def test_salts_and_acceptances_outlive_the_records_around_them(tmp_path: P
     async with running_feeds(path, OWNER) as feeds:
         journal = journal_of(feeds)
         salts, accepted = Salts(journal, effects()), AcceptedJobs(journal)
+        index = index_of(journal, tmp_path / "index.duckdb")
         salt = salts.of_content(b"\1" * 32)
         salts.keep(b"\2" * 32, b"s" * 16)
         cid = await feeds.append(accepted_by)
@@ -374,7 +424,9 @@ async def test_salts_and_acceptances_outlive_the_records_around_them(tmp_path: P
             await write(feeds, range(40), size=5_000)
             await acknowledge(feeds, feeds.next_sequence)
             options = Records(keep_days=0, keep_mb=0)
-            await retention_of(journal, feeds, options, salts, accepted).enforce()
+            async with running(index.run):
+                needed = needed_by(salts, accepted)
+                await retention_of(journal, feeds, index, options, needed).enforce()
         kept = [body for _, _, kind, body in journal.scan() if kind is Entry.KEPT]
         assert kept[-1] == accepted_by.encode()
         assert len(kept) <= 2
@@ -456,6 +508,31 @@ async def test_an_index_made_anew_equals_the_one_that_followed(tmp_path: Path) -
         assert anew.record(gone) is not None
         for store in (followed, anew):
             store.close()
+
+
+@pytest.mark.usefixtures("small_segments")
+async def test_what_was_erased_is_not_lost_to_an_index_that_was_behind(tmp_path: Path) -> None:
+    async with running_feeds(tmp_path / "journal", OWNER) as feeds:
+        journal, path = journal_of(feeds), tmp_path / "index.duckdb"
+        await write(feeds, range(1))
+        index = index_of(journal, path)
+        async with running(index.run):
+            await index.catch_up()  # and knows the journal by an entry of its first segment
+            known = await index.ask(lambda store: store.last())
+            assert known is not None
+            await write(feeds, range(1, 20), size=5_000)
+            await acknowledge(feeds, 20)
+            options = Records(keep_days=0, keep_mb=0)
+            await retention_of(journal, feeds, index, options, nothing_needed).enforce()
+            with pytest.raises(JournalErasedError):
+                journal.entry(known.place)
+
+        again = index_of(journal, path)
+        async with running(again.run):
+            await again.catch_up()
+            assert again.lost == []
+            newest = await again.ask(lambda store: store.newest(None, 100))
+        assert [row.sequence for row in newest] == [19]
 
 
 async def test_whoever_asks_for_a_dropped_record_is_told_who_keeps_it(tmp_path: Path) -> None:

@@ -130,6 +130,19 @@ def test_what_is_not_held_any_more_lacks_nothing() -> None:
     assert chain.lacking == {bundles[3].cid.digest: 9}
 
 
+def test_all_but_the_last_below_the_acknowledged_place_may_go_though_some_never_came() -> None:
+    bundles = chain_of(AUTHOR, 6)
+    chain = _chain([bundles[1], bundles[3], bundles[4]])
+
+    assert [link.first_sequence for link in chain.droppable(15)] == [3, 9]
+    assert [link.first_sequence for link in chain.droppable(11)] == [3]
+    assert chain.droppable(5) == []
+
+    chain.drop(Dropped(12, bundles[3].cid.digest, b""))
+    assert chain.runs() == [Run(0, 15, bundles[4].cid.digest)]
+    assert chain.holes() == []
+
+
 def test_bundles_outside_the_ranges_of_another_are_those_that_it_lacks() -> None:
     bundles = chain_of(AUTHOR, 5)
     chain = _chain(bundles)
