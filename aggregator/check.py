@@ -215,6 +215,9 @@ class Checker:
         if gone is None or gone.next_sequence < end:
             return self._range("hole", "are not here", feed, epoch, first, end)
         holder = peer_id_of(gone.aggregator)
+        if gone.aggregator == self.walked.own:
+            what = "were lost here, and their author dropped them because we had acknowledged them"
+            return replace(self._range("gone", what, feed, epoch, first, end), fetch_from=[])
         what = f"were dropped before this aggregator came, because aggregator {holder} keeps them"
         finding = self._range("gone", what, feed, epoch, first, end)
         return replace(finding, fetch_from=[holder])

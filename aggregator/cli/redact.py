@@ -31,10 +31,9 @@ def redact(cid: str, reason: str, yes: bool, as_json: bool) -> None:
 
 
 def _render(answer: dict[str, Any]) -> str:
-    lines = [render_redaction(answer)]
-    lines += [
+    lines = [
         f"issue {issue['number']} at {issue['tracker']} was filed from it and is not changed:"
         f" edit it by hand ({issue['where']})"
         for issue in answer["issues"]
     ]
-    return "\n".join(map(printable, lines))
+    return "\n".join([render_redaction(answer), *map(printable, lines)])

@@ -17,7 +17,7 @@ from protocols.journal import Entry, ErasedBody
 from protocols.limits import MAX_ENTRY_BYTES, MAX_ERASED_AT_ONCE, MAX_TOMBSTONE_RECORDS
 from protocols.membership import AGGREGATOR as AGGREGATOR_ROLE
 from tests.node.test_redaction import AUTHOR, MARKER, OWNER, Peer, marked, signed, up
-from tests.node.test_retention import AGGREGATOR, NOTHING, acknowledge, retention
+from tests.node.test_retention import AGGREGATOR, NOTHING, acknowledge, no_index, retention
 from tests.support.feeds import START_US, bundles_of, cid_of, record
 from tests.unit.test_tombstone import certificate, tombstone
 

@@ -590,9 +590,14 @@ async def test_who_comes_late_gets_the_rest_and_is_told_what_is_gone(
             assert sequences(node.feeds) == [7]
             walked = walk(late.journal.inspect(late.journal.size), late.key.public)
             checker = Checker(walked, [], (), late.feeds.gone_elsewhere)
-            findings = list(checker.findings(Rows(0, walked.records, 0, walked.bundles, 0)))
+            rows = Rows(0, walked.records, 0, walked.bundles, 0)
+            findings = list(checker.findings(rows))
             (gone,) = [each for each in findings if each.code in ("hole", "gone")]
             assert (gone.code, gone.fetch_from) == ("gone", [early_peer()])
+            walked.own = key(2).public
+            (lost,) = [each for each in checker.findings(rows) if each.code == "gone"]
+            assert "were lost here" in lost.message
+            assert lost.fetch_from == []
             late.exchange.peer_down(peer_id_of(node.key.public))
             assert late.feeds.gone_elsewhere == {}
 
