@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -19,7 +19,13 @@ from peer.dangling import Dangling, spread
 from protocols.cid import CID
 from protocols.feed import Bundle
 from protocols.keys import PeerId
-from protocols.limits import MAX_DANGLING, MAX_SOUGHT, SEEK_AFTER_S, SEEK_SPACING_S
+from protocols.limits import (
+    MAX_DANGLING,
+    MAX_SOUGHT,
+    MAX_SOUGHT_OF_WORKER,
+    SEEK_AFTER_S,
+    SEEK_SPACING_S,
+)
 from protocols.outline import Outline, outline_verified
 from protocols.record import INFORMED_BY, USED
 from protocols.sought import made_in
@@ -30,7 +36,7 @@ Seek = Callable[[PeerId, Sequence[bytes]], Awaitable[list[Bundle]]]
 """Asks a peer for the bundles of some records, which are kept and returned. Never raises."""
 
 MODEL: Final = "model"  # the role in which a run uses its model
-ROUND_S: Final = 2 * SEEK_SPACING_S  # between questions to one worker, whatever the delays
+ROUND_S: Final = 10 * SEEK_SPACING_S  # between questions to one worker, whatever the delays
 
 
 class WorkerBundles:
@@ -41,12 +47,19 @@ class WorkerBundles:
         self._seek = seek
         self._sought = Dangling()
         self._named = trio.Event()
+        self._waiting: Counter[PeerId] = Counter()
+        """How many records of each worker are sought, about: counted anew after each round."""
         self._here: OrderedDict[bytes, None] = OrderedDict()
         """What came lately, by digest: every job of a worker stands on the same few things."""
 
     def named(self, worker: PeerId, record: CID) -> None:
         """A record of ours names one of a worker's."""
-        if worker != self._own:
+        if worker == self._own:
+            return
+        if self._waiting[worker] >= MAX_SOUGHT_OF_WORKER:
+            self._sought.passed_over += 1  # a busy worker's records would cost more than its jobs
+        else:
+            self._waiting[worker] += 1
             self._sought.want(record.digest, trio.current_time() + SEEK_AFTER_S, worker)
             self._named.set()
 
@@ -71,6 +84,8 @@ class WorkerBundles:
                 continue
             await trio.sleep_until(next_at)
             await self._ask_all()
+            still = self._sought.due(math.inf)
+            self._waiting = Counter({worker: len(its) for worker, its in still.items() if worker})
             await trio.sleep(ROUND_S)
 
     async def _ask_all(self) -> None:

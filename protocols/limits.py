@@ -268,6 +268,7 @@ MAX_ACK_BYTES: Final = 64 << 10
 PULL_RETRY_S_MIN: Final = 1.0  # a lost stream on a living connection is usually a restart
 PULL_RETRY_S_MAX: Final = 60.0  # a peer that fails again and again costs next to nothing
 MAX_SOUGHT: Final = 64  # records of a question by name: at worst 64 bundles of 256 KiB in answer
+MAX_SOUGHT_OF_WORKER: Final = 1_024  # at once: a bundle is verified for 64 of them, in 2 ms
 SEEK_SPACING_S: Final = 1.0  # between two such questions of one peer: each looks through an index
 SEEK_AFTER_S: Final = 5.0  # a job's record is asked for so long after it: many share a question
 SEEK_RETRY_S_MIN: Final = 30.0  # for a record that nobody had; three times CUT_AFTER_S

@@ -147,7 +147,9 @@ def _check_a_nodes_own(demo: Demo, cid: str, workers: set[str]) -> None:
     assert (checked["ok"], checked["records"], checked["authors"]) == (True, 1, [peer])
     assert checked_then == checked
     assert found["ok"]
-    assert {peer} <= {*found["authors"]} <= {peer, *workers}, "its own, and its workers' of its jobs"
+    assert {peer} <= {*found["authors"]} <= {peer, *workers}, (
+        "its own, and its workers' of its jobs"
+    )
     assert found["records"] == running["records"] <= stopped["records"]
     assert stopped["unproven"] == []
 

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 from aggregator.explain import explain
 from aggregator.lineage import trace
 from aggregator.store import Store
-from node.worker_bundles import WorkerBundles
+from node.worker_bundles import ROUND_S, WorkerBundles
 from peer.rows import read_batch
 from peer.tables import IN_MEMORY
 from protocols.cid import CID
@@ -102,7 +102,7 @@ async def test_lineage_is_complete_although_its_worker_died_before_an_aggregator
         async with meeting.peer(1, WORKING) as worker:
             await meet(submitter, worker)
             await do_a_job(worker, submitter, bundles)
-            await until(lambda: bundles.status()["found"] == 3, within_s=3 * SEEK_AFTER_S)
+            await until(lambda: bundles.status()["found"] == 3, within_s=SEEK_AFTER_S + 2 * ROUND_S)
         async with meeting.peer(3, FOLLOWING) as aggregator:
             submitter.exchange._policy = OPEN
             await meet(aggregator, submitter)
