@@ -369,13 +369,11 @@ class Submitter:
     # Sessions
 
     def _on_message(self, link: SessionLink, message: FromWorker) -> None:
-        job = self._jobs.get(message.job_id)
-        if job is None:
-            self._on_stray(link, message)
-        else:
-            if isinstance(message, Failed) and message.record_cid:
-                self._ledger.on_named(link.peer_id, CID(message.record_cid))
-            job.receive(link.peer_id, message)
+        if (job := self._jobs.get(message.job_id)) is None:
+            return self._on_stray(link, message)
+        if isinstance(message, Failed) and message.record_cid:
+            self._ledger.on_named(link.peer_id, CID(message.record_cid))
+        return job.receive(link.peer_id, message)
 
     def _on_stray(self, link: SessionLink, message: FromWorker) -> None:
         """Free a worker that still holds something of a job that has ended here, or that we lost

@@ -106,7 +106,8 @@ class WorkerBundles:
 
     def _take(self, worker: PeerId, bundle: Bundle, wanted: set[bytes]) -> None:
         """Tick off what a bundle holds, and want what the records of our jobs in it stand on."""
-        here = {*bundle.header.digests, *made_in(bundle)}
+        named = zip(bundle.header.digests, bundle.records, strict=True)
+        here = {digest for digest, record in named if record} | made_in(bundle)
         self._here.update(dict.fromkeys(here & wanted))
         while len(self._here) > MAX_DANGLING:
             self._here.popitem(last=False)

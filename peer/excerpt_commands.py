@@ -11,6 +11,8 @@ import click
 
 from peer.cli import emit, printable
 from peer.exports import FORMATS
+from protocols.cid import CID
+from protocols.errors import CoveyError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,12 +44,16 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmati
 
 
 def confirm_redaction(cid: str, yes: bool) -> None:
-    """Ask whether a record shall be erased, unless ``yes``; there is no way back."""
+    """Ask whether a record shall be erased, unless ``yes``; there is no way back. Raises
+    ``CoveyError`` for what is no CID, and where the answer is no.
+    """
+    CID.parse(cid)
     if yes:
         return
     if not sys.stdin.isatty():
         raise click.UsageError("redacting asks for confirmation: use --yes where nobody can answer")
-    click.confirm(f"Erase the content of record {cid} everywhere, for good?", abort=True, err=True)
+    if not click.confirm(f"Erase the content of record {cid} everywhere, for good?", err=True):
+        raise CoveyError("nothing was erased", code="not-confirmed")
 
 
 def render_redaction(answer: dict[str, Any]) -> str:

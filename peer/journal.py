@@ -293,7 +293,7 @@ class Journal:
             self._segments.cut(self.size)
         if self.tail_cut_bytes or self.damage:
             log.warning(
-                "journal repaired",
+                "journal repaired" if self.tail_cut_bytes else "journal damaged",
                 extra={"tail_cut_bytes": self.tail_cut_bytes, "damaged": len(self.damage)},
             )
 

@@ -17,7 +17,7 @@ from node.worker_bundles import ROUND_S, WorkerBundles
 from peer.rows import read_batch
 from peer.tables import IN_MEMORY
 from protocols.cid import CID
-from protocols.feed import Bundle
+from protocols.feed import ABSENT, Bundle
 from protocols.limits import MAX_SOUGHT, SEEK_AFTER_S, SEEK_RETRY_S_MIN
 from protocols.record import Record
 from tests.support.exchanging import FOLLOWING, OPEN, Meeting, Peer, meet, until
@@ -204,3 +204,21 @@ def lineage_at(aggregator: Peer) -> dict[str, list[dict[str, str]]]:
         store.insert(read_batch(journal.scan(0), journal.size, aggregator.key.public))
         closure = trace(store, OUTPUT)
         return explain(closure, {})
+
+
+async def test_a_record_whose_body_did_not_come_is_sought_on(autojump_clock: MockClock) -> None:
+    (whole,) = chain_of(key(7), 1)
+    headers_only = whole.with_records(ABSENT for _ in whole.records)
+
+    async def seek(_peer: str, _digests: Sequence[bytes]) -> list[Bundle]:
+        return [headers_only]
+
+    bundles = WorkerBundles(key(8).peer_id, seek)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(bundles.run)
+        bundles.named(key(7).peer_id, CID.of_digest(whole.header.digests[0]))
+        await trio.sleep(2 * SEEK_AFTER_S)
+        nursery.cancel_scope.cancel()
+
+    status = bundles.status()
+    assert (status["sought"], status["found"], status["tries"]) == (1, 0, 1)
