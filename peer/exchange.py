@@ -75,12 +75,14 @@ class Exchange:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Follow the peers that are up, until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
+        async with trio.open_nursery() as self._nursery:
             for peer_id, scope in self._followed.items():
-                nursery.start_soon(self._follow, peer_id, scope)
+                self._nursery.start_soon(self._follow, peer_id, scope)
             task_status.started()
-            await self._replace_damaged()
+            try:
+                await self._replace_damaged()
+            finally:
+                self._nursery = None  # before it closes: peers are met until the greeter stops
 
     def peer_up(self, peer_id: PeerId) -> None:
         """An admitted peer is connected; calling again while it is changes nothing."""

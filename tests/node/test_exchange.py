@@ -12,7 +12,9 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
+from peer.exchange import Exchange
 from peer.feed_server import Recent
+from peer.service import running
 from protocols.ack import AckEntry, SignedAck
 from protocols.errors import StreamLostError
 from protocols.feed import Bundle, Place
@@ -44,7 +46,7 @@ from protocols.sync import (
     want_messages,
 )
 from protocols.transport import Stream
-from tests.support.exchanging import FOLLOWING, OPEN, Meeting, Peer, meet, until
+from tests.support.exchanging import FOLLOWING, OPEN, Meeting, Peer, find_in, meet, until
 from tests.support.feeds import START_US, after, bundle, bundles_of, chain_of, key, record
 
 
@@ -93,6 +95,15 @@ async def test_a_refresh_brings_what_a_followed_peer_would_send_only_later(
 
         assert before is None
         assert aggregator.feeds.last_seen(node.key.public) == (node.feeds.epoch, 1)
+
+
+async def test_a_peer_that_is_met_when_the_exchange_has_stopped_is_let_be(tmp_path: Path) -> None:
+    async with Meeting(tmp_path).peers(node=OPEN, aggregator=FOLLOWING) as (node, aggregator):
+        exchange = Exchange(aggregator.transport, aggregator.feeds, FOLLOWING, find_in(node.feeds))
+        async with running(exchange.run):
+            pass
+
+        exchange.peer_up(node.transport.peer_id)  # raises nothing: the greeter stops later
 
 
 async def test_a_refresh_does_not_wait_for_a_peer_that_is_silent(
