@@ -49,7 +49,7 @@ class Offerer:
     """Keeps what this node says of itself up to date; ``run`` measures the hardware and records it.
 
     A start uses the last measurement at once where software and hardware are still the same, and
-    measures again beside the first jobs.
+    measures again beside the first jobs unless that was a moment ago.
     """
 
     def __init__(
@@ -111,7 +111,10 @@ class Offerer:
         if (known := self._last_measured()) is not None:
             await self._offer_hardware(known, hardware.capabilities(known))
         task_status.started()
-        await self._measure(is_known=known is not None)
+        if known is not None and hardware.is_recent(known, self._recorder.effects.now_us()):
+            self._measured = known
+        else:
+            await self._measure(is_known=known is not None)
         self._was_measured.set()
         await trio.sleep_forever()
 
