@@ -82,8 +82,9 @@ class Offerer:
         return f"covey {self._environment['covey']}"
 
     def on_change(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` whenever ``offering`` has something new to say."""
+        """Call ``callback`` now, and whenever ``offering`` has something new to say."""
         self._changed = callback
+        callback()
 
     @property
     def _level(self) -> str:

@@ -12,6 +12,7 @@ from node.devices import ComputeDevice
 from node.hardware import RECENT_S, environment, is_recent
 from node.offering import MEASURED_FILE, Offerer
 from node.runner.host import usable_cores
+from peer.adverts import Offering
 from peer.recorder import Recorder
 from peer.service import running
 from tests.support.feeds import START_US, effects, key, running_feeds
@@ -36,6 +37,7 @@ class NoModels:
 
 
 async def test_what_was_measured_a_moment_ago_is_not_measured_again(tmp_path: Path) -> None:
+    heard: list[Offering] = []
     file, device = tmp_path / MEASURED_FILE, ComputeDevice("auto")
     file.write_text(json.dumps({"environment": environment(), "measured": MEASURED}))
     membership = TestMesh().membership(key(1), "worker")
@@ -47,9 +49,11 @@ async def test_what_was_measured_a_moment_ago_is_not_measured_again(tmp_path: Pa
             with trio.fail_after(60):
                 await offerer.until_measured()
             told = offerer.offering()
+            offerer.on_change(lambda: heard.append(offerer.offering()))
 
     assert told.capabilities["matmul_gflops"] == 1.5
     assert told.hardware is not None
+    assert heard == [told], "who comes after the start hears of it too"
     assert json.loads(file.read_text())["measured"] == MEASURED
 
 
