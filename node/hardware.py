@@ -74,7 +74,7 @@ async def measure() -> dict[str, Any]:
 def is_recent(measured: dict[str, Any], now_us: int) -> bool:
     """Whether a start at ``now_us`` can do with what was measured before, and when it was."""
     age_s = (now_us - measured.get("measured_at_us", 0)) / 1e6
-    return 0 <= age_s < RECENT_S and measured["usable_cores"] == usable_cores()
+    return 0 <= age_s < RECENT_S and measured.get("usable_cores") == usable_cores()
 
 
 def capabilities(measured: dict[str, Any]) -> dict[str, Any]:

@@ -183,10 +183,10 @@ class Offerer:
     def _last_measured(self) -> dict[str, Any] | None:
         try:
             known = json.loads(self._file.read_bytes())
-        except (OSError, ValueError):
+            is_same = known["environment"] == self._environment
+            return known["measured"] if is_same else None
+        except (OSError, ValueError, KeyError, TypeError):  # it is not ours to trust, and no loss
             return None
-        is_same = known.get("environment") == self._environment
-        return known["measured"] if is_same else None
 
     def _remember(self, measured: dict[str, Any]) -> None:
         content = {"environment": self._environment, "measured": measured}

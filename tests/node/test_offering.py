@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 
 from node.devices import ComputeDevice
@@ -55,6 +56,18 @@ async def test_what_was_measured_a_moment_ago_is_not_measured_again(tmp_path: Pa
     assert told.hardware is not None
     assert heard == [told], "who comes after the start hears of it too"
     assert json.loads(file.read_text())["measured"] == MEASURED
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"environment": {}}', "\0"])
+async def test_a_measurement_that_cannot_be_read_is_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / MEASURED_FILE).write_text(content)
+    membership = TestMesh().membership(key(1), "worker")
+
+    async with running_feeds(tmp_path / "journal", key(1)) as feeds:
+        recorder, device = Recorder(feeds, effects()), ComputeDevice("auto")
+        offerer = Offerer(tmp_path, membership, NoModels(), recorder, "none", device)
+
+        assert offerer._last_measured() is None
 
 
 def test_what_is_old_of_the_future_or_of_other_cores_is_measured_again() -> None:
