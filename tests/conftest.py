@@ -14,6 +14,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.loadscopereorder = False
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Half as many more than there are processors: the tests of real daemons wait half the time."""
     cores = len(os.sched_getaffinity(0))
