@@ -279,10 +279,10 @@ class Carrier:
 
         earlier = await self._logs.begin(job_id, self._submitter.explanation(job_id))
         if len(earlier.losses) >= MAX_ATTEMPTS:  # a crash came between the last one and its end
-            raise lost(earlier.losses, may_go_on=False, attempts=len(earlier.losses))
+            raise lost(earlier.losses, may_go_on=False, attempts=earlier.attempts)
         if self._waiting.is_spoilt(job_id) and not self._submitter.may_retry():
             raise Refused("too many jobs fail at their workers", code="retry-budget")
-        self._waiting.begin(job_id, len(earlier.losses))
+        self._waiting.begin(job_id, earlier.attempts)
         try:
             if taken is None:
                 listener = self._audience(job_id).listener
@@ -309,6 +309,8 @@ class Carrier:
         if taken is not None and not job.spec.verify:
             await self._end(self._end_of(job_id, DONE, result=taken), job_id)
             return
+        earlier = await self._logs.begin(job_id, None)
+        self._waiting.begin(job_id, earlier.attempts)
         self._push(job_id, 0.0)
 
     async def _taken(self, job: KeptJob) -> JobResult | None:

@@ -14,6 +14,8 @@ class Earlier:
 
     losses: tuple[tuple[PeerId, str], ...] = ()
     fence: int = 0
+    attempts: int = 0
+    """All that began, those included that ended with this node: no worker is to blame for these."""
 
 
 NOTHING_BEFORE: Final = Earlier()

@@ -25,6 +25,7 @@ from protocols.benchmark import Figure
 from protocols.errors import CoveyError
 
 MEASURE_WITHIN_S: Final = 90.0  # 5 s on a quiet machine, most of it torch's import from a cold disk
+RECENT_S: Final = 600.0  # a daemon that a supervisor starts again and again measures once
 MAX_TEXT_CHARS: Final = 64
 MAX_ACCELERATORS: Final = 8  # kinds of device, not devices: a machine has one or two
 SHOWN_STDERR_CHARS: Final = 600
@@ -68,6 +69,12 @@ async def measure() -> dict[str, Any]:
             f"measuring the hardware ended with status {finished.returncode}: {said}"
         )
     return _checked(json.loads(finished.stdout))
+
+
+def is_recent(measured: dict[str, Any], now_us: int) -> bool:
+    """Whether a start at ``now_us`` can do with what was measured before, and when it was."""
+    age_s = (now_us - measured.get("measured_at_us", 0)) / 1e6
+    return 0 <= age_s < RECENT_S and measured.get("usable_cores") == usable_cores()
 
 
 def capabilities(measured: dict[str, Any]) -> dict[str, Any]:

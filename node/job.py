@@ -232,7 +232,7 @@ def lost(losses: Sequence[tuple[PeerId, str]], **details: Any) -> NoWorkerError:
 def _may_go_on(machine: SubmitterJob) -> bool:
     """Whether workers are to blame, and not as many as may be."""
     is_job_fault = machine.failed is not None and not machine.failed.is_worker_fault
-    return machine.attempts < MAX_ATTEMPTS and not is_job_fault
+    return machine.attempts - machine.interrupted < MAX_ATTEMPTS and not is_job_fault
 
 
 def _out_of_retries(machine: SubmitterJob, details: dict[str, Any]) -> JobFailed:

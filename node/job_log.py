@@ -18,25 +18,29 @@ from node.explanation import Explanation
 from node.kept_jobs import KeptJobs
 from node.life_steps import AGAIN, WAITS, life_step
 from node.on_disk import OnDisk
-from protocols.job_history import FAILED, LOST, JobHistory
+from protocols.job_history import ACCEPTED, FAILED, LOST, JobHistory
 
 DIGITS: Final = re.compile(r"\d+")
 
 
 def earlier_of(steps: Iterable[dict[str, Any]]) -> Earlier:
-    """Return what a job goes on from, by its log: the losses since it was last tried anew, and the
-    highest fence of all.
+    """Return what a job goes on from, by its log: attempts and losses since it was last tried anew,
+    and the highest fence of all.
     """
     losses: dict[int, tuple[str, str]] = {}  # by fence: an attempt is lost once
-    last_fence = 0
+    last_fence = attempts = 0
     for step in steps:
         if step["what"] == AGAIN:
             losses.clear()
+            attempts = 0
+        attempts += step["what"] == ACCEPTED
         fence = step.get("fence", 0)
         last_fence = max(last_fence, fence)
         if step["what"] in (LOST, FAILED):
             losses[fence] = (step["peer"], str(step["detail"]))
-    return Earlier(tuple(losses.values()), last_fence) if last_fence else NOTHING_BEFORE
+    if not last_fence:
+        return NOTHING_BEFORE
+    return Earlier(tuple(losses.values()), last_fence, max(attempts, len(losses)))
 
 
 @dataclass(slots=True)

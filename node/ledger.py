@@ -44,6 +44,11 @@ class Stopwatch:
     started_at: float
 
     @property
+    def began(self) -> tuple[float, int]:
+        """The same moment by both clocks: the monotonic one's and the wall clock's."""
+        return self.started_at, self.start_us
+
+    @property
     def duration_us(self) -> int:
         """How long ago that is."""
         return int((trio.current_time() - self.started_at) * 1e6)

@@ -49,7 +49,7 @@ class Offerer:
     """Keeps what this node says of itself up to date; ``run`` measures the hardware and records it.
 
     A start uses the last measurement at once where software and hardware are still the same, and
-    measures again beside the first jobs.
+    measures again beside the first jobs unless that was a moment ago.
     """
 
     def __init__(
@@ -82,8 +82,9 @@ class Offerer:
         return f"covey {self._environment['covey']}"
 
     def on_change(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` whenever ``offering`` has something new to say."""
+        """Call ``callback`` now, and whenever ``offering`` has something new to say."""
         self._changed = callback
+        callback()
 
     @property
     def _level(self) -> str:
@@ -111,7 +112,10 @@ class Offerer:
         if (known := self._last_measured()) is not None:
             await self._offer_hardware(known, hardware.capabilities(known))
         task_status.started()
-        await self._measure(is_known=known is not None)
+        if known is not None and hardware.is_recent(known, self._recorder.effects.now_us()):
+            self._measured = known
+        else:
+            await self._measure(is_known=known is not None)
         self._was_measured.set()
         await trio.sleep_forever()
 
@@ -179,10 +183,10 @@ class Offerer:
     def _last_measured(self) -> dict[str, Any] | None:
         try:
             known = json.loads(self._file.read_bytes())
-        except (OSError, ValueError):
+            is_same = known["environment"] == self._environment
+            return known["measured"] if is_same else None
+        except (OSError, ValueError, KeyError, TypeError):  # it is not ours to trust, and no loss
             return None
-        is_same = known.get("environment") == self._environment
-        return known["measured"] if is_same else None
 
     def _remember(self, measured: dict[str, Any]) -> None:
         content = {"environment": self._environment, "measured": measured}

@@ -6,12 +6,13 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from node.errors import InputError
-from node.runner.kinds import Item, Items, Kind
+from node.runner.kinds import BadInputError, Item, Items, Kind
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,6 +111,26 @@ def read_items(source: str, *, is_whole: bool) -> list[Item]:
     return items
 
 
+@contextmanager
+def naming_items(files: Sequence[str], source: str, *, is_whole: bool) -> Generator[None]:
+    """Have an error about an item of ``read_input`` say which line or file that is."""
+    try:
+        yield
+    except BadInputError as error:
+        what, item = error.details.get("what"), error.details.get("item")
+        if what is None or item is None:
+            raise
+        place = _place_of(item, files, source, is_line=not is_whole)
+        raise InputError(f"{place}{what}", hint=error.hint) from error
+
+
+def _place_of(item: int, files: Sequence[str], source: str, *, is_line: bool) -> str:
+    if files:
+        return files[item]
+    name = "stdin" if source == "-" else source
+    return f"{name}:{item + 1}" if is_line else name
+
+
 def _read(source: str, name: str) -> bytes:
     try:
         if source == "-" and sys.stdin is None:
@@ -145,6 +166,8 @@ def _decode(content: bytes, name: str) -> str:
 
 
 def _item_of(line: str, number: int, name: str) -> Item:
+    if not line.strip():
+        raise InputError(f"{name}:{number} is blank", hint="remove it: every line is one item")
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:

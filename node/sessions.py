@@ -85,19 +85,19 @@ class Sessions:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry the sessions until cancelled."""
-        try:
-            async with trio.open_nursery() as self._nursery:
-                task_status.started()
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            try:
                 await trio.sleep_forever()
-        finally:
-            self._nursery = None
+            finally:
+                self._nursery = None  # before it closes: peers' sessions end later than ours
 
     def start_soon(self, act: Callable[[*Ts], Awaitable[Any]], *args: *Ts) -> None:
         """Run something that outlives a job but not this node's sessions, such as writing a
-        report.
+        report; it is left out when they have stopped.
         """
-        assert self._nursery is not None, "sessions run before they are used"
-        self._nursery.start_soon(act, *args)
+        if self._nursery is not None:
+            self._nursery.start_soon(act, *args)
 
     def current(self, peer: PeerId) -> SessionLink | None:
         """Return the session with ``peer`` on which new jobs start, if one is open."""

@@ -138,19 +138,17 @@ class Submitter:
             choice = self._placement.choose(needs, trio.current_time(), self._sessions.crowded())
             considered = choice.considered
             watch = self._ledger.stopwatch()
-            began = watch.started_at, watch.start_us
             if not choice.peers:
-                raise self._nobody(spec, considered, began)
+                raise self._nobody(spec, considered, watch.began)
             terms, outgoing = await self._commit(spec)
             past = self._acceptance_of(terms)
             submission = await self._record_submission(terms, watch)
             fence = max(self._past.resume(spec.job_id), past.fence if past else 0, earlier.fence)
-            machine = self._machine(spec, terms, choice, fence)
-            machine.losses.extend(earlier.losses)
+            machine = self._machine(spec, terms, choice, replace(earlier, fence=fence))
             if earlier is NOTHING_BEFORE:
                 self._placement.retries.earn()
             machine.input_digests = outgoing.digests
-            explain = partial(Explanation.of, needs, considered, machine, began)
+            explain = partial(Explanation.of, needs, considered, machine, watch.began)
             self._explanations.begin(spec.job_id, explain)
             try:
                 await self._carry(machine, outgoing, listener)
@@ -178,16 +176,18 @@ class Submitter:
         self._explanations.add(spec.job_id, why)
         return nobody(spec, considered)
 
-    def _machine(self, spec: JobSpec, terms: Terms, choice: Choice, fence: int) -> SubmitterJob:
-        """Return a job's machine, whose fences lie above ``fence``."""
+    def _machine(self, spec: JobSpec, terms: Terms, choice: Choice, past: Earlier) -> SubmitterJob:
+        """Return a job's machine, which goes on from what was before."""
         machine = SubmitterJob(
             terms,
             choice.peers,
             trio.current_time() + spec.budget_ms / 1_000,
             is_named=spec.peer is not None,
             last_resorts=choice.last_resorts,
-            last_fence=fence,
+            last_fence=past.fence,
         )
+        machine.losses.extend(past.losses)
+        machine.interrupted = past.attempts - len(past.losses)
         machine.may_retry = self._placement.retries.take
         return machine
 

@@ -152,13 +152,17 @@ class SubmittedJob:
 
     async def _carry_beside(self) -> None:
         """Carry a job to its end for which something is to be done besides."""
-        async with trio.open_nursery() as self._nursery:
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             for act in self._beside:
-                self._nursery.start_soon(act)
+                nursery.start_soon(act)
             self._beside.clear()
-            while not self.machine.state.is_final:
-                await self._next_step()
-            self._nursery.cancel_scope.cancel()
+            try:
+                while not self.machine.state.is_final:
+                    await self._next_step()
+            finally:
+                self._nursery = None  # before it closes: until then the job is no final one
+            nursery.cancel_scope.cancel()
 
     async def _next_step(self) -> None:
         """Tell and write what is new, then wait until something happens or is due."""

@@ -119,13 +119,13 @@ class Worker:
         """Work until cancelled; jobs that run then are abandoned, and go elsewhere. ``drain``
         before spares them that.
         """
-        try:
-            async with trio.open_nursery() as self._nursery:
-                task_status.started()
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            try:
                 while True:
                     await self._next_tick()
-        finally:
-            self._nursery = None
+            finally:
+                self._nursery = None  # before it closes: submitters' messages come until later
 
     async def _next_tick(self) -> None:
         self._woken = trio.Event()
@@ -230,7 +230,7 @@ class Worker:
     def _start(self, key: JobKey) -> None:
         job = self._jobs.get(key)
         assert job is not None, "a job that starts is known"
-        assert self._nursery is not None, "a worker runs before it has jobs"
+        assert self._nursery is not None, "only a worker that runs takes messages"
         running = self._running[key] = _Running(job, trio.CancelScope())
         self._nursery.start_soon(self._run_job, running)
 
@@ -249,8 +249,8 @@ class Worker:
         outcome = job.outcome
         is_small = outcome.output is None or outcome.output.is_inline
         if not is_small or self._outputs.has(job, link):
-            assert self._nursery is not None, "a worker runs before it has jobs"
-            self._outputs.end(self._nursery, job, link, effect.first_piece)
+            if self._nursery is not None:  # else nobody is left to send it, and it goes elsewhere
+                self._outputs.end(self._nursery, job, link, effect.first_piece)
             return
         for p in outcome.output.pieces(effect.first_piece) if outcome.output else ():
             link.send(Chunk(effect.key[1], effect.fence, p.index, p.body, p.digest))

@@ -117,9 +117,15 @@ def _read(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not valid TOML: {error}") from error
+        raise ConfigError(
+            f"{file} is not valid TOML: {error}",
+            hint="mend that line, or move the file away: every option has a default",
+        ) from error
     except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
+        raise ConfigError(
+            f"{file} cannot be read: {error.strerror}",
+            hint="it is a file that the daemon's user may read, or it is not there",
+        ) from error
 
 
 def _unknown(schema: type[msgspec.Struct], table: dict[str, Any], file: Path) -> Iterator[str]:

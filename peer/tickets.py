@@ -1,13 +1,15 @@
 """An admitter's book of tickets: which were issued, which were used by whom; never their secrets.
 
-The file is a log of JSON lines, each fsynced before anybody acts on it. A line that a crash tore is
-cut at the next start: nobody was told of it. Old tickets are dropped then too, but the one that
-made a peer the mesh's filer stays, since there may be only one.
+The file is a log of JSON lines, each fsynced before anybody acts on it. A line that a crash or a
+loss of power tore, or filled with anything, is cut at the next start: nobody was told of it. Old
+tickets are dropped then too, but the one that made a peer the mesh's filer stays, since there may
+be only one.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,11 +19,14 @@ from typing import Final
 import msgspec
 
 from peer.durable import write_durably
-from protocols.errors import CoveyError, LocalProtocolError, Refused
+from protocols.errors import CoveyError, LocalProtocolError, Refused, RemoteProtocolError
 from protocols.limits import MAX_TICKETS, TICKET_MEMORY_S
 from protocols.membership import FILER, Certificate
 
 TICKETS_FILE: Final = "tickets.jsonl"
+LINE_BYTES_MAX: Final = 4 << 10  # a digest and MAX_CERTIFICATE_BYTES, in base64
+
+log = logging.getLogger(__name__)
 
 
 class Issued(msgspec.Struct, frozen=True, tag="issued"):
@@ -148,17 +153,36 @@ def _append_line(handle: int, line: bytes) -> None:
         raise
 
 
-def _read(path: Path) -> Iterator[Issued | Used]:
+def _read(path: Path) -> list[Issued | Used]:
+    """Return what the file says; what a crash or a loss of power left of the line that was being
+    written is left out: nothing whole comes behind it, and it is no longer than a line can be.
+    """
     try:
-        lines = path.read_bytes().split(b"\n")
+        *lines, unended = path.read_bytes().split(b"\n")
     except FileNotFoundError:
-        return
-    for line in lines[:-1]:  # what follows the last line break was torn
-        try:
-            yield msgspec.json.decode(line, type=Issued | Used)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise CoveyError(
-                f"{path} is damaged",
-                code="tickets-damaged",
-                hint=f"remove {path}: open tickets become void, members stay members",
-            ) from error
+        return []
+    events = [_event(line) for line in lines]
+    while events and events[-1] is None:
+        events.pop()
+    torn = b"\n".join([*lines[len(events) :], unended])
+    whole = [event for event in events if event is not None]
+    if len(whole) < len(events) or len(torn) > LINE_BYTES_MAX:
+        raise CoveyError(
+            f"{path} is damaged",
+            code="tickets-damaged",
+            hint=f"remove {path}: open tickets become void, members stay members",
+        )
+    if torn:
+        log.warning("torn line of tickets cut", extra={"size_bytes": len(torn)})
+    return whole
+
+
+def _event(line: bytes) -> Issued | Used | None:
+    """Return what a line says; None for one that was not written whole."""
+    try:
+        event = msgspec.json.decode(line, type=Issued | Used)
+        if isinstance(event, Used):
+            Certificate.decode(event.certificate)
+    except (msgspec.DecodeError, UnicodeDecodeError, RemoteProtocolError):
+        return None
+    return event

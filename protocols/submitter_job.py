@@ -79,6 +79,8 @@ class SubmitterJob:
         self.may_retry: Callable[[float], bool] = lambda _now: True
         """Whether an attempt that its worker spoiled may be followed by another at that time."""
         self.is_out_of_retries = False
+        self.interrupted = 0
+        """How many attempts ended with a submitter that was stopped: they use nothing up."""
         self.input_digests: Sequence[bytes] = ()
         """Those of all pieces of the input: a worker that has some of them need not get these."""
         self.done: Done | None = None
@@ -121,7 +123,7 @@ class SubmitterJob:
     @property
     def attempts(self) -> int:
         """How many there have been."""
-        return self._attempts.count
+        return self._attempts.count + self.interrupted
 
     @property
     def losses(self) -> list[tuple[str, str]]:
@@ -355,9 +357,9 @@ class SubmitterJob:
         has_output = self._attempts.has_output
         lost = self._attempts.lose(why, sign, self.fence, now)
         candidates = self._offers.candidates
-        is_retry = self.attempts < MAX_ATTEMPTS and sign is Sign.FAULT and bool(candidates)
+        is_retry = self._attempts.count < MAX_ATTEMPTS and sign is Sign.FAULT and bool(candidates)
         self.is_out_of_retries = is_retry and not self.may_retry(now)
-        if self.attempts >= MAX_ATTEMPTS or self.is_out_of_retries:
+        if self._attempts.count >= MAX_ATTEMPTS or self.is_out_of_retries:
             self._life.step(JobEvent.FAIL)
             return [lost]
         candidates.lost(lost.peer, is_wanted=sign is Sign.LOST and has_output)

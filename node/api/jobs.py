@@ -144,6 +144,7 @@ class JobsApi:
         told = {**untold(job_id.hex(), str(job.spec.needs)), **(last or {})}
         return {
             **retold(told, steps, row["state"]),
+            "attempts": row["attempts"] or 0,
             "worker": row["worker"] or told["worker"],
             "reason": end.error["message"] if end and end.error else row["waits_for"],
         }

@@ -138,8 +138,11 @@ def request_of(
     options = given(wanted)
     with telling_misuse(kind):
         check_parameters(kind, options)  # before somebody types an input for them
-        items = results.read_input(kind_named(kind).ITEM_TYPE, files, source, is_whole=whole)
-        return requests.prepare(kind, items, options)
+        item_type = kind_named(kind).ITEM_TYPE
+        items = results.read_input(item_type, files, source, is_whole=whole)
+        is_one = whole or item_type is bytes
+        with results.naming_items(files, source, is_whole=is_one):
+            return requests.prepare(kind, items, options)
 
 
 def write_outcome(outcome: JobOutcome, codec: Any, target: str | None, as_json: bool) -> None:

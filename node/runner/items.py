@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import cbor2
 
-from node.runner.kinds import BadInputError, Items
+from node.runner.kinds import BadInputError, Items, bad_item
 from node.runner.parameters import Parameter, checked, pack, unpack
 from protocols.dagcbor import REFUSED_TAGS
 
@@ -36,7 +36,7 @@ class InputCodec:
         try:
             content = cbor2.dumps([*self._head(parameters), *checked_items])
         except UnicodeEncodeError as error:
-            raise BadInputError("an item holds a lone surrogate, which is not text") from error
+            raise _no_text(checked_items) from error
         if len(content) > self.max_bytes:
             raise self._too_large(len(content))
         return content
@@ -82,13 +82,10 @@ class InputCodec:
             raise self._too_many()
         for index, item in enumerate(items):
             if not isinstance(item, self.item_type):
-                raise BadInputError(f"item {index} is not {self._one}", item=index)
+                raise bad_item(index, f" is not {self._one}")
             if self._is_too_long(item):
-                raise BadInputError(
-                    f"item {index} is larger than {self.max_item_bytes} bytes",
-                    item=index,
-                    hint="cut it into several items",
-                )
+                what = f" is larger than {self.max_item_bytes} bytes"
+                raise bad_item(index, what, hint="cut it into several items")
         return items
 
     def _is_too_long(self, item: str | bytes) -> bool:
@@ -124,6 +121,19 @@ class InputCodec:
             f"the input of {size_bytes} bytes is over the limit of {self.max_bytes}",
             hint="submit it as several jobs",
         )
+
+
+def _no_text(items: list[str]) -> BadInputError:
+    first = next(index for index, item in enumerate(items) if not _is_text(item))
+    return bad_item(first, " holds a lone surrogate, which is not text")
+
+
+def _is_text(item: str) -> bool:
+    try:
+        item.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _encoded_bytes(strings: list[str | bytes]) -> int:

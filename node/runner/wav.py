@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from node.runner.kinds import BadInputError
+from node.runner.kinds import BadInputError, bad_item
 
 if TYPE_CHECKING:
     import numpy as np
@@ -109,11 +109,8 @@ def _recording(body: memoryview, layout: tuple[int, int] | None, index: int) -> 
 
 
 def _no_sound(index: int, what: str) -> BadInputError:
-    return BadInputError(
-        f"item {index} {what}",
-        item=index,
-        hint="convert it: ffmpeg -i FILE -ac 1 -ar 16000 -c:a pcm_s16le FILE.wav",
-    )
+    hint = "convert it: ffmpeg -i FILE -ac 1 -ar 16000 -c:a pcm_s16le FILE.wav"
+    return bad_item(index, f" {what}", hint=hint)
 
 
 def _doubled(stored: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -62,13 +62,18 @@ class Gossip:
         self._pubsub = pubsub = _Pubsub(self._host, router)
         try:
             async with trio.open_nursery() as nursery:
-                pubsub._manager = router._manager = Tasks(nursery)  # pyright: ignore[reportAttributeAccessIssue] - what they use of a manager
+                tasks = Tasks(nursery)
+                pubsub._manager = router._manager = tasks  # pyright: ignore[reportAttributeAccessIssue] - what they use of a manager
                 nursery.start_soon(pubsub.run)
                 nursery.start_soon(router.run)
                 for topic in self._topics:
                     pubsub.set_topic_validator(topic, self._validate, is_async_validator=False)
                     await pubsub.subscribe(topic)
                 task_status.started()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    tasks.is_running = False  # before it closes: streams end later
         finally:
             pubsub.seen_messages.stop()  # it has a thread of its own
 
@@ -124,20 +129,23 @@ class Gossip:
 
 
 class Tasks:
-    """What GossipSub uses of py-libp2p's service manager, but no exception leaves a task."""
-
-    is_running = True
+    """What GossipSub uses of py-libp2p's service manager, but no exception leaves a task, and none
+    is begun once ``is_running`` was made false.
+    """
 
     def __init__(self, nursery: trio.Nursery) -> None:
+        self.is_running = True
         self._nursery = nursery
 
     def run_task(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
         """Run it; what goes wrong is logged."""
-        self._nursery.start_soon(self._guard, function, args)
+        if self.is_running:
+            self._nursery.start_soon(self._guard, function, args)
 
     def run_daemon_task(self, function: Callable[..., Awaitable[Any]], *args: Any) -> None:
         """Run it for ever, again after an exception."""
-        self._nursery.start_soon(self._keep_running, function, args)
+        if self.is_running:
+            self._nursery.start_soon(self._keep_running, function, args)
 
     async def wait_finished(self) -> None:
         """Wait to be cancelled."""

@@ -75,6 +75,7 @@ class Libp2pTransport:
         self._connections.on_admission(self._gossip.on_admission)
         self._services[GOSSIP_PROTOCOL] = _Service(self._gossip.serve, before_hello=False)
         self._nursery: trio.Nursery | None = None
+        self._is_stopping = False
         self._dialling: dict[PeerId, trio.Lock] = {}
         self._handshakes = 0
 
@@ -98,6 +99,10 @@ class Libp2pTransport:
                     )
                 )
                 task_status.started()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    self._is_stopping = True  # before it closes: whoever dials hears of it later
         finally:
             # Not by aclose, whose checkpoint would put Cancelled in the place of what went wrong.
             for listener in listeners:
@@ -219,6 +224,8 @@ class Libp2pTransport:
         raw = RawChannel(await trio.open_tcp_stream(target.host, target.port), is_initiator=True)
         try:
             channel = await upgrade_outbound(raw, self._keys, peer_id)
+            if self._is_stopping:
+                raise TransportError("this peer is stopping", code="not-running")
             await self._nursery.start(partial(self._run_outbound, channel, peer_id))
         except BaseException:
             with trio.CancelScope(shield=True):

@@ -53,13 +53,12 @@ class Mesh:
             self.start(worker)
 
     def start(self, machine: Machine) -> None:
-        """Start a node, and return when it has measured its hardware: that takes CPU for
-        seconds.
+        """Start a node, and return when it has measured its hardware, which takes CPU for seconds
+        at the first start.
         """
-        began = time.time()
         self.nodes[machine.name] = start(machine)
         file = machine.home / "hardware.json"
-        machine.until(lambda: file.exists() and file.stat().st_mtime > began, "measure")
+        machine.until(file.exists, "measure")
 
     def warm(self) -> None:
         """Have every worker do a small job, one that was killed after a new start, so that it is

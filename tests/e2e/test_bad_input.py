@@ -402,8 +402,8 @@ DAMAGED: list[tuple[str, Damage, str, str]] = [
     ("boot", overwrite("boot", b"\0\0"), "does not hold a counter", "remove"),
     ("membership", overwrite("membership.cbor", b"\0"), "membership.cbor is damaged", "remove"),
     ("journal", overwrite(SEGMENT, b"\0" * 500), "not start like a journal", "restore it"),
-    ("tickets", overwrite("tickets.jsonl", b"}\n"), "tickets.jsonl is damaged", "remove"),
-    ("options", overwrite("covey.toml", b"[["), "is not valid TOML", ""),
+    ("tickets", overwrite("tickets.jsonl", b"}\n" * 3_000), "tickets.jsonl is damaged", "remove"),
+    ("options", overwrite("covey.toml", b"[["), "is not valid TOML", "has a default"),
     ("newer", overwrite("home.version", b"2\n"), "written by a newer covey", "upgrade covey"),
     ("version", overwrite("home.version", b"?"), "does not hold a version", "write 1 into it"),
 ]

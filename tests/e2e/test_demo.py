@@ -13,14 +13,16 @@ from prov.model import ProvDocument
 from tests.e2e.demo import MODEL, SENTENCES, Demo, options_for
 from tests.support.github.server import FakeGithub
 from tests.support.machines import stopping
+from tests.support.measured import PLACE
 from tests.support.standing_alone import alone
 
 pytestmark = pytest.mark.e2e
 
 
 def test_the_main_job_runs_from_an_empty_mesh_to_one_issue_and_a_verified_lineage(
-    root: Path,
+    root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv(PLACE)  # here, every node measures its hardware
     with FakeGithub() as fake:
         demo = Demo(root, options_for(fake))
         _run_and_check(demo, fake)

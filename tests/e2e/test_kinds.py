@@ -49,7 +49,7 @@ def test_speech_is_found_in_files(node: Machine, tmp_path: Path) -> None:
     assert (found["start_s"], found["end_s"]) == pytest.approx((1.0, 2.5), abs=0.2)
     assert none == []
     assert np.load(target) == pytest.approx(np.array([[0, found["start_s"], found["end_s"]]]))
-    assert "item 0 is no WAV file\n  hint: convert it: ffmpeg" in refused.stderr
+    assert f"{__file__} is no WAV file\n  hint: convert it: ffmpeg" in refused.stderr
     assert "threshold is a number, 0.01 to 0.99, not 'nan'" in too_sure.stderr
 
 

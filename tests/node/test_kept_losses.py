@@ -114,6 +114,33 @@ async def test_lost_attempts_count_over_restarts_of_the_submitter(
     assert fences == sorted(set(fences)), "each attempt has a fence above those before it"
 
 
+async def test_an_attempt_that_ended_with_its_submitter_counts_for_who_looks_and_not_for_the_limit(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    mesh, submitter, worker = a_pair(FakeRunnerPool(hold=True))
+    job = spec(budget_ms=HOUR_MS)
+
+    async with mesh.running():
+        for number in range(1, MAX_ATTEMPTS + 2):
+            async with carrying(submitter, tmp_path) as carrier:
+                if number == 1:
+                    await carrier.submit(job)
+                assert (carrier.attempts(job.job_id) or 0) == number - 1, "also before it is tried"
+                await until(lambda: is_running(carrier, job.job_id), within_s=60)
+                assert carrier.attempts(job.job_id) == number
+        worker.runners.hold = False
+        async with carrying(submitter, tmp_path) as carrier:
+            end = await carrier.wait(job.job_id)
+
+    assert end.state == "done"
+    assert end.result is not None
+    assert end.why is not None
+    tries = MAX_ATTEMPTS + 2
+    assert (end.attempts, end.result["attempts"], end.why["attempts"]) == (tries, tries, tries)
+    (accepted,) = submitter.recorder.of_kind("job.accepted")
+    assert accepted.attributes["fence"] == end.result["fence"]
+
+
 async def test_a_job_that_waits_is_tried_as_soon_as_a_worker_says_hello(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:

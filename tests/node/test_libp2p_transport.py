@@ -40,6 +40,18 @@ async def test_a_port_that_is_taken_is_a_clear_error():
     assert caught.value.hint
 
 
+async def test_who_dials_while_the_transport_stops_reaches_nobody():
+    one, two = libp2p(key(1)), libp2p(key(2))
+
+    async with running(two):
+        async with running(one):
+            pass
+        with pytest.raises(PeerUnreachableError) as caught:
+            await one.dial(two.peer_id, two.addresses)
+
+    assert [*caught.value.details["attempts"].values()] == ["this peer is stopping"]
+
+
 async def test_strangers_that_say_nothing_do_not_keep_others_out():
     one, two = libp2p(key(1)), libp2p(key(2))
 

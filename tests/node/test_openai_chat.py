@@ -150,7 +150,7 @@ async def test_without_a_seed_no_two_answers_have_the_same(autojump_clock: MockC
         ({"messages": [{"role": "user", "content": 1}]}, "messages[0].content"),
         ({"messages": [*HELLO, {"content": [{"type": "image_url"}]}]}, "messages[1].content"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages"),
-        ({"messages": []}, None),
+        ({"messages": []}, "messages"),
         ({"messages": "x"}, None),
         ({"max_tokens": -1}, "max_tokens"),
         ({"temperature": 3}, "temperature"),

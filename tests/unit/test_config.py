@@ -112,3 +112,13 @@ def test_a_sandbox_is_one_of_the_levels_or_the_strictest_there_is(tmp_path: Path
     assert NodeConfig().runners.sandbox == "auto"
     with pytest.raises(ConfigError, match="COVEY_RUNNERS_SANDBOX"):
         load(NodeConfig, file, {"COVEY_RUNNERS_SANDBOX": "none"})
+
+
+@pytest.mark.parametrize("content", [b"[[", b"\xff\xfe"])
+def test_a_file_that_is_none_is_told_with_what_to_do(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "covey.toml").write_bytes(content)
+
+    for file, says in ((tmp_path / "covey.toml", "is not valid TOML"), (tmp_path, "Is a dir")):
+        with pytest.raises(ConfigError, match=says) as caught:
+            load(NodeConfig, file, {})
+        assert caught.value.hint

@@ -39,6 +39,22 @@ MISUSE = [
 ]
 
 
+LINES = "one\n\ntwo\n"
+ITEMS = [
+    ("generate", LINES, "-", "stdin:2 is empty", "remove blank lines"),
+    ("generate", LINES, "in.txt", "in.txt:2 is empty", "remove blank lines"),
+    ("generate", '"one"\n""\n', "in.jsonl", "in.jsonl:2 is empty", "remove blank lines"),
+    ("generate", '"one"\n\n', "in.jsonl", "in.jsonl:2 is blank", "remove it"),
+    ("generate", '"one"\n{"messages": []}\n', "in.jsonl", "in.jsonl:2 has no messages", ""),
+    ("generate", '{"messages": [{}]}\n', "in.jsonl", "in.jsonl:1: messages[0] has the role", ""),
+    ("embed", '"one"\n{"messages": []}\n', "in.jsonl", "in.jsonl:2 is not a text", ""),
+    ("embed", '"one"\n"\\ud800"\n', "in.jsonl", "in.jsonl:2 holds a lone surrogate", ""),
+    ("embed", "one\n" + "x" * 70_000, "in.txt", "in.txt:2 is larger than", "several items"),
+    ("classify", '"one"\n{"messages": []}\n', "in.jsonl", "in.jsonl:2 is not a text", ""),
+    ("vad", "noise", "in.wav", "in.wav is no WAV file", "ffmpeg"),
+]
+
+
 @pytest.fixture(autouse=True)
 def nobody_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COVEY_HOME", str(tmp_path))
@@ -52,6 +68,30 @@ def covey(arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> object
     with pytest.raises(SystemExit) as ended:
         main()
     return ended.value.code
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "source", "says", "hint"), ITEMS, ids=lambda each: str(each)[:40]
+)
+def test_an_item_that_its_kind_does_not_take_is_named_by_where_it_stands(
+    kind: str,
+    content: str,
+    source: str,
+    says: str,
+    hint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+    if source != "-":
+        Path(source).write_text(content)
+
+    status = covey(("run", kind, "--model", "m", "--input", source), monkeypatch)
+
+    told, *rest = capsys.readouterr().err.splitlines()
+    assert status == 1
+    assert told.startswith(f"covey: {says}")
+    assert hint in "".join(rest)
 
 
 @pytest.mark.parametrize(("arguments", "says", "hint"), MISUSE, ids=lambda each: str(each)[:40])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from peer.tickets import TICKETS_FILE, Issued, TicketBook
+from peer.tickets import LINE_BYTES_MAX, TICKETS_FILE, Issued, TicketBook
 from protocols.errors import CoveyError, LocalProtocolError
 from protocols.limits import TICKET_MEMORY_S
 from tests.support.members import NOW_US, TestMesh, key_of
@@ -60,8 +60,47 @@ def test_a_torn_last_line_is_cut(tmp_path: Path):
     assert grant.certificate is not None
 
 
-def test_damage_in_the_middle_is_said_and_not_skipped(tmp_path: Path):
+@pytest.mark.parametrize(
+    "torn", [bytes(200) + b"\n", b"\xff\n\n{}\n\0", b'{"type":"used","dig\0\0\0\0"}\n', b"\n"]
+)
+def test_whatever_a_loss_of_power_left_of_a_line_that_was_being_written_is_cut(
+    tmp_path: Path, torn: bytes
+):
+    tickets = book(tmp_path)
+    tickets.add(TICKET, NOW_US)
+    path = tmp_path / TICKETS_FILE
+    path.write_bytes(path.read_bytes() + torn)
+
+    again = book(tmp_path)
+    again.use(TICKET.digest, certificate("worker"))
+
+    grant = book(tmp_path).get(TICKET.digest)
+    assert grant is not None
+    assert grant.certificate is not None
+    assert path.read_bytes().count(b"\n") == 2
+
+
+def test_the_first_line_may_be_the_torn_one(tmp_path: Path):
     (tmp_path / TICKETS_FILE).write_bytes(b"\0\0\0\n{}\n")
+
+    assert book(tmp_path).get(TICKET.digest) is None
+
+
+def test_damage_in_the_middle_is_said_and_not_skipped(tmp_path: Path):
+    book(tmp_path).add(TICKET, NOW_US)
+    path = tmp_path / TICKETS_FILE
+    path.write_bytes(b"\0\0\0\n" + path.read_bytes())
+
+    with pytest.raises(CoveyError) as caught:
+        book(tmp_path)
+
+    assert caught.value.code == "tickets-damaged"
+
+
+def test_more_damage_than_one_line_can_be_is_said_and_not_cut(tmp_path: Path):
+    book(tmp_path).add(TICKET, NOW_US)
+    path = tmp_path / TICKETS_FILE
+    path.write_bytes(path.read_bytes() + bytes(LINE_BYTES_MAX + 1))
 
     with pytest.raises(CoveyError) as caught:
         book(tmp_path)

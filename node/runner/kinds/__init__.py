@@ -57,6 +57,13 @@ class BadInputError(CoveyError):
     default_code = "bad-input"
 
 
+def bad_item(item: int, what: str, *, hint: str | None = None, **details: Any) -> BadInputError:
+    """Return the error about one item, with ``what`` behind its name; who knows where the item came
+    from can name it so.
+    """
+    return BadInputError(f"item {item}{what}", hint=hint, item=item, what=what, **details)
+
+
 class BadOutputError(CoveyError):
     """A model computed something that is no answer, such as NaN."""
 

@@ -29,6 +29,7 @@ from node.runner.kinds import (
     EngineSettings,
     Item,
     Items,
+    bad_item,
 )
 from node.runner.parameters import Parameter, checked, table_of
 from node.runner.text_output import Order, PieceReader, pieces
@@ -128,7 +129,7 @@ def encode_input(items: Items, parameters: Mapping[str, Any] = NO_PARAMETERS) ->
     is_chat = values.pop("chat", False)
     prompts = [_question(item) if is_chat and isinstance(item, str) else item for item in items]
     for number, prompt in enumerate(prompts):
-        _check_chat(prompt, number)
+        _check_prompt(prompt, number)
     wanted = _checked({"items": prompts, "parameters": values})
     try:
         return dagcbor.encode(msgspec.to_builtins(wanted), max_bytes=MAX_GENERATE_INPUT_BYTES)
@@ -233,15 +234,22 @@ ROLES: Final = ("system", "user", "assistant")
 FIELDS: Final = ("role", "content")
 
 
-def _check_chat(item: Any, number: int) -> None:
-    """Raise ``BadInputError`` that names the message of a chat which is none."""
+def _check_prompt(item: Any, number: int) -> None:
+    """Raise ``BadInputError`` that names an item which is none, and the message of a chat."""
+    if item == "":
+        raise bad_item(
+            number, " is empty", hint="remove blank lines; --whole takes all as one text"
+        )
     if not isinstance(item, list):
         return
-    for place, given in enumerate(cast("list[Any]", item)):
+    messages = cast("list[Any]", item)
+    if not 0 < len(messages) <= MAX_CHAT_MESSAGES:
+        count = f" has {len(messages) or 'no'} messages"
+        hint = f"a chat has 1 to {MAX_CHAT_MESSAGES}"
+        raise bad_item(number, count, hint=hint, parameter="messages")
+    for place, given in enumerate(messages):
         if (wrong := _wrong_with(given)) is not None:
-            raise BadInputError(
-                f"item {number}: messages[{place}] {wrong}", item=number, parameter="messages"
-            )
+            raise bad_item(number, f": messages[{place}] {wrong}", parameter="messages")
 
 
 def _wrong_with(message: Any) -> str | None:
