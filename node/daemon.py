@@ -58,6 +58,7 @@ from peer.presence import Network, Presence
 from peer.recorder import Recorder
 from peer.redactor import Redactor
 from peer.service import running, settle_memory, wait_for_stop
+from peer.showing import Showing, ShownBy
 from protocols.errors import Refused
 from protocols.job import JOB_ID_BYTES
 from protocols.limits import DRAIN_S
@@ -162,11 +163,13 @@ async def started(
         )
         EchoServer(transport, directory, partial(submitter.asks, benchmarks.NETWORK))
         exchange = _exchange(presence, feeds, index, shares=config.share)
-        bundles = _worker_bundles(exchange, ledger, identity)
+        bundles = WorkerBundles(identity.peer_id, exchange.seek, ShownBy(directory))
+        ledger.on_named = bundles.named  # has the records fetched that those of our jobs name
         admitter = _admitter(identity, effects, presence)
         async with (
             running(journal.run),  # outermost: all that is below still writes while it stops
             running(feeds.run, index.run, memory.recorder.run, memory.redactor.run),
+            running(Showing(memory.recorder, identity).run),
             running(retention_of(journal, feeds, index, config.records, needed).run),
             presence.started(),
             running(
@@ -288,13 +291,6 @@ def _exchange(presence: Presence, feeds: Feeds, index: Index[Store], *, shares: 
     exchange = Exchange(presence.transport, feeds, policy, in_index(index, feeds.key.public))
     presence.transport.on_connection(exchange.connection_changed)
     return exchange
-
-
-def _worker_bundles(exchange: Exchange, ledger: JobLedger, identity: Identity) -> WorkerBundles:
-    """Have the records fetched that those of this node's jobs name."""
-    bundles = WorkerBundles(identity.peer_id, exchange.seek)
-    ledger.on_named = bundles.named
-    return bundles
 
 
 def _network(config: NodeConfig) -> Network:

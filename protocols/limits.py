@@ -366,4 +366,6 @@ MAX_ABSENT_LISTED: Final = 1_000  # CIDs a block: 41 KB, below MAX_RECORD_BYTES
 MAX_EXCERPT_RECORDS: Final = 500_000  # of one CAR file: verifying holds 0.4 KB a record
 MAX_EXCERPT_NAMES: Final = 2_000_000  # parents, absent ones and digests of headers: 0.2 KB each
 MAX_DOCUMENT_RECORDS: Final = 50_000  # of one PROV-JSON document, which is built in memory
+MAX_SHOWN_CERTIFICATES: Final = 64  # of one author in a CAR file; one in 15 days: over two years
+MAX_SHOWN_REVOCATIONS: Final = 16  # lists of meshes in one CAR file: its authors belong to one
 MAX_SHOWN_FAULTS: Final = 100  # of one verification; the rest is a count

@@ -214,14 +214,15 @@ class ControlApi:
 
     async def verify(self, request: Request) -> JSONResponse:
         """What the signed bytes of one record are worth."""
-        return JSONResponse(await verify(self._sources, request.path_params["cid"]))
+        mesh = request.query_params.get("mesh", "")
+        return JSONResponse(await verify(self._sources, request.path_params["cid"], mesh))
 
     @property
     def _sources(self) -> Sources:
         node = self._node
         feeds = node.feeds
         redactions = feeds.bodies.redactions
-        return Sources(node.index, node.journal, node.identity.key, redactions, feeds.suspect)
+        return Sources(node.index, node.journal, node.identity, redactions, feeds.suspect)
 
     async def redact(self, request: Request) -> JSONResponse:
         """Have the body of a record of this node erased."""

@@ -7,12 +7,12 @@ import pytest
 
 from aggregator.answers import Answers
 from aggregator.core import opened
-from aggregator.roster import show_certificate
 from peer.effects import Effects
 from peer.home import Home
 from peer.identity import Identity
 from peer.recorder import Recorder
 from peer.service import running
+from peer.showing import show_certificate
 from protocols.checkpoint import heads_blocks, heads_in
 from protocols.cid import CID
 from protocols.feed import Head
