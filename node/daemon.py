@@ -39,11 +39,13 @@ from node.submissions import Reports, Submissions
 from node.submit import Submitter
 from node.upstream.pool import Upstream
 from node.upstream.token import read_token
+from node.watching import Watching
 from node.worker import Worker
 from node.worker_bundles import WorkerBundles
 from peer import control, logs
 from peer.capture import origin
 from peer.config import load
+from peer.directory import Directory
 from peer.effects import Effects, system_effects
 from peer.exchange import Exchange, policy_of
 from peer.feeds import Feeds
@@ -92,6 +94,7 @@ class Node:
     carrier: Carrier
     worker: Worker
     worker_bundles: WorkerBundles
+    watching: Watching
     admitter: Admitter | None
     nursery: trio.Nursery
     """Where what a client asked for runs; it ends before everything else."""
@@ -163,8 +166,8 @@ async def started(
         )
         EchoServer(transport, directory, partial(submitter.asks, benchmarks.NETWORK))
         exchange = _exchange(presence, feeds, index, shares=config.share)
-        bundles = WorkerBundles(identity.peer_id, exchange.seek, ShownBy(directory))
-        ledger.on_named = bundles.named  # has the records fetched that those of our jobs name
+        bundles = _worker_bundles(exchange, ledger, directory)
+        watching = Watching(home.vouched, feeds, ledger.report)
         admitter = _admitter(identity, effects, presence)
         async with (
             running(journal.run),  # outermost: all that is below still writes while it stops
@@ -199,6 +202,7 @@ async def started(
                     submissions=Submissions(submitter, ledger.report, clients),
                     worker=worker,
                     worker_bundles=bundles,
+                    watching=watching,
                     admitter=admitter,
                     nursery=clients,
                 )
@@ -291,6 +295,13 @@ def _exchange(presence: Presence, feeds: Feeds, index: Index[Store], *, shares: 
     exchange = Exchange(presence.transport, feeds, policy, in_index(index, feeds.key.public))
     presence.transport.on_connection(exchange.connection_changed)
     return exchange
+
+
+def _worker_bundles(exchange: Exchange, ledger: JobLedger, directory: Directory) -> WorkerBundles:
+    """Have the records fetched that those of this node's jobs name."""
+    bundles = WorkerBundles(directory.own, exchange.seek, ShownBy(directory))
+    ledger.on_named = bundles.named
+    return bundles
 
 
 def _network(config: NodeConfig) -> Network:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 import click
 
-from peer.cli import emit, printable
+from peer.cli import Misuse, emit, printable
 from peer.exports import FORMATS
 from protocols.cid import CID
 from protocols.errors import CoveyError
@@ -50,7 +50,7 @@ class MeshName(click.ParamType[str]):
         from protocols.keys import public_key_of
 
         try:
-            return value if not value else (public_key_of(value), value)[1]
+            public_key_of(value)
         except CoveyError:
             self.fail(
                 f"{value[:80]!r} is not the name of a mesh, which looks like 12D3KooW… and which"
@@ -58,12 +58,12 @@ class MeshName(click.ParamType[str]):
                 param,
                 ctx,
             )
+        return value
 
 
 mesh_option = click.option(
     "--mesh",
     type=MeshName(),
-    default="",
     help="Require that every author was a member of this mesh, named by its root key.",
 )
 
@@ -132,7 +132,19 @@ def _render_export(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def verify_file(path: Path, about: str | None, mesh: str = "") -> dict[str, Any]:
+def check_cid(text: str | None) -> None:
+    """Raise ``Misuse`` unless ``text`` is a CID."""
+    if text is None:
+        raise click.UsageError("name a CID or a --file")
+    try:
+        CID.parse(text)
+    except CoveyError as error:
+        is_file = Path(text).is_file()
+        hint = f"a file is checked by --file {text}" if is_file else error.hint
+        raise Misuse(error.message, hint=hint or "CIDs begin with b") from error
+
+
+def verify_file(path: Path, about: str | None, mesh: str | None = None) -> dict[str, Any]:
     """Check a CAR file from nothing but its bytes; ``about`` is a CID that it must tell of, and
     ``mesh`` the one whose members its authors must have been.
     """
@@ -142,7 +154,7 @@ def verify_file(path: Path, about: str | None, mesh: str = "") -> dict[str, Any]
 
     with path.open("rb") as file:
         wanted = CID.parse(about) if about else None
-        return told(verify_excerpt(file.read, wanted, mesh_named(mesh)))
+        return told(verify_excerpt(file.read, wanted, mesh_named(mesh or "")))
 
 
 def emit_verdict(verdict: dict[str, Any], as_json: bool) -> None:
@@ -214,8 +226,8 @@ def _conclusion(verdict: dict[str, Any]) -> str:
     if not verdict["ok"]:
         if verdict["faults"] or not verdict["mesh"]:
             return "NOT VERIFIED"
-        who = _count(strangers, "author")
-        return f"NOT VERIFIED: {who} did not show to be of mesh {verdict['mesh']} when it signed"
+        who = f"{_count(strangers, 'author')} of {len(verdict['members'])}"
+        return f"NOT VERIFIED: {who} did not show to be of mesh {verdict['mesh']} at signing"
     line = f"verified, all by members of mesh {verdict['mesh']}" if verdict["mesh"] else "verified"
     if not verdict["redacted"]:
         return line

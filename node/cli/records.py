@@ -10,6 +10,7 @@ import click
 from node.cli.arguments import LIMIT
 from peer.cli import emit, json_option, note, table
 from peer.excerpt_commands import (
+    check_cid,
     check_scope,
     confirm_redaction,
     emit_verdict,
@@ -83,7 +84,7 @@ def show(cid: str, as_json: bool) -> None:
 @file_option
 @mesh_option
 @json_option
-def verify_record(cid: str | None, file: Path | None, mesh: str, as_json: bool) -> None:
+def verify_record(cid: str | None, file: Path | None, mesh: str | None, as_json: bool) -> None:
     """Check a record's digest, signature and parents, or all of an exported CAR file, and whether
     its authors were members of a mesh.
 
@@ -94,14 +95,15 @@ def verify_record(cid: str | None, file: Path | None, mesh: str, as_json: bool) 
     Example:  covey records verify bafyrei...
               covey records verify --file records.car --mesh 12D3KooW...
     """
+    if file is None or cid is not None:
+        check_cid(cid)
     if file is not None:
         emit_verdict(verify_file(file, cid, mesh), as_json)
         return
-    if cid is None:
-        raise click.UsageError("name a CID or a --file")
     from node.cli.reading import verify
 
-    emit_verdict(verify(cid, mesh), as_json)
+    assert cid is not None, "checked above"
+    emit_verdict(verify(cid, mesh or ""), as_json)
 
 
 @records.command("export", epilog=export_epilog)
