@@ -25,7 +25,7 @@ from aggregator.relatives import Asked, page_of, parse_cid, paths_of
 from aggregator.store import Store
 from aggregator.told import group_told, issues_told, reports_told, variant_told
 from peer.excerpts import reader_of
-from peer.exporting import Sources, redaction_told
+from peer.exporting import Sources, mesh_named, redaction_told
 from peer.feeds import Feeds
 from peer.identity import Identity
 from peer.index import Index
@@ -272,13 +272,13 @@ class Answers:
         rows = excerpts.lineage(cid, self._redactions) if cid else excerpts.since(since)
         return await self._sources.export(form, rows, out, cid)
 
-    async def verify(self, text: str, is_deep: bool) -> dict[str, Any]:
+    async def verify(self, text: str, is_deep: bool, mesh: str = "") -> dict[str, Any]:
         """Check the signed bytes of a record, or of the records nearest to an entity; or of all in
-        its lineage.
+        its lineage; and whether their authors were members of ``mesh`` if that is named.
         """
-        cid = parse_cid(text)
+        cid, root = parse_cid(text), mesh_named(mesh)
         rows = excerpts.lineage(cid, self._redactions, None if is_deep else 1)
-        return await self._sources.verify(rows, cid)
+        return await self._sources.verify(rows, cid, root)
 
     async def redact(self, text: str, reason: str) -> dict[str, Any]:
         """Have the body of a record erased, here and at whoever else holds it, and say which issues
@@ -305,7 +305,7 @@ class Answers:
     @property
     def _sources(self) -> Sources:
         return Sources(
-            self.index, self.journal, self.identity.key, self._redactions, self.feeds.suspect
+            self.index, self.journal, self.identity, self._redactions, self.feeds.suspect
         )
 
     @property

@@ -160,8 +160,9 @@ class Api:
     async def verify(self, request: Request) -> Response:
         """What the signed bytes behind a CID are worth."""
         await self._refresh()
-        is_deep = request.query_params.get("deep") == "true"
-        return JSONResponse(await self._answers.verify(request.path_params["cid"], is_deep))
+        cid, query = request.path_params["cid"], request.query_params
+        is_deep = query.get("deep") == "true"
+        return JSONResponse(await self._answers.verify(cid, is_deep, query.get("mesh", "")))
 
     async def redact(self, request: Request) -> Response:
         """Have the body of a record erased everywhere."""

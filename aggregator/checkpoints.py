@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import trio
@@ -15,11 +15,11 @@ from aggregator.explain import moment
 from aggregator.store import Store
 from peer.feeds import Feeds
 from peer.index import Index
-from peer.journal import JournalFullError
+from peer.journal import JournalError, JournalFullError
 from peer.recorder import Recorder
 from peer.rows import RecordRow
 from protocols import dagcbor
-from protocols.chain import Chain, Run
+from protocols.chain import Chain, Link, Run
 from protocols.checkpoint import (
     CHECKPOINT_KIND,
     HEADS_KIND,
@@ -79,16 +79,30 @@ def vouched_told(vouched: Vouched, feeds: Feeds) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
+class _Shown(NamedTuple):
+    link: Link
+    feeds: frozenset[bytes] | None
+    """Whose heads are there; none for the checkpoint itself, which concerns all."""
+
+
+@dataclass(slots=True)
 class Checkpoints:
     """Makes and reads checkpoints of one aggregator."""
 
     feeds: Feeds
     index: Index[Store]
     recorder: Recorder
+    _making: trio.Lock = field(default_factory=trio.Lock)
+    _shown: list[_Shown] = field(default_factory=list[_Shown])
+    """Where the latest of ours stands; nothing while another one is being made, or whoever is told
+    of it could not know that the next one was made later."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Sign one soon after the start and then hourly, if there is news, until cancelled."""
+        """Sign one soon after the start and then hourly, if there is news, until cancelled; tell
+        authors of the latest one.
+        """
+        self.feeds.vouching = self.vouching
+        await self._show()
         task_status.started()
         await trio.sleep(CHECKPOINT_FIRST_S)
         while True:
@@ -108,6 +122,34 @@ class Checkpoints:
                 code="duplicate-instance",
                 hint="stop one of the two, then start this one again",
             )
+        async with self._making:
+            self._shown = []
+            try:
+                made = await self._make()
+            except JournalError:
+                await self._show()
+                raise
+            await self._show()
+            return made
+
+    def vouching(self, feed: bytes) -> list[Link]:
+        """Return the bundles by which the author of a feed sees what our latest checkpoint says of
+        it: the blocks of heads that name it, then the checkpoint.
+        """
+        told = [each for each in self._shown if each.feeds is None or feed in each.feeds]
+        return list({each.link.digest: each.link for each in told}.values())
+
+    async def _show(self) -> None:
+        own = self.feeds.key.public
+        rows = await self.index.ask(lambda store: _rows_of_latest(store, own))
+        self._shown = [
+            _Shown(link, _feeds_in(row))
+            for row in rows
+            if (chain := self.feeds.chains.get((own, row.epoch))) is not None
+            for link in chain.over(row.sequence)
+        ]
+
+    async def _make(self) -> Vouched | None:
         await self.feeds.cut_all()
         await self.index.catch_up()
         last = (await self.latest()).get(self.feeds.key.public)
@@ -142,6 +184,22 @@ def latest_in(store: Store) -> dict[bytes, Vouched]:
         rows[row.feed] = row
     read = ((feed, _read(store, row)) for feed, row in rows.items())
     return {feed: vouched for feed, vouched in read if vouched is not None}
+
+
+def _rows_of_latest(store: Store, own: bytes) -> list[RecordRow]:
+    """Return the rows of the latest checkpoint in a feed: its blocks of heads, then itself."""
+    rows = [row for row in store.records_since(0, (CHECKPOINT_KIND,)) if row.feed == own]
+    if not rows:
+        return []
+    blocks = {edge.target for edge in store.edges_of([rows[-1].cid]) if edge.role == HEADS_ROLE}
+    return [*(row for row in store.records(blocks) if row.feed == own), rows[-1]]
+
+
+def _feeds_in(row: RecordRow) -> frozenset[bytes] | None:
+    if row.kind != HEADS_KIND:
+        return None
+    heads = heads_in(dagcbor.decode_verified(row.attributes))
+    return frozenset(head.feed for head in heads)
 
 
 def _read(store: Store, row: RecordRow) -> Vouched | None:

@@ -17,7 +17,6 @@ from aggregator.core import opened
 from aggregator.desk import Desk
 from aggregator.metrics import Metrics
 from aggregator.policy import Mesh
-from aggregator.roster import show_certificate
 from aggregator.seeking import Seeking
 from aggregator.trackers import InThread, Tracker
 from aggregator.trackers.folder import FolderTracker
@@ -33,6 +32,7 @@ from peer.member import check_membership
 from peer.presence import Network, Presence
 from peer.recorder import Recorder
 from peer.service import running, settle_memory, wait_for_stop
+from peer.showing import Showing, show_certificate
 from protocols.membership import AGGREGATOR, FILER
 
 log = logging.getLogger(__name__)
@@ -94,6 +94,7 @@ async def main(
                 presence.started(),
                 running(exchange.run, intake.run, answers.ancestry.run, seeking.run),
                 running(answers.redactor.run, answers.checkpoints.run),
+                running(Showing(recorder, identity).run),
                 running(partial(desk.run, chosen)),
                 _watching(api, config.metrics),
                 running(serving),

@@ -19,11 +19,11 @@ from aggregator.filing import Filer
 from aggregator.intake import Intake
 from aggregator.policy import Mesh
 from aggregator.readback import Ruling
-from aggregator.roster import show_certificate
 from aggregator.trackers import Tracker, TrackerError
 from peer.identity import Identity
 from peer.journal import JournalFullError
 from peer.recorder import Recorder
+from peer.showing import show_certificate
 from protocols.errors import CoveyError
 from protocols.membership import FILER
 

@@ -84,6 +84,7 @@ class Store:
         self.bundles_over = tables.bundles_over
         self.places = tables.places
         self.bodiless = tables.bodiless
+        self.certificates = tables.certificates
         self.unpin = tables.unpin
         self.erase = tables.erase
         self.copy_to = tables.copy_to

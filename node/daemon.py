@@ -39,11 +39,13 @@ from node.submissions import Reports, Submissions
 from node.submit import Submitter
 from node.upstream.pool import Upstream
 from node.upstream.token import read_token
+from node.watching import Watching
 from node.worker import Worker
 from node.worker_bundles import WorkerBundles
 from peer import control, logs
 from peer.capture import origin
 from peer.config import load
+from peer.directory import Directory
 from peer.effects import Effects, system_effects
 from peer.exchange import Exchange, policy_of
 from peer.feeds import Feeds
@@ -58,6 +60,7 @@ from peer.presence import Network, Presence
 from peer.recorder import Recorder
 from peer.redactor import Redactor
 from peer.service import running, settle_memory, wait_for_stop
+from peer.showing import Showing, ShownBy
 from protocols.errors import Refused
 from protocols.job import JOB_ID_BYTES
 from protocols.limits import DRAIN_S
@@ -91,6 +94,7 @@ class Node:
     carrier: Carrier
     worker: Worker
     worker_bundles: WorkerBundles
+    watching: Watching
     admitter: Admitter | None
     nursery: trio.Nursery
     """Where what a client asked for runs; it ends before everything else."""
@@ -162,11 +166,13 @@ async def started(
         )
         EchoServer(transport, directory, partial(submitter.asks, benchmarks.NETWORK))
         exchange = _exchange(presence, feeds, index, shares=config.share)
-        bundles = _worker_bundles(exchange, ledger, identity)
+        bundles = _worker_bundles(exchange, ledger, directory)
+        watching = Watching(home.vouched, feeds, ledger.report)
         admitter = _admitter(identity, effects, presence)
         async with (
             running(journal.run),  # outermost: all that is below still writes while it stops
             running(feeds.run, index.run, memory.recorder.run, memory.redactor.run),
+            running(Showing(memory.recorder, identity).run),
             running(retention_of(journal, feeds, index, config.records, needed).run),
             presence.started(),
             running(
@@ -196,6 +202,7 @@ async def started(
                     submissions=Submissions(submitter, ledger.report, clients),
                     worker=worker,
                     worker_bundles=bundles,
+                    watching=watching,
                     admitter=admitter,
                     nursery=clients,
                 )
@@ -290,9 +297,9 @@ def _exchange(presence: Presence, feeds: Feeds, index: Index[Store], *, shares: 
     return exchange
 
 
-def _worker_bundles(exchange: Exchange, ledger: JobLedger, identity: Identity) -> WorkerBundles:
+def _worker_bundles(exchange: Exchange, ledger: JobLedger, directory: Directory) -> WorkerBundles:
     """Have the records fetched that those of this node's jobs name."""
-    bundles = WorkerBundles(identity.peer_id, exchange.seek)
+    bundles = WorkerBundles(directory.own, exchange.seek, ShownBy(directory))
     ledger.on_named = bundles.named
     return bundles
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from node.benchmarks import reading as benchmarks
 from node.errors import InputError, UnknownError
 from node.store import Store
-from peer.exporting import AskedShelf, Sources
+from peer.exporting import AskedShelf, Sources, mesh_named
 from peer.rows import DroppedRow, RecordRow
 from protocols import dagcbor
 from protocols.cid import CID
@@ -107,9 +107,11 @@ READERS: Final[dict[str, Callable[[Store, Query], Any]]] = {
 }
 
 
-async def verify(sources: Sources, text: str) -> dict[str, Any]:
-    """Check the signed bytes of one record, by its CID."""
-    cid = parse_cid(text)
+async def verify(sources: Sources, text: str, mesh: str = "") -> dict[str, Any]:
+    """Check the signed bytes of one record, by its CID, and whether its author was a member of
+    ``mesh`` if that is named.
+    """
+    cid, root = parse_cid(text), mesh_named(mesh)
 
     def rows(shelf: AskedShelf) -> list[RecordRow]:
         found = shelf.records([cid])
@@ -117,7 +119,7 @@ async def verify(sources: Sources, text: str) -> dict[str, Any]:
             raise _unknown(cid, shelf.ask(lambda store: store.dropped()))
         return found
 
-    return await sources.verify(rows, cid)
+    return await sources.verify(rows, cid, root)
 
 
 def _unknown(cid: CID, dropped: list[DroppedRow]) -> UnknownError:

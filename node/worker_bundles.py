@@ -1,8 +1,8 @@
 """Keeps the signed records of the workers that did this node's jobs, beside its own.
 
 A worker may be gone for good before any aggregator saw its records. So whoever a result came to
-asks the worker, a few seconds later, for the bundles that hold the records of those jobs, and
-serves them with its own feed. Nobody's whole feed is followed for this.
+asks the worker, a few seconds later, for the bundles that hold the records of those jobs and its
+certificate, and serves them with its own feed. Nobody's whole feed is followed for this.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 Seek = Callable[[PeerId, Sequence[bytes]], Awaitable[list[Bundle]]]
 """Asks a peer for the bundles of some records, which are kept and returned. Never raises."""
 
+ShownBy = Callable[[PeerId], CID | None]
+"""Names the record by which a peer shows its certificate; none where that is not known."""
+
 MODEL: Final = "model"  # the role in which a run uses its model
 ROUND_S: Final = 10 * SEEK_SPACING_S  # between questions to one worker, whatever the delays
 
@@ -42,8 +45,12 @@ ROUND_S: Final = 10 * SEEK_SPACING_S  # between questions to one worker, whateve
 class WorkerBundles:
     """What is still to be had from workers; ``named`` may be called before ``run``."""
 
-    def __init__(self, own: PeerId, seek: Seek) -> None:
+    def __init__(self, own: PeerId, seek: Seek, shown_by: ShownBy = lambda _peer: None) -> None:
+        """``shown_by`` tells which certificates to have along, by which others see whose records
+        those are.
+        """
         self._own = own
+        self._shown_by = shown_by
         self._seek = seek
         self._sought = Dangling()
         self._named = trio.Event()
@@ -60,7 +67,11 @@ class WorkerBundles:
             self._sought.passed_over += 1  # a busy worker's records would cost more than its jobs
         else:
             self._waiting[worker] += 1
-            self._sought.want(record.digest, trio.current_time() + SEEK_AFTER_S, worker)
+            due_at = trio.current_time() + SEEK_AFTER_S
+            self._sought.want(record.digest, due_at, worker)
+            shown = self._shown_by(worker)
+            if shown is not None and shown.digest not in self._here:
+                self._sought.want(shown.digest, due_at, worker)
             self._named.set()
 
     def status(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 import click
 
-from peer.cli import emit, printable
+from peer.cli import Misuse, emit, printable
 from peer.exports import FORMATS
 from protocols.cid import CID
 from protocols.errors import CoveyError
@@ -30,10 +30,41 @@ export_options: Final = (
     ),
 )
 
+_OF_MESH: Final = ("member", "outside", "revoked")
+"""States of authors whose certificates hold."""
+
 file_option = click.option(
     "--file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Check a CAR file instead, all of it; nothing else is read.",
+)
+
+
+class MeshName(click.ParamType[str]):
+    """The name of a mesh: the peer id of its root key."""
+
+    name = "mesh"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name, which is one."""
+        from protocols.keys import public_key_of
+
+        try:
+            public_key_of(value)
+        except CoveyError:
+            self.fail(
+                f"{value[:80]!r} is not the name of a mesh, which looks like 12D3KooW… and which"
+                " `covey status` of a member shows",
+                param,
+                ctx,
+            )
+        return value
+
+
+mesh_option = click.option(
+    "--mesh",
+    type=MeshName(),
+    help="Require that every author was a member of this mesh, named by its root key.",
 )
 
 
@@ -101,14 +132,29 @@ def _render_export(summary: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def verify_file(path: Path, about: str | None) -> dict[str, Any]:
-    """Check a CAR file from nothing but its bytes; ``about`` is a CID that it must tell of."""
-    from peer.exporting import told
+def check_cid(text: str | None) -> None:
+    """Raise ``Misuse`` unless ``text`` is a CID."""
+    if text is None:
+        raise click.UsageError("name a CID or a --file")
+    try:
+        CID.parse(text)
+    except CoveyError as error:
+        is_file = Path(text).is_file()
+        hint = f"a file is checked by --file {text}" if is_file else error.hint
+        raise Misuse(error.message, hint=hint or "CIDs begin with b") from error
+
+
+def verify_file(path: Path, about: str | None, mesh: str | None = None) -> dict[str, Any]:
+    """Check a CAR file from nothing but its bytes; ``about`` is a CID that it must tell of, and
+    ``mesh`` the one whose members its authors must have been.
+    """
+    from peer.exporting import mesh_named, told
     from protocols.cid import CID
     from protocols.verification import verify_excerpt
 
     with path.open("rb") as file:
-        return told(verify_excerpt(file.read, CID.parse(about) if about else None))
+        wanted = CID.parse(about) if about else None
+        return told(verify_excerpt(file.read, wanted, mesh_named(mesh or "")))
 
 
 def emit_verdict(verdict: dict[str, Any], as_json: bool) -> None:
@@ -122,6 +168,7 @@ def _render_verdict(verdict: dict[str, Any]) -> str:
     counts = [
         _count(verdict["records"], "record"),
         _count(verdict["signatures"], "signature"),
+        _count(verdict["certificates"], "certificate"),
         _count(len(verdict["authors"]), "author"),
         _count(len(verdict["missing"]), "missing parent"),
     ]
@@ -130,6 +177,8 @@ def _render_verdict(verdict: dict[str, Any]) -> str:
     if verdict["left_out"]:
         counts.append(f"{_count(verdict['left_out'], 'parent')} not asked for")
     lines = [f"checked: {', '.join(counts)}"]
+    lines += [member_line(each) for each in verdict["members"]]
+    lines += _meshes(verdict)
     lines += [f"missing: {cid}" for cid in verdict["missing"]]
     lines += [redaction_line(each) for each in verdict["redacted"]]
     lines += [f"forked: {peer} signed two truths" for peer in verdict["forked"]]
@@ -138,6 +187,29 @@ def _render_verdict(verdict: dict[str, Any]) -> str:
         lines.append(f"wrong: {verdict['more_faults']} faults more")
     lines.append(_conclusion(verdict))
     return "\n".join(map(printable, lines))
+
+
+def member_line(each: dict[str, Any]) -> str:
+    """Say in one line what is known of an author's membership."""
+    if each["from"] is None:
+        return f"{each['state']}: {each['peer']}: {each['why']}"
+    line = (
+        f"{each['state']}: {each['peer']} of mesh {each['mesh']}, {','.join(each['roles'])},"
+        f" {each['from']} to {each['to']}, by {','.join(each['issuers'])};"
+        f" {_count(each['records'], 'record')}, {each['behind_certificate']} behind a certificate"
+    )
+    if each["outside"]:
+        line += f", {each['outside']} signed at other times, the first at {each['first_outside']}"
+    return line
+
+
+def _meshes(verdict: dict[str, Any]) -> list[str]:
+    """Say in which mesh the certificates end, where no mesh was asked for."""
+    meshes = sorted({each["mesh"] for each in verdict["members"] if each["state"] in _OF_MESH})
+    if verdict["mesh"] is not None or not meshes:
+        return []
+    advice = "the name is in the file itself: compare it with yours, by --mesh"
+    return [f"mesh: the certificates end in {', '.join(meshes)}; {advice}"]
 
 
 def redaction_line(each: dict[str, Any]) -> str:
@@ -150,12 +222,17 @@ def redaction_line(each: dict[str, Any]) -> str:
 
 
 def _conclusion(verdict: dict[str, Any]) -> str:
+    strangers = sum(each["state"] != "member" for each in verdict["members"])
     if not verdict["ok"]:
-        return "NOT VERIFIED"
+        if verdict["faults"] or not verdict["mesh"]:
+            return "NOT VERIFIED"
+        who = f"{_count(strangers, 'author')} of {len(verdict['members'])}"
+        return f"NOT VERIFIED: {who} did not show to be of mesh {verdict['mesh']} at signing"
+    line = f"verified, all by members of mesh {verdict['mesh']}" if verdict["mesh"] else "verified"
     if not verdict["redacted"]:
-        return "verified"
+        return line
     what = _count(len(verdict["redacted"]), "record")
-    return f"verified, but for the content of {what} that was redacted: headers and digests hold"
+    return f"{line}, but for the content of {what} that was redacted: headers and digests hold"
 
 
 def _count(number: int, what: str) -> str:

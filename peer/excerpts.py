@@ -8,7 +8,7 @@ verify is worth nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
@@ -21,6 +21,7 @@ from protocols.excerpt import Part
 from protocols.feed import Bundle, SignedHeader
 from protocols.journal import Entry, HeaderBody, RecordBody
 from protocols.keys import SigningKey
+from protocols.membership import Membership
 from protocols.record import Record
 from protocols.tombstone import Redaction, Redactions
 
@@ -56,6 +57,12 @@ class Shelf(Protocol):
         """Return the bundles whose range covers one place of a feed."""
         ...
 
+    def certificates(self, feeds: Iterable[bytes], /) -> list[RecordRow]:
+        """Return the records by which these feeds show their members' certificates, the newest
+        ``MAX_SHOWN_CERTIFICATES`` of each, in order.
+        """
+        ...
+
 
 class Erased(NamedTuple):
     """A record of which only the header that names it is left, and why."""
@@ -76,6 +83,10 @@ class Excerpt:
     """Who exports: statements of its own are signed by this key."""
     asked: CID | None = None
     redactions: Redactions = field(default_factory=lambda: Redactions(None))
+    member: Membership | None = None
+    """Of who exports, whose own feed may not show it any more, or not yet."""
+    revoked: bytes | None = None
+    """The revocation list that is known here."""
     records: int = 0
     authors: set[bytes] = field(default_factory=set[bytes])
     unproven: list[CID] = field(default_factory=list[CID])
@@ -83,7 +94,14 @@ class Excerpt:
 
     def parts(self) -> Iterator[Part]:
         """Yield every part, in the order of ``rows``; those of one bundle should be neighbours."""
-        return self._parts(self.rows)
+        return self._parts(self.rows, self.unproven)
+
+    def certificates(self, written: Container[CID]) -> Iterator[Part]:
+        """Yield the records that show the certificates of ``authors``, as far as their signed bytes
+        are here and they are not among those ``written`` before.
+        """
+        rows = self.shelf.certificates(sorted(self.authors))
+        return self._parts((row for row in rows if CID(row.cid) not in written), [])
 
     def erased(self, cids: Sequence[CID]) -> list[Erased]:
         """Return those of these records that were redacted and that a header here names; rather
@@ -107,9 +125,9 @@ class Excerpt:
         redactions = [each.redaction for each in erased]
         cids = {cid for each in redactions for cid in (each.tombstone, each.certificate) if cid}
         rows = self.shelf.records(sorted(cids)) if cids else []
-        return self._parts(rows)
+        return self._parts(rows, self.unproven)
 
-    def _parts(self, rows: Iterable[RecordRow]) -> Iterator[Part]:
+    def _parts(self, rows: Iterable[RecordRow], unproven: list[CID]) -> Iterator[Part]:
         part = _Gathered()
         for row in rows:
             if not part.commits_to(row):
@@ -117,7 +135,7 @@ class Excerpt:
                 part = self._proof_of(row)
             record = part.take(row, self.entry_at)
             if record is None:
-                self.unproven.append(CID(row.cid))
+                unproven.append(CID(row.cid))
             else:
                 self.records += 1
                 self.authors.add(row.feed)

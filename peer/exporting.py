@@ -18,13 +18,16 @@ import trio
 from peer.control import SUMMARY_HEADER
 from peer.excerpts import Excerpt, everything, reader_of
 from peer.exports import Write, writer
+from peer.identity import Identity
 from peer.index import Index
 from peer.journal import Journal
+from peer.revocations import revoked_in
 from peer.rows import BodilessRow, BundleRow, RecordRow
 from peer.tables import Cursor
+from protocols.authors import Author
 from protocols.cid import CID
-from protocols.errors import CoveyError
-from protocols.keys import SigningKey, peer_id_of
+from protocols.errors import CoveyError, RemoteProtocolError
+from protocols.keys import peer_id_of, public_key_of
 from protocols.tombstone import Redaction, Redactions
 from protocols.verification import Verdict, verify_excerpt
 
@@ -44,11 +47,11 @@ RowsOf = Callable[["AskedShelf"], Iterable[RecordRow]]
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where exports come from, and whose key signs what they state."""
+    """Where exports come from, and who makes them: its key signs what they state."""
 
     index: Index[Any]
     journal: Journal
-    key: SigningKey
+    identity: Identity
     redactions: Redactions
     suspect: Callable[[int], None] = lambda _: None
     """Told, in a worker thread, of each journal offset at which the index has an entry and the disk
@@ -71,19 +74,20 @@ class Sources:
             "bytes": out.tell(),
         }
 
-    async def verify(self, rows: RowsOf, asked: CID) -> dict[str, Any]:
-        """Check rows as whoever was given an export of them would, and say what was found.
+    async def verify(self, rows: RowsOf, asked: CID, mesh: bytes | None = None) -> dict[str, Any]:
+        """Check rows as whoever was given an export of them would, and say what was found; with
+        ``mesh``, whether their authors were members of it.
 
         What an export would leave out for want of signed bytes is a fault here.
         """
         await self.index.catch_up()
-        return await self._in_thread(lambda: self._verified(rows, asked))
+        return await self._in_thread(lambda: self._verified(rows, asked, mesh))
 
-    def _verified(self, rows: RowsOf, asked: CID) -> dict[str, Any]:
+    def _verified(self, rows: RowsOf, asked: CID, mesh: bytes | None) -> dict[str, Any]:
         file = io.BytesIO()
         excerpt = self._written(writer("car"), rows, file, asked)
         file.seek(0)
-        verdict = verify_excerpt(file.read)
+        verdict = verify_excerpt(file.read, mesh=mesh)
         lost = [
             f"record {cid}: its signed bytes are damaged or not here" for cid in excerpt.unproven
         ]
@@ -91,10 +95,11 @@ class Sources:
 
     def _written(self, write: Write, rows: RowsOf, out: BinaryIO, asked: CID | None) -> Excerpt:
         shelf = AskedShelf(self.index)
-        excerpt = Excerpt(
-            shelf, reader_of(self.journal, self.suspect), rows(shelf), self.key, asked
-        )
+        entry_at, key = reader_of(self.journal, self.suspect), self.identity.key
+        excerpt = Excerpt(shelf, entry_at, rows(shelf), key, asked)
         excerpt.redactions = self.redactions
+        excerpt.member = self.identity.member
+        excerpt.revoked = revoked_in(self.identity.home, excerpt.member.mesh)
         write(excerpt, out)
         out.seek(0, io.SEEK_END)
         return excerpt
@@ -135,6 +140,11 @@ class AskedShelf:
         """See ``Shelf``."""
         return self.ask(lambda store: store.bundles_over(feed, epoch, sequence))
 
+    def certificates(self, feeds: Iterable[bytes]) -> list[RecordRow]:
+        """See ``Shelf``."""
+        wanted = list(feeds)
+        return self.ask(lambda store: store.certificates(wanted))
+
 
 def since(moment: str) -> RowsOf:
     """Return all rows since a moment that ``parse_moment`` reads; everything if it is empty."""
@@ -168,6 +178,35 @@ def redaction_told(redaction: Redaction, signer: bytes | None) -> dict[str, Any]
     }
 
 
+def member_told(author: Author) -> dict[str, Any]:
+    """Return what is known of an author's membership as JSON can hold it."""
+    times = {"from": author.from_us, "to": author.to_us, "first_outside": author.outside_us}
+    return {
+        "peer": peer_id_of(author.peer),
+        "state": author.state,
+        "why": author.why or None,
+        "mesh": peer_id_of(author.mesh) if author.mesh else None,
+        "roles": list(author.roles),
+        "issuers": [peer_id_of(issuer) for issuer in author.issuers],
+        **{name: None if us is None else _iso(us) for name, us in times.items()},
+        "records": author.records,
+        "outside": author.outside,
+        "behind_certificate": author.behind,
+    }
+
+
+def mesh_named(text: str) -> bytes | None:
+    """Return the mesh of that name, its root's key; none if it is empty. Raises ``CoveyError``."""
+    try:
+        return public_key_of(text) if text else None
+    except RemoteProtocolError as error:
+        raise CoveyError(
+            f"{text[:80]!r} is not the name of a mesh",
+            code="bad-input",
+            hint="it looks like a peer id, 12D3KooW…, and `covey status` of a member shows it",
+        ) from error
+
+
 def _iso(at_us: int) -> str:
     try:
         return datetime.fromtimestamp(at_us / 1e6, UTC).isoformat(timespec="milliseconds")
@@ -183,7 +222,10 @@ def told(verdict: Verdict, lost: Iterable[str] = ()) -> dict[str, Any]:
         "asked": str(verdict.asked) if verdict.asked else None,
         "records": verdict.records,
         "signatures": verdict.signatures,
+        "certificates": verdict.certificates,
         "authors": sorted(verdict.authors),
+        "mesh": peer_id_of(verdict.mesh) if verdict.mesh else None,
+        "members": [member_told(author) for author in verdict.members],
         "missing": sorted(map(str, verdict.missing)),
         "left_out": len(verdict.left_out),
         "redacted": [

@@ -123,10 +123,12 @@ class FeedPuller:
             yield self._asked
 
     def _tells(self) -> Iterator[Tell]:
-        """Tell the server which of its own records others had erased: it pulls from nobody."""
+        """Tell the server which of its own records others had erased, and what we vouch for: it
+        pulls from nobody.
+        """
         if self._server_hears:
             feed = public_key_of(self._peer_id)
-            yield from map(pack_told, self._feeds.about_redactions_of(feed, self._told))
+            yield from map(pack_told, self._feeds.about(feed, self._told))
 
     async def _take(self, messages: list[Message]) -> None:
         """Take in one frame."""

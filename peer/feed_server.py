@@ -14,7 +14,7 @@ from peer.feeds import Feeds
 from peer.finder import Finder
 from peer.journal import JournalFullError
 from protocols.ack import SignedAck
-from protocols.chain import Chain, Link
+from protocols.chain import Chain, Link, Range
 from protocols.cid import CID
 from protocols.errors import Refused, RemoteProtocolError
 from protocols.feed import UnverifiedBundle
@@ -105,6 +105,8 @@ class FeedServer:
         self._side = Side.server()
         self._sending = trio.Lock()
         self._told = 0
+        self._promised: dict[int, Range] = {}
+        """What was acknowledged on this stream of our own feed, by epoch."""
         self._early: list[Message] = []
         """What stood in one frame with the puller's first words."""
         self._seek: Seek | None = None
@@ -253,23 +255,30 @@ class FeedServer:
         ack = SignedAck.verified(message.payload, message.signature, public_key_of(peer_id))
         if self._policy.may_acknowledge(peer_id):
             await self._feeds.acknowledge(ack)
+            for entry in ack.content.feeds:
+                if entry.feed == self._feeds.key.public:
+                    self._promised[entry.epoch] = entry.first_sequence, entry.next_sequence
 
     async def _take_told(self, message: Tell) -> None:
         """Keep what an aggregator tells of tombstones for our records; whether they count is seen
-        from them.
+        from them. What it vouches for is only looked at.
         """
         self._told += 1
         if self._told > MAX_TOLD_BUNDLES:
             raise RemoteProtocolError(
                 f"a puller tells of more than {MAX_TOLD_BUNDLES} bundles", code="too-many"
             )
-        told = UnverifiedBundle.open(unpack(message))
-        if not self._policy.may_acknowledge(self._stream.peer_id) or not self._feeds.wants(told):
+        peer_id, told = self._stream.peer_id, UnverifiedBundle.open(unpack(message))
+        is_own_word = told.header.feed == public_key_of(peer_id)
+        is_wanted = self._feeds.wants(told)
+        if not self._policy.may_acknowledge(peer_id) or not (is_wanted or is_own_word):
             return
         bundle = told.verify()
-        if mentions_redaction(b"".join(bundle.records)):
+        if is_wanted and mentions_redaction(b"".join(bundle.records)):
             self._came_from.update([bundle.cid])
             await self._feeds.add(bundle)
+        if is_own_word:
+            await self._feeds.witness(bundle, dict(self._promised))
 
     async def _list(self, ask: Ask) -> None:
         chain = self._chain((ask.feed, ask.epoch))

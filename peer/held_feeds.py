@@ -7,7 +7,7 @@ saved, so there is nothing beside the journal that could disagree with it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
 import trio
 
@@ -25,6 +25,22 @@ from protocols.keys import SigningKey, peer_id_of
 from protocols.sync import Gone
 
 log = logging.getLogger(__name__)
+
+
+Vouching = Callable[[bytes], Iterable[Link]]
+"""Returns the bundles of our own feed by which we vouch for what we hold of a feed, in order."""
+
+Witness = Callable[[Bundle, Mapping[int, Range]], Awaitable[None]]
+"""Takes a verified bundle that its author told of itself, and what that author had acknowledged of
+our own feed on the same stream before, by epoch."""
+
+
+def _vouch_for_nothing(_feed: bytes) -> Iterable[Link]:
+    return ()
+
+
+async def _witness_nothing(_bundle: Bundle, _promised: Mapping[int, Range]) -> None:
+    await trio.lowlevel.checkpoint()
 
 
 class HeldFeeds:
@@ -48,6 +64,10 @@ class HeldFeeds:
         """How often a bundle was refused since the start because of the bodies that it lacked."""
         self.quarantined = 0
         """How many bundles turned out to be damaged on the disk since the start."""
+        self.vouching: Vouching = _vouch_for_nothing
+        """What we tell a feed's author that we vouch for; an aggregator sets it."""
+        self.witness: Witness = _witness_nothing
+        """Who looks at what others vouch for; a node sets it."""
         self._version = 0
         self._changed = trio.Event()
 
@@ -165,6 +185,18 @@ class HeldFeeds:
         while self.quarantined <= since:
             await self._changed.wait()
         return self.quarantined
+
+    def about(self, feed: bytes, told: set[CID]) -> Iterator[bytes]:
+        """Yield, once each, the bundles that concern whoever writes ``feed``; ``told`` is what was
+        yielded before.
+        """
+        yield from self.about_redactions_of(feed, told)
+        for link in self.vouching(feed):
+            header = CID.of_digest(link.digest)
+            bundle = None if header in told else self.read(link)
+            told.add(header)
+            if bundle is not None:
+                yield bundle
 
     def about_redactions_of(self, feed: bytes, told: set[CID]) -> Iterator[bytes]:
         """Yield, once each, the bundles by which others redacted records of ``feed``; ``told`` is

@@ -94,6 +94,11 @@ class Home:
         return self.path / "jobs"
 
     @property
+    def vouched(self) -> Path:
+        """The last checkpoint that each aggregator told this node of, a file each."""
+        return self.path / "checkpoints"
+
+    @property
     def issues(self) -> Path:
         """Issue files of the folder tracker."""
         return self.path / "issues"

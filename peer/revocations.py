@@ -193,6 +193,14 @@ def revoke(revocations: Revocations, identity: Identity, peer_id: PeerId) -> dic
     }
 
 
+def revoked_in(home: Path, mesh: bytes) -> bytes | None:
+    """Return the list of a mesh that lies in ``home``, as it travels; raise ``CoveyError`` if that
+    is damaged.
+    """
+    known = _read(home / REVOCATIONS_FILE)
+    return known.encode() if known is not None and known.mesh == mesh else None
+
+
 def _read(path: Path) -> RevocationList | None:
     try:
         return RevocationList.decode(path.read_bytes())

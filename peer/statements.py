@@ -73,6 +73,11 @@ MOVE: Final = """
 """
 """Uncut records move, and no others. A bundle that came whole (our own, forgotten and given back)
 covers only the rows that came with it: an uncut record of ours may claim the same place."""
+CERTIFICATES: Final = """
+    SELECT * FROM records WHERE kind = $kind AND feed IN (SELECT unnest($feeds::BLOB[]))
+    QUALIFY row_number() OVER (PARTITION BY feed ORDER BY epoch DESC, sequence DESC) <= $limit
+    ORDER BY feed, epoch, sequence, place
+"""
 BEGUN: Final = """
     (start_us >= $since OR cid IN (
         SELECT unnest([environment, hardware]) FROM records WHERE start_us >= $since))

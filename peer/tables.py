@@ -19,6 +19,8 @@ from typing import Any, Final, NamedTuple
 from peer import statements as sql
 from peer.rows import Batch, BodilessRow, BundleRow, DroppedRow, LastEntry, RecordRow
 from protocols.errors import CoveyError
+from protocols.limits import MAX_SHOWN_CERTIFICATES
+from protocols.roster import CERTIFICATE_KIND
 
 IN_MEMORY: Final = Path(":memory:")
 
@@ -187,6 +189,14 @@ class Tables:
             [bytes(cid) for cid in cids],
         )
         return [BodilessRow._make(row) for row in rows]
+
+    def certificates(self, feeds: Iterable[bytes]) -> list[RecordRow]:
+        """Return the records by which these feeds show their members' certificates, the newest
+        ``MAX_SHOWN_CERTIFICATES`` of each, in the order of the feeds.
+        """
+        named = {"feeds": list(feeds), "kind": CERTIFICATE_KIND, "limit": MAX_SHOWN_CERTIFICATES}
+        found = [RecordRow._make(row) for row in self.run_named(sql.CERTIFICATES, named)]
+        return list({row.cid: row for row in found}.values())
 
     def unpin(self, places: Iterable[int]) -> None:
         """Do not know the journal by its last entry any more, if that is at one of ``places``: its

@@ -1,12 +1,14 @@
 """An excerpt: some records of a mesh, with all that is needed to check them without it.
 
-It is a CAR file of five kinds of block, in this order:
+It is a CAR file of these kinds of block, in this order:
 
 - a **record**, as its author wrote it;
 - a **proof**, behind the records that it proves: a bundle's header and the signature of its feed's
   key over it, which together commit to the digests of those records;
 - **redacted**: a header whose record was erased, and the tombstone, in front of it, that says by
   whom and why; all that is left to verify is the header's signature over the record's digest;
+- **member**: an author's certificate and its issuer's, where no record here shows them;
+- **revocations**: the list of whom the root of the authors' mesh put out of it;
 - **absent**: parents that records here name and that are not here, either because whoever exported
   had not got them (missing) or because they lie outside of what was asked for (left out);
 - the **contents**, last of all: how many there are of each, so that a file that was cut shows.
@@ -29,6 +31,7 @@ from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
 from protocols.feed import SignedHeader
 from protocols.limits import MAX_ABSENT_LISTED, MAX_BUNDLE_RECORDS
+from protocols.membership import Membership
 from protocols.record import Record
 
 Some: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
@@ -65,6 +68,21 @@ class Redacted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The record, in front of this, that had them erased."""
 
 
+class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A certificate, which proves itself, and its issuer's."""
+
+    name: ClassVar[str] = "member/1"
+    certificate: bytes
+    issuer_certificate: bytes
+
+
+class Revocations(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A mesh's revocation list, which proves itself."""
+
+    name: ClassVar[str] = "revocations/1"
+    revoked: bytes
+
+
 class Absent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Parents that are not here."""
 
@@ -85,12 +103,14 @@ class Contents(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     missing: Some
     left_out: Some
     redacted: Some = 0
+    members: Some = 0
+    revocations: Some = 0
 
 
-Statement: TypeAlias = Proof | Redacted | Absent | Contents
+Statement: TypeAlias = Proof | Redacted | Member | Revocations | Absent | Contents
 _MAP: Final = 5  # the major type in the first byte of CBOR
 _STATEMENTS: Final[dict[str, type[Statement]]] = {
-    kind.name: kind for kind in (Proof, Redacted, Absent, Contents)
+    kind.name: kind for kind in (Proof, Redacted, Member, Revocations, Absent, Contents)
 }
 
 
@@ -135,6 +155,8 @@ class Writer:
     parents: set[CID] = field(default_factory=set[CID])
     redacted: set[CID] = field(default_factory=set[CID])
     proofs: int = 0
+    members: int = 0
+    revocations: int = 0
 
     def head(self, contents: CID | None = None) -> bytes:
         """Return the first bytes of the file."""
@@ -162,6 +184,17 @@ class Writer:
         self.redacted.add(record)
         return _section(Redacted(proof.header_bytes, proof.signature, (record,), tombstone))
 
+    def member(self, member: Membership) -> bytes:
+        """Return the section of a certificate that no record shows."""
+        self.members += 1
+        chain = member.certificate.encode(), member.issuer_certificate.encode()
+        return _section(Member(*chain))
+
+    def revoke(self, encoded: bytes) -> bytes:
+        """Return the section of a revocation list."""
+        self.revocations += 1
+        return _section(Revocations(encoded))
+
     @property
     def absent(self) -> set[CID]:
         """The parents that no part held so far, and that were not redacted."""
@@ -176,7 +209,8 @@ class Writer:
             yield _named(Absent(missing=listed))
         for listed in _chunks(left_out):
             yield _named(Absent(left_out=listed))
-        counts = (len(self.records), self.proofs, len(missing), len(left_out), len(self.redacted))
+        absent = (len(missing), len(left_out), len(self.redacted))
+        counts = (len(self.records), self.proofs, *absent, self.members, self.revocations)
         yield _named(Contents(self.asked, *counts))
 
 

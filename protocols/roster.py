@@ -2,9 +2,10 @@
 
 Decisions about groups, the numbers of issues and tombstones for others' records rule what every
 aggregator shows, so a member that has no such role must not be able to make an issue or a record go
-away. Each aggregator records its certificate before it states anything. Whether a statement counts
-is thus a function of the records, whatever their order, and stays so when the certificate has
-expired or its owner was revoked: what was decided while somebody held the role is not undone.
+away. Each peer records its certificate, an aggregator before it states anything. Whether a
+statement counts is thus a function of the records, whatever their order, and stays so when the
+certificate has expired or its owner was revoked: what was decided while somebody held the role is
+not undone.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from protocols.errors import RemoteProtocolError
-from protocols.membership import Certificate, may, verify_signatures
+from protocols.membership import Certificate, Membership, may, verify_signatures
+from protocols.record import Record, block
 
 CERTIFICATE_KIND: Final = "member.certificate"
+CHAIN: Final = ("certificate", "issuer_certificate")
+"""The attributes of a record of that kind."""
 
 
 class Roster:
@@ -41,18 +45,30 @@ def shown_roles(mesh: bytes, feed: bytes, attributes: Mapping[str, Any]) -> tupl
     """Return the roles of the certificate in a record of ``CERTIFICATE_KIND``; raise
     ``RemoteProtocolError`` unless it is ``feed``'s and verified.
     """
-    certificate, issuer_certificate = (
-        _certificate(attributes, name) for name in ("certificate", "issuer_certificate")
-    )
-    verify_signatures(mesh, certificate, issuer_certificate)
+    chain = shown_chain(feed, attributes)
+    verify_signatures(mesh, *chain)
+    return chain[0].roles
+
+
+def shown_chain(feed: bytes, attributes: Mapping[str, Any]) -> tuple[Certificate, Certificate]:
+    """Return the certificate in a record of ``CERTIFICATE_KIND`` and its issuer's, no signature of
+    which was checked; raise ``RemoteProtocolError`` unless the former is ``feed``'s.
+    """
+    certificate, issuer_certificate = (_certificate(attributes, name) for name in CHAIN)
     if certificate.peer != feed:
         raise RemoteProtocolError("a feed shows another peer's certificate")
-    return certificate.roles
+    return certificate, issuer_certificate
 
 
-def mesh_of(attributes: Mapping[str, Any]) -> bytes:
-    """Return the mesh that the certificate in such a record names; nothing is verified."""
-    return _certificate(attributes, "certificate").mesh
+def shown_record(member: Membership) -> Record:
+    """Return the record by which a member shows its certificate: always the same one."""
+    return block(member.certificate.peer, CERTIFICATE_KIND, chain_attributes(member))
+
+
+def chain_attributes(member: Membership) -> dict[str, bytes]:
+    """Return the attributes of that record."""
+    chain = member.certificate.encode(), member.issuer_certificate.encode()
+    return dict(zip(CHAIN, chain, strict=True))
 
 
 def _certificate(attributes: Mapping[str, Any], name: str) -> Certificate:

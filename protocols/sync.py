@@ -168,7 +168,8 @@ class Seek(_Message, frozen=True, tag=10):
 
 class Tell(_Message, frozen=True, tag=11):
     """A bundle of somebody's that concerns the server's own records: a tombstone, or the
-    certificate that makes one count; compressed with zstd.
+    certificate that makes one count; or of the puller's own feed, a checkpoint, behind the blocks
+    of heads in it that name the server's feed; compressed with zstd.
     """
 
     compressed: _Compressed

@@ -2,7 +2,8 @@
 header that its own author signed, every parent against what is there or declared to be absent.
 
 Whoever made the file is not believed, nor is anything asked of anybody. What a verified file proves
-is that these keys signed these records, and nothing about whether they speak the truth.
+is that these keys signed these records and, where it shows certificates, of which mesh they were
+members; nothing about whether they speak the truth.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from protocols import excerpt
+from protocols.authors import MEMBER, Author, Authors
 from protocols.car import CarReader, Read, Section
 from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
@@ -22,12 +24,21 @@ from protocols.excerpt import Absent, Contents, Proof, decode, parents_of
 from protocols.feed import SignedHeader, conflict
 from protocols.keys import PeerId, peer_id_of
 from protocols.limits import MAX_EXCERPT_NAMES, MAX_EXCERPT_RECORDS, MAX_SHOWN_FAULTS
-from protocols.membership import may
+from protocols.membership import Certificate, may
 from protocols.record import Record
-from protocols.roster import CERTIFICATE_KIND, mesh_of, shown_roles
+from protocols.roster import CERTIFICATE_KIND, CHAIN
 from protocols.tombstone import AUTHOR, TOMBSTONE_KIND, Redaction, Tombstone
 
 WHOLE_FILE: Final = -1
+_COUNTED: Final = (
+    "records",
+    "proofs",
+    "missing parents",
+    "parents left out",
+    "redacted records",
+    "members",
+    "revocation lists",
+)
 
 
 class Fault(NamedTuple):
@@ -59,7 +70,13 @@ class Verdict:
     blocks: int = 0
     records: int = 0
     signatures: int = 0
+    certificates: int = 0
+    """How many are shown: by how many of the records, or by themselves."""
     authors: set[PeerId] = field(default_factory=set[PeerId])
+    mesh: bytes | None = None
+    """The mesh that every author must have been a member of; none if that was not asked."""
+    members: list[Author] = field(default_factory=list[Author])
+    """What the file shows of each author's membership."""
     missing: set[CID] = field(default_factory=set[CID])
     """Parents that whoever exported had not got either."""
     left_out: set[CID] = field(default_factory=set[CID])
@@ -75,16 +92,24 @@ class Verdict:
 
     @property
     def is_good(self) -> bool:
-        """Whether everything in the file holds."""
-        return not self.fault_count
+        """Whether everything in the file holds, and every author was a member where that was
+        asked.
+        """
+        return not self.fault_count and (self.mesh is None or not self.strangers)
+
+    @property
+    def strangers(self) -> list[Author]:
+        """The authors that do not show to have been members whenever they signed."""
+        return [author for author in self.members if author.state != MEMBER]
 
 
-def verify_excerpt(read: Read, about: CID | None = None) -> Verdict:
-    """Check a whole file; ``about`` must be a record in it or an entity that one names.
+def verify_excerpt(read: Read, about: CID | None = None, mesh: bytes | None = None) -> Verdict:
+    """Check a whole file; ``about`` must be a record in it or an entity that one names, and each
+    author a member of ``mesh`` whenever it signed.
 
     Never raises for what is in the file. Memory is bounded by ``MAX_EXCERPT_RECORDS``.
     """
-    check = _Check(about)
+    check = _Check(about, mesh)
     try:
         reader = CarReader(read)
         check.start(reader.roots)
@@ -106,8 +131,10 @@ class _Unproven(NamedTuple):
 class _Check:
     """The state of one verification."""
 
-    def __init__(self, about: CID | None) -> None:
-        self.verdict = Verdict()
+    def __init__(self, about: CID | None, mesh: bytes | None) -> None:
+        self.verdict = Verdict(mesh=mesh)
+        self._authors = Authors(mesh)
+        self._statements = 0
         self._roots: tuple[CID, ...] = ()
         self._names = 0
         self._wanted = about
@@ -148,16 +175,29 @@ class _Check:
                 self._take_proof(offset, said)
             elif isinstance(said, excerpt.Redacted):
                 self._take_redacted(offset, said)
-            elif isinstance(said, Absent):
-                self._count(offset, (*said.missing, *said.left_out))
-                self.verdict.missing.update(said.missing)
-                self.verdict.left_out.update(said.left_out)
-            else:
+            elif isinstance(said, Contents):
                 self._contents = (cid, said)
+            else:
+                self._take_statement(offset, said)
         except RemoteProtocolError as error:
             if error.code == "too-many":
                 raise
             self.fault(offset, f"block {cid}: {error.message}")
+
+    def _take_statement(
+        self, offset: int, said: Absent | excerpt.Member | excerpt.Revocations
+    ) -> None:
+        if isinstance(said, Absent):
+            self._count(offset, (*said.missing, *said.left_out))
+            self.verdict.missing.update(said.missing)
+            self.verdict.left_out.update(said.left_out)
+        elif isinstance(said, excerpt.Member):
+            self._statements += 1
+            peer = Certificate.decode(said.certificate).peer
+            chain = said.certificate, said.issuer_certificate
+            self._authors.show(peer, dict(zip(CHAIN, chain, strict=True)))
+        else:
+            self._authors.revoke(said.revoked)
 
     def _take_record(self, offset: int, cid: CID, block: bytes, record: Record) -> None:
         if cid in self._present:
@@ -183,15 +223,15 @@ class _Check:
                 said = (record.author, record.start_us, tombstone.reason, tombstone.authority)
                 self._tombstones[cid] = Redaction(cid, *said), frozenset(tombstone.records)
             else:
-                mesh = mesh_of(record.attributes)
-                roles = shown_roles(mesh, record.author, record.attributes)
-                if may(roles, TOMBSTONE_KIND):
-                    self._shown[record.author] = cid, mesh
+                shown = self._authors.show(record.author, record.attributes, cid)
+                if may(shown.roles, TOMBSTONE_KIND):
+                    self._shown[record.author] = cid, shown.mesh
 
     def _take_redacted(self, offset: int, said: excerpt.Redacted) -> None:
         signed = SignedHeader.decode(said.header, said.signature)
         self._count(offset, signed.header.digests)
         self._headers.append(signed)
+        self._authors.sign(signed.header)
         signer = signed.header.feed
         self.verdict.authors.add(peer_id_of(signer))
         for cid in said.records:
@@ -225,13 +265,15 @@ class _Check:
         self._headers.append(signed)
         self.verdict.signatures += 1
         self.verdict.authors.add(peer_id_of(signed.header.feed))
-        proven = self.verdict.records
-        for digest in signed.header.digests:
+        proven: list[tuple[int, CID]] = []
+        for at, digest in enumerate(signed.header.digests):
             record = self._unproven.get(digest)
             if record is not None and record.author == signed.header.feed:
                 del self._unproven[digest]
-                self.verdict.records += 1
-        if proven == self.verdict.records:
+                proven.append((at, record.cid))
+        self.verdict.records += len(proven)
+        self._authors.sign(signed.header, proven)
+        if not proven:
             self.fault(offset, f"header {signed.cid} proves no record in front of it")
 
     def _count(self, offset: int, names: Sized, records: int = 0) -> None:
@@ -260,6 +302,8 @@ class _Check:
         if wanted is not None and wanted not in known and not self._is_wanted_named:
             self.fault(WHOLE_FILE, f"no record here is called {wanted} or names it")
         self.verdict.forked = set(_forked(self._headers))
+        self.verdict.members = self._authors.judged()
+        self.verdict.certificates = self._authors.certificates
 
     def _check_parents(self) -> None:
         declared = self.verdict.missing | self.verdict.left_out | self.verdict.redacted.keys()
@@ -285,6 +329,8 @@ class _Check:
             contents.missing,
             contents.left_out,
             contents.redacted,
+            contents.members,
+            contents.revocations,
         )
         verdict = self.verdict
         found = (
@@ -293,9 +339,10 @@ class _Check:
             len(verdict.missing),
             len(verdict.left_out),
             len(verdict.redacted),
+            self._statements,
+            self._authors.revocations,
         )
-        names = ("records", "proofs", "missing parents", "parents left out", "redacted records")
-        for name, here, there in zip(names, found, told, strict=True):
+        for name, here, there in zip(_COUNTED, found, told, strict=True):
             if here != there:
                 self.fault(WHOLE_FILE, f"the contents tell of {there} {name}; {here} are here")
 

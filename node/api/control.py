@@ -125,6 +125,7 @@ class ControlApi:
                 "dropped_reports": node.recorder.dropped.total,
                 "quarantined": node.feeds.quarantined,
                 "records_of_workers": node.worker_bundles.status(),
+                "checkpoints": node.watching.status(),
                 "dropped_records": node.feeds.dropped_records,
                 "journal_bytes": node.journal.disk_bytes,
                 "journal_segments": node.journal.segments,
@@ -146,9 +147,12 @@ class ControlApi:
         return JSONResponse([_peer_row(entry) for entry in entries])
 
     async def doctor(self, _request: Request) -> JSONResponse:
-        """Which way of discovery found whom, and whether the upstream is there."""
-        report = self._node.presence.report()
-        return JSONResponse({**report, "upstream": self._node.upstream.status()})
+        """Which way of discovery found whom, whether the upstream is there, and whether aggregators
+        keep their word.
+        """
+        node, report = self._node, self._node.presence.report()
+        kept = node.watching.status()
+        return JSONResponse({**report, "upstream": node.upstream.status(), "checkpoints": kept})
 
     async def ticket(self, request: Request) -> JSONResponse:
         """A new join ticket, where this node is an admitter."""
@@ -214,14 +218,15 @@ class ControlApi:
 
     async def verify(self, request: Request) -> JSONResponse:
         """What the signed bytes of one record are worth."""
-        return JSONResponse(await verify(self._sources, request.path_params["cid"]))
+        mesh = request.query_params.get("mesh", "")
+        return JSONResponse(await verify(self._sources, request.path_params["cid"], mesh))
 
     @property
     def _sources(self) -> Sources:
         node = self._node
         feeds = node.feeds
         redactions = feeds.bodies.redactions
-        return Sources(node.index, node.journal, node.identity.key, redactions, feeds.suspect)
+        return Sources(node.index, node.journal, node.identity, redactions, feeds.suspect)
 
     async def redact(self, request: Request) -> JSONResponse:
         """Have the body of a record of this node erased."""

@@ -14,8 +14,8 @@ COLUMNS = {"peer": "PEER", "found_by": "FOUND BY", "state": "STATE", "last_error
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Say which way of discovery found whom, and why one did not; and whether the upstream is
-    there.
+    """Say which way of discovery found whom, and why one did not; whether the upstream is there;
+    and whether aggregators still vouch for the records that they acknowledged.
 
     \b
     Example:  covey doctor
@@ -30,7 +30,17 @@ def _render(answer: dict[str, Any]) -> str:
     methods = "\n".join(f"{name:<12}{state}" for name, state in answer["methods"].items())
     if (upstream := answer["upstream"]) is not None:
         methods += f"\n{'upstream':<12}{_upstream(upstream)}"
+    for kept in answer["checkpoints"]:
+        methods += f"\n{'checkpoint':<12}{_kept(kept)}"
     return f"{methods}\n\n" + table(answer["peers"], COLUMNS, empty="nobody was found yet")
+
+
+def _kept(kept: dict[str, Any]) -> str:
+    """Say whether an aggregator's last checkpoint goes with what it said before."""
+    if not kept["faults"]:
+        upto = f"our records below {kept['next_sequence']}"
+        return f"{kept['aggregator']} vouches for {upto}, {kept['at']}"
+    return f"{kept['aggregator']} CONTRADICTS ITSELF: {'; '.join(kept['faults'])}"
 
 
 def _upstream(upstream: dict[str, Any]) -> str:

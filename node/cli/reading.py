@@ -61,16 +61,16 @@ def download(form: str, out: BinaryIO, since: str) -> Any:
     return _from_files(export)
 
 
-def verify(cid: str) -> Any:
+def verify(cid: str, mesh: str) -> Any:
     """Return what the signed bytes of a record are worth."""
     if home().is_locked():
         with connect() as client:
-            return client.get(f"/verify/{cid}")
+            return client.get(f"/verify/{cid}", mesh=mesh)
 
     async def check(sources: Sources) -> Any:
         from node import reading
 
-        return await reading.verify(sources, cid)
+        return await reading.verify(sources, cid, mesh)
 
     return _from_files(check)
 
@@ -108,4 +108,4 @@ async def _opened() -> AsyncGenerator[Sources]:
             index = open_index(journal, place, identity, config)
             async with running(index.run):
                 feeds = Feeds(journal, identity.key, system_effects(), identity.member.mesh)
-                yield Sources(index, journal, identity.key, feeds.bodies.redactions)
+                yield Sources(index, journal, identity, feeds.bodies.redactions)

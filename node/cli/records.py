@@ -10,6 +10,7 @@ import click
 from node.cli.arguments import LIMIT
 from peer.cli import emit, json_option, note, table
 from peer.excerpt_commands import (
+    check_cid,
     check_scope,
     confirm_redaction,
     emit_verdict,
@@ -17,6 +18,7 @@ from peer.excerpt_commands import (
     export_options,
     export_to,
     file_option,
+    mesh_option,
     reason_option,
     render_redaction,
     verify_file,
@@ -80,25 +82,28 @@ def show(cid: str, as_json: bool) -> None:
 @records.command("verify")
 @click.argument("cid", required=False)
 @file_option
+@mesh_option
 @json_option
-def verify_record(cid: str | None, file: Path | None, as_json: bool) -> None:
-    """Check a record's digest, signature and parents, or all of an exported CAR file.
+def verify_record(cid: str | None, file: Path | None, mesh: str | None, as_json: bool) -> None:
+    """Check a record's digest, signature and parents, or all of an exported CAR file, and whether
+    its authors were members of a mesh.
 
     A file is checked from its bytes alone: no daemon, no state and no network is needed. Exit
     status 1 means that something is wrong; parents that are missing are told, and are no fault.
 
     \b
     Example:  covey records verify bafyrei...
-              covey records verify --file records.car
+              covey records verify --file records.car --mesh 12D3KooW...
     """
+    if file is None or cid is not None:
+        check_cid(cid)
     if file is not None:
-        emit_verdict(verify_file(file, cid), as_json)
+        emit_verdict(verify_file(file, cid, mesh), as_json)
         return
-    if cid is None:
-        raise click.UsageError("name a CID or a --file")
     from node.cli.reading import verify
 
-    emit_verdict(verify(cid), as_json)
+    assert cid is not None, "checked above"
+    emit_verdict(verify(cid, mesh or ""), as_json)
 
 
 @records.command("export", epilog=export_epilog)

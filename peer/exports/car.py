@@ -1,5 +1,6 @@
 """CARv1: the records as their authors wrote them, and the signatures that prove it. The one format
-that can be verified from the file alone; see ``protocols.excerpt``.
+that can be verified from the file alone, with the certificates that show whose keys they are; see
+``protocols.excerpt``.
 """
 
 from __future__ import annotations
@@ -7,8 +8,11 @@ from __future__ import annotations
 from typing import BinaryIO
 
 from peer.excerpts import Excerpt, TooManyError
+from protocols.cid import CID
 from protocols.excerpt import Writer
 from protocols.limits import MAX_EXCERPT_RECORDS
+from protocols.membership import Membership
+from protocols.roster import shown_record
 
 
 def write(excerpt: Excerpt, out: BinaryIO) -> None:
@@ -28,8 +32,26 @@ def write(excerpt: Excerpt, out: BinaryIO) -> None:
     for each in erased:
         if each.redaction.tombstone in writer.records:
             out.write(writer.redact(each.proof, each.cid, each.redaction.tombstone))
+    _show_members(excerpt, writer, out)
     known = excerpt.known(sorted(writer.absent))
     last = list(writer.end(known))
     out.writelines(section for section, _cid in last)
     out.seek(0)
     out.write(writer.head(last[-1][1]))
+
+
+def _show_members(excerpt: Excerpt, writer: Writer, out: BinaryIO) -> None:
+    """Write the authors' certificates, and who was put out of their mesh."""
+    for part in excerpt.certificates(writer.records):
+        out.writelines(writer.part(part))
+    member = excerpt.member
+    if member is not None and _is_lacking(member, excerpt, writer):
+        out.write(writer.member(member))
+    if excerpt.revoked is not None:
+        out.write(writer.revoke(excerpt.revoked))
+
+
+def _is_lacking(member: Membership, excerpt: Excerpt, writer: Writer) -> bool:
+    """Say whether whoever exports is an author here and no record shows its certificate."""
+    is_author = member.certificate.peer in excerpt.authors
+    return is_author and CID.of(shown_record(member).encode()) not in writer.records

@@ -7,20 +7,21 @@ import pytest
 
 from aggregator.answers import Answers
 from aggregator.core import opened
-from aggregator.roster import show_certificate
 from peer.effects import Effects
 from peer.home import Home
 from peer.identity import Identity
 from peer.recorder import Recorder
 from peer.service import running
+from peer.showing import show_certificate
 from protocols.checkpoint import heads_blocks, heads_in
 from protocols.cid import CID
-from protocols.feed import Head
+from protocols.feed import Bundle, Head
 from protocols.limits import MAX_CHECKPOINT_HEADS, MAX_RECORD_BYTES, MAX_SEQUENCE
 from protocols.record import block
 from protocols.report import RECORD_KIND
+from protocols.vouching import Told
 from tests.aggregator.test_check import a_job, checked, codes
-from tests.support.feeds import bundles_of, effects
+from tests.support.feeds import bundles_of, effects, record
 from tests.support.home import Author, aggregator_home
 from tests.support.members import TestMesh, key_of
 from tests.support.reports import a_report
@@ -46,6 +47,33 @@ async def test_a_checkpoint_vouches_for_what_is_held_and_status_shows_it(tmp_pat
     assert told["cid"] == made["cid"]
     assert (told["is_own"], told["is_held"], told["records"]) == (True, True, 9)
     assert check["findings"] == []
+
+
+async def test_authors_are_told_of_the_latest_checkpoint_behind_what_it_says_of_them(
+    tmp_path: Path,
+) -> None:
+    joined = aggregator_home(tmp_path)
+    _job, bundles = a_job()
+    own = bundles[0].header.feed
+    async with opened(*joined) as answers:
+        await answers.feeds.add_all(bundles)
+        async with running(answers.checkpoints.run):
+            before = answers.checkpoints.vouching(own)
+            made = [await answers.checkpoints.make()]
+            await answers.feeds.append(record(answers.feeds.key, 1))
+            made.append(await answers.checkpoints.make())
+            links = answers.feeds.vouching(own)
+            told = Told(own)
+            found = [told.take(Bundle.decode(answers.feeds.read(each) or b"")) for each in links]
+    async with opened(*joined) as again, running(again.checkpoints.run):
+        after = again.checkpoints.vouching(own)
+
+    assert before == []
+    assert made[1] is not None
+    assert found[-1] is not None
+    assert found[-1].cid == made[1].cid
+    assert found[-1].heads_of(own) == [head for head in made[1].heads or () if head.feed == own]
+    assert [each.digest for each in after] == [each.digest for each in links]
 
 
 async def test_nothing_is_signed_when_nothing_came_but_checkpoints(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import duckdb
 import httpx
+import ipld_car
 import jsonschema
 import pytest
 from google.protobuf import json_format
@@ -32,14 +33,16 @@ from aggregator.metrics import Metrics
 from peer import excerpts
 from peer.control import SUMMARY_HEADER
 from peer.exports import FORMATS, car, prov_json, writer
+from peer.revocations import Revocations
 from protocols.cid import CID
 from protocols.errors import CoveyError
 from protocols.keys import public_key_of
 from protocols.record import Record
+from protocols.revocation import FOREVER_US, signed_list
 from protocols.verification import verify_excerpt
 from tests.support.feeds import segment_of
 from tests.support.home import Author, SignedJob, aggregator_home
-from tests.support.members import key_of
+from tests.support.members import TestMesh, key_of
 from tests.unit.test_prov import schema
 
 LATER_US = 1_790_000_000_000_000
@@ -97,6 +100,64 @@ async def test_a_lineage_goes_into_a_car_file_that_verifies_by_itself(tmp_path: 
     assert verdict.authors == {key_of(1).peer_id, key_of(2).peer_id}
     assert mesh.summary["unproven"] == []
     assert mesh.summary["bytes"] == len(file)
+
+
+async def test_a_lineage_brings_its_authors_certificates_and_the_revocations_along(
+    tmp_path: Path,
+) -> None:
+    mesh, job_authors = TestMesh(), (Author(key_of(1)), Author(key_of(2)))
+    home, identity, effects = aggregator_home(tmp_path, mesh)
+    shown = [author.show(mesh.membership(author.key)) for author in job_authors]
+    certificates = [author.cut() for author in job_authors]
+    job = SignedJob(*job_authors)
+    bundles = [author.cut() for author in job_authors]
+    out, later = io.BytesIO(), io.BytesIO()
+    async with opened(home, identity, effects) as answers:
+        await answers.feeds.add_all([*certificates, *bundles])
+        await answers.export("car", str(job.output), "", out)
+        near = await answers.verify(str(job.run), False, mesh.root.peer_id)
+        stranger = await answers.verify(str(job.run), False, key_of(9).peer_id)
+        revocations = Revocations.open(home.path, mesh.root.public, effects)
+        gone = {key_of(2).public: FOREVER_US}
+        revocations.learn(signed_list(mesh.root, gone, 1, LATER_US).encode())
+        await answers.export("car", str(job.output), "", later)
+
+    verdict = verify_excerpt(io.BytesIO(out.getvalue()).read, mesh=mesh.root.public)
+    after = verify_excerpt(io.BytesIO(later.getvalue()).read, mesh=mesh.root.public)
+    _, blocks = ipld_car.decode(out.getvalue())
+
+    assert verdict.is_good
+    assert (verdict.records, verdict.certificates) == (8, 2)
+    assert {each.state for each in verdict.members} == {"member"}
+    assert [each.records - each.behind for each in verdict.members] == [1, 1], "the certificates"
+    assert {str(cid) for cid in shown} <= {str(cid) for cid, _ in blocks}
+    assert (near["ok"], near["records"], near["certificates"]) == (True, 4, 2)
+    assert (stranger["ok"], stranger["members"][0]["state"]) == (False, "foreign")
+    assert not after.is_good
+    assert after.fault_count == 0
+    states = {each.peer: each.state for each in after.members}
+    assert states == {key_of(1).public: "member", key_of(2).public: "revoked"}
+
+
+async def test_everything_with_certificates_holds_each_once_and_the_exporters_own_by_itself(
+    tmp_path: Path,
+) -> None:
+    mesh, author = TestMesh(), Author(key_of(1))
+    home, identity, effects = aggregator_home(tmp_path, mesh)
+    author.show(mesh.membership(author.key))
+    author.add("tick")
+    out = io.BytesIO()
+    async with opened(home, identity, effects) as answers:
+        own = Record(author=identity.key.public, nonce=b"", kind="tick", start_us=LATER_US)
+        await answers.feeds.append(own)
+        await answers.feeds.cut_all()
+        await answers.feeds.add(author.cut())
+        summary = await answers.export("car", None, "", out)
+    verdict = verify_excerpt(io.BytesIO(out.getvalue()).read, mesh=mesh.root.public)
+
+    assert verdict.is_good
+    assert verdict.records == summary["records"] == 3
+    assert verdict.certificates == 2, "one in a record, and one that no record shows"
 
 
 async def test_everything_is_exported_page_by_page_our_own_records_too(

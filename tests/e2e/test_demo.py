@@ -107,7 +107,11 @@ def _check_after_a_loss(demo: Demo, workers: set[str]) -> None:
     demo.aggregator.run(*arguments, str(files[0]))
     demo.aggregator.down()
     demo.aggregator.run(*arguments, str(files[1]))
-    found, status = alone(demo.root, "verify", "--file", str(files[0]))
+    mesh = demo.node1.json("id")["mesh"]
+    found, status = alone(demo.root, "verify", "--file", str(files[0]), "--mesh", mesh)
+    foreign, refused = alone(
+        demo.root, "verify", "--file", str(files[0]), "--mesh", demo.node1.json("id")["peer"]
+    )
 
     peers = {demo.node1.json("id")["peer"], *workers}
     assert {record["peer"] for record in lineage["records"]} == peers
@@ -115,7 +119,11 @@ def _check_after_a_loss(demo: Demo, workers: set[str]) -> None:
     assert checked["ok"]
     assert (found["ok"], found["faults"], status) == (True, [], 0)
     assert set(found["authors"]) == peers
-    assert found["records"] == checked["records"] == len(lineage["records"])
+    assert {each["state"] for each in found["members"]} == {"member"}
+    assert {each["state"] for each in foreign["members"]} == {"foreign"}
+    assert (foreign["ok"], foreign["faults"], refused) == (False, [], 1)
+    assert found["records"] == checked["records"]
+    assert found["records"] - found["certificates"] == len(lineage["records"])
     assert (found["missing"], found["left_out"]) == ([], 0)
     assert files[0].read_bytes() == files[1].read_bytes()
     _check_a_flipped_bit(demo, files[0])
@@ -146,7 +154,8 @@ def _check_a_nodes_own(demo: Demo, cid: str, workers: set[str]) -> None:
     checked_then = demo.node1.json("records", "verify", cid)
 
     peer = demo.node1.json("id")["peer"]
-    assert (checked["ok"], checked["records"], checked["authors"]) == (True, 1, [peer])
+    assert (checked["ok"], checked["records"], checked["authors"]) == (True, 2, [peer])
+    assert checked["certificates"] == 1
     assert checked_then == checked
     assert found["ok"]
     assert {peer} <= {*found["authors"]} <= {peer, *workers}, (

@@ -20,8 +20,10 @@ from protocols.cid import CID
 from protocols.feed import ABSENT, Bundle
 from protocols.limits import MAX_SOUGHT, SEEK_AFTER_S, SEEK_RETRY_S_MIN
 from protocols.record import Record
+from protocols.roster import shown_record
 from tests.support.exchanging import FOLLOWING, OPEN, Meeting, Peer, meet, until
 from tests.support.feeds import START_US, bundles_of, chain_of, key, record
+from tests.support.members import TestMesh
 
 WORKING = replace(OPEN, may_pull=lambda _: False)
 """As a node that meets no aggregator: its peers may ask by name only."""
@@ -187,6 +189,32 @@ async def test_many_jobs_share_the_questions(tmp_path: Path, autojump_clock: Moc
 
     assert len(asked) == 1
     assert asked[0] <= MAX_SOUGHT
+
+
+async def test_the_workers_certificate_is_fetched_with_the_first_job(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with (
+        Meeting(tmp_path).peers(worker=WORKING, submitter=OPEN) as (worker, submitter),
+        trio.open_nursery() as nursery,
+    ):
+        shown = shown_record(TestMesh().membership(worker.key))
+        await worker.feeds.append(shown)
+        await worker.write(*range(70))  # the job is in another bundle
+        named = CID.of(shown.encode())
+        peer_id, seek = submitter.transport.peer_id, submitter.exchange.seek
+        bundles = WorkerBundles(peer_id, seek, lambda _peer: named)
+        await nursery.start(bundles.run)
+        await meet(submitter, worker)
+        await do_a_job(worker, submitter, bundles)
+        await until(lambda: bundles.status()["found"] == 4)
+        bundles.named(worker.transport.peer_id, CID.of(b"another job's"))
+        sought = bundles.status()["sought"]
+        nursery.cancel_scope.cancel()
+
+        held = [digest for each in bundles_of(submitter.feeds) for digest in each.header.digests]
+        assert named.digest in held
+        assert sought == 1, "the other job's record, and not the certificate again"
 
 
 async def test_ones_own_records_are_not_sought(tmp_path: Path, autojump_clock: MockClock) -> None:

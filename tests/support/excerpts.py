@@ -9,6 +9,7 @@ from protocols.car import encode_head, encode_section
 from protocols.cid import CID
 from protocols.excerpt import Part, Writer
 from protocols.feed import Bundle, SignedHeader
+from protocols.membership import Membership
 from protocols.verification import Verdict, verify_excerpt
 from tests.support.home import Author, SignedJob
 from tests.support.members import key_of
@@ -28,10 +29,17 @@ def part_of(bundle: Bundle, *places: int) -> Part:
     return Part(proof, tuple(records))
 
 
-def car_of(parts: Iterable[Part], asked: CID | None = None, known: Iterable[CID] = ()) -> bytes:
-    """The CAR file of these parts."""
+def car_of(
+    parts: Iterable[Part],
+    asked: CID | None = None,
+    known: Iterable[CID] = (),
+    members: Iterable[Membership] = (),
+    revoked: Iterable[bytes] = (),
+) -> bytes:
+    """The CAR file of these parts, certificates and revocation lists."""
     writer = Writer(asked)
     sections = [section for part in parts for section in writer.part(part)]
+    sections += [*map(writer.member, members), *map(writer.revoke, revoked)]
     last = list(writer.end(set(known)))
     contents = last[-1][1]
     return writer.head(contents) + b"".join([*sections, *(section for section, _ in last)])
@@ -42,9 +50,9 @@ def car(roots: list[CID], *blocks: bytes) -> bytes:
     return encode_head(roots) + b"".join(encode_section(CID.of(b), b) for b in blocks)
 
 
-def verdict_of(file: bytes, about: CID | None = None) -> Verdict:
+def verdict_of(file: bytes, about: CID | None = None, mesh: bytes | None = None) -> Verdict:
     """What the verifier says of a file."""
-    return verify_excerpt(io.BytesIO(file).read, about)
+    return verify_excerpt(io.BytesIO(file).read, about, mesh)
 
 
 def faults_of(file: bytes, about: CID | None = None) -> list[str]:

@@ -12,9 +12,10 @@ from peer.identity import Identity
 from protocols.cid import CID
 from protocols.feed import Bundle, Place, sign_bundle
 from protocols.keys import SigningKey
-from protocols.membership import AGGREGATOR
+from protocols.membership import AGGREGATOR, Membership
 from protocols.record import Link, Record, block
 from protocols.report import RECORD_KIND, Report
+from protocols.roster import CERTIFICATE_KIND, chain_attributes
 from tests.support.members import TestMesh, effects_of
 
 
@@ -55,15 +56,19 @@ class Author:
     def add_block(self, kind: str, **attributes: Any) -> CID:
         return self._keep(block(self.key.public, kind, attributes))
 
+    def show(self, member: Membership) -> CID:
+        """Show a certificate in its feed, as daemons do."""
+        return self.add_block(CERTIFICATE_KIND, **chain_attributes(member))
+
     def report(self, report: Report) -> CID:
         return self.add(RECORD_KIND, attributes=report.to_attributes())
 
-    def cut(self) -> Bundle:
+    def cut(self, at_us: int = 1_790_000_000_000_000) -> Bundle:
         """Sign what was added since the last cut."""
         previous = self.bundles[-1].cid if self.bundles else None
         encoded = [record.encode() for record in self.records[self._cut :]]
         place = Place(self.epoch, self._cut, previous)
-        self.bundles.append(sign_bundle(self.key, place, encoded, 1_790_000_000_000_000))
+        self.bundles.append(sign_bundle(self.key, place, encoded, at_us))
         self._cut = len(self.records)
         return self.bundles[-1]
 

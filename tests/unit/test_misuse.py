@@ -36,6 +36,9 @@ MISUSE = [
     (("job", "show", "xyz"), "'xyz' is not a job id", "covey job list"),
     (("job", "show", "../../etc"), "'../../etc' is not a job id", "covey job list"),
     (("job", "why", "abcde"), "or the first 6", "covey job list"),
+    (("records", "verify", "records.car"), "'records.car' is not a CID", "start with b"),
+    (("records", "verify", "b", "--mesh", ""), "'' is not the name of a mesh", "--help"),
+    (("records", "verify", "b", "--mesh", "12D3"), "'12D3' is not the name of a mesh", "--help"),
 ]
 
 

@@ -1,0 +1,123 @@
+"""Holds aggregators to their word: keeps the last checkpoint that each told us of, and reports one
+that goes back on what it acknowledged or vouched for of our feed.
+
+Records are dropped here because an aggregator said that it keeps them, so somebody has to look
+whether it still says so.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from node.explanation import moment
+from peer.durable import NotWrittenError, make_folder_durably, write_durably
+from peer.feeds import Feeds
+from protocols.chain import Range
+from protocols.errors import CoveyError, RemoteProtocolError
+from protocols.feed import Bundle
+from protocols.keys import PeerId, peer_id_of
+from protocols.limits import MAX_WATCHED_AGGREGATORS
+from protocols.vouching import Told, Vouched, Watched, judge
+
+log = logging.getLogger(__name__)
+
+SUFFIX: Final = ".cbor"
+CONSISTENT: Final = "consistent"
+CONTRADICTED: Final = "contradicted"
+
+Report = Callable[[Exception], Awaitable[Any]]
+
+
+class CheckpointContradictedError(CoveyError):
+    """An aggregator's checkpoint contradicts what it said before."""
+
+    default_code = "checkpoint-contradicted"
+
+
+class Watching:
+    """What each aggregator told of our feed; ``told`` is the witness of our feeds."""
+
+    def __init__(self, folder: Path, feeds: Feeds, report: Report) -> None:
+        self._folder = folder
+        self._feeds = feeds
+        self._report = report
+        self._watched = dict(_kept_in(folder))
+        own = feeds.key.public
+        self._told = {peer: Told(own, kept.last) for peer, kept in self._watched.items()}
+        feeds.witness = self.told
+
+    def status(self) -> list[dict[str, Any]]:
+        """Return the last checkpoint of each aggregator and whether it goes with what it said
+        before; ``from`` is up to where it vouches for our present epoch.
+        """
+        return [self._status(*each) for each in sorted(self._watched.items())]
+
+    def _status(self, peer: PeerId, kept: Watched) -> dict[str, Any]:
+        heads = kept.last.heads_of(self._feeds.key.public)
+        ends = (head.next_sequence for head in heads if head.epoch == self._feeds.epoch)
+        return {
+            "aggregator": peer,
+            "state": CONTRADICTED if kept.faults else CONSISTENT,
+            "cid": str(kept.last.cid),
+            "at": moment(kept.last.at_us),
+            "next_sequence": max(ends, default=0),
+            "faults": list(kept.faults),
+            "before": str(kept.before.cid) if kept.before else None,
+        }
+
+    async def told(self, bundle: Bundle, promised: Mapping[int, Range]) -> None:
+        """Look at what an aggregator tells of itself: a bundle of its own feed, and what it had
+        acknowledged before on the same stream.
+        """
+        peer, own = peer_id_of(bundle.header.feed), self._feeds.key.public
+        if peer not in self._told and len(self._told) >= MAX_WATCHED_AGGREGATORS:
+            return
+        told = self._told.setdefault(peer, Told(own))
+        try:
+            fresh = told.take(bundle)
+        except RemoteProtocolError as error:
+            log.info("checkpoint unreadable", extra={"peer": peer, "reason": error.message})
+            return
+        if fresh is not None:
+            await self._judge(peer, fresh, promised)
+
+    async def _judge(self, peer: PeerId, fresh: Vouched, promised: Mapping[int, Range]) -> None:
+        own = self._feeds.key.public
+        judged = judge(self._watched.get(peer), fresh, own, self._feeds.chains, promised)
+        if judged is None:
+            return
+        self._watched[peer] = judged.watched
+        self._save(peer, judged.watched)
+        if judged.is_news:
+            log.error("checkpoint contradicted", extra={"peer": peer, "cid": str(fresh.cid)})
+            await self._report(_error(peer, judged.watched))
+
+    def _save(self, peer: PeerId, kept: Watched) -> None:
+        try:
+            make_folder_durably(self._folder)
+            write_durably(self._folder / f"{peer}{SUFFIX}", kept.encode())
+        except NotWrittenError as error:  # it is held to a little less after a restart
+            log.warning("checkpoint not kept", extra={"peer": peer, "reason": error.message})
+
+
+def _error(peer: PeerId, kept: Watched) -> CheckpointContradictedError:
+    return CheckpointContradictedError(
+        f"checkpoint {kept.last.cid} of aggregator {peer} contradicts what it said:"
+        f" {'; '.join(kept.faults)}",
+        hint="`covey-aggregator check` there says what is damaged or lost",
+    )
+
+
+def _kept_in(folder: Path) -> Mapping[PeerId, Watched]:
+    kept: dict[PeerId, Watched] = {}
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        try:
+            kept[path.stem] = Watched.decode(path.read_bytes())
+            kept[path.stem].last.place  # noqa: B018 - its header must name it, or it is no checkpoint
+        except (RemoteProtocolError, ValueError) as error:
+            kept.pop(path.stem, None)
+            log.warning("checkpoint damaged", extra={"path": str(path), "reason": str(error)})
+    return kept

@@ -1,0 +1,219 @@
+"""What an aggregator's checkpoints say of one feed, and whether that goes with what it said before.
+
+Who wrote the feed holds each aggregator to its word: what it acknowledged and what an earlier
+checkpoint vouched for must be in every later one, and what it calls that feed's must be what was
+signed. No clock is asked. An acknowledgement counts from the next checkpoint on, for the one that
+came after it on a stream may have been made before it; the one after that cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+from protocols import dagcbor
+from protocols.chain import Chain, Range, merge
+from protocols.checkpoint import CHECKPOINT_KIND, HEADS_KIND, HEADS_ROLE, Checkpoint, heads_in
+from protocols.cid import CID
+from protocols.errors import RemoteProtocolError
+from protocols.feed import Bundle, Head, SignedHeader
+from protocols.limits import MAX_VOUCHED_BLOCKS, MAX_VOUCHED_BYTES
+from protocols.record import Record, kind_of
+
+Ranges = Mapping[int, tuple[Range, ...]]
+"""Sequences of one feed, by epoch."""
+
+Place = tuple[int, int]
+"""Epoch and sequence in the aggregator's own feed."""
+
+
+class Vouched(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """One checkpoint as whoever was told of it can show it to anybody: the header that names it,
+    that header's signature, the record, and the blocks of heads that were told.
+    """
+
+    header: bytes
+    signature: bytes
+    record: bytes
+    blocks: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=MAX_VOUCHED_BLOCKS)]
+
+    @property
+    def cid(self) -> CID:
+        """The checkpoint's name."""
+        return CID.of(self.record)
+
+    @property
+    def place(self) -> Place:
+        """Where it stands: the later of two is the newer."""
+        header = SignedHeader.decode(self.header, self.signature).header
+        return header.epoch, header.first_sequence + header.digests.index(self.cid.digest)
+
+    @property
+    def at_us(self) -> int:
+        """The aggregator's wall clock: data only."""
+        return Record.decode(self.record).start_us
+
+    def heads_of(self, feed: bytes) -> list[Head]:
+        """Return where it says that ``feed`` stands."""
+        blocks = (Record.decode(block) for block in self.blocks)
+        return [head for each in blocks for head in heads_in(each.attributes) if head.feed == feed]
+
+
+class Watched(msgspec.Struct, array_like=True, kw_only=True):
+    """What one aggregator is held to, and by which checkpoint; its file's content."""
+
+    version: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
+    last: Vouched
+    owed: dict[str, tuple[Range, ...]] = {}
+    """What it must hold of our feed, by epoch: acknowledged, or vouched for once."""
+    before: Vouched | None = None
+    """The last one that contradicted nothing, where ``last`` does."""
+    faults: tuple[str, ...] = ()
+    """What ``last`` contradicts."""
+
+    def encode(self) -> bytes:
+        """Return the bytes of its file."""
+        builtins = msgspec.to_builtins(self, builtin_types=(bytes,))
+        return dagcbor.encode(builtins, max_bytes=MAX_VOUCHED_BYTES)
+
+    @classmethod
+    def decode(cls, encoded: bytes) -> Watched:
+        """Read such a file; raises ``RemoteProtocolError``."""
+        value = dagcbor.decode(encoded, max_bytes=MAX_VOUCHED_BYTES)
+        try:
+            return msgspec.convert(value, cls, builtin_types=(bytes,))
+        except msgspec.ValidationError as error:
+            raise RemoteProtocolError(f"not a checkpoint that was kept: {error}") from error
+
+
+class Told:
+    """Puts an aggregator's checkpoint together from the bundles of its feed that it tells: blocks
+    of heads first, and those that did not change only once.
+    """
+
+    def __init__(self, feed: bytes, known: Vouched | None = None) -> None:
+        """``feed`` is ours: only what says something of it is kept."""
+        self._feed = feed
+        self._blocks = {CID.of(block): block for block in known.blocks} if known else {}
+
+    def take(self, bundle: Bundle) -> Vouched | None:
+        """Take in a verified bundle; return the newest checkpoint in it, if there is any. Raises
+        ``RemoteProtocolError`` for one that says nothing.
+        """
+        found: Vouched | None = None
+        for encoded in filter(None, bundle.records):
+            kind = kind_of(encoded)
+            if kind == HEADS_KIND:
+                self._keep(encoded)
+            elif kind == CHECKPOINT_KIND:
+                found = self._vouched(bundle, encoded)
+        return found
+
+    def _keep(self, encoded: bytes) -> None:
+        heads = heads_in(Record.decode_verified(encoded).attributes)
+        if any(head.feed == self._feed for head in heads):
+            self._blocks[CID.of(encoded)] = encoded
+        while len(self._blocks) > 2 * MAX_VOUCHED_BLOCKS:
+            del self._blocks[next(iter(self._blocks))]
+
+    def _vouched(self, bundle: Bundle, encoded: bytes) -> Vouched:
+        record = Record.decode_verified(encoded)
+        Checkpoint.from_attributes(record.attributes)
+        named = {target for target, role in record.used if role == HEADS_ROLE}
+        blocks = [block for cid, block in sorted(self._blocks.items()) if cid in named]
+        return Vouched(
+            header=bundle.header_bytes,
+            signature=bundle.signature,
+            record=encoded,
+            blocks=tuple(blocks[:MAX_VOUCHED_BLOCKS]),
+        )
+
+
+class Judged(NamedTuple):
+    """What follows from a checkpoint."""
+
+    watched: Watched
+    is_news: bool
+    """Whether ``faults`` are others than before."""
+
+
+def judge(
+    known: Watched | None,
+    fresh: Vouched,
+    feed: bytes,
+    chains: Mapping[tuple[bytes, int], Chain],
+    promised: Mapping[int, Range],
+) -> Judged | None:
+    """Hold a checkpoint against what is ``known`` of its aggregator and what we hold of our own
+    ``feed``; none if it is not news. ``promised`` was acknowledged before it was told, and counts
+    from the next one on.
+    """
+    if (known is not None and fresh.place < known.last.place) or (known and fresh == known.last):
+        return None
+    heads = fresh.heads_of(feed)
+    faults = [*_forked(known, fresh), *_lacking(known, heads), *_differing(heads, chains)]
+    owed: dict[int, list[Range]] = {}
+    for epoch, ranges in (known.owed if known else {}).items():
+        owed.setdefault(int(epoch), []).extend(ranges)
+    for head in heads:
+        owed.setdefault(head.epoch, []).append((head.first_sequence, head.next_sequence))
+    for epoch, each in promised.items():
+        owed.setdefault(epoch, []).append(each)
+    watched = Watched(
+        last=fresh,
+        owed={str(epoch): tuple(merge(ranges)) for epoch, ranges in sorted(owed.items())},
+        before=_before(known) if faults else None,
+        faults=tuple(faults),
+    )
+    return Judged(watched, bool(faults) and watched.faults != (known.faults if known else ()))
+
+
+def _before(known: Watched | None) -> Vouched | None:
+    """Return the last checkpoint that contradicted nothing."""
+    if known is None:
+        return None
+    return known.before or known.last
+
+
+def _forked(known: Watched | None, fresh: Vouched) -> Iterable[str]:
+    if known is not None and fresh.place == known.last.place:
+        epoch, sequence = fresh.place
+        yield (
+            f"it signed two checkpoints at one place, {sequence} of epoch {epoch}:"
+            f" {known.last.cid} and {fresh.cid}"
+        )
+
+
+def _lacking(known: Watched | None, heads: Iterable[Head]) -> Iterable[str]:
+    held: dict[int, list[Range]] = {}
+    for head in heads:
+        held.setdefault(head.epoch, []).append((head.first_sequence, head.next_sequence))
+    for epoch, ranges in (known.owed if known else {}).items():
+        merged = merge(held.get(int(epoch), []))
+        for first, end in ranges:
+            if not any(start <= first and end <= stop for start, stop in merged):
+                yield (
+                    f"records {first} to {end - 1} of our epoch {epoch}, which it acknowledged or"
+                    f" vouched for, are not all in its checkpoint"
+                )
+
+
+def _differing(heads: Iterable[Head], chains: Mapping[tuple[bytes, int], Chain]) -> Iterable[str]:
+    """Yield the heads that are not of our history, as far as we hold that."""
+    for head in heads:
+        chain = chains.get((head.feed, head.epoch))
+        if chain is None or chain.is_forked or head.next_sequence > chain.next_sequence:
+            continue  # a fork shows elsewhere, and an epoch or tail of ours may be lost here
+        dropped = chain.dropped
+        if dropped is not None and head.next_sequence < dropped.next_sequence:
+            continue
+        ends = {link.digest for link in chain.over(head.next_sequence - 1)}
+        if dropped is not None and head.next_sequence == dropped.next_sequence:
+            ends = {dropped.digest}
+        if ends and head.header.digest not in ends:
+            yield (
+                f"the record {head.next_sequence - 1} of our epoch {head.epoch} that it vouches"
+                f" for is not under the header that we signed"
+            )

@@ -1,0 +1,141 @@
+"""A node keeps what aggregators vouch for, and reports one that goes back on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from node.watching import CheckpointContradictedError, Watching
+from protocols.checkpoint import CHECKPOINT_KIND, HEADS_KIND, HEADS_ROLE, Checkpoint, heads_blocks
+from protocols.cid import CID
+from protocols.feed import Head
+from protocols.limits import TIP_EVERY_S
+from protocols.record import Record, block
+from tests.support.exchanging import FOLLOWING, OPEN, Meeting, Peer, meet, until
+from tests.support.feeds import START_US
+
+LONG_ENOUGH_S = 2 * TIP_EVERY_S
+
+
+async def vouch(aggregator: Peer, number: int, heads: list[Head]) -> None:
+    """Sign a checkpoint of these heads and tell everybody of it."""
+    key, feeds = aggregator.key.public, aggregator.feeds
+    blocks = [block(key, HEADS_KIND, each) for each in heads_blocks(heads)]
+    for each in blocks:
+        await feeds.append(each)
+    said = Checkpoint(state_root=CID.of(b"root"), heads=len(heads), records=1)
+    checkpoint = Record(
+        author=key,
+        nonce=bytes([number]),
+        kind=CHECKPOINT_KIND,
+        used=tuple((CID.of(each.encode()), HEADS_ROLE) for each in blocks),
+        start_us=START_US + number,
+        attributes=said.to_attributes(),
+    )
+    await feeds.append(checkpoint)
+    await feeds.cut_all()
+    [*_, last] = feeds.chains[key, feeds.epoch]
+    feeds.vouching = lambda _feed: [last]
+
+
+async def test_a_checkpoint_that_goes_back_on_an_earlier_one_is_reported_and_remembered(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    reports: list[Exception] = []
+
+    async def report(error: Exception) -> None:
+        reports.append(error)
+        await trio.lowlevel.checkpoint()
+
+    meeting = Meeting(tmp_path)
+    async with (
+        meeting.peer(1, OPEN) as node,
+        meeting.peer(2, FOLLOWING) as aggregator,
+    ):
+        watching = Watching(tmp_path / "checkpoints", node.feeds, report)
+        await meet(node, aggregator)
+        await node.write(*range(10))
+        await until(lambda: aggregator.feeds.state_root() == node.feeds.state_root())
+        await vouch(aggregator, 1, aggregator.feeds.heads())
+        await trio.sleep(LONG_ENOUGH_S)
+        [consistent] = watching.status()
+        await vouch(aggregator, 2, [])
+        await trio.sleep(LONG_ENOUGH_S)
+        [contradicted] = watching.status()
+        await node.write(10)
+        await trio.sleep(LONG_ENOUGH_S)
+        later = Watching(tmp_path / "checkpoints", node.feeds, report).status()
+
+    assert consistent["state"] == "consistent"
+    assert consistent["aggregator"] == aggregator.transport.peer_id
+    assert consistent["next_sequence"] == 10
+    assert contradicted["state"] == "contradicted"
+    assert contradicted["before"] == consistent["cid"]
+    assert [type(each) for each in reports] == [CheckpointContradictedError]
+    assert "records 0 to 9 of our epoch 1" in str(reports[0])
+    assert later == [contradicted]
+
+
+async def test_an_acknowledgement_that_the_checkpoints_do_not_bear_out_is_reported(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    reports: list[Exception] = []
+
+    async def report(error: Exception) -> None:
+        reports.append(error)
+        await trio.lowlevel.checkpoint()
+
+    meeting = Meeting(tmp_path)
+    async with meeting.peer(1, OPEN) as node, meeting.peer(2, FOLLOWING) as aggregator:
+        watching = Watching(tmp_path / "checkpoints", node.feeds, report)
+        await meet(node, aggregator)
+        await node.write(*range(3))
+        await until(lambda: node.feeds.acknowledged_sequence() == 3)
+        for number in (1, 2):
+            await vouch(aggregator, number, [])
+            await trio.sleep(LONG_ENOUGH_S)
+            assert len(reports) == number - 1, "the first may be older than the acknowledgement"
+
+    assert watching.status()[0]["faults"]
+
+
+async def test_what_somebody_else_says_of_an_aggregator_is_not_believed(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    meeting = Meeting(tmp_path)
+    async with (
+        meeting.peer(1, OPEN) as node,
+        meeting.peer(2, FOLLOWING) as aggregator,
+        meeting.peer(3, FOLLOWING) as relay,
+    ):
+        watching = Watching(tmp_path / "checkpoints", node.feeds, _never)
+        await meet(relay, aggregator)
+        await vouch(aggregator, 1, [])
+        await until(lambda: aggregator.feeds.state_root() == relay.feeds.state_root())
+        [*_, last] = relay.feeds.chains[aggregator.key.public, aggregator.feeds.epoch]
+        relay.feeds.vouching = lambda _feed: [last]
+        await meet(node, relay)
+        await trio.sleep(LONG_ENOUGH_S)
+
+    assert watching.status() == []
+
+
+async def _never(error: Exception) -> None:
+    await trio.lowlevel.checkpoint()
+    raise error
+
+
+async def test_a_damaged_file_is_as_good_as_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    (folder / "12D3KooW.cbor").write_bytes(b"?")
+    async with Meeting(tmp_path).peer(1, OPEN) as node:
+        watching = Watching(folder, node.feeds, _never)
+
+    assert watching.status() == []
+    assert "checkpoint damaged" in caplog.text

@@ -1,0 +1,206 @@
+"""An aggregator is held to what it acknowledged and vouched for."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, strategies as st
+
+from protocols.chain import Chain, Dropped, Range
+from protocols.errors import RemoteProtocolError
+from protocols.feed import Bundle, Head
+from protocols.vouching import Judged, Told, Vouched, Watched, judge
+from tests.support.feeds import chain_of, key
+from tests.support.home import Author
+from tests.support.members import key_of
+from tests.support.vouching import add_checkpoint, chain_holding, head_of
+
+OWN = key(1)
+FEED = OWN.public
+BUNDLES = chain_of(OWN, 4)  # three records each
+WHOLE = {(FEED, 1): chain_holding(BUNDLES)}
+
+
+class Aggregator:
+    """One whose checkpoints a node judges."""
+
+    def __init__(self) -> None:
+        self.author = Author(key_of(9))
+        self.told = Told(FEED)
+        self.known: Watched | None = None
+
+    def vouch(self, *heads: Head, is_block_told: bool = False) -> Vouched:
+        made = self.told.take(add_checkpoint(self.author, heads, is_block_told=is_block_told))
+        assert made is not None
+        return made
+
+    def judged(
+        self,
+        fresh: Vouched,
+        chains: dict[tuple[bytes, int], Chain] = WHOLE,
+        **promised: Range,
+    ) -> Judged | None:
+        by_epoch = {int(name[1:]): ranges for name, ranges in promised.items()}
+        judged = judge(self.known, fresh, FEED, chains, by_epoch)
+        self.known = judged.watched if judged else self.known
+        return judged
+
+    def faults(self, *heads: Head, **promised: Range) -> tuple[str, ...]:
+        judged = self.judged(self.vouch(*heads), **promised)
+        assert judged is not None
+        return judged.watched.faults
+
+
+def test_a_checkpoint_that_holds_more_than_the_one_before_is_consistent() -> None:
+    aggregator = Aggregator()
+
+    found = [aggregator.faults(head_of(*BUNDLES[:count])) for count in (1, 2, 4)]
+
+    assert found == [(), (), ()]
+    assert aggregator.known is not None
+    assert aggregator.known.owed == {"1": ((0, 12),)}
+    assert aggregator.known.last.heads_of(FEED) == [head_of(*BUNDLES)]
+    assert aggregator.known.before is None
+
+
+def test_what_was_vouched_for_and_is_gone_is_named_until_it_is_back() -> None:
+    aggregator = Aggregator()
+    aggregator.faults(head_of(*BUNDLES))
+    first = aggregator.known
+
+    [lost] = aggregator.faults(head_of(*BUNDLES[:2]))
+    between = aggregator.known
+    hole = aggregator.faults(head_of(*BUNDLES[:1]), head_of(*BUNDLES[2:]))
+    back = aggregator.faults(head_of(*BUNDLES))
+
+    assert "records 0 to 11 of our epoch 1" in lost
+    assert between is not None
+    assert first is not None
+    assert between.before == first.last, "both are kept: together they prove it"
+    assert len(hole) == 1
+    assert back == ()
+
+
+def test_what_was_acknowledged_must_be_in_the_checkpoint_after_the_next() -> None:
+    """The next one may have been made before the acknowledgement, and told after it."""
+    honest, forgetful = Aggregator(), Aggregator()
+
+    for each in (honest, forgetful):
+        assert each.faults(head_of(*BUNDLES[:1]), e1=(0, 12)) == ()
+
+    assert honest.faults(head_of(*BUNDLES), e1=(0, 12)) == ()
+    assert len(forgetful.faults(head_of(*BUNDLES[:1]))) == 1
+
+
+def test_an_acknowledgement_of_a_part_is_held_to_that_part() -> None:
+    aggregator = Aggregator()
+    aggregator.faults(e1=(3, 12))
+
+    assert aggregator.faults(head_of(*BUNDLES[1:])) == ()
+
+
+def test_two_checkpoints_at_one_place_are_two_histories() -> None:
+    aggregator, twin = Aggregator(), Aggregator()
+    aggregator.faults(head_of(*BUNDLES))
+
+    other = aggregator.judged(twin.vouch(head_of(*BUNDLES[:1])))
+
+    assert other is not None
+    assert "signed two checkpoints at one place" in other.watched.faults[0]
+
+
+def test_an_older_checkpoint_and_the_same_one_again_are_no_news() -> None:
+    aggregator = Aggregator()
+    older, newer = aggregator.vouch(), aggregator.vouch(head_of(*BUNDLES))
+
+    assert aggregator.judged(newer) is not None
+    assert aggregator.judged(newer) is None
+    assert aggregator.judged(older) is None
+
+
+def test_a_history_that_we_did_not_sign_is_named() -> None:
+    forged = chain_of(OWN, 1, count=6)
+    aggregator = Aggregator()
+
+    assert "not under the header that we signed" in aggregator.faults(head_of(*forged))[0]
+
+
+@pytest.mark.parametrize("chains", [{}, {(FEED, 1): chain_holding(BUNDLES[:1])}])
+def test_what_we_lost_ourselves_is_no_fault_of_an_aggregator(
+    chains: dict[tuple[bytes, int], Chain],
+) -> None:
+    aggregator = Aggregator()
+
+    judged = aggregator.judged(aggregator.vouch(head_of(*BUNDLES)), chains)
+
+    assert judged is not None
+    assert judged.watched.faults == ()
+
+
+def test_what_was_dropped_here_is_compared_by_its_last_header() -> None:
+    def dropped(digest: bytes) -> dict[tuple[bytes, int], Chain]:
+        chain = chain_holding(BUNDLES)
+        chain.drop(Dropped(6, digest, b""))
+        return {(FEED, 1): chain}
+
+    heads = [head_of(*BUNDLES[:count]) for count in (1, 2, 4)]
+    found: list[bool] = []
+    for digest in (BUNDLES[1].cid.digest, bytes(32)):
+        aggregator = Aggregator()
+        for head in heads:
+            judged = aggregator.judged(aggregator.vouch(head), dropped(digest))
+            assert judged is not None
+            found.append(bool(judged.watched.faults))
+
+    assert found == [False, False, False, False, True, False]
+
+
+def test_a_block_that_did_not_change_is_told_only_once() -> None:
+    aggregator = Aggregator()
+    aggregator.judged(aggregator.vouch(head_of(*BUNDLES)))
+
+    again = aggregator.judged(aggregator.vouch(head_of(*BUNDLES), is_block_told=True))
+
+    assert again is not None
+    assert again.watched.faults == ()
+
+
+def test_blocks_that_say_nothing_of_our_feed_are_not_kept() -> None:
+    theirs = chain_of(key(2), 1)
+
+    assert Aggregator().vouch(head_of(*theirs)).blocks == ()
+
+
+def test_the_same_faults_are_news_once() -> None:
+    aggregator = Aggregator()
+    aggregator.faults(head_of(*BUNDLES))
+
+    judged = [aggregator.judged(aggregator.vouch()) for _ in range(2)]
+
+    assert [each.is_news for each in judged if each] == [True, False]
+
+
+def test_what_is_kept_survives_the_round_trip() -> None:
+    aggregator = Aggregator()
+    aggregator.faults(head_of(*BUNDLES))
+    aggregator.faults()
+    known = aggregator.known
+    assert known is not None
+
+    assert Watched.decode(known.encode()) == known
+    assert known.before is not None
+    assert known.before.place < known.last.place
+
+
+@given(st.binary(max_size=100))
+def test_any_other_bytes_are_refused(encoded: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        Watched.decode(encoded)
+
+
+def test_a_checkpoint_that_says_nothing_is_refused() -> None:
+    author = Author(key_of(9))
+    author.add("state.checkpoint")
+    bundle: Bundle = author.cut()
+
+    with pytest.raises(RemoteProtocolError):
+        Told(FEED).take(bundle)
