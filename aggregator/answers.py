@@ -16,6 +16,7 @@ from aggregator import excerpts
 from aggregator.ancestry import Ancestry
 from aggregator.check import Checker, Finding, walk
 from aggregator.checkpoints import Checkpoints, latest_in, vouched_told
+from aggregator.damaged import damaged_in
 from aggregator.errors import NotFoundError
 from aggregator.evidence import Evidence
 from aggregator.explain import explain
@@ -79,6 +80,7 @@ class Answers:
         roles = membership.certificate.roles
         redacted = list(self._redactions.named())
         counts = await self.index.ask(lambda store: store.counts(redacted))
+        damaged = await damaged_in(self.index, self.feeds, counts.bundles)
         filers = [self.identity.peer_id] if FILER in roles else around.filers
         return {
             "peer": self.identity.peer_id,
@@ -91,8 +93,10 @@ class Answers:
             "connected": around.connected,
             **self.standing(),
             "quarantined": self.feeds.quarantined,
-            "records": counts.records,
-            "bundles": counts.bundles,
+            "records": counts.records - damaged.records,
+            "bundles": sum(counts.bundles.values()) - damaged.bundles,
+            "damaged_records": damaged.records,
+            "damaged_bundles": damaged.bundles,
             "reports": counts.reports,
             "missing": counts.missing,
             "redacted": len(redacted),
@@ -128,6 +132,7 @@ class Answers:
 
     def standing(self) -> dict[str, Any]:
         """Return where each feed stands; two aggregators with one state root hold the same."""
+        holes = self.feeds.holes
         return {
             "state_root": str(self.feeds.state_root()),
             "feeds": [
@@ -140,7 +145,8 @@ class Answers:
                 }
                 for head in sorted(self.feeds.heads())
             ],
-            "holes": len(self.feeds.holes),
+            "holes": len(holes),
+            "awaited": sum(end - first for ranges in holes.values() for first, end in ranges),
             "forks": len(self.feeds.forks),
         }
 
@@ -319,7 +325,7 @@ class Answers:
         counts = await self.index.ask(Store.counts)
         return {
             "records": counts.records,
-            "bundles": counts.bundles,
+            "bundles": sum(counts.bundles.values()),
             "groups": len(self.intake.groups),
             "state_root": str(self.feeds.state_root()),
         }

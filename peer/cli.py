@@ -177,6 +177,11 @@ def printable(text: str) -> str:
     return "".join(character for character in text if character.isprintable())
 
 
+def counted(number: int, what: str) -> str:
+    """Return a number of things in words."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def run(command: click.Command, name: str) -> NoReturn:
     """Run a command line and exit with its status; ``--debug`` anywhere shows the traceback of an
     error.

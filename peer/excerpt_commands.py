@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 import click
 
-from peer.cli import emit, printable
+from peer.cli import counted, emit, printable
 from peer.exports import FORMATS
 from protocols.cid import CID
 from protocols.errors import CoveyError
@@ -90,12 +90,12 @@ def export_to(output: Path, as_json: bool, download: Callable[[BinaryIO], Any]) 
 
 def _render_export(summary: dict[str, Any]) -> str:
     lines = [
-        f"{summary['output']}: {_count(summary['records'], 'record')} of "
-        f"{_count(summary['authors'], 'peer')}, {_count(summary['bytes'], 'byte')}"
+        f"{summary['output']}: {counted(summary['records'], 'record')} of "
+        f"{counted(summary['authors'], 'peer')}, {counted(summary['bytes'], 'byte')}"
     ]
     if summary["unproven"]:
         lines.append(
-            f"{_count(len(summary['unproven']), 'record')} left out: signed bytes are damaged or"
+            f"{counted(len(summary['unproven']), 'record')} left out: signed bytes are damaged or"
             " not there yet; records are signed within 10 s"
         )
     return "\n".join(lines)
@@ -120,15 +120,15 @@ def emit_verdict(verdict: dict[str, Any], as_json: bool) -> None:
 
 def _render_verdict(verdict: dict[str, Any]) -> str:
     counts = [
-        _count(verdict["records"], "record"),
-        _count(verdict["signatures"], "signature"),
-        _count(len(verdict["authors"]), "author"),
-        _count(len(verdict["missing"]), "missing parent"),
+        counted(verdict["records"], "record"),
+        counted(verdict["signatures"], "signature"),
+        counted(len(verdict["authors"]), "author"),
+        counted(len(verdict["missing"]), "missing parent"),
     ]
     if verdict["redacted"]:
-        counts.append(_count(len(verdict["redacted"]), "redacted record"))
+        counts.append(counted(len(verdict["redacted"]), "redacted record"))
     if verdict["left_out"]:
-        counts.append(f"{_count(verdict['left_out'], 'parent')} not asked for")
+        counts.append(f"{counted(verdict['left_out'], 'parent')} not asked for")
     lines = [f"checked: {', '.join(counts)}"]
     lines += [f"missing: {cid}" for cid in verdict["missing"]]
     lines += [redaction_line(each) for each in verdict["redacted"]]
@@ -154,9 +154,5 @@ def _conclusion(verdict: dict[str, Any]) -> str:
         return "NOT VERIFIED"
     if not verdict["redacted"]:
         return "verified"
-    what = _count(len(verdict["redacted"]), "record")
+    what = counted(len(verdict["redacted"]), "record")
     return f"verified, but for the content of {what} that was redacted: headers and digests hold"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from aggregator.cli.access import read
-from peer.cli import emit, json_option, printable, table
+from peer.cli import counted, emit, json_option, printable, table
 
 UNKNOWN = "not known here"
 
@@ -93,7 +93,7 @@ def _summary(value: dict[str, Any]) -> list[str]:
     facts: dict[str, str] = {
         value["kind"]: f"{value['cid']}  {_proof(value['verified'])}",
         "model": _joined(model.get("name"), model.get("cid")),
-        "input": _joined(value["input"], _count(execution.get("items"))),
+        "input": _joined(value["input"], _items(execution.get("items"))),
         "software": _block(value["software"]),
         "hardware": _block(value["hardware"]),
         "worker": value["worker"] or UNKNOWN,
@@ -107,8 +107,8 @@ def _joined(*parts: str | None) -> str:
     return "  ".join(part for part in parts if part) or UNKNOWN
 
 
-def _count(items: int | None) -> str | None:
-    return None if items is None else f"{items} item{'' if items == 1 else 's'}"
+def _items(items: int | None) -> str | None:
+    return None if items is None else counted(items, "item")
 
 
 def _proof(is_verified: bool) -> str:
