@@ -22,9 +22,10 @@ from aggregator.evidence import Evidence
 from aggregator.explain import explain
 from aggregator.intake import Intake
 from aggregator.lineage import MAX_DEPTH, MAX_RECORDS, trace
-from aggregator.relatives import Asked, page_of, parse_cid, paths_of
+from aggregator.relatives import Asked, page_of, paths_of
 from aggregator.store import Store
 from aggregator.told import group_told, issues_told, reports_told, variant_told
+from peer.cids import parse_cid
 from peer.excerpts import reader_of
 from peer.exporting import Sources, redaction_told
 from peer.feeds import Feeds

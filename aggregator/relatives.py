@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 from aggregator.ancestry import Cursor, Node, Page, Question, Reach
+from peer.cids import parse_cid
 from protocols.cid import CID
 from protocols.errors import CoveyError, RemoteProtocolError
 from protocols.keys import PeerId, peer_id_of, public_key_of
@@ -70,14 +71,6 @@ def paths_of(start: bytes, origin: bytes, paths: list[list[Node]], is_cut: bool)
         "paths": [[_node(node) for node in path] for path in paths],
         "is_cut": is_cut,
     }
-
-
-def parse_cid(text: str) -> CID:
-    """Read a CID that somebody wrote; raises ``CoveyError``."""
-    try:
-        return CID.parse(text)
-    except RemoteProtocolError as error:
-        raise CoveyError(error.message, code="not-a-cid", hint=error.hint) from error
 
 
 def _author(text: str) -> bytes | None:

@@ -11,11 +11,11 @@ from typing import Any, Final
 from node.benchmarks import reading as benchmarks
 from node.errors import InputError, UnknownError
 from node.store import Store
+from peer.cids import parse_cid
 from peer.exporting import AskedShelf, Sources
 from peer.rows import DroppedRow, RecordRow
 from protocols import dagcbor
 from protocols.cid import CID
-from protocols.errors import RemoteProtocolError
 from protocols.keys import peer_id_of
 from protocols.prov import plain
 
@@ -162,14 +162,6 @@ def _limit(query: Query) -> int:
     if not 1 <= limit <= MAX_ROWS:
         raise InputError(f"the limit must be a number from 1 to {MAX_ROWS}")
     return limit
-
-
-def parse_cid(text: str) -> CID:
-    """Return a CID from its text; raises ``InputError``."""
-    try:
-        return CID.parse(text)
-    except RemoteProtocolError as error:
-        raise InputError(f"{text!r} is not a CID", hint="a CID begins with baf") from error
 
 
 def _report(row: RecordRow) -> dict[str, Any]:

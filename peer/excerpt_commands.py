@@ -9,9 +9,8 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 import click
 
-from peer.cli import counted, emit, printable
+from peer.cli import CidName, Misuse, counted, emit, printable
 from peer.exports import FORMATS
-from protocols.cid import CID
 from protocols.errors import CoveyError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,6 +29,21 @@ export_options: Final = (
     ),
 )
 
+
+class CidToVerify(CidName):
+    """A CID; whoever names a file instead is told how that is checked."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the CID."""
+        try:
+            return super().convert(value, param, ctx)
+        except Misuse as error:
+            if Path(str(value)).is_file():
+                error.hint = f"it is a file: --file {value} checks it"
+            raise
+
+
+cid_argument = click.argument("cid", required=False, type=CidToVerify())
 file_option = click.option(
     "--file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -45,9 +59,8 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmati
 
 def confirm_redaction(cid: str, yes: bool) -> None:
     """Ask whether a record shall be erased, unless ``yes``; there is no way back. Raises
-    ``CoveyError`` for what is no CID, and where the answer is no.
+    ``CoveyError`` where the answer is no.
     """
-    CID.parse(cid)
     if yes:
         return
     if not sys.stdin.isatty():

@@ -7,7 +7,16 @@ from typing import Any
 import click
 
 from aggregator.cli.access import read
-from peer.cli import counted, emit, json_option, printable, table
+from peer.cli import (
+    CidName,
+    Misuse,
+    counted,
+    emit,
+    json_option,
+    printable,
+    table,
+    unless_misused,
+)
 
 UNKNOWN = "not known here"
 
@@ -19,7 +28,9 @@ UNKNOWN = "not known here"
 @click.option(
     "--outputs", "way", flag_value="outputs", help="List the outputs that came from it or a peer."
 )
-@click.option("--to", "origin", metavar="CID", help="Show how it came from that one.")
+@click.option(
+    "--to", "origin", type=CidName(), metavar="CID", help="Show how it came from that one."
+)
 @click.option("--depth", type=int, help="How far: 32 steps, or as many links as there are.")
 @click.option("--limit", type=int, help="Records (1000), nodes a page (100), or paths (10).")
 @click.option("--page", metavar="NEXT", help="The page that the one before says is next.")
@@ -39,6 +50,7 @@ def lineage(cid: str, way: str | None, origin: str | None, as_json: bool, **boun
     Example:  covey-aggregator lineage bafkreih…
               covey-aggregator lineage bafkreimodel… --outputs --limit 20
     """
+    _check_start(cid, way)
     query = {name: value for name, value in bounds.items() if value is not None}
     if way and origin:
         raise click.UsageError("--to and a direction exclude each other")
@@ -50,6 +62,17 @@ def lineage(cid: str, way: str | None, origin: str | None, as_json: bool, **boun
         emit(read(f"/lineage/{cid}/{way}", **query), as_json, render_page)
     else:
         emit(read(f"/lineage/{cid}", **query), as_json, render)
+
+
+def _check_start(text: str, way: str | None) -> None:
+    """Raise ``Misuse`` for what is no CID, unless it is a peer whose records may lead somewhere."""
+    from peer.cids import parse_cid
+    from protocols.keys import is_peer_id
+
+    if not is_peer_id(text):
+        unless_misused(lambda: parse_cid(text), None)
+    elif way not in ("descendants", "outputs"):
+        raise Misuse(f"{text} is a peer", hint="what its records led to is shown with --outputs")
 
 
 def render_page(value: dict[str, Any]) -> str:

@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from peer.cli import json_option
-from peer.excerpt_commands import emit_verdict, file_option, verify_file
+from peer.excerpt_commands import cid_argument, emit_verdict, file_option, verify_file
 
 
 @click.command()
-@click.argument("cid", required=False)
+@cid_argument
 @file_option
 @click.option("--deep", is_flag=True, help="Check its whole lineage, not only the nearest records.")
 @json_option

@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 
 from node.cli.arguments import LIMIT
-from peer.cli import emit, json_option, note, table
+from peer.cli import CidName, emit, json_option, note, table
 from peer.excerpt_commands import (
     check_scope,
+    cid_argument,
     confirm_redaction,
     emit_verdict,
     export_epilog,
@@ -63,7 +64,7 @@ def list_records(kind: str | None, limit: int, as_json: bool) -> None:
 
 
 @records.command()
-@click.argument("cid")
+@click.argument("cid", type=CidName())
 @json_option
 def show(cid: str, as_json: bool) -> None:
     """Show one record whole.
@@ -78,7 +79,7 @@ def show(cid: str, as_json: bool) -> None:
 
 
 @records.command("verify")
-@click.argument("cid", required=False)
+@cid_argument
 @file_option
 @json_option
 def verify_record(cid: str | None, file: Path | None, as_json: bool) -> None:
@@ -117,7 +118,7 @@ def export_records(form: str, is_all: bool, since: str, output: Path, as_json: b
 
 
 @records.command("redact")
-@click.argument("cid")
+@click.argument("cid", type=CidName())
 @reason_option
 @yes_option
 @json_option

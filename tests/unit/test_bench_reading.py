@@ -12,6 +12,7 @@ from node.benchmarks.statement import MEASURED, RESULT, Statement
 from node.errors import InputError, UnknownError
 from node.reading import READERS
 from node.store import Store
+from peer.cids import NotACidError
 from peer.rows import Batch, rows_of
 from protocols.cid import CID
 from protocols.record import Record, block
@@ -112,5 +113,5 @@ def test_what_is_no_benchmark_is_said_to_be_something_else(found: Found) -> None
         READERS["/bench/{cid}"](found.store, {"cid": run})
     with pytest.raises(UnknownError, match="holds no record"):
         READERS["/bench/{cid}"](found.store, {"cid": str(CID.of(b"nowhere"))})
-    with pytest.raises(InputError, match="is not a CID"):
+    with pytest.raises(NotACidError, match="is not a CID"):
         READERS["/bench/{cid}"](found.store, {"cid": "x"})
