@@ -115,13 +115,23 @@ def _render_export(summary: dict[str, Any]) -> str:
 
 
 def verify_file(path: Path, about: str | None) -> dict[str, Any]:
-    """Check a CAR file from nothing but its bytes; ``about`` is a CID that it must tell of."""
+    """Check a CAR file from nothing but its bytes; ``about`` is a CID that it must tell of. Raises
+    ``CoveyError`` for a file that is none.
+    """
     from peer.exporting import told
     from protocols.cid import CID
     from protocols.verification import verify_excerpt
 
     with path.open("rb") as file:
-        return told(verify_excerpt(file.read, CID.parse(about) if about else None))
+        verdict = verify_excerpt(file.read, CID.parse(about) if about else None)
+    if not verdict.is_car:
+        raise CoveyError(
+            f"{path} is no CAR file: it does not begin like one",
+            code="not-a-car",
+            hint="name a file of `export car`: no other format can be verified. If it is one, its"
+            " first bytes are damaged: export or copy it again",
+        )
+    return told(verdict)
 
 
 def emit_verdict(verdict: dict[str, Any], as_json: bool) -> None:
