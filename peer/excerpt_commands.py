@@ -104,8 +104,11 @@ def export_to(output: Path, as_json: bool, download: Callable[[BinaryIO], Any]) 
 def _render_export(summary: dict[str, Any]) -> str:
     lines = [
         f"{summary['output']}: {counted(summary['records'], 'record')} of "
-        f"{counted(summary['authors'], 'peer')}, {counted(summary['bytes'], 'byte')}"
+        f"{counted(summary['authors'], 'peer')}, {counted(summary['bytes'], 'byte')}",
+        *(printable(redaction_line(each)) for each in summary["redacted"]),
     ]
+    if summary["more_redacted"]:
+        lines.append(f"redacted: {counted(summary['more_redacted'], 'record')} more")
     if summary["unproven"]:
         lines.append(
             f"{counted(len(summary['unproven']), 'record')} left out: signed bytes are damaged or"
@@ -165,11 +168,11 @@ def _render_verdict(verdict: dict[str, Any]) -> str:
 
 def redaction_line(each: dict[str, Any]) -> str:
     """Say in one line by whom, when and why a record was redacted."""
-    who = "that peer" if each["authority"] == "author" else f"aggregator {each['by']}"
-    return (
-        f"redacted: {each['cid']}, which a header signed by {each['signed_by']} names, by {who}"
-        f" at {each['at']}: {each['reason']}"
-    )
+    named, who = "", f"{'peer' if each['authority'] == 'author' else 'aggregator'} {each['by']}"
+    if each["signed_by"]:
+        named = f" which a header signed by {each['signed_by']} names,"
+        who = "that peer" if each["by"] == each["signed_by"] else who
+    return f"redacted: {each['cid']},{named} by {who} at {each['at']}: {each['reason']}"
 
 
 def _conclusion(verdict: dict[str, Any]) -> str:

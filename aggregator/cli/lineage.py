@@ -17,6 +17,7 @@ from peer.cli import (
     table,
     unless_misused,
 )
+from peer.excerpt_commands import redaction_line
 
 UNKNOWN = "not known here"
 
@@ -78,7 +79,9 @@ def _check_start(text: str, way: str | None) -> None:
 def render_page(value: dict[str, Any]) -> str:
     """Write a page as a table."""
     columns = {key: key for key in ("depth", "what", "name", "peer", "cid")}
-    lines = [table(value["nodes"], columns, empty="nothing that is known here")]
+    lines = [_redaction(value)] if value["redacted"] else []
+    lines.append(table(value["nodes"], columns, empty="nothing that is known here"))
+    lines += [_redaction(node) for node in value["nodes"] if node["redacted"]]
     if value["next"]:
         lines.append(f"there is more: --page {value['next']}")
     if value["is_cut"]:
@@ -90,7 +93,7 @@ def render_paths(value: dict[str, Any]) -> str:
     """Write each way as lines, from the end to the origin."""
     lines: list[str] = []
     for number, path in enumerate(value["paths"], 1):
-        lines.append(f"{number}. {len(path) - 1} links")
+        lines.append(f"{number}. {counted(len(path) - 1, 'link')}")
         lines += [f"   {_named(node)}" for node in path]
     if not lines:
         lines.append(f"no way is known by which it came from {value['to']}")
@@ -99,7 +102,14 @@ def render_paths(value: dict[str, Any]) -> str:
     return "\n".join(map(printable, lines))
 
 
+def _redaction(entry: dict[str, Any]) -> str:
+    """Say why an entry of a listing was redacted."""
+    return printable(redaction_line({"cid": entry["cid"], **entry["redacted"]}))
+
+
 def _named(node: dict[str, Any]) -> str:
+    if node["redacted"]:
+        return _redaction(node)
     parts = (node["what"], node["name"], node["cid"], node["peer"] and f"by {node['peer']}")
     return "  ".join(part for part in parts if part)
 
@@ -195,7 +205,9 @@ def _headline(record: dict[str, Any]) -> str:
 
 def _absence(entry: dict[str, Any]) -> str:
     redacted = entry["redacted"]
-    return f"redacted by {redacted['by']} ({redacted['reason']})" if redacted else "missing"
+    if not redacted:
+        return "missing"
+    return f"redacted by {redacted['by']} at {redacted['at']} ({redacted['reason']})"
 
 
 def _missing(value: dict[str, Any]) -> list[str]:

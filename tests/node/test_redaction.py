@@ -193,9 +193,10 @@ async def test_what_several_feeds_name_is_told_of_one_that_did_not_redact_it_its
         entry_at = reader_of(peer.redactor.journal, peer.feeds.suspect)
         redactions = peer.feeds.bodies.redactions
         [told] = await peer.index.ask(
-            lambda store: Excerpt(store, entry_at, (), OWNER, redactions=redactions).erased([cid])
+            lambda store: Excerpt(store, entry_at, (), OWNER, cid, redactions).redacted()
         )
 
+    assert told.proof is not None
     assert told.proof.header.feed == AUTHOR.public
     assert told.redaction.by == OPERATOR.public
 
