@@ -175,6 +175,11 @@ def redaction_line(each: dict[str, Any]) -> str:
     return f"redacted: {each['cid']},{named} by {who} at {each['at']}: {each['reason']}"
 
 
+def redacted_line(entry: dict[str, Any]) -> str:
+    """Say of an entry of a list, for a terminal, why it was redacted."""
+    return printable(redaction_line({"cid": entry["cid"], **entry["redacted"]}))
+
+
 def _conclusion(verdict: dict[str, Any]) -> str:
     if not verdict["ok"]:
         return "NOT VERIFIED"

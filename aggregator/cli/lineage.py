@@ -17,7 +17,7 @@ from peer.cli import (
     table,
     unless_misused,
 )
-from peer.excerpt_commands import redaction_line
+from peer.excerpt_commands import redacted_line
 
 UNKNOWN = "not known here"
 
@@ -79,9 +79,9 @@ def _check_start(text: str, way: str | None) -> None:
 def render_page(value: dict[str, Any]) -> str:
     """Write a page as a table."""
     columns = {key: key for key in ("depth", "what", "name", "peer", "cid")}
-    lines = [_redaction(value)] if value["redacted"] else []
+    lines = [redacted_line(value)] if value["redacted"] else []
     lines.append(table(value["nodes"], columns, empty="nothing that is known here"))
-    lines += [_redaction(node) for node in value["nodes"] if node["redacted"]]
+    lines += [redacted_line(node) for node in value["nodes"] if node["redacted"]]
     if value["next"]:
         lines.append(f"there is more: --page {value['next']}")
     if value["is_cut"]:
@@ -102,14 +102,9 @@ def render_paths(value: dict[str, Any]) -> str:
     return "\n".join(map(printable, lines))
 
 
-def _redaction(entry: dict[str, Any]) -> str:
-    """Say why an entry of a listing was redacted."""
-    return printable(redaction_line({"cid": entry["cid"], **entry["redacted"]}))
-
-
 def _named(node: dict[str, Any]) -> str:
     if node["redacted"]:
-        return _redaction(node)
+        return redacted_line(node)
     parts = (node["what"], node["name"], node["cid"], node["peer"] and f"by {node['peer']}")
     return "  ".join(part for part in parts if part)
 

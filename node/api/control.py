@@ -200,7 +200,10 @@ class ControlApi:
         async def answer(request: Request) -> JSONResponse:
             query = {**request.query_params, **request.path_params}
             await self._node.index.catch_up()
-            return JSONResponse(await self._node.index.ask(lambda store: reader(store, query)))
+            redactions = self._node.feeds.bodies.redactions
+            return JSONResponse(
+                await self._node.index.ask(lambda store: reader(store, query, redactions))
+            )
 
         return answer
 

@@ -44,7 +44,7 @@ async def _answer(path: str, query: dict[str, Any]) -> Any:
     route, query = (f"{folder}/{{cid}}", {"cid": cid}) if folder else (path, query)
     async with _opened() as sources:
         await sources.index.catch_up()
-        return await sources.index.ask(lambda s: READERS[route](s, query))
+        return await sources.index.ask(lambda s: READERS[route](s, query, sources.redactions))
 
 
 def download(form: str, out: BinaryIO, since: str) -> Any:

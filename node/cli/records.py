@@ -19,6 +19,7 @@ from peer.excerpt_commands import (
     export_to,
     file_option,
     reason_option,
+    redacted_line,
     render_redaction,
     verify_file,
     with_options,
@@ -53,12 +54,12 @@ def list_records(kind: str | None, limit: int, as_json: bool) -> None:
     from node.cli.reading import reader
 
     with reader() as read:
-        emit(
-            read("/records", kind=kind or "", limit=limit),
-            as_json,
-            lambda rows: table(rows, COLUMNS, empty="no records"),
-        )
+        rows = read("/records", kind=kind or "", limit=limit)
+        emit(rows, as_json, lambda rows: table(rows, COLUMNS, empty="no records"))
         if not as_json:
+            for row in rows:
+                if row["redacted"]:
+                    note(f"covey: {redacted_line(row)}")
             for row in read("/dropped"):
                 note(DROPPED.format(**row))
 
