@@ -183,10 +183,8 @@ class ControlClient:
 
     def __enter__(self) -> ControlClient:
         # httpcore leaks its socket when connecting fails, so first ask whether somebody listens
-        is_too_long = len(os.fsencode(self._path)) > MAX_SOCKET_PATH_BYTES
-        with socket.socket(socket.AF_UNIX) as probe:
-            if is_too_long or probe.connect_ex(os.fspath(self._path)):
-                raise self._nobody()
+        if not is_listening(self._path):
+            raise self._nobody()
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -270,6 +268,14 @@ class ControlClient:
 
     def _nobody(self) -> DaemonDownError:
         return DaemonDownError(f"no daemon answers at {self._path}", hint=self._hint)
+
+
+def is_listening(path: Path) -> bool:
+    """Say whether somebody accepts connections on a control socket."""
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(os.fspath(path)) == 0
 
 
 def closed_error() -> CoveyError:
