@@ -6,8 +6,10 @@ itself: only ``Surroundings`` differs, for a command sees nobody.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, BinaryIO, Final
+from itertools import chain
+from typing import Any, BinaryIO, Final, TypeVar
 
 import msgspec
 import trio
@@ -16,14 +18,16 @@ from aggregator import excerpts
 from aggregator.ancestry import Ancestry
 from aggregator.check import Checker, Finding, walk
 from aggregator.checkpoints import Checkpoints, latest_in, vouched_told
+from aggregator.damaged import damaged_in
 from aggregator.errors import NotFoundError
 from aggregator.evidence import Evidence
 from aggregator.explain import explain
 from aggregator.intake import Intake
 from aggregator.lineage import MAX_DEPTH, MAX_RECORDS, trace
-from aggregator.relatives import Asked, page_of, parse_cid, paths_of
+from aggregator.relatives import Asked, bodiless, page_of, paths_of
 from aggregator.store import Store
 from aggregator.told import group_told, issues_told, reports_told, variant_told
+from peer.cids import parse_cid
 from peer.excerpts import reader_of
 from peer.exporting import Sources, mesh_named, redaction_told
 from peer.feeds import Feeds
@@ -41,6 +45,8 @@ from protocols.keys import peer_id_of
 from protocols.membership import FILER
 from protocols.report import RECORD_KIND
 from protocols.tombstone import AGGREGATOR, Redactions
+
+T = TypeVar("T")
 
 MAX_SHOWN_MISSING: Final = 100
 
@@ -79,6 +85,7 @@ class Answers:
         roles = membership.certificate.roles
         redacted = list(self._redactions.named())
         counts = await self.index.ask(lambda store: store.counts(redacted))
+        damaged = await damaged_in(self.index, self.feeds, counts.bundles)
         filers = [self.identity.peer_id] if FILER in roles else around.filers
         return {
             "peer": self.identity.peer_id,
@@ -91,8 +98,10 @@ class Answers:
             "connected": around.connected,
             **self.standing(),
             "quarantined": self.feeds.quarantined,
-            "records": counts.records,
-            "bundles": counts.bundles,
+            "records": counts.records - damaged.records,
+            "bundles": sum(counts.bundles.values()) - damaged.bundles,
+            "damaged_records": damaged.records,
+            "damaged_bundles": damaged.bundles,
             "reports": counts.reports,
             "missing": counts.missing,
             "redacted": len(redacted),
@@ -128,6 +137,7 @@ class Answers:
 
     def standing(self) -> dict[str, Any]:
         """Return where each feed stands; two aggregators with one state root hold the same."""
+        holes = self.feeds.holes
         return {
             "state_root": str(self.feeds.state_root()),
             "feeds": [
@@ -140,7 +150,8 @@ class Answers:
                 }
                 for head in sorted(self.feeds.heads())
             ],
-            "holes": len(self.feeds.holes),
+            "holes": len(holes),
+            "awaited": sum(end - first for ranges in holes.values() for first, end in ranges),
             "forks": len(self.feeds.forks),
         }
 
@@ -161,12 +172,8 @@ class Answers:
         redactions = self._redactions
 
         def answer(store: Store) -> dict[str, Any]:
-            if (redaction := redactions.of(cid)) is not None and not store.records([cid]):
-                raise CoveyError(
-                    f"record {cid} was redacted by {peer_id_of(redaction.by)}: {redaction.reason}",
-                    code="redacted",
-                    hint=f"`covey-aggregator verify {cid}` checks what is left of it",
-                )
+            if redactions.of(cid) is not None and not store.records([cid]):
+                raise self._erased(cid)
             closure = trace(store, cid, depth=min(depth, MAX_DEPTH), limit=min(limit, MAX_RECORDS))
             evidence = Evidence(reader_of(self.journal, self.feeds.suspect), store.bundles_over)
             verified = evidence.verify(closure.records.values(), closure.links)
@@ -181,18 +188,55 @@ class Answers:
         redaction = self._redactions.of(cid)
         return None if redaction is None else redaction_told(redaction, None)
 
+    def _erased(self, cid: CID) -> CoveyError:
+        """Return the error for a question about a record of which nothing is left but why."""
+        redaction = self._redactions.of(cid)
+        assert redaction is not None
+        at = redaction_told(redaction, None)["at"]
+        return CoveyError(
+            f"record {cid} was redacted by {peer_id_of(redaction.by)} at {at}: {redaction.reason}",
+            code="redacted",
+            hint=f"`covey-aggregator verify {cid}` checks what is left of it",
+        )
+
+    async def _why_gone(self, cids: set[bytes]) -> dict[bytes, dict[str, Any]]:
+        """Return why those of these CIDs were redacted of which no body is here."""
+        told = {each: self._redaction_told(CID(each)) for each in cids} if self._redactions else {}
+        why = {cid: each for cid, each in told.items() if each is not None}
+        if not why:
+            return {}
+        here = await self.index.ask(lambda store: {row.cid for row in store.records(why)})
+        return {cid: each for cid, each in why.items() if cid not in here}
+
+    async def _unless_gone(self, ask: Callable[[], Awaitable[T]], *ends: bytes) -> T:
+        """Ask; whoever asks about a record that was redacted and that nothing names is told so."""
+        try:
+            return await ask()
+        except NotFoundError:
+            for cid in await self._why_gone(set(ends)):
+                raise self._erased(CID(cid)) from None
+            raise
+
     async def relatives(self, asked: Asked) -> dict[str, Any]:
         """Return what something came from, or what came from it, a page at a time."""
         await self.index.catch_up()
-        page = await self.ancestry.page(asked.question, asked.limit, asked.cursor)
-        return await trio.to_thread.run_sync(page_of, asked, page)  # 10,000 nodes take 60 ms
+        question = asked.question
+        ends = () if question.is_author else (question.start,)
+        page = await self._unless_gone(
+            lambda: self.ancestry.page(question, asked.limit, asked.cursor), *ends
+        )
+        redacted = await self._why_gone(bodiless(page.nodes) | set(ends))
+        return await trio.to_thread.run_sync(page_of, asked, page, redacted)  # 60 ms for 10,000
 
     async def paths(self, text: str, origin: str, depth: int, limit: int) -> dict[str, Any]:
         """Return the ways by which one CID came from another, the shortest first."""
         await self.index.catch_up()
         ends = parse_cid(text), parse_cid(origin)
-        found, is_cut = await self.ancestry.paths(*ends, depth=depth, limit=limit)
-        return paths_of(*ends, found, is_cut)
+        found, is_cut = await self._unless_gone(
+            lambda: self.ancestry.paths(*ends, depth=depth, limit=limit), *ends
+        )
+        redacted = await self._why_gone(bodiless(chain.from_iterable(found)))
+        return paths_of(ends, found, is_cut, redacted)
 
     def groups(self) -> list[dict[str, Any]]:
         """Return every group, the one seen last first."""
@@ -319,7 +363,7 @@ class Answers:
         counts = await self.index.ask(Store.counts)
         return {
             "records": counts.records,
-            "bundles": counts.bundles,
+            "bundles": sum(counts.bundles.values()),
             "groups": len(self.intake.groups),
             "state_root": str(self.feeds.state_root()),
         }

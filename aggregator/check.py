@@ -27,7 +27,7 @@ from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
 from protocols.feed import Bundle, Header, SignedHeader
 from protocols.journal import Damage, Entry, HeaderBody, RecordBody, Scanned
-from protocols.keys import peer_id_of, public_key_of
+from protocols.keys import is_peer_id, peer_id_of
 from protocols.record import INFORMED_BY, Record
 from protocols.sync import Gone
 
@@ -272,14 +272,6 @@ def _author_of(row: MissingRow, child: RecordRow) -> str:
     """Return whose feed a missing record belongs to, as far as the one that names it tells."""
     if row.what == INFORMED_BY:
         worker = dagcbor.decode_verified(child.attributes).get("worker")
-        if isinstance(worker, str) and _is_peer(worker):
+        if isinstance(worker, str) and is_peer_id(worker):
             return worker
     return peer_id_of(child.feed)
-
-
-def _is_peer(text: str) -> bool:
-    try:
-        public_key_of(text)
-    except RemoteProtocolError:
-        return False
-    return True

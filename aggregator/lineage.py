@@ -64,8 +64,22 @@ class Closure:
     is_record: bool = False
     records: dict[bytes, RecordRow] = field(default_factory=dict[bytes, RecordRow])
     links: dict[bytes, list[EdgeRow]] = field(default_factory=dict[bytes, list[EdgeRow]])
-    missing: list[Missing] = field(default_factory=list[Missing])
     is_cut: bool = False
+    _missing: dict[bytes, Missing] = field(default_factory=dict[bytes, Missing])
+
+    @property
+    def missing(self) -> list[Missing]:
+        """What has not arrived, each once, as the first that was found to name it calls it."""
+        return list(self._missing.values())
+
+    def lacks(self, cid: bytes) -> bool:
+        """Say whether something was found missing already."""
+        return cid in self._missing
+
+    def miss(self, wants: Iterable[Missing]) -> None:
+        """Take in that these have not arrived."""
+        for want in wants:
+            self._missing.setdefault(want.cid, want)
 
     def first(self, kind: str) -> RecordRow | None:
         """Return the record of this kind that is nearest to the start."""
@@ -105,8 +119,9 @@ def _first_step(source: Source, closure: Closure) -> list[Missing]:
         made = [start]
         nearest = [link.record for link in source.generators([start])]
         if not nearest:
-            nearest = [link.record for link in source.users([start])][:MAX_GENERATORS]
-            closure.missing.extend(Missing(start, "generated", user) for user in nearest[:1])
+            uses = source.users([start])[:MAX_GENERATORS]
+            nearest = [link.record for link in uses]
+            closure.miss(Missing(start, link.role, link.record) for link in uses)
     accepted = [link.record for link in source.users(made) if link.role == OUTPUT]
     nearest = list(dict.fromkeys([*nearest, *accepted]))
     if not nearest:
@@ -125,7 +140,7 @@ def _is_output(link: EdgeRow) -> bool:
 def _step(source: Source, closure: Closure, wanted: list[Missing], limit: int) -> list[Missing]:
     """Take in the records that are wanted and return those that they lead to."""
     found = {row.cid: row for row in source.records([want.cid for want in wanted])}
-    closure.missing.extend(want for want in wanted if want.cid not in found)
+    closure.miss(want for want in wanted if want.cid not in found)
     room = limit - len(closure.records)
     arrived = [found[want.cid] for want in wanted if want.cid in found]
     closure.is_cut = closure.is_cut or len(arrived) > room
@@ -143,8 +158,7 @@ def _next_wanted(source: Source, closure: Closure, fresh: list[RecordRow]) -> li
         for want in (*_named_by(row, closure), *origins.get(row.cid, ())):
             if want.cid not in closure.records:
                 wanted.setdefault(want.cid, want)
-    known = {missing.cid for missing in closure.missing}
-    return [want for want in wanted.values() if want.cid not in known]
+    return [want for want in wanted.values() if not closure.lacks(want.cid)]
 
 
 def _named_by(row: RecordRow, closure: Closure) -> list[Missing]:
@@ -172,12 +186,10 @@ def _origins(
     rows = {row.cid: row for row in source.records({c for cs in generators.values() for c in cs})}
     jobs = {row.cid: attributes_of(row).get("job_id") for row in (*rows.values(), *fresh)}
     origins: dict[bytes, list[Missing]] = {}
-    known = {(missing.cid, missing.what) for missing in closure.missing}
     for user, link in uses:
         candidates = [rows[cid] for cid in generators.get(link.target, ()) if cid in rows]
-        if not candidates and (link.target, link.role) not in known:
-            known.add((link.target, link.role))
-            closure.missing.append(Missing(link.target, link.role, user.cid))
+        if not candidates:
+            closure.miss([Missing(link.target, link.role, user.cid)])
         chosen = closest(user, candidates, jobs)
         origins.setdefault(user.cid, []).extend(
             Missing(row.cid, link.role, user.cid) for row in chosen

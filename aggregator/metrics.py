@@ -14,13 +14,15 @@ from aggregator.intake import Findings
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 FROM_STATUS: Final = {
-    "records": "Records that have arrived, each counted once",
-    "bundles": "Signed bundles that have arrived",
+    "records": "Records that are held, each counted once",
+    "bundles": "Signed bundles that are held",
+    "damaged_records": "Records that lie in damaged bytes of the journal and nowhere else",
     "reports": "Error reports that have arrived",
     "missing": "Records that others name and that have not arrived",
     "groups": "Groups of reports",
     "issues": "Issues that were filed for groups, by any aggregator",
     "holes": "Ranges of feeds that are missing between others",
+    "awaited": "Records in those ranges",
     "forks": "Feeds whose key signed two histories",
     "quarantined": "Bundles that turned out to be damaged on the disk since the start",
     "refused_absent": "Bundles refused since the start because of the bodies that they lacked",

@@ -10,7 +10,7 @@ from aggregator.answers import Surroundings
 from aggregator.api import Api
 from aggregator.core import opened
 from aggregator.metrics import Metrics
-from peer.control import raise_error
+from peer.control import answer_of
 from peer.effects import system_effects
 from peer.home import Home
 from peer.identity import Identity
@@ -27,7 +27,7 @@ async def answer_offline(home: Home, method: str, path: str, query: dict[str, An
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://covey") as client:
             response = await client.request(method, path, params=query)
-    return raise_error(response.json())  # out here: a nursery would wrap the error in a group
+    return answer_of(response)  # out here: a nursery would wrap the error in a group
 
 
 async def export_offline(home: Home, form: str, query: dict[str, Any], out: BinaryIO) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 from aggregator.ancestry import Cursor, Node, Page, Question, Reach
+from peer.cids import parse_cid
 from protocols.cid import CID
 from protocols.errors import CoveyError, RemoteProtocolError
 from protocols.keys import PeerId, peer_id_of, public_key_of
@@ -51,33 +53,38 @@ class Asked(NamedTuple):
         return cls(start, direction, question, limit, _cursor(page, question))
 
 
-def page_of(asked: Asked, page: Page) -> dict[str, Any]:
+Told = Mapping[bytes, dict[str, Any]]
+"""Why records were redacted of which nothing else is left."""
+
+
+def page_of(asked: Asked, page: Page, redacted: Told) -> dict[str, Any]:
     """Return the JSON form of a page; ``next`` is what to ask for the page after it."""
     return {
         "cid": asked.start,
         "direction": asked.direction,
-        "nodes": [_node(node) for node in page.nodes],
+        "redacted": redacted.get(asked.question.start),
+        "nodes": [_node(node, redacted) for node in page.nodes],
         "next": page.cursor and _text(page.cursor, asked.question),
         "is_cut": page.is_cut,
     }
 
 
-def paths_of(start: bytes, origin: bytes, paths: list[list[Node]], is_cut: bool) -> dict[str, Any]:
+def paths_of(
+    ends: tuple[bytes, bytes], paths: list[list[Node]], is_cut: bool, redacted: Told
+) -> dict[str, Any]:
     """Return the JSON form of ways."""
+    start, origin = ends
     return {
         "cid": str(CID(start)),
         "to": str(CID(origin)),
-        "paths": [[_node(node) for node in path] for path in paths],
+        "paths": [[_node(node, redacted) for node in path] for path in paths],
         "is_cut": is_cut,
     }
 
 
-def parse_cid(text: str) -> CID:
-    """Read a CID that somebody wrote; raises ``CoveyError``."""
-    try:
-        return CID.parse(text)
-    except RemoteProtocolError as error:
-        raise CoveyError(error.message, code="not-a-cid", hint=error.hint) from error
+def bodiless(nodes: Iterable[Node]) -> set[bytes]:
+    """Return which nodes are no records that are here."""
+    return {node.cid for node in nodes if _WHAT[node.label.rank] != _RECORD}
 
 
 def _author(text: str) -> bytes | None:
@@ -88,11 +95,13 @@ def _author(text: str) -> bytes | None:
         return None
 
 
-def _node(node: Node) -> dict[str, Any]:
+def _node(node: Node, redacted: Told) -> dict[str, Any]:
+    why = redacted.get(node.cid)
     return {
         "cid": str(CID(node.cid)),
         "depth": node.depth,
-        "what": _WHAT[node.label.rank],
+        "what": "redacted" if why else _WHAT[node.label.rank],
+        "redacted": why,
         "name": node.label.name,
         "peer": peer_id_of(node.label.author) if node.label.author else None,
     }

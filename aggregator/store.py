@@ -7,17 +7,18 @@ The file may be deleted at any time: it is made anew from the journal, with the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
-from peer.rows import Batch, EdgeRow, RecordRow
+from peer.rows import Batch, BundleRow, EdgeRow, RecordRow
 from peer.tables import IndexDamagedError, Tables
 from protocols.record import GENERATED, USED
 from protocols.report import RECORD_KIND
 
 R = TypeVar("R", bound=tuple[Any, ...])
+FeedEpoch = tuple[bytes, int]
 
 MEMORY_LIMIT: Final = "512MB"  # the index serves beside an intake and a transport in one process
 THREADS: Final = 1  # a second one costs 4 of 9 CPU-us a merged record, and scans gain little
@@ -30,6 +31,22 @@ MISSING: Final = """
     ) AS parent ANTI JOIN records ON records.cid = parent.target
     WHERE parent.target NOT IN (SELECT unnest(?::BLOB[]))
 """
+
+ONLY_IN: Final = """
+    WITH gone AS (
+        SELECT unnest($feeds::BLOB[]) AS feed, unnest($epochs::UBIGINT[]) AS epoch,
+               unnest($firsts::UBIGINT[]) AS first, unnest($nexts::UBIGINT[]) AS next,
+               unnest($places::BIGINT[]) AS place
+    ), lost AS (
+        SELECT records.rowid AS row, records.cid FROM records JOIN gone
+        ON records.feed = gone.feed AND records.epoch = gone.epoch
+        AND records.sequence >= gone.first AND records.sequence < gone.next
+        AND (records.place = gone.place OR records.feed = $own)
+    )
+    SELECT count(DISTINCT cid) FROM lost
+    WHERE cid NOT IN (SELECT cid FROM records WHERE rowid NOT IN (SELECT row FROM lost))
+"""
+"""Our own records lie apart from their headers, those of others at the place of their bundle."""
 
 EXTENT: Final = "SELECT (SELECT count(*) FROM records), (SELECT count(*) FROM edges)"
 RECORD_COLUMNS: Final = """
@@ -62,7 +79,8 @@ class Counts:
     """What the index holds; a record at two places counts once."""
 
     records: int
-    bundles: int
+    bundles: Mapping[FeedEpoch, int]
+    """Of each feed and epoch."""
     reports: int
     missing: int
 
@@ -158,9 +176,29 @@ class Store:
             "SELECT count(DISTINCT cid), count(DISTINCT cid) FILTER (kind = ?) FROM records",
             RECORD_KIND,
         )
-        [(bundles,)] = self._tables.run("SELECT count(DISTINCT cid) FROM bundles")
+        bundles = {
+            (feed, epoch): count
+            for feed, epoch, count in self._tables.run(
+                "SELECT feed, epoch, count(DISTINCT cid) FROM bundles GROUP BY feed, epoch"
+            )
+        }
         [(missing,)] = self._tables.run(f"SELECT count(DISTINCT target) FROM ({MISSING})", known)
         return Counts(records, bundles, reports, missing)
+
+    def bundles_of(self, feed: bytes, epoch: int) -> list[BundleRow]:
+        """Return every bundle of one feed's epoch, at each place where it was kept."""
+        rows = self._tables.run("SELECT * FROM bundles WHERE feed = ? AND epoch = ?", feed, epoch)
+        return [BundleRow._make(row) for row in rows]
+
+    def records_only_in(self, bundles: Sequence[BundleRow], own: bytes) -> int:
+        """Return how many records stand in these bundles and nowhere else; ``own`` is the feed
+        whose journal this is.
+        """
+        _, feeds, epochs, firsts, nexts, places = zip(*bundles, strict=True)
+        columns = {"feeds": feeds, "epochs": epochs, "firsts": firsts, "nexts": nexts}
+        named = {name: list(column) for name, column in {**columns, "places": places}.items()}
+        [(count,)] = self._tables.run_named(ONLY_IN, {**named, "own": own})
+        return count
 
     def extent(self) -> Extent:
         """Return how many rows there are."""

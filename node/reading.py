@@ -11,13 +11,14 @@ from typing import Any, Final
 from node.benchmarks import reading as benchmarks
 from node.errors import InputError, UnknownError
 from node.store import Store
-from peer.exporting import AskedShelf, Sources, mesh_named
-from peer.rows import DroppedRow, RecordRow
+from peer.cids import parse_cid
+from peer.exporting import AskedShelf, Sources, mesh_named, redaction_told
+from peer.rows import BodilessRow, DroppedRow, RecordRow
 from protocols import dagcbor
 from protocols.cid import CID
-from protocols.errors import RemoteProtocolError
 from protocols.keys import peer_id_of
 from protocols.prov import plain
+from protocols.tombstone import Redactions
 
 MAX_ROWS: Final = 10_000
 REPORT: Final = "error.report"
@@ -25,22 +26,31 @@ REPORT: Final = "error.report"
 Query = Mapping[str, Any]
 
 
-def list_records(store: Store, query: Query) -> list[dict[str, Any]]:
-    """Return the newest records, of one ``kind`` if named, at most ``limit``."""
-    return [_row(row) for row in store.newest(query.get("kind") or None, _limit(query))]
+def list_records(store: Store, query: Query, redactions: Redactions) -> list[dict[str, Any]]:
+    """Return the newest records, of one ``kind`` if named, at most ``limit``. Of those that were
+    redacted nobody knows the kind any more.
+    """
+    kind, limit = query.get("kind") or None, _limit(query)
+    erased = store.newest_bodiless(limit) if kind is None else []
+    rows = sorted(
+        [*store.newest(kind, limit), *erased],
+        key=lambda row: (row.place, row.sequence),
+        reverse=True,
+    )
+    return [
+        _left(row, redactions) if isinstance(row, BodilessRow) else {**_row(row), "redacted": None}
+        for row in rows[:limit]
+    ]
 
 
-def show_record(store: Store, query: Query) -> dict[str, Any]:
-    """Return one record whole, by its ``cid``."""
+def show_record(store: Store, query: Query, redactions: Redactions) -> dict[str, Any]:
+    """Return one record whole, by its ``cid``; of one that was redacted what is left: its place,
+    and why.
+    """
     cid = parse_cid(query["cid"])
     row = store.record(cid)
-    if row is None and store.bodiless([cid]):
-        raise UnknownError(
-            f"the content of record {cid} is not here",
-            hint=f"`covey records verify {cid}` says whether and why it was redacted",
-        )
     if row is None:
-        raise _unknown(cid, store.dropped())
+        return _show_left(store, cid, redactions)
     links = [
         {"direction": direction, "role": role, "cid": str(CID(target))}
         for direction, role, target in store.links(cid)
@@ -54,10 +64,34 @@ def show_record(store: Store, query: Query) -> dict[str, Any]:
         "hardware": str(CID(row.hardware)) if row.hardware else None,
         "links": links,
         "attributes": plain(dagcbor.decode(row.attributes)),
+        "redacted": None,
     }
 
 
-def list_dropped(store: Store, _query: Query) -> list[dict[str, Any]]:
+def _show_left(store: Store, cid: CID, redactions: Redactions) -> dict[str, Any]:
+    rows = store.bodiless([cid])
+    if not rows:
+        raise _unknown(cid, store.dropped())
+    row = next((each for each in rows if redactions.of(cid, each.feed)), rows[0])
+    left = _left(row, redactions)
+    if left["redacted"] is None:
+        raise UnknownError(
+            f"the content of record {cid} is not here",
+            hint="nobody redacted it, and nobody has sent it: ask its author",
+        )
+    return {
+        **left,
+        "epoch": row.epoch,
+        "sequence": row.sequence,
+        "duration_us": None,
+        "environment": None,
+        "hardware": None,
+        "links": [],
+        "attributes": {},
+    }
+
+
+def list_dropped(store: Store, _query: Query, _redactions: Redactions) -> list[dict[str, Any]]:
     """Return what this node holds no more of each feed, and which aggregator promised to keep
     it.
     """
@@ -72,22 +106,28 @@ def list_dropped(store: Store, _query: Query) -> list[dict[str, Any]]:
     ]
 
 
-def list_errors(store: Store, query: Query) -> list[dict[str, Any]]:
+def list_errors(store: Store, query: Query, _redactions: Redactions) -> list[dict[str, Any]]:
     """Return the newest error reports, at most ``limit``."""
     return [_report(row) for row in store.newest(REPORT, _limit(query))]
 
 
-def list_benchmarks(store: Store, query: Query) -> list[dict[str, Any]]:
+def list_benchmarks(store: Store, query: Query, _redactions: Redactions) -> list[dict[str, Any]]:
     """Return the newest benchmarks, of one ``peer`` or ``kind`` if named, at most ``limit``."""
     found = benchmarks.newest(store, query, _limit(query))
     return [{**_row(row), "record": row.kind, **told} for row, told in found]
 
 
-def show_benchmark(store: Store, query: Query) -> dict[str, Any]:
+def show_benchmark(store: Store, query: Query, redactions: Redactions) -> dict[str, Any]:
     """Return one benchmark whole, by the ``cid`` of its record."""
     cid = parse_cid(query["cid"])
+    if store.record(cid) is None and redactions.of(cid) is not None:
+        raise UnknownError(
+            f"record {cid} was redacted",
+            code="redacted",
+            hint=f"`covey records show {cid}` says by whom and why",
+        )
     row, told = benchmarks.one(store, cid)
-    shown = show_record(store, query)
+    shown = show_record(store, query, redactions)
     return {
         **_row(row),
         "record": row.kind,
@@ -97,7 +137,7 @@ def show_benchmark(store: Store, query: Query) -> dict[str, Any]:
     }
 
 
-READERS: Final[dict[str, Callable[[Store, Query], Any]]] = {
+READERS: Final[dict[str, Callable[[Store, Query, Redactions], Any]]] = {
     "/records": list_records,
     "/records/{cid}": show_record,
     "/dropped": list_dropped,
@@ -144,6 +184,19 @@ def _row(row: RecordRow) -> dict[str, Any]:
     }
 
 
+def _left(row: BodilessRow, redactions: Redactions) -> dict[str, Any]:
+    """Return what is left of a record whose body is gone."""
+    redaction = redactions.of(CID(row.cid), row.feed)
+    return {
+        "cid": str(CID(row.cid)),
+        "kind": None,
+        "status": "absent" if redaction is None else "redacted",
+        "peer": peer_id_of(row.feed),
+        "at": None,
+        "redacted": redaction and redaction_told(redaction, row.feed),
+    }
+
+
 def _time(us: int) -> str | None:
     """ISO 8601, UTC; none for blocks, which have no time. What no calendar holds, because a clock
     is far off, stays a number.
@@ -164,14 +217,6 @@ def _limit(query: Query) -> int:
     if not 1 <= limit <= MAX_ROWS:
         raise InputError(f"the limit must be a number from 1 to {MAX_ROWS}")
     return limit
-
-
-def parse_cid(text: str) -> CID:
-    """Return a CID from its text; raises ``InputError``."""
-    try:
-        return CID.parse(text)
-    except RemoteProtocolError as error:
-        raise InputError(f"{text!r} is not a CID", hint="a CID begins with baf") from error
 
 
 def _report(row: RecordRow) -> dict[str, Any]:

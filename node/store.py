@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from peer.rows import Batch, RecordRow
+from peer.rows import Batch, BodilessRow, RecordRow
 from peer.tables import IndexDamagedError, Tables
 
 THREADS: Final = 1  # a node's own records are few, and its jobs need the cores
@@ -67,6 +67,17 @@ class Store:
         """
         rows = self._tables.run(sql, self._own, *parameters, limit)
         return [RecordRow._make(row) for row in rows]
+
+    def newest_bodiless(self, limit: int) -> list[BodilessRow]:
+        """Return the records of our own feed of which only the places are left, in the order of
+        ``newest``.
+        """
+        rows = self._tables.run(
+            "SELECT * FROM bodiless WHERE feed = ? ORDER BY place DESC, sequence DESC LIMIT ?",
+            self._own,
+            limit,
+        )
+        return [BodilessRow._make(row) for row in rows]
 
     def record(self, cid: bytes) -> RecordRow | None:
         """Return one record."""

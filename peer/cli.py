@@ -23,6 +23,7 @@ from peer.machine import error_of_machine
 from protocols.errors import CoveyError
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 WIDTH: Final = 160  # of a table that goes to a file or a program
@@ -37,6 +38,26 @@ class Misuse(click.UsageError):
     def __init__(self, message: str, *, hint: str, ctx: click.Context | None = None) -> None:
         super().__init__(message, ctx)
         self.hint = hint
+
+
+def unless_misused(read: Callable[[], T], ctx: click.Context | None) -> T:
+    """Return what ``read`` makes of an argument; its error is one of the command line."""
+    try:
+        return read()
+    except CoveyError as error:
+        raise Misuse(error.message, hint=error.hint or "see --help", ctx=ctx) from error
+
+
+class CidName(click.ParamType[str]):
+    """The CID of a record or of what records name."""
+
+    name = "cid"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return it; a CID has one written form."""
+        from peer.cids import parse_cid
+
+        return str(unless_misused(lambda: parse_cid(str(value)), ctx))
 
 
 class LazyGroup(click.Group):
@@ -175,6 +196,11 @@ def _cell_of_list(value: Any) -> str:
 def printable(text: str) -> str:
     """Return ``text`` without what would act on a terminal: peers' words may hold anything."""
     return "".join(character for character in text if character.isprintable())
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things in words."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def run(command: click.Command, name: str) -> NoReturn:

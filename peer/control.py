@@ -34,6 +34,7 @@ CONNECT_TIMEOUT_S: Final = 10.0
 ANSWER_S: Final = 30.0  # what is asked for so is known or on the disk; leaving takes 10 s
 SUMMARY_HEADER: Final = "x-covey-summary"
 """Says in JSON what the body of a download holds."""
+NOT_FOUND: Final = 404
 PATH: Final = re.compile(r"(/[A-Za-z0-9._:-]+)+")
 
 
@@ -135,7 +136,7 @@ async def answer_error(_request: Request, error: Exception) -> Response:
 
     assert isinstance(error, CoveyError)
     return JSONResponse(
-        error_body(error), status_code=404 if error.code.startswith("unknown") else 409
+        error_body(error), status_code=NOT_FOUND if error.code.startswith("unknown") else 409
     )
 
 
@@ -182,10 +183,8 @@ class ControlClient:
 
     def __enter__(self) -> ControlClient:
         # httpcore leaks its socket when connecting fails, so first ask whether somebody listens
-        is_too_long = len(os.fsencode(self._path)) > MAX_SOCKET_PATH_BYTES
-        with socket.socket(socket.AF_UNIX) as probe:
-            if is_too_long or probe.connect_ex(os.fspath(self._path)):
-                raise self._nobody()
+        if not is_listening(self._path):
+            raise self._nobody()
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -220,7 +219,7 @@ class ControlClient:
             with self._http.stream("GET", path, params=query) as response:
                 if response.is_error:
                     response.read()
-                    self._checked(response)
+                    answer_of(response)
                 out.writelines(response.iter_bytes())
                 return json.loads(response.headers[SUMMARY_HEADER])
         except httpx.TransportError as error:
@@ -234,7 +233,7 @@ class ControlClient:
             with self._http.stream(method, path, **arguments) as response:
                 if response.is_error:
                     response.read()
-                    self._checked(response)
+                    answer_of(response)
                 for line in response.iter_lines():
                     yield raise_error(json.loads(line))
         except httpx.TransportError as error:
@@ -246,7 +245,7 @@ class ControlClient:
         _check_path(path)
         self._check_open()
         try:
-            return self._checked(
+            return answer_of(
                 self._http.request(method, path, timeout=self._answer_timeout, **arguments)
             )
         except httpx.TimeoutException as error:
@@ -257,16 +256,6 @@ class ControlClient:
     def _check_open(self) -> None:
         if self._http.is_closed:
             raise closed_error()
-
-    def _checked(self, response: httpx.Response) -> Any:
-        try:
-            return raise_error(response.json())
-        except json.JSONDecodeError as error:
-            raise CoveyError(
-                f"the daemon answered {response.status_code} without JSON",
-                code="daemon-fault",
-                hint="see the daemon's log",
-            ) from error
 
     def _down(self, error: Exception) -> DaemonDownError:
         import httpx
@@ -279,6 +268,14 @@ class ControlClient:
 
     def _nobody(self) -> DaemonDownError:
         return DaemonDownError(f"no daemon answers at {self._path}", hint=self._hint)
+
+
+def is_listening(path: Path) -> bool:
+    """Say whether somebody accepts connections on a control socket."""
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(os.fspath(path)) == 0
 
 
 def closed_error() -> CoveyError:
@@ -300,8 +297,26 @@ def silent() -> DaemonSilentError:
 
 def _check_path(path: str) -> None:
     if not PATH.fullmatch(path):
-        name = path.rpartition("/")[2]
-        raise CoveyError(f"{name!r} names nothing", code="bad-input", hint="see --help")
+        raise _nameless(path)
+
+
+def _nameless(path: str) -> CoveyError:
+    name = path.rpartition("/")[2]
+    return CoveyError(f"{name!r} names nothing", code="bad-input", hint="see --help")
+
+
+def answer_of(response: httpx.Response) -> Any:
+    """Return what an application of ours answered, or raise the error that it is."""
+    try:
+        return raise_error(response.json())
+    except json.JSONDecodeError as error:
+        if response.status_code == NOT_FOUND:  # a name with a slash, which is another path
+            raise _nameless(response.request.url.path) from error
+        raise CoveyError(
+            f"the daemon answered {response.status_code} without JSON",
+            code="daemon-fault",
+            hint="see the daemon's log",
+        ) from error
 
 
 def raise_error(value: Any) -> Any:

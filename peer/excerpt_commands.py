@@ -9,9 +9,8 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 import click
 
-from peer.cli import Misuse, emit, printable
+from peer.cli import CidName, Misuse, counted, emit, printable
 from peer.exports import FORMATS
-from protocols.cid import CID
 from protocols.errors import CoveyError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -33,6 +32,21 @@ export_options: Final = (
 _OF_MESH: Final = ("member", "outside", "revoked")
 """States of authors whose certificates hold."""
 
+
+class CidToVerify(CidName):
+    """A CID; whoever names a file instead is told how that is checked."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the CID."""
+        try:
+            return super().convert(value, param, ctx)
+        except Misuse as error:
+            if Path(str(value)).is_file():
+                error.hint = f"it is a file: --file {value} checks it"
+            raise
+
+
+cid_argument = click.argument("cid", required=False, type=CidToVerify())
 file_option = click.option(
     "--file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -76,9 +90,8 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmati
 
 def confirm_redaction(cid: str, yes: bool) -> None:
     """Ask whether a record shall be erased, unless ``yes``; there is no way back. Raises
-    ``CoveyError`` for what is no CID, and where the answer is no.
+    ``CoveyError`` where the answer is no.
     """
-    CID.parse(cid)
     if yes:
         return
     if not sys.stdin.isatty():
@@ -121,32 +134,24 @@ def export_to(output: Path, as_json: bool, download: Callable[[BinaryIO], Any]) 
 
 def _render_export(summary: dict[str, Any]) -> str:
     lines = [
-        f"{summary['output']}: {_count(summary['records'], 'record')} of "
-        f"{_count(summary['authors'], 'peer')}, {_count(summary['bytes'], 'byte')}"
+        f"{summary['output']}: {counted(summary['records'], 'record')} of "
+        f"{counted(summary['authors'], 'peer')}, {counted(summary['bytes'], 'byte')}",
+        *(printable(redaction_line(each)) for each in summary["redacted"]),
     ]
+    if summary["more_redacted"]:
+        lines.append(f"redacted: {counted(summary['more_redacted'], 'record')} more")
     if summary["unproven"]:
         lines.append(
-            f"{_count(len(summary['unproven']), 'record')} left out: signed bytes are damaged or"
+            f"{counted(len(summary['unproven']), 'record')} left out: signed bytes are damaged or"
             " not there yet; records are signed within 10 s"
         )
     return "\n".join(lines)
 
 
-def check_cid(text: str | None) -> None:
-    """Raise ``Misuse`` unless ``text`` is a CID."""
-    if text is None:
-        raise click.UsageError("name a CID or a --file")
-    try:
-        CID.parse(text)
-    except CoveyError as error:
-        is_file = Path(text).is_file()
-        hint = f"a file is checked by --file {text}" if is_file else error.hint
-        raise Misuse(error.message, hint=hint or "CIDs begin with b") from error
-
-
 def verify_file(path: Path, about: str | None, mesh: str | None = None) -> dict[str, Any]:
     """Check a CAR file from nothing but its bytes; ``about`` is a CID that it must tell of, and
-    ``mesh`` the one whose members its authors must have been.
+    ``mesh`` the one whose members its authors must have been. Raises ``CoveyError`` for a file that
+    is none.
     """
     from peer.exporting import mesh_named, told
     from protocols.cid import CID
@@ -154,7 +159,15 @@ def verify_file(path: Path, about: str | None, mesh: str | None = None) -> dict[
 
     with path.open("rb") as file:
         wanted = CID.parse(about) if about else None
-        return told(verify_excerpt(file.read, wanted, mesh_named(mesh or "")))
+        verdict = verify_excerpt(file.read, wanted, mesh_named(mesh or ""))
+    if not verdict.is_car:
+        raise CoveyError(
+            f"{path} is no CAR file: it does not begin like one",
+            code="not-a-car",
+            hint="name a file of `export car`: no other format can be verified. If it is one, its"
+            " first bytes are damaged: export or copy it again",
+        )
+    return told(verdict)
 
 
 def emit_verdict(verdict: dict[str, Any], as_json: bool) -> None:
@@ -166,16 +179,16 @@ def emit_verdict(verdict: dict[str, Any], as_json: bool) -> None:
 
 def _render_verdict(verdict: dict[str, Any]) -> str:
     counts = [
-        _count(verdict["records"], "record"),
-        _count(verdict["signatures"], "signature"),
-        _count(verdict["certificates"], "certificate"),
-        _count(len(verdict["authors"]), "author"),
-        _count(len(verdict["missing"]), "missing parent"),
+        counted(verdict["records"], "record"),
+        counted(verdict["signatures"], "signature"),
+        counted(verdict["certificates"], "certificate"),
+        counted(len(verdict["authors"]), "author"),
+        counted(len(verdict["missing"]), "missing parent"),
     ]
     if verdict["redacted"]:
-        counts.append(_count(len(verdict["redacted"]), "redacted record"))
+        counts.append(counted(len(verdict["redacted"]), "redacted record"))
     if verdict["left_out"]:
-        counts.append(f"{_count(verdict['left_out'], 'parent')} not asked for")
+        counts.append(f"{counted(verdict['left_out'], 'parent')} not asked for")
     lines = [f"checked: {', '.join(counts)}"]
     lines += [member_line(each) for each in verdict["members"]]
     lines += _meshes(verdict)
@@ -196,7 +209,7 @@ def member_line(each: dict[str, Any]) -> str:
     line = (
         f"{each['state']}: {each['peer']} of mesh {each['mesh']}, {','.join(each['roles'])},"
         f" {each['from']} to {each['to']}, by {','.join(each['issuers'])};"
-        f" {_count(each['records'], 'record')}, {each['behind_certificate']} behind a certificate"
+        f" {counted(each['records'], 'record')}, {each['behind_certificate']} behind a certificate"
     )
     if each["outside"]:
         line += f", {each['outside']} signed at other times, the first at {each['first_outside']}"
@@ -214,11 +227,16 @@ def _meshes(verdict: dict[str, Any]) -> list[str]:
 
 def redaction_line(each: dict[str, Any]) -> str:
     """Say in one line by whom, when and why a record was redacted."""
-    who = "that peer" if each["authority"] == "author" else f"aggregator {each['by']}"
-    return (
-        f"redacted: {each['cid']}, which a header signed by {each['signed_by']} names, by {who}"
-        f" at {each['at']}: {each['reason']}"
-    )
+    named, who = "", f"{'peer' if each['authority'] == 'author' else 'aggregator'} {each['by']}"
+    if each["signed_by"]:
+        named = f" which a header signed by {each['signed_by']} names,"
+        who = "that peer" if each["by"] == each["signed_by"] else who
+    return f"redacted: {each['cid']},{named} by {who} at {each['at']}: {each['reason']}"
+
+
+def redacted_line(entry: dict[str, Any]) -> str:
+    """Say of an entry of a list, for a terminal, why it was redacted."""
+    return printable(redaction_line({"cid": entry["cid"], **entry["redacted"]}))
 
 
 def _conclusion(verdict: dict[str, Any]) -> str:
@@ -226,14 +244,10 @@ def _conclusion(verdict: dict[str, Any]) -> str:
     if not verdict["ok"]:
         if verdict["faults"] or not verdict["mesh"]:
             return "NOT VERIFIED"
-        who = f"{_count(strangers, 'author')} of {len(verdict['members'])}"
+        who = f"{counted(strangers, 'author')} of {len(verdict['members'])}"
         return f"NOT VERIFIED: {who} did not show to be of mesh {verdict['mesh']} at signing"
     line = f"verified, all by members of mesh {verdict['mesh']}" if verdict["mesh"] else "verified"
     if not verdict["redacted"]:
         return line
-    what = _count(len(verdict["redacted"]), "record")
+    what = counted(len(verdict["redacted"]), "record")
     return f"{line}, but for the content of {what} that was redacted: headers and digests hold"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -17,13 +17,13 @@ from peer.rows import BodilessRow, BundleRow, RecordRow
 from peer.tables import Cursor
 from protocols.cid import CID
 from protocols.errors import CoveyError, RemoteProtocolError
-from protocols.excerpt import Part
+from protocols.excerpt import Part, parents_of
 from protocols.feed import Bundle, SignedHeader
 from protocols.journal import Entry, HeaderBody, RecordBody
 from protocols.keys import SigningKey
 from protocols.membership import Membership
 from protocols.record import Record
-from protocols.tombstone import Redaction, Redactions
+from protocols.tombstone import STATEMENT_KINDS, Redaction, Redactions, records_of
 
 PAGE: Final = 4_096  # rows asked for at a time, so that others get their answers in between
 
@@ -68,7 +68,8 @@ class Erased(NamedTuple):
     """A record of which only the header that names it is left, and why."""
 
     cid: CID
-    proof: SignedHeader
+    proof: SignedHeader | None
+    """None where no header that names it can be read here."""
     redaction: Redaction
 
 
@@ -91,6 +92,11 @@ class Excerpt:
     authors: set[bytes] = field(default_factory=set[bytes])
     unproven: list[CID] = field(default_factory=list[CID])
     """Records left out, because their signed bytes are damaged or not there yet."""
+    _named: set[CID] = field(default_factory=set[CID])
+    """Redacted records that exported ones name."""
+    _statements: set[CID] = field(default_factory=set[CID])
+    """Exported tombstones and certificates."""
+    _redacted: list[Erased] | None = None
 
     def parts(self) -> Iterator[Part]:
         """Yield every part, in the order of ``rows``; those of one bundle should be neighbours."""
@@ -103,28 +109,48 @@ class Excerpt:
         rows = self.shelf.certificates(sorted(self.authors))
         return self._parts((row for row in rows if CID(row.cid) not in written), [])
 
-    def erased(self, cids: Sequence[CID]) -> list[Erased]:
-        """Return those of these records that were redacted and that a header here names; rather
-        one of a feed that did not redact it itself, for anybody can name what somebody else made.
+    def redacted(self) -> list[Erased]:
+        """Return the redacted records that were asked for or that the exported ones name, by links
+        or as tombstones: once all ``parts`` were read.
         """
-        named = [cid for cid in cids if self.redactions.of(cid) is not None]
+        if self._redacted is None:
+            asked = {self.asked} if self.asked else set[CID]()
+            named = sorted(cid for cid in self._named | asked if self.redactions.of(cid))
+            present = self.known(named)
+            self._redacted = self._erased([cid for cid in named if cid not in present])
+        return self._redacted
+
+    def _erased(self, cids: Sequence[CID]) -> list[Erased]:
+        """Return why these were redacted, with a header that names each; rather one of a feed that
+        did not redact it itself, for anybody can name what somebody else made.
+        """
         found: dict[CID, Erased] = {}
-        for row in sorted(self.shelf.bodiless(named), key=self._is_own) if named else ():
+        part = _Gathered()
+        for row in sorted(self.shelf.bodiless(cids), key=self._is_own) if cids else ():
             redaction = self.redactions.of(CID(row.cid), row.feed)
-            header = self._proof_of(row).proof
-            if redaction is not None and header is not None:
-                found.setdefault(CID(row.cid), Erased(CID(row.cid), header, redaction))
-        return list(found.values())
+            if redaction is None or CID(row.cid) in found:
+                continue
+            if not part.commits_to(row):
+                part = self._proof_of(row)
+            if part.proof is not None:
+                found[CID(row.cid)] = Erased(CID(row.cid), part.proof, redaction)
+        for cid in cids:
+            if cid not in found and (redaction := self.redactions.of(cid)) is not None:
+                found[cid] = Erased(cid, None, redaction)
+        return [found[cid] for cid in cids if cid in found]
 
     def _is_own(self, row: BodilessRow) -> bool:
         redaction = self.redactions.of(CID(row.cid), row.feed)
         return redaction is not None and redaction.by == row.feed
 
     def authority(self, erased: Iterable[Erased]) -> Iterator[Part]:
-        """Yield the tombstones of what was erased, and the certificates that make them count."""
+        """Yield the tombstones of what was erased, and the certificates that make them count, but
+        for those in parts before.
+        """
         redactions = [each.redaction for each in erased]
         cids = {cid for each in redactions for cid in (each.tombstone, each.certificate) if cid}
-        rows = self.shelf.records(sorted(cids)) if cids else []
+        others = sorted(cids - self._statements)
+        rows = self.shelf.records(others) if others else []
         return self._parts(rows, self.unproven)
 
     def _parts(self, rows: Iterable[RecordRow], unproven: list[CID]) -> Iterator[Part]:
@@ -139,7 +165,17 @@ class Excerpt:
             else:
                 self.records += 1
                 self.authors.add(row.feed)
+                self._note(CID(row.cid), record)
         yield from part.finished()
+
+    def _note(self, cid: CID, record: Record) -> None:
+        """Keep which redacted records a record names, and whether it says anything about them."""
+        if record.kind in STATEMENT_KINDS:
+            self._statements.add(cid)
+        if len(self.redactions):
+            linked = [target for target, _ in (*record.used, *record.generated)]
+            names = (*parents_of(record), *linked, *records_of(record))
+            self._named.update(name for name in names if self.redactions.of(name) is not None)
 
     def known(self, cids: Sequence[CID]) -> set[CID]:
         """Return those of these records that are on the shelf."""
@@ -200,7 +236,7 @@ class _Gathered:
             and header.digests[at] == CID(row.cid).digest
         )
 
-    def take(self, row: RecordRow, entry_at: EntryAt) -> bytes | None:
+    def take(self, row: RecordRow, entry_at: EntryAt) -> Record | None:
         """Add a row's record and return it; none when its bytes are not what the header says."""
         if not self.commits_to(row):
             return None
@@ -208,11 +244,11 @@ class _Gathered:
         if encoded is None or CID.of(encoded) != row.cid:
             return None
         try:
-            Record.decode(encoded)  # its author vouched for these bytes, we do not
+            record = Record.decode(encoded)  # its author vouched for these bytes, we do not
         except RemoteProtocolError:
             return None
         self._records.append(encoded)
-        return encoded
+        return record
 
     def _bytes_of(self, row: RecordRow, entry_at: EntryAt) -> bytes | None:
         assert self.proof is not None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 import trio
 
 from peer.control import SUMMARY_HEADER
-from peer.excerpts import Excerpt, everything, reader_of
+from peer.excerpts import Erased, Excerpt, everything, reader_of
 from peer.exports import Write, writer
 from peer.identity import Identity
 from peer.index import Index
@@ -38,6 +38,7 @@ T = TypeVar("T")
 
 NO_BYTES: Final = "its signed bytes are damaged or not there yet"
 CHUNK_BYTES: Final = 1 << 20
+MAX_TOLD_REDACTED: Final = 10  # in a summary, which is a header: reasons have up to 3 kB in JSON
 
 _exporting = trio.CapacityLimiter(1)  # an export reads all over the disk: one at a time is enough
 
@@ -71,6 +72,8 @@ class Sources:
             "records": excerpt.records,
             "authors": len(excerpt.authors),
             "unproven": [str(cid) for cid in excerpt.unproven],
+            "redacted": [_erased_told(each) for each in excerpt.redacted()[:MAX_TOLD_REDACTED]],
+            "more_redacted": max(0, len(excerpt.redacted()) - MAX_TOLD_REDACTED),
             "bytes": out.tell(),
         }
 
@@ -101,6 +104,7 @@ class Sources:
         excerpt.member = self.identity.member
         excerpt.revoked = revoked_in(self.identity.home, excerpt.member.mesh)
         write(excerpt, out)
+        excerpt.redacted()  # asked here, where waiting for the index is allowed
         out.seek(0, io.SEEK_END)
         return excerpt
 
@@ -205,6 +209,11 @@ def mesh_named(text: str) -> bytes | None:
             code="bad-input",
             hint="it looks like a peer id, 12D3KooW…, and `covey status` of a member shows it",
         ) from error
+
+
+def _erased_told(erased: Erased) -> dict[str, Any]:
+    signer = erased.proof.header.feed if erased.proof else None
+    return {"cid": str(erased.cid), **redaction_told(erased.redaction, signer)}
 
 
 def _iso(at_us: int) -> str:

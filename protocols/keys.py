@@ -101,6 +101,15 @@ def public_key_of(peer_id: PeerId) -> bytes:
     return raw[len(_PEER_ID_PREFIX) :]
 
 
+def is_peer_id(text: str) -> bool:
+    """Say whether a text could be the id of a peer."""
+    try:
+        public_key_of(text)
+    except RemoteProtocolError:
+        return False
+    return True
+
+
 def _bytes_of(peer_id: PeerId) -> bytes:
     # The length is checked first: conversion is quadratic, and our ids have exactly one length.
     try:

@@ -10,6 +10,9 @@ used, generated        ``used`` and ``wasGeneratedBy``, with the role; the entit
 environment, hardware  ``used`` in that role
 informed_by            ``wasInformedBy``
 the author             an agent ``peer:ID``; the activity ``wasAssociatedWith`` it
+what was redacted      the entity ``cid:CID``, ``wasInvalidatedBy`` its tombstone's activity; its
+                       ``covey:status`` is ``redacted``, as that of ``record:CID`` if a record here
+                       was informed by it
 the attributes         ``attribute:NAME`` where they are plain values and their names are
                        names; all others in one ``covey:attributes``, as JSON
 =====================  =====================================================================
@@ -29,6 +32,7 @@ from protocols.cid import CID
 from protocols.excerpt import Part
 from protocols.keys import peer_id_of
 from protocols.record import Record, is_block
+from protocols.tombstone import TOMBSTONE_KIND, Redaction
 
 PREFIXES: Final = {
     "covey": "urn:covey:",
@@ -48,12 +52,20 @@ Moment = Callable[[int], str | None]
 Fields = dict[str, Any]
 
 
-def document(parts: Iterable[Part], moment: Moment) -> Fields:
-    """Return the PROV-JSON of all records of ``parts``, each once."""
+def document(
+    parts: Iterable[Part],
+    moment: Moment,
+    redacted: Callable[[], Iterable[tuple[CID, Redaction]]] = tuple,
+) -> Fields:
+    """Return the PROV-JSON of all records of ``parts``, each once; ``redacted`` is asked, once they
+    were read, for those of which nothing is left but why.
+    """
     maker = _Document(moment)
     for part in parts:
         for encoded in part.records:
             maker.add(encoded, part)
+    for cid, redaction in redacted():
+        maker.redact(cid, redaction)
     return maker.finished()
 
 
@@ -76,6 +88,7 @@ class _Document:
     def __init__(self, moment: Moment) -> None:
         self._moment = moment
         self._seen: set[CID] = set()
+        self._informants: set[str] = set()
         self._things: dict[str, dict[str, Fields]] = {"entity": {}, "activity": {}, "agent": {}}
         self._relations: dict[str, dict[str, Fields]] = {}
 
@@ -107,7 +120,26 @@ class _Document:
                 self._relate(relation, link)
         for parent in record.informed_by:
             link = {"informed": activity, "informant": f"record:{parent}"}
+            self._informants.add(link["informant"])
             self._relate("wasInformedBy", link)
+
+    def redact(self, cid: CID, redaction: Redaction) -> None:
+        """Say that a record's content is gone, by which tombstone."""
+        tombstone, at = f"record:{redaction.tombstone}", self._moment(redaction.at_us)
+        agent = f"peer:{peer_id_of(redaction.by)}"
+        told = {"covey:status": "redacted", "covey:reason": redaction.reason}
+        told |= {"covey:redacted_by": agent, "covey:tombstone": tombstone}
+        self._thing(cid).update(told)
+        if f"record:{cid}" in self._informants:
+            self._things["activity"].setdefault(f"record:{cid}", {}).update(told)
+        if redaction.tombstone not in self._seen:
+            self._seen.add(redaction.tombstone)
+            self._things["agent"].setdefault(agent, dict(_AGENT))
+            times = {"prov:startTime": at, "prov:endTime": at} if at else {}
+            self._things["activity"][tombstone] = {**times, "prov:type": TOMBSTONE_KIND}
+            self._relate("wasAssociatedWith", {"activity": tombstone, "agent": agent})
+        link = {"entity": _entity(cid), "activity": tombstone}
+        self._relate("wasInvalidatedBy", {**link, "time": at} if at else link)
 
     def _thing(self, cid: CID) -> Fields:
         return self._things["entity"].setdefault(_entity(cid), {})

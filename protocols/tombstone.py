@@ -61,6 +61,16 @@ class Tombstone(msgspec.Struct, frozen=True, kw_only=True):
             raise RemoteProtocolError(f"a tombstone is invalid: {error}") from error
 
 
+def records_of(record: Record) -> tuple[CID, ...]:
+    """Return which records a record would have erased: none, if it is no valid tombstone."""
+    if record.kind != TOMBSTONE_KIND:
+        return ()
+    try:
+        return Tombstone.from_attributes(record.attributes).records
+    except RemoteProtocolError:
+        return ()
+
+
 class Redaction(NamedTuple):
     """By whom and why one record was redacted: one tombstone's word about it."""
 

@@ -67,6 +67,8 @@ class Verdict:
     """What was checked and what is wrong; the file holds when there is no fault."""
 
     asked: CID | None = None
+    is_car: bool = False
+    """Whether the file begins as a CAR file does: if not, nothing else was looked at."""
     blocks: int = 0
     records: int = 0
     signatures: int = 0
@@ -112,6 +114,7 @@ def verify_excerpt(read: Read, about: CID | None = None, mesh: bytes | None = No
     check = _Check(about, mesh)
     try:
         reader = CarReader(read)
+        check.verdict.is_car = True
         check.start(reader.roots)
         for section in reader.sections():
             check.take(section)

@@ -30,6 +30,15 @@ def home() -> Home:
     return place
 
 
+def _settled() -> Home:
+    """The home, once its daemon answers or nobody owns it."""
+    from peer.starting import wait_for_daemon
+
+    place = home()
+    wait_for_daemon(place)
+    return place
+
+
 def read(path: str, **query: Any) -> Any:
     """Return the JSON answer to a GET of ``path``."""
     return _ask("GET", path, query)
@@ -45,7 +54,7 @@ def download(form: str, out: BinaryIO, **query: Any) -> Any:
     from peer.control import ControlClient, DaemonDownError
 
     try:
-        with ControlClient(home().control_socket, hint=HINT) as client:
+        with ControlClient(_settled().control_socket, hint=HINT) as client:
             return client.download(f"/export/{form}", out, **query)
     except DaemonDownError:
         import trio
@@ -65,7 +74,7 @@ def _ask(method: str, path: str, query: dict[str, Any]) -> Any:
     try:
         # what changes something may wait for a tracker as long as that takes
         answer_s = READ_WITHIN_S if method == "GET" else None
-        with ControlClient(home().control_socket, hint=HINT, answer_s=answer_s) as client:
+        with ControlClient(_settled().control_socket, hint=HINT, answer_s=answer_s) as client:
             return client.get(path, **query) if method == "GET" else client.post(path, **query)
     except DaemonDownError:
         return _ask_the_directory(method, path, query)

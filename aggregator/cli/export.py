@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from peer.cli import json_option
+from peer.cli import CidName, json_option
 from peer.excerpt_commands import (
     check_scope,
     export_epilog,
@@ -18,9 +18,13 @@ from peer.excerpt_commands import (
 
 @click.command(epilog=export_epilog)
 @with_options(export_options)
-@click.option("--lineage", default="", help="What made this CID, as `lineage` shows it.")
+@click.option(
+    "--lineage", type=CidName(), metavar="CID", help="What made this CID, as `lineage` shows it."
+)
 @json_option
-def export(form: str, is_all: bool, since: str, output: Path, lineage: str, as_json: bool) -> None:
+def export(
+    form: str, is_all: bool, since: str, output: Path, lineage: str | None, as_json: bool
+) -> None:
     """Write records to a file that other tools read.
 
     \b

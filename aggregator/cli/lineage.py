@@ -7,7 +7,17 @@ from typing import Any
 import click
 
 from aggregator.cli.access import read
-from peer.cli import emit, json_option, printable, table
+from peer.cli import (
+    CidName,
+    Misuse,
+    counted,
+    emit,
+    json_option,
+    printable,
+    table,
+    unless_misused,
+)
+from peer.excerpt_commands import redacted_line
 
 UNKNOWN = "not known here"
 
@@ -19,7 +29,9 @@ UNKNOWN = "not known here"
 @click.option(
     "--outputs", "way", flag_value="outputs", help="List the outputs that came from it or a peer."
 )
-@click.option("--to", "origin", metavar="CID", help="Show how it came from that one.")
+@click.option(
+    "--to", "origin", type=CidName(), metavar="CID", help="Show how it came from that one."
+)
 @click.option("--depth", type=int, help="How far: 32 steps, or as many links as there are.")
 @click.option("--limit", type=int, help="Records (1000), nodes a page (100), or paths (10).")
 @click.option("--page", metavar="NEXT", help="The page that the one before says is next.")
@@ -39,6 +51,7 @@ def lineage(cid: str, way: str | None, origin: str | None, as_json: bool, **boun
     Example:  covey-aggregator lineage bafkreih…
               covey-aggregator lineage bafkreimodel… --outputs --limit 20
     """
+    _check_start(cid, way)
     query = {name: value for name, value in bounds.items() if value is not None}
     if way and origin:
         raise click.UsageError("--to and a direction exclude each other")
@@ -52,10 +65,23 @@ def lineage(cid: str, way: str | None, origin: str | None, as_json: bool, **boun
         emit(read(f"/lineage/{cid}", **query), as_json, render)
 
 
+def _check_start(text: str, way: str | None) -> None:
+    """Raise ``Misuse`` for what is no CID, unless it is a peer whose records may lead somewhere."""
+    from peer.cids import parse_cid
+    from protocols.keys import is_peer_id
+
+    if not is_peer_id(text):
+        unless_misused(lambda: parse_cid(text), None)
+    elif way not in ("descendants", "outputs"):
+        raise Misuse(f"{text} is a peer", hint="what its records led to is shown with --outputs")
+
+
 def render_page(value: dict[str, Any]) -> str:
     """Write a page as a table."""
     columns = {key: key for key in ("depth", "what", "name", "peer", "cid")}
-    lines = [table(value["nodes"], columns, empty="nothing that is known here")]
+    lines = [redacted_line(value)] if value["redacted"] else []
+    lines.append(table(value["nodes"], columns, empty="nothing that is known here"))
+    lines += [redacted_line(node) for node in value["nodes"] if node["redacted"]]
     if value["next"]:
         lines.append(f"there is more: --page {value['next']}")
     if value["is_cut"]:
@@ -67,7 +93,7 @@ def render_paths(value: dict[str, Any]) -> str:
     """Write each way as lines, from the end to the origin."""
     lines: list[str] = []
     for number, path in enumerate(value["paths"], 1):
-        lines.append(f"{number}. {len(path) - 1} links")
+        lines.append(f"{number}. {counted(len(path) - 1, 'link')}")
         lines += [f"   {_named(node)}" for node in path]
     if not lines:
         lines.append(f"no way is known by which it came from {value['to']}")
@@ -77,6 +103,8 @@ def render_paths(value: dict[str, Any]) -> str:
 
 
 def _named(node: dict[str, Any]) -> str:
+    if node["redacted"]:
+        return redacted_line(node)
     parts = (node["what"], node["name"], node["cid"], node["peer"] and f"by {node['peer']}")
     return "  ".join(part for part in parts if part)
 
@@ -93,7 +121,7 @@ def _summary(value: dict[str, Any]) -> list[str]:
     facts: dict[str, str] = {
         value["kind"]: f"{value['cid']}  {_proof(value['verified'])}",
         "model": _joined(model.get("name"), model.get("cid")),
-        "input": _joined(value["input"], _count(execution.get("items"))),
+        "input": _joined(value["input"], _items(execution.get("items"))),
         "software": _block(value["software"]),
         "hardware": _block(value["hardware"]),
         "worker": value["worker"] or UNKNOWN,
@@ -107,8 +135,8 @@ def _joined(*parts: str | None) -> str:
     return "  ".join(part for part in parts if part) or UNKNOWN
 
 
-def _count(items: int | None) -> str | None:
-    return None if items is None else f"{items} item{'' if items == 1 else 's'}"
+def _items(items: int | None) -> str | None:
+    return None if items is None else counted(items, "item")
 
 
 def _proof(is_verified: bool) -> str:
@@ -172,7 +200,9 @@ def _headline(record: dict[str, Any]) -> str:
 
 def _absence(entry: dict[str, Any]) -> str:
     redacted = entry["redacted"]
-    return f"redacted by {redacted['by']} ({redacted['reason']})" if redacted else "missing"
+    if not redacted:
+        return "missing"
+    return f"redacted by {redacted['by']} at {redacted['at']} ({redacted['reason']})"
 
 
 def _missing(value: dict[str, Any]) -> list[str]:

@@ -7,12 +7,12 @@ from typing import Any
 import click
 
 from aggregator.cli.access import act
-from peer.cli import emit, json_option, printable
+from peer.cli import CidName, emit, json_option, printable
 from peer.excerpt_commands import confirm_redaction, reason_option, render_redaction, yes_option
 
 
 @click.command()
-@click.argument("cid")
+@click.argument("cid", type=CidName())
 @reason_option
 @yes_option
 @json_option

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from aggregator.cli.access import read
-from peer.cli import emit, json_option, table
+from peer.cli import counted, emit, json_option, table
 
 
 @click.command()
@@ -33,12 +33,15 @@ def _render(value: dict[str, Any]) -> str:
         "roles": ", ".join(value["roles"]),
         "filer": "this aggregator" if value["is_filer"] else value["filer"] or "nobody known",
         "state root": value["state_root"],
-        "records": f"{value['records']} in {value['bundles']} bundles, {value['missing']} missing",
+        "records": f"{value['records']} held in {counted(value['bundles'], 'bundle')}, "
+        f"{value['missing']} missing",
+        **_damaged(value),
         "redacted": f"{value['redacted']}, {value['absent']} bodies absent otherwise"
         f" ({value['refused_absent']} bundles refused for more)",
         "checkpoint": _checkpoint(value["checkpoints"]),
         **_exchange(value["exchange"]),
-        "holes, forks": f"{value['holes']}, {value['forks']}",
+        "holes, forks": f"{value['holes']} ({counted(value['awaited'], 'record')} awaited), "
+        f"{value['forks']}",
         "errors": f"{value['reports']} reports, {value['groups']} groups, {value['issues']} issues",
         "connected": ", ".join(value["connected"]) or "no peer",
         "index": f"{value['index_lag_bytes']} of {value['journal_bytes']} journal bytes behind",
@@ -53,6 +56,15 @@ def _render(value: dict[str, Any]) -> str:
     ]
     feeds = table(value["feeds"], FEED_COLUMNS, empty="no feed yet")
     return "\n".join([*lines, "", feeds])
+
+
+def _damaged(value: dict[str, Any]) -> dict[str, str]:
+    """What lay in bytes that the disk has damaged, while anything does."""
+    if not value["damaged_bundles"]:
+        return {}
+    records = counted(value["damaged_records"], "record")
+    told = f"{records} in {counted(value['damaged_bundles'], 'bundle')}, not held any more"
+    return {"damaged": f"{told}: `covey-aggregator check` says which, and who may have them"}
 
 
 def _checkpoint(checkpoints: list[dict[str, Any]]) -> str:

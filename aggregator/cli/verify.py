@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from peer.cli import json_option
-from peer.excerpt_commands import check_cid, emit_verdict, file_option, mesh_option, verify_file
+from peer.excerpt_commands import cid_argument, emit_verdict, file_option, mesh_option, verify_file
 
 
 @click.command()
-@click.argument("cid", required=False)
+@cid_argument
 @file_option
 @mesh_option
 @click.option("--deep", is_flag=True, help="Check its whole lineage, not only the nearest records.")
@@ -28,13 +28,13 @@ def verify(cid: str | None, file: Path | None, mesh: str | None, deep: bool, as_
     Example:  covey-aggregator verify bafkreih… --deep
               covey-aggregator verify --file lineage.car --mesh 12D3KooW…
     """
-    if file is None or cid is not None:
-        check_cid(cid)
     if file is not None:
         if deep:
             raise click.UsageError("a file is always checked whole: leave out --deep")
         emit_verdict(verify_file(file, cid, mesh), as_json)
         return
+    if cid is None:
+        raise click.UsageError("name a CID or a --file")
     from aggregator.cli.access import read
 
     emit_verdict(read(f"/verify/{cid}", deep=str(deep).lower(), mesh=mesh or ""), as_json)

@@ -16,7 +16,7 @@ from node.benchmarks.reading import one
 from node.benchmarks.suite import SUITES, Planned, chosen, plan
 from node.benchmarks.verdict import judge
 from node.errors import InputError, UnknownError
-from node.reading import parse_cid
+from peer.cids import parse_cid
 from protocols.cid import CID
 from protocols.membership import WORKER
 

@@ -22,8 +22,9 @@ from node.api.requests import job_of, parse, wants_stream
 from node.explanation import moment
 from node.job import JobSpec, summary_of
 from node.mesh_models import offered, summary
-from node.reading import READERS, parse_cid, verify
+from node.reading import READERS, verify
 from peer.addresses import announced
+from peer.cids import parse_cid
 from peer.control import HANDLERS, json_lines
 from peer.exporting import Sources, respond, since
 from peer.leaving import from_ticket, leave
@@ -203,7 +204,10 @@ class ControlApi:
         async def answer(request: Request) -> JSONResponse:
             query = {**request.query_params, **request.path_params}
             await self._node.index.catch_up()
-            return JSONResponse(await self._node.index.ask(lambda store: reader(store, query)))
+            redactions = self._node.feeds.bodies.redactions
+            return JSONResponse(
+                await self._node.index.ask(lambda store: reader(store, query, redactions))
+            )
 
         return answer
 

@@ -4,26 +4,15 @@ status 2, before anything is read or asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import click
 
-from peer.cli import Misuse
-from protocols.errors import CoveyError
-
-T = TypeVar("T")
+from peer.cli import Misuse, unless_misused
 
 MAX_LISTED: Final = 10_000
 MAX_TIMEOUT_S: Final = 86_400
 LIMIT: Final = click.IntRange(1, MAX_LISTED)
-
-
-def _unless_misused(read: Callable[[], T], ctx: click.Context | None) -> T:
-    try:
-        return read()
-    except CoveyError as error:
-        raise Misuse(error.message, hint=error.hint or "see --help", ctx=ctx) from error
 
 
 class Seconds(click.ParamType[float]):
@@ -50,7 +39,7 @@ class NewJobId(click.ParamType[str]):
         """Return the id in the form in which jobs are listed."""
         from node.job_ids import parse_job_id
 
-        return _unless_misused(lambda: parse_job_id(str(value)), ctx).hex()
+        return unless_misused(lambda: parse_job_id(str(value)), ctx).hex()
 
 
 class JobId(click.ParamType[str]):
@@ -62,7 +51,7 @@ class JobId(click.ParamType[str]):
         """Return it in the form in which jobs are listed."""
         from node.job_ids import check_beginning
 
-        return _unless_misused(lambda: check_beginning(str(value)), ctx)
+        return unless_misused(lambda: check_beginning(str(value)), ctx)
 
 
 class PeerName(click.ParamType[str]):
@@ -74,7 +63,7 @@ class PeerName(click.ParamType[str]):
         """Return it."""
         from node.peer_ids import parse_peer_id
 
-        return _unless_misused(lambda: parse_peer_id(str(value)), ctx)
+        return unless_misused(lambda: parse_peer_id(str(value)), ctx)
 
 
 class KindName(click.ParamType[str]):

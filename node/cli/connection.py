@@ -6,6 +6,7 @@ import os
 
 from peer.control import ControlClient
 from peer.home import Home
+from peer.starting import wait_for_daemon
 
 
 def home() -> Home:
@@ -18,5 +19,9 @@ def home() -> Home:
 
 
 def connect() -> ControlClient:
-    """A client of the running daemon; its calls raise ``DaemonDownError`` when there is none."""
-    return ControlClient(home().control_socket, hint="start the node with `covey up`")
+    """A client of the running daemon, which is waited for while it starts; its calls raise
+    ``DaemonDownError`` when there is none.
+    """
+    place = home()
+    wait_for_daemon(place)
+    return ControlClient(place.control_socket, hint="start the node with `covey up`")

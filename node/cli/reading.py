@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from node.cli.connection import connect, home
 from peer.cli import note
+from peer.starting import wait_for_daemon
 
 if TYPE_CHECKING:
     from peer.exporting import Sources
@@ -21,11 +22,20 @@ def reader() -> Generator[Callable[..., Any]]:
     """Give a function ``read(path, **query)`` over the control API or, without a daemon, over the
     files.
     """
-    if home().is_locked():  # somebody owns the files, so ask them
+    if _is_owned():
         with connect() as client:
             yield client.get
         return
     yield _read_files
+
+
+def _is_owned() -> bool:
+    """Say whether a daemon owns the files, so that it is to be asked; one that starts or stops is
+    waited for.
+    """
+    place = home()
+    wait_for_daemon(place)
+    return place.is_locked()
 
 
 def _read_files(path: str, **query: Any) -> Any:
@@ -44,12 +54,12 @@ async def _answer(path: str, query: dict[str, Any]) -> Any:
     route, query = (f"{folder}/{{cid}}", {"cid": cid}) if folder else (path, query)
     async with _opened() as sources:
         await sources.index.catch_up()
-        return await sources.index.ask(lambda s: READERS[route](s, query))
+        return await sources.index.ask(lambda s: READERS[route](s, query, sources.redactions))
 
 
 def download(form: str, out: BinaryIO, since: str) -> Any:
     """Write an export to ``out`` and return its summary."""
-    if home().is_locked():
+    if _is_owned():
         with connect() as client:
             return client.download(f"/export/{form}", out, since=since)
 
@@ -63,7 +73,7 @@ def download(form: str, out: BinaryIO, since: str) -> Any:
 
 def verify(cid: str, mesh: str) -> Any:
     """Return what the signed bytes of a record are worth."""
-    if home().is_locked():
+    if _is_owned():
         with connect() as client:
             return client.get(f"/verify/{cid}", mesh=mesh)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from node.cli.arguments import LIMIT
-from peer.cli import emit, json_option, note, table
+from peer.cli import CidName, emit, json_option, note, table
 from peer.excerpt_commands import (
-    check_cid,
     check_scope,
+    cid_argument,
     confirm_redaction,
     emit_verdict,
     export_epilog,
@@ -20,6 +20,7 @@ from peer.excerpt_commands import (
     file_option,
     mesh_option,
     reason_option,
+    redacted_line,
     render_redaction,
     verify_file,
     with_options,
@@ -54,18 +55,18 @@ def list_records(kind: str | None, limit: int, as_json: bool) -> None:
     from node.cli.reading import reader
 
     with reader() as read:
-        emit(
-            read("/records", kind=kind or "", limit=limit),
-            as_json,
-            lambda rows: table(rows, COLUMNS, empty="no records"),
-        )
+        rows = read("/records", kind=kind or "", limit=limit)
+        emit(rows, as_json, lambda rows: table(rows, COLUMNS, empty="no records"))
         if not as_json:
+            for row in rows:
+                if row["redacted"]:
+                    note(f"covey: {redacted_line(row)}")
             for row in read("/dropped"):
                 note(DROPPED.format(**row))
 
 
 @records.command()
-@click.argument("cid")
+@click.argument("cid", type=CidName())
 @json_option
 def show(cid: str, as_json: bool) -> None:
     """Show one record whole.
@@ -80,7 +81,7 @@ def show(cid: str, as_json: bool) -> None:
 
 
 @records.command("verify")
-@click.argument("cid", required=False)
+@cid_argument
 @file_option
 @mesh_option
 @json_option
@@ -95,14 +96,13 @@ def verify_record(cid: str | None, file: Path | None, mesh: str | None, as_json:
     Example:  covey records verify bafyrei...
               covey records verify --file records.car --mesh 12D3KooW...
     """
-    if file is None or cid is not None:
-        check_cid(cid)
     if file is not None:
         emit_verdict(verify_file(file, cid, mesh), as_json)
         return
+    if cid is None:
+        raise click.UsageError("name a CID or a --file")
     from node.cli.reading import verify
 
-    assert cid is not None, "checked above"
     emit_verdict(verify(cid, mesh or ""), as_json)
 
 
@@ -122,7 +122,7 @@ def export_records(form: str, is_all: bool, since: str, output: Path, as_json: b
 
 
 @records.command("redact")
-@click.argument("cid")
+@click.argument("cid", type=CidName())
 @reason_option
 @yes_option
 @json_option

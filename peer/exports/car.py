@@ -26,11 +26,11 @@ def write(excerpt: Excerpt, out: BinaryIO) -> None:
                 f"more than {MAX_EXCERPT_RECORDS} records do not go into one CAR file",
                 hint="export a lineage, or less with --since; Parquet has no such limit",
             )
-    erased = excerpt.erased(sorted(writer.absent | ({excerpt.asked} if excerpt.asked else set())))
+    erased = [each for each in excerpt.redacted() if each.proof is not None]
     for part in excerpt.authority(erased):
         out.writelines(writer.part(part))
     for each in erased:
-        if each.redaction.tombstone in writer.records:
+        if each.proof is not None and each.redaction.tombstone in writer.records:
             out.write(writer.redact(each.proof, each.cid, each.redaction.tombstone))
     _show_members(excerpt, writer, out)
     known = excerpt.known(sorted(writer.absent))

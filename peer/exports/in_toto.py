@@ -1,5 +1,6 @@
 """in-toto: for each record that generated something, an attestation that it did. A line each: a
-DSSE envelope, signed by whoever exports, around a Statement of SLSA provenance.
+DSSE envelope, signed by whoever exports, around a Statement of SLSA provenance. Behind them, a
+Statement of a type of our own for each record that was redacted.
 
 The subject is the block that a CID names, so its ``sha256`` is the CID's digest: of the bytes
 themselves where they are public, of salt and bytes for the inputs and outputs of jobs. The author's
@@ -14,11 +15,11 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, Final
 from urllib.parse import quote
 
-from peer.excerpts import Excerpt
+from peer.excerpts import Erased, Excerpt
 from peer.exports.prov_json import moment
 from protocols.cid import CID
 from protocols.excerpt import Part
-from protocols.feed import HEADER_TYPE
+from protocols.feed import HEADER_TYPE, SignedHeader
 from protocols.keys import SigningKey, pae, peer_id_of
 from protocols.prov import plain
 from protocols.record import Link, Record
@@ -26,6 +27,7 @@ from protocols.record import Link, Record
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Final = "https://slsa.dev/provenance/v1"
+REDACTION_TYPE: Final = "urn:covey:redaction:v1"
 
 Fields = dict[str, Any]
 
@@ -36,6 +38,9 @@ def write(excerpt: Excerpt, out: BinaryIO) -> None:
         for statement in statements(part):
             envelope = sign(statement, excerpt.signer)
             out.write(json.dumps(envelope).encode() + b"\n")
+    for each in excerpt.redacted():
+        envelope = sign(redaction_statement(each), excerpt.signer)
+        out.write(json.dumps(envelope).encode() + b"\n")
 
 
 def sign(statement: Fields, signer: SigningKey) -> Fields:
@@ -65,6 +70,28 @@ def statements(part: Part) -> Iterator[Fields]:
             }
 
 
+def redaction_statement(erased: Erased) -> Fields:
+    """Return the Statement that a record's content was erased: what it generated is not known any
+    more.
+    """
+    redaction = erased.redaction
+    at = moment(redaction.at_us)
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": _descriptors([(erased.cid, "record")]),
+        "predicateType": REDACTION_TYPE,
+        "predicate": {
+            "status": "redacted",
+            "redactedBy": f"urn:covey:peer:{peer_id_of(redaction.by)}",
+            **({"redactedOn": at} if at else {}),
+            "reason": redaction.reason,
+            "authority": redaction.authority,
+            "tombstone": f"urn:covey:record:{redaction.tombstone}",
+            "byproducts": [_header(erased.proof)] if erased.proof else [],
+        },
+    }
+
+
 def _definition(record: Record) -> Fields:
     blocks = ((record.environment, "environment"), (record.hardware, "hardware"))
     used = [*record.used, *((target, role) for target, role in blocks if target)]
@@ -80,19 +107,21 @@ def _details(record: Record, cid: CID, part: Part) -> Fields:
     ends_us = record.start_us + record.duration_us
     times = {"startedOn": moment(record.start_us), "finishedOn": moment(ends_us)}
     known = {name: time for name, time in times.items() if record.start_us and time}
-    author = peer_id_of(record.author)
     return {
-        "builder": {"id": f"urn:covey:peer:{author}"},
+        "builder": {"id": f"urn:covey:peer:{peer_id_of(record.author)}"},
         "metadata": {"invocationId": f"urn:covey:record:{cid}", **known},
-        "byproducts": [
-            {
-                "name": "bundle-header",
-                "digest": {"sha256": part.proof.cid.digest.hex()},
-                "mediaType": HEADER_TYPE,
-                "content": _base64(part.proof.header_bytes),
-                "annotations": {"keyid": author, "sig": _base64(part.proof.signature)},
-            }
-        ],
+        "byproducts": [_header(part.proof)],
+    }
+
+
+def _header(proof: SignedHeader) -> Fields:
+    """Describe a bundle's header with its author's signature."""
+    return {
+        "name": "bundle-header",
+        "digest": {"sha256": proof.cid.digest.hex()},
+        "mediaType": HEADER_TYPE,
+        "content": _base64(proof.header_bytes),
+        "annotations": {"keyid": peer_id_of(proof.header.feed), "sig": _base64(proof.signature)},
     }
 
 

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any, BinaryIO, Final
 
 from peer.excerpts import Excerpt
 from protocols.cid import CID
 from protocols.excerpt import Part
+from protocols.feed import SignedHeader
 from protocols.keys import peer_id_of
 from protocols.prov import plain
 from protocols.record import Link, Record
@@ -27,12 +29,21 @@ def write(excerpt: Excerpt, out: BinaryIO) -> None:
     pa: Any = pyarrow  # its stubs leave most types unknown
     schema = _schema(pa)
     with parquet.ParquetWriter(out, schema, compression="zstd") as writer:
-        for rows in _grouped(_rows(excerpt.parts())):
+        for rows in _grouped(chain(_rows(excerpt.parts()), _redacted(excerpt))):
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
 def _schema(pa: Any) -> Any:
     link = pa.struct([("cid", pa.string()), ("role", pa.string())])
+    redacted = pa.struct(
+        [
+            ("by", pa.string()),
+            ("at", pa.timestamp("us", tz="UTC")),
+            ("reason", pa.string()),
+            ("authority", pa.string()),
+            ("tombstone", pa.string()),
+        ]
+    )
     return pa.schema(
         [
             ("cid", pa.string()),
@@ -51,6 +62,7 @@ def _schema(pa: Any) -> Any:
             ("attributes", pa.string()),
             ("bundle", pa.string()),
             ("record", pa.binary()),
+            ("redacted", redacted),
         ]
     )
 
@@ -73,10 +85,41 @@ def _rows(parts: Iterable[Part]) -> Iterator[dict[str, Any]]:
             }
 
 
+def _redacted(excerpt: Excerpt) -> Iterator[dict[str, Any]]:
+    """Yield a row for each record of which nothing is left but its place, and why."""
+    for each in excerpt.redacted():
+        redaction = each.redaction
+        yield {
+            "cid": str(each.cid),
+            **(_place(each.cid, each.proof) if each.proof else {}),
+            "redacted": {
+                "by": peer_id_of(redaction.by),
+                "at": _time(redaction.at_us),
+                "reason": redaction.reason,
+                "authority": redaction.authority,
+                "tombstone": str(redaction.tombstone),
+            },
+        }
+
+
+def _place(cid: CID, proof: SignedHeader) -> dict[str, Any]:
+    header = proof.header
+    return {
+        "peer": peer_id_of(header.feed),
+        "epoch": header.epoch,
+        "sequence": header.first_sequence + header.digests.index(cid.digest),
+        "bundle": str(proof.cid),
+    }
+
+
+def _time(at_us: int) -> int | None:
+    return at_us if 0 < at_us <= MAX_TIME_US else None
+
+
 def _fields(record: Record) -> dict[str, Any]:
     return {
         "kind": record.kind,
-        "start": record.start_us if 0 < record.start_us <= MAX_TIME_US else None,
+        "start": _time(record.start_us),
         "duration_us": record.duration_us,
         "status": record.status,
         "used": _links(record.used),

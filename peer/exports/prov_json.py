@@ -8,16 +8,22 @@ from datetime import UTC, datetime
 from typing import BinaryIO
 
 from peer.excerpts import Excerpt, TooManyError
+from protocols.cid import CID
 from protocols.excerpt import Part
 from protocols.limits import MAX_DOCUMENT_RECORDS
 from protocols.prov import document
+from protocols.tombstone import Redaction
 
 
 def write(excerpt: Excerpt, out: BinaryIO) -> None:
     """Write one document, which is built in memory."""
-    made = document(_bounded(excerpt), moment)
+    made = document(_bounded(excerpt), moment, lambda: _redacted(excerpt))
     out.write(json.dumps(made, indent=2, ensure_ascii=False).encode())
     out.write(b"\n")
+
+
+def _redacted(excerpt: Excerpt) -> list[tuple[CID, Redaction]]:
+    return [(each.cid, each.redaction) for each in excerpt.redacted()]
 
 
 def moment(at_us: int) -> str | None:

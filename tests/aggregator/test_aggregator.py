@@ -20,6 +20,7 @@ from aggregator.config import Filing
 from aggregator.core import opened
 from aggregator.desk import Desk
 from aggregator.metrics import Metrics
+from aggregator.offline import answer_offline
 from aggregator.policy import Mesh
 from aggregator.trackers import InThread
 from aggregator.trackers.folder import FolderTracker
@@ -332,3 +333,10 @@ async def test_whatever_a_valid_record_holds_is_taken_in_and_shown_harmlessly(
         assert json.loads(json.dumps(lineage)) == lineage
         assert lineage["records"][0]["cid"] == str(cid)
         assert all(line.isprintable() for line in text.splitlines())
+
+
+async def test_without_a_daemon_a_name_with_a_slash_names_nothing(tmp_path: Path) -> None:
+    home, _, _ = aggregator_home(tmp_path)
+
+    with pytest.raises(CoveyError, match="'b' names nothing"):
+        await answer_offline(home, "GET", "/groups/a/b", {})

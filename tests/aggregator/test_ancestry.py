@@ -62,6 +62,7 @@ async def test_the_api_tells_what_came_from_a_model_a_machine_or_a_peer(tmp_path
     )
     assert above["nodes"][0] == {
         "cid": str(job.run), "depth": 1, "what": "record", "name": "job.run", "peer": worker,
+        "redacted": None,
     }  # fmt: skip
     assert (above["next"], above["is_cut"]) == (None, False)
     assert str(job.hardware) in render_page(above)

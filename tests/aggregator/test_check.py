@@ -51,6 +51,13 @@ async def checked(answers: Answers, *aggregators: str) -> dict[str, Any]:
     return await answers.check(Surroundings(aggregators=list(aggregators)))
 
 
+def held_and_damaged(status: dict[str, Any]) -> tuple[int, int, int, int]:
+    """Records and bundles that are held, and those that lie in damaged bytes."""
+    names = ("records", "bundles", "damaged_records", "damaged_bundles")
+    held, in_bundles, damaged, in_damaged = (status[name] for name in names)
+    return held, in_bundles, damaged, in_damaged
+
+
 def codes(answer: dict[str, Any]) -> list[str]:
     return [finding["code"] for finding in answer["findings"]]
 
@@ -116,18 +123,36 @@ async def test_what_check_finds_damaged_is_held_no_longer_until_it_comes_again(
         status = await answers.status(Surroundings())
         await answers.feeds.add_all(bundles)
         after = await checked(answers)
+        restored = await answers.status(Surroundings())
         lineage = await answers.lineage(str(job.output))
         verdict = await answers.verify(str(job.output), True)
         again = answers.standing()
 
     assert codes(found)[0] == "damaged"
     assert (found["quarantined"], status["quarantined"]) == (1, 1)
+    assert held_and_damaged(status) == (4, 3, 4, 1)
+    assert (status["holes"], status["awaited"]) == (1, 4)
+    assert held_and_damaged(restored) == (8, 4, 0, 0)
+    assert restored["awaited"] == 0
     assert standing["state_root"] != before["state_root"]
     assert standing["holes"] == 1
     assert after["ok"]
     assert again == before
     assert all(record["verified"] for record in lineage["records"])
     assert verdict["ok"]
+
+
+async def test_what_was_damaged_before_the_start_is_not_counted_as_held(joined: Joined) -> None:
+    async with holding(joined, *a_job()[1]) as answers:
+        await answers.index.catch_up()
+    flip(joined[0], b"job.run")
+
+    async with opened(*joined) as answers:
+        await answers.index.catch_up()
+        status = await answers.status(Surroundings())
+
+    assert status["quarantined"] == 0
+    assert held_and_damaged(status) == (4, 3, 4, 1)
 
 
 async def test_damage_that_an_answer_comes_upon_is_held_no_longer(joined: Joined) -> None:
@@ -330,7 +355,10 @@ async def test_our_own_damaged_records_can_be_fetched_from_another_aggregator(
         flip(joined[0], b"own1")
         answer = await checked(answers, OTHER.peer_id)
 
+        status = await answers.status(Surroundings())
+
     assert set(codes(answer)) == {"damaged", "bad-entry"}
+    assert held_and_damaged(status) == (1, 1, 1, 1)
     [damaged] = [each for each in answer["findings"] if each["code"] == "damaged"]
     assert damaged["feed"] == joined[1].peer_id
     assert damaged["fetch_from"] == [OTHER.peer_id]

@@ -11,6 +11,7 @@ import trio
 from hypothesis import example, given, settings, strategies as st
 from trio.testing import MockClock
 
+from node.reading import list_records, show_record
 from node.store import Store
 from peer.excerpts import Excerpt, reader_of
 from peer.feeds import Feeds
@@ -110,6 +111,33 @@ async def test_a_redacted_record_of_ours_leaves_the_disk_and_its_header_stays(
     assert root != CID.of(b"")
 
 
+async def test_what_is_left_of_a_redacted_record_is_listed_and_shown(tmp_path: Path) -> None:
+    async with up(tmp_path) as peer:
+        cids = [await peer.feeds.append(each) for each in (record(OWNER, 1), marked(OWNER))]
+        await peer.redactor.redact(cids[1], "personal", "author")
+        await peer.index.catch_up()
+        redactions = peer.feeds.bodies.redactions
+        listed, of_a_kind, shown, other = await peer.index.ask(
+            lambda store: (
+                list_records(store, {}, redactions),
+                list_records(store, {"kind": "tick"}, redactions),
+                show_record(store, {"cid": str(cids[1])}, redactions),
+                show_record(store, {"cid": str(cids[0])}, redactions),
+            )
+        )
+
+    tombstone_, erased, first = listed
+    assert (erased["cid"], erased["status"], erased["kind"]) == (str(cids[1]), "redacted", None)
+    assert erased["redacted"]["by"] == erased["peer"] == OWNER.peer_id
+    assert erased["redacted"]["reason"] == "personal"
+    assert erased["redacted"]["tombstone"] == tombstone_["cid"]
+    assert first["redacted"] is None
+    assert all(row["kind"] == "tick" for row in of_a_kind)
+    assert shown["redacted"] == erased["redacted"]
+    assert (shown["sequence"], shown["attributes"]) == (1, {})
+    assert set(shown) == set(other)
+
+
 async def test_nothing_comes_back_after_a_restart_or_a_rebuild(tmp_path: Path) -> None:
     async with up(tmp_path) as peer:
         cid = await peer.feeds.append(marked(OWNER))
@@ -193,9 +221,10 @@ async def test_what_several_feeds_name_is_told_of_one_that_did_not_redact_it_its
         entry_at = reader_of(peer.redactor.journal, peer.feeds.suspect)
         redactions = peer.feeds.bodies.redactions
         [told] = await peer.index.ask(
-            lambda store: Excerpt(store, entry_at, (), OWNER, redactions=redactions).erased([cid])
+            lambda store: Excerpt(store, entry_at, (), OWNER, cid, redactions).redacted()
         )
 
+    assert told.proof is not None
     assert told.proof.header.feed == AUTHOR.public
     assert told.redaction.by == OPERATOR.public
 

@@ -546,10 +546,10 @@ async def test_whoever_asks_for_a_dropped_record_is_told_who_keeps_it(tmp_path: 
         indexed(journal, store)
 
         with pytest.raises(UnknownError) as caught:
-            reading.show_record(store, {"cid": str(gone)})
+            reading.show_record(store, {"cid": str(gone)}, feeds.bodies.redactions)
         assert "3 were dropped" in caught.value.message
         assert peer_id_of(AGGREGATOR.public) in (caught.value.hint or "")
-        assert reading.list_dropped(store, {}) == [
+        assert reading.list_dropped(store, {}, feeds.bodies.redactions) == [
             {
                 "peer": peer_id_of(OWNER.public),
                 "epoch": feeds.epoch,

@@ -141,3 +141,8 @@ async def test_a_daemon_that_hangs_is_not_waited_for(socket_path: Path) -> None:
         listener.listen()  # connections are taken, and nobody ever answers
         with trio.fail_after(10), pytest.raises(DaemonSilentError, match="does not answer"):
             await trio.to_thread.run_sync(ask)
+
+
+async def test_a_name_with_a_slash_names_nothing(socket_path: Path) -> None:
+    with pytest.RaisesGroup(pytest.RaisesExc(CoveyError, match="'b' names nothing")):
+        await asked(socket_path, lambda client: client.get("/answer/a/b"))

@@ -12,13 +12,16 @@ from node.benchmarks.statement import MEASURED, RESULT, Statement
 from node.errors import InputError, UnknownError
 from node.reading import READERS
 from node.store import Store
+from peer.cids import NotACidError
 from peer.rows import Batch, rows_of
 from protocols.cid import CID
 from protocols.record import Record, block
+from protocols.tombstone import Redactions
 from tests.support.benchmarks import statement
 from tests.support.feeds import key
 
 US = key(1)
+NONE = Redactions(None)
 HARDWARE = block(US.public, "hardware", {"cpu_model": "EPYC", "usable_cores": 2}, ())
 
 
@@ -48,7 +51,7 @@ class Found:
         return str(CID.of(encoded))
 
     def listed(self, **query: object) -> list[str]:
-        return [row["cid"] for row in READERS["/bench"](self.store, query)]
+        return [row["cid"] for row in READERS["/bench"](self.store, query, NONE)]
 
 
 @pytest.fixture
@@ -88,7 +91,7 @@ def test_a_worker_names_its_machine_by_its_own_records(found: Found) -> None:
     hardware = found.keep(HARDWARE)
     cid = found.add(MEASURED, statement(machine={}), hardware=CID.of(HARDWARE.encode()))
 
-    shown = READERS["/bench/{cid}"](found.store, {"cid": cid})
+    shown = READERS["/bench/{cid}"](found.store, {"cid": cid}, NONE)
 
     assert shown["machine"] == {"cpu_model": "EPYC", "cores": 2}
     assert shown["hardware"] == hardware
@@ -99,7 +102,7 @@ def test_a_submitter_does_not_take_its_own_machine_for_the_workers(found: Found)
     stated = statement(hardware=theirs)
     cid = found.add(RESULT, stated, hardware=CID.of(HARDWARE.encode()))
 
-    shown = READERS["/bench/{cid}"](found.store, {"cid": cid})
+    shown = READERS["/bench/{cid}"](found.store, {"cid": cid}, NONE)
 
     assert (shown["hardware"], shown["machine"]) == (str(theirs), {"cores": 2})
     assert shown["environment"] is None
@@ -109,8 +112,8 @@ def test_what_is_no_benchmark_is_said_to_be_something_else(found: Found) -> None
     run = found.add("job.run")
 
     with pytest.raises(InputError, match=r"is no benchmark: it is job\.run"):
-        READERS["/bench/{cid}"](found.store, {"cid": run})
+        READERS["/bench/{cid}"](found.store, {"cid": run}, NONE)
     with pytest.raises(UnknownError, match="holds no record"):
-        READERS["/bench/{cid}"](found.store, {"cid": str(CID.of(b"nowhere"))})
-    with pytest.raises(InputError, match="is not a CID"):
-        READERS["/bench/{cid}"](found.store, {"cid": "x"})
+        READERS["/bench/{cid}"](found.store, {"cid": str(CID.of(b"nowhere"))}, NONE)
+    with pytest.raises(NotACidError, match="is not a CID"):
+        READERS["/bench/{cid}"](found.store, {"cid": "x"}, NONE)

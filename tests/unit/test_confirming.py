@@ -46,13 +46,3 @@ def test_whoever_says_yes_is_asked_once_at_most(monkeypatch: pytest.MonkeyPatch,
     confirm_redaction(RECORD, yes)
 
     assert len(asked) == (0 if yes else 1)
-
-
-@pytest.mark.parametrize("yes", [True, False])
-def test_nobody_is_asked_about_what_is_no_cid(monkeypatch: pytest.MonkeyPatch, yes: bool) -> None:
-    asked = answering(monkeypatch, "y")
-
-    with pytest.raises(CoveyError, match="CID"):
-        confirm_redaction("zzz", yes)
-
-    assert asked == []

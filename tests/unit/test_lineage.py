@@ -70,8 +70,20 @@ def test_an_output_whose_worker_has_not_been_heard_shows_who_accepted_it() -> No
     closure = trace(job.graph.without(job.run), job.output)
 
     assert closure.first("job.accepted") is not None
-    assert Missing(job.output, "generated", job.accepted) in closure.missing
-    assert Missing(job.run, "informed_by", job.accepted) in closure.missing
+    assert closure.missing == [
+        Missing(job.output, "output", job.accepted),
+        Missing(job.run, "informed_by", job.accepted),
+    ]
+
+
+def test_what_is_missing_under_several_names_is_listed_once() -> None:
+    graph = Graph()
+    graph.record("job.run", WORKER, used={"input": entity("x")}, generated={"output": entity("y")})
+    user = graph.record("job.run", WORKER, used={"other": entity("x"), "output": entity("y")})
+
+    closure = trace(graph, user)
+
+    assert [missing.cid for missing in closure.missing] == [entity("x")]
 
 
 def test_other_workers_that_have_the_same_model_stay_out() -> None:

@@ -7,13 +7,19 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from aggregator.cli import main as operate
 from node.cli import main
 from node.runner.kinds import KINDS, BadInputError, kind_named
+from protocols.cid import CID, RAW
 
+NOWHERE = str(CID.of(b"nowhere", RAW))
+PEER = "12D3KooWSxpeJpcAebtV9emdNM7bUNATFhTx2JirESHYLkxhVvHC"
 RUN = ("run", "embed", "--model", "m")
 GENERATE = ("run", "generate", "--model", "m")
 MISUSE = [
@@ -36,11 +42,24 @@ MISUSE = [
     (("job", "show", "xyz"), "'xyz' is not a job id", "covey job list"),
     (("job", "show", "../../etc"), "'../../etc' is not a job id", "covey job list"),
     (("job", "why", "abcde"), "or the first 6", "covey job list"),
-    (("records", "verify", "records.car"), "'records.car' is not a CID", "start with b"),
-    (("records", "verify", "b", "--mesh", ""), "'' is not the name of a mesh", "--help"),
-    (("records", "verify", "b", "--mesh", "12D3"), "'12D3' is not the name of a mesh", "--help"),
+    (("records", "verify", NOWHERE, "--mesh", ""), "'' is not the name of a mesh", "--help"),
+    (
+        ("records", "verify", NOWHERE, "--mesh", "12D3"),
+        "'12D3' is not the name of a mesh",
+        "--help",
+    ),
+    (("records", "show", "xyz"), "'xyz' is not a CID", "this has 3"),
+    (("records", "show", ""), "'' is not a CID", "this has 0"),
+    (("records", "show", NOWHERE[:58] + "!"), "is not a CID", "some letter of this one is wrong"),
+    (("records", "show", "a" + NOWHERE[1:]), "is not a CID", "some letter of this one is wrong"),
+    (("records", "show", "ba0" + NOWHERE[3:]), "is not a CID", "some letter of this one is wrong"),
+    (("records", "show", PEER), "is not a CID", "that is the id of a peer"),
+    (("records", "verify", "/"), "'/' is not a CID", "begins with baf"),
+    (("records", "verify", __file__), "is not a CID", f"--file {__file__} checks it"),
+    (("records", "redact", "xyz", "--reason", "r"), "'xyz' is not a CID", "begins with baf"),
+    (("bench", "show", "xyz"), "'xyz' is not a CID", "begins with baf"),
+    (("bench", "rerun", "xyz"), "'xyz' is not a CID", "begins with baf"),
 ]
-
 
 LINES = "one\n\ntwo\n"
 ITEMS = [
@@ -57,20 +76,39 @@ ITEMS = [
     ("vad", "noise", "in.wav", "in.wav is no WAV file", "ffmpeg"),
 ]
 
+OF_AN_OPERATOR = [
+    (("lineage", "xyz"), "'xyz' is not a CID", "this has 3"),
+    (("lineage", NOWHERE, "--to", "xyz"), "'xyz' is not a CID", "this has 3"),
+    (("lineage", PEER), "is a peer", "--outputs"),
+    (("lineage", PEER, "--up"), "is a peer", "--outputs"),
+    (("lineage", "xyz", "--outputs"), "'xyz' is not a CID", "this has 3"),
+    (("verify", "xyz", "--deep"), "'xyz' is not a CID", "this has 3"),
+    (("verify", __file__), "is not a CID", f"--file {__file__} checks it"),
+    (("redact", "xyz", "--reason", "r"), "'xyz' is not a CID", "this has 3"),
+    (("export", "car", "--lineage", "xyz", "--output", "o"), "'xyz' is not a CID", "this has 3"),
+]
+
 
 @pytest.fixture(autouse=True)
 def nobody_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COVEY_HOME", str(tmp_path))
+    monkeypatch.setenv("COVEY_AGGREGATOR_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
 
 
 def covey(arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> object:
     """Run a command in this process and return its exit status."""
-    monkeypatch.setattr(sys, "argv", ["covey", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return ended.value.code
+    return ended(main, ("covey", *arguments), monkeypatch)
+
+
+def ended(
+    program: Callable[[], NoReturn], line: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> object:
+    monkeypatch.setattr(sys, "argv", list(line))
+    with pytest.raises(SystemExit) as exit_:
+        program()
+    return exit_.value.code
 
 
 @pytest.mark.parametrize(
@@ -107,6 +145,25 @@ def test_misuse_is_told_in_a_line_with_status_2(
 ) -> None:
     status = covey(arguments, monkeypatch)
 
+    explained(status, capsys, says, hint)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says", "hint"), OF_AN_OPERATOR, ids=lambda each: str(each)[:40]
+)
+def test_misuse_of_an_aggregator_is_told_in_the_same_way(
+    arguments: tuple[str, ...],
+    says: str,
+    hint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status = ended(operate, ("covey-aggregator", *arguments), monkeypatch)
+
+    explained(status, capsys, says, hint)
+
+
+def explained(status: object, capsys: pytest.CaptureFixture[str], says: str, hint: str) -> None:
     told = capsys.readouterr()
     first, *rest = told.err.splitlines()
     assert (status, told.out) == (2, "")
@@ -131,11 +188,11 @@ def test_with_json_an_error_is_one_object_on_stderr(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    ended = covey(arguments, monkeypatch)
+    done = covey(arguments, monkeypatch)
 
     told = capsys.readouterr()
     error = json.loads(told.err)["error"]
-    assert (ended, told.out) == (status, "")
+    assert (done, told.out) == (status, "")
     assert (error["code"], set(error)) == (code, {"code", "message", "hint"})
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from peer.cli import emit, json_option, table
+from peer.cli import CidName, emit, json_option, table
 
 TIMEOUT_S = 600.0
 COLUMNS = {
@@ -21,7 +21,7 @@ COLUMNS = {
 
 
 @click.command()
-@click.argument("cid")
+@click.argument("cid", type=CidName())
 @click.option(
     "--tolerance",
     "tolerance_percent",

@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from peer.cli import emit, json_option, printable
+from peer.cli import CidName, emit, json_option, printable
 
 
 @click.command()
-@click.argument("cid")
+@click.argument("cid", type=CidName())
 @json_option
 def show(cid: str, as_json: bool) -> None:
     """Show one benchmark whole: figures, parameters, machine, software, and who says so.
