@@ -53,6 +53,8 @@ NOTHING: Final = Requirements()
 
 def unmet(requirements: Mapping[str, Fact], capabilities: Mapping[str, Any]) -> str | None:
     """Say which requirement of an offer these capabilities do not meet; None if they meet all."""
+    if not requirements:
+        return None
     unknown = sorted(set(requirements) - set(Requirements.__struct_fields__))
     if unknown:
         return f"this worker does not know about: {', '.join(unknown)}"
