@@ -129,7 +129,7 @@ class SubmittedJob:
     def receive(self, peer: PeerId, message: FromWorker) -> None:
         """A worker says something about this job. Its result counts once it is judged."""
         if isinstance(message, Done):
-            output = self.machine.answer(peer, message)
+            output = self.machine.answer(peer, message, trio.current_time())
             if output is not None:
                 self._judge(peer, message, output)
                 return

@@ -141,6 +141,8 @@ class Offer(JobMessage, frozen=True, array_like=True, tag=2):
     """Whether the output is to be sent while it comes into being."""
     tokens: int = 0
     """How many it may write, of kinds whose work grows with them and not with the items."""
+    takes_output: bool = False
+    """Whether a small output may come with ``Done``, where it is not streamed."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -258,7 +260,8 @@ class Chunk(JobMessage, frozen=True, array_like=True, tag=9):
 class Done(JobMessage, frozen=True, array_like=True, tag=10):
     """All of the output was sent: its commitment, the worker's record of the run, and how it ran.
 
-    The record is in the worker's journal; its bundle may come later.
+    The record is in the worker's journal; its bundle may come later. With ``output``, all of a
+    small one, it is that and its only piece in one, for offers that take it so.
     """
 
     output_cid: bytes
@@ -266,9 +269,13 @@ class Done(JobMessage, frozen=True, array_like=True, tag=10):
     record_cid: bytes
     timings: dict[str, float] = {}
     execution: dict[str, Fact] = {}
+    output: bytes | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.output is not None:
+            _check(len(self.output) == self.size_bytes, "output is not of size_bytes")
+            _check(self.size_bytes <= MAX_INLINE_PIECE_BYTES, "output is too big to come so")
         for cid in (self.output_cid, self.record_cid):
             _check(is_strict(cid), "output_cid or record_cid is not a CID")
         _check(0 <= self.size_bytes <= MAX_JOB_OUTPUT_BYTES, "size is out of range")
@@ -354,6 +361,7 @@ class Terms(msgspec.Struct, frozen=True):
             input=content,
             stream=stream,
             tokens=self.tokens,
+            takes_output=not stream,
         )
 
     @classmethod

@@ -202,6 +202,7 @@ class WorkerJobs:
             input=self._partial.take((submitter, offer.job_id), terms),
             progress=(0, terms.units),
             is_streamed=offer.stream,
+            takes_output=offer.takes_output,
         )
         job.life.step(JobEvent.OFFER)
         job.life.step(JobEvent.LEASE)
@@ -226,7 +227,7 @@ class WorkerJobs:
     def _reattach(self, job: WorkerJob, offer: Offer, now: float) -> None:
         """Another attempt takes over what is here; until it is accepted, it gets nothing."""
         job.fence = offer.fence
-        job.is_streamed = offer.stream
+        job.is_streamed, job.takes_output = offer.stream, offer.takes_output
         job.lease = LeaseClock(now)
         job.deadline = now + offer.budget_ms / 1000
         if job.state is JobState.LEASED:
