@@ -9,6 +9,8 @@ See docs/protocols/session.md.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import lru_cache
 from math import isfinite
 from typing import Any, Final
 
@@ -60,6 +62,11 @@ WRONG_COMMITMENT: Final = "wrong-commitment"
 Receivers take unknown codes as a plain no.
 """
 
+# What is said of a malformed message, made once: most are well-formed, and each is checked.
+_BODY_TOO_LONG: Final = f"body is over {BULK_CHUNK_BYTES} bytes"
+_NO_JOB_ID: Final = f"job_id is not {JOB_ID_BYTES} bytes"
+_NO_SALT: Final = f"a salt is not {SALT_BYTES} bytes"
+
 
 def _check(is_right: bool, what: str) -> None:
     """Raise ``ValueError``, which msgspec turns into a validation error while decoding."""
@@ -67,14 +74,23 @@ def _check(is_right: bool, what: str) -> None:
         raise ValueError(what)
 
 
-def _check_facts(facts: dict[str, Fact], name: str) -> None:
-    _check(len(facts) <= MAX_FACTS, f"{name} has more than {MAX_FACTS} entries")
+def _check_facts(facts: Mapping[str, Fact], name: str) -> None:
+    if len(facts) > MAX_FACTS:
+        raise ValueError(f"{name} has more than {MAX_FACTS} entries")
     for key, value in facts.items():
-        _check(len(key) <= MAX_CODE_CHARS, f"{name} has a key that is too long")
+        if len(key) > MAX_CODE_CHARS:
+            raise ValueError(f"{name} has a key that is too long")
         if isinstance(value, str):
-            _check(len(value) <= MAX_FACT_CHARS, f"{name} has a value that is too long")
-        elif isinstance(value, float):  # others are to compute with it, and JSON has no such number
-            _check(isfinite(value), f"{name} has a value that is not finite")
+            if len(value) > MAX_FACT_CHARS:
+                raise ValueError(f"{name} has a value that is too long")
+        # others are to compute with it, and JSON has no such number
+        elif isinstance(value, float) and not isfinite(value):
+            raise ValueError(f"{name} has a value that is not finite")
+
+
+@lru_cache(256)
+def _is_kind(kind: str) -> bool:
+    return bool(CODE.fullmatch(kind.replace(".", "-")))
 
 
 def _check_code(code: str, reason: str) -> None:
@@ -84,7 +100,7 @@ def _check_code(code: str, reason: str) -> None:
 
 def _check_piece(index: int, body: bytes, digest: bytes) -> None:
     _check(0 <= index <= MAX_JOB_OUTPUT_BYTES, "index is out of range")
-    _check(len(body) <= BULK_CHUNK_BYTES, f"body is over {BULK_CHUNK_BYTES} bytes")
+    _check(len(body) <= BULK_CHUNK_BYTES, _BODY_TOO_LONG)
     _check(len(digest) == DIGEST_BYTES, "digest is not 32 bytes")
 
 
@@ -114,7 +130,7 @@ class JobMessage(msgspec.Struct, frozen=True, array_like=True):
     fence: int
 
     def __post_init__(self) -> None:
-        _check(len(self.job_id) == JOB_ID_BYTES, f"job_id is not {JOB_ID_BYTES} bytes")
+        _check(len(self.job_id) == JOB_ID_BYTES, _NO_JOB_ID)
         _check(1 <= self.fence <= MAX_FENCE, "fence is out of range")
 
 
@@ -146,9 +162,9 @@ class Offer(JobMessage, frozen=True, array_like=True, tag=2):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(bool(CODE.fullmatch(self.kind.replace(".", "-"))), "kind is malformed")
         for name in (self.kind, self.precision):
             _check(0 < len(name) <= MAX_CODE_CHARS, "kind or precision is too long")
+        _check(_is_kind(self.kind), "kind is malformed")
         _check(0 < len(self.model) <= MAX_NAME_CHARS, "model is too long")
         _check(0 <= self.items <= MAX_ITEMS, "items is out of range")
         _check(0 <= self.tokens <= MAX_ITEMS, "tokens is out of range")
@@ -156,7 +172,7 @@ class Offer(JobMessage, frozen=True, array_like=True, tag=2):
         _check(0 <= self.budget_ms <= MAX_BUDGET_MS, "budget is out of range")
         _check(is_strict(self.input_cid), "input_cid is not a CID")
         for salt in (self.input_salt, self.output_salt):
-            _check(len(salt) == SALT_BYTES, f"a salt is not {SALT_BYTES} bytes")
+            _check(len(salt) == SALT_BYTES, _NO_SALT)
         _check_facts(self.requirements, "requirements")
         if self.input is not None:
             _check(len(self.input) == self.size_bytes, "input is not of size_bytes")
@@ -279,7 +295,7 @@ class Done(JobMessage, frozen=True, array_like=True, tag=10):
         for cid in (self.output_cid, self.record_cid):
             _check(is_strict(cid), "output_cid or record_cid is not a CID")
         _check(0 <= self.size_bytes <= MAX_JOB_OUTPUT_BYTES, "size is out of range")
-        _check_facts(dict(self.timings), "timings")
+        _check_facts(self.timings, "timings")
         _check_facts(self.execution, "execution")
 
 
