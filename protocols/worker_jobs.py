@@ -219,7 +219,8 @@ class WorkerJobs:
         for most of such jobs end before it is due.
         """
         job.lease.accept(now)
-        job.input = Incoming(job.terms.input_salt, job.terms.size_bytes)  # whatever came before
+        if job.input.count:  # whatever came before
+            job.input = Incoming(job.terms.input_salt, job.terms.size_bytes)
         effects = self._take_input(job, Piece(0, content, job.terms.input_cid[-DIGEST_BYTES:]), now)
         job.lease.renew_at = now + RUN_SILENCE_S
         return effects
