@@ -13,7 +13,8 @@ from typing import Any, Final, cast
 import msgspec
 
 from node.errors import InputError
-from protocols.job import CODE, Fact
+from protocols.job import Fact
+from protocols.job_checks import CODE
 from protocols.limits import MAX_CODE_CHARS
 
 CPU: Final = "cpu"

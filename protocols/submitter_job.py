@@ -153,9 +153,7 @@ class SubmitterJob:
         return self._attempts.output()
 
     def answer(self, peer: str, done: Done, now: float) -> bytes | None:
-        """Return the output that this ends, whole, if it comes from who has the job: to judge. What
-        comes of it with this message is taken in.
-        """
+        """Return the output that this brings or ends, if it is whole and of who has the job."""
         if peer == self._offers.entrusted and done.fence == self.fence:
             self._on_first_word(peer, done, now)
         return self._attempts.answer(done) if self._is_from_worker(peer, done.fence) else None
