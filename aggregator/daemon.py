@@ -31,7 +31,7 @@ from peer.identity import Identity
 from peer.member import check_membership
 from peer.presence import Network, Presence
 from peer.recorder import Recorder
-from peer.service import running, settle_memory, wait_for_stop
+from peer.service import running, settle, wait_for_stop
 from peer.showing import Showing, show_certificate
 from protocols.membership import AGGREGATOR, FILER
 
@@ -103,7 +103,7 @@ async def main(
                     "aggregator up",
                     extra={"peer": identity.peer_id, "listening": transport.addresses},
                 )
-                settle_memory()
+                settle()
                 await wait_for_stop()
                 log.info("aggregator stopping")
             await feeds.cut_all()

@@ -59,7 +59,7 @@ from peer.member import check_membership
 from peer.presence import Network, Presence
 from peer.recorder import Recorder
 from peer.redactor import Redactor
-from peer.service import running, settle_memory, wait_for_stop
+from peer.service import running, settle, wait_for_stop
 from peer.showing import Showing, ShownBy
 from protocols.errors import Refused
 from protocols.job import JOB_ID_BYTES
@@ -139,7 +139,8 @@ async def started(
     async with home.locked():
         identity = Identity.load(home.path)
         check_membership(identity, effects)
-        models = ModelStore(home.models, device := ComputeDevice(config.runners.device))
+        device = ComputeDevice(config.runners.device)
+        models = ModelStore(home.models, device, trio.current_time)
         runners = _runners(models, effects, config.runners, device)
         identity.next_boot()
         memory = Memory.open(home, identity, config, effects)
@@ -230,7 +231,7 @@ async def _open_doors(node: Node, report: Reports) -> None:
     _log_sandbox(node.runners.sandbox)
     listening = node.presence.transport.addresses
     log.info("node up", extra={"peer": node.identity.peer_id, "listening": listening})
-    settle_memory()
+    settle()
 
 
 async def _drain(worker: Worker, submitter: Submitter) -> None:

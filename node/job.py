@@ -16,7 +16,8 @@ from node.runner.kinds import kind_named
 from node.verdict import Verification
 from protocols.cid import CID
 from protocols.errors import CoveyError, JobFailed, Refused
-from protocols.job import CODE, JOB_ID_BYTES, Refuse
+from protocols.job import JOB_ID_BYTES, Refuse
+from protocols.job_checks import CODE
 from protocols.job_history import OFFERED
 from protocols.keys import PeerId
 from protocols.limits import (

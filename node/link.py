@@ -19,6 +19,7 @@ from protocols.job import (
     CODEC,
     SESSION_VERSION,
     Chunk,
+    Done,
     Input,
     JobMessage,
     Message,
@@ -197,9 +198,15 @@ class SessionLink:
 
 def body_bytes(message: Message) -> int:
     """Return how much content a message carries."""
-    if isinstance(message, (Input, Chunk)):
-        return len(message.body)
-    return len(message.input or b"") if isinstance(message, Offer) else 0
+    match message:
+        case Input() | Chunk():
+            return len(message.body)
+        case Offer():
+            return len(message.input or b"")
+        case Done():
+            return len(message.output or b"")
+        case _:
+            return 0
 
 
 def frames_of(batch: list[Message]) -> Iterator[bytes]:

@@ -40,6 +40,10 @@ from peer.durable import make_folder_durably
 from protocols.cid import CID
 
 NO_TOLERANCES: Final[Mapping[str, float]] = MappingProxyType({})
+UNCHANGED_S: Final = 0.05
+"""How long a manifest that was looked at is taken to be the same: jobs ask five times each, and a
+question to the file system costs a busy worker more than a small job's decoding.
+"""
 MACHINE_FOLDER: Final = Path(__file__).parent / "runner" / MACHINE
 
 
@@ -77,15 +81,31 @@ class InstalledModel:
         return self if kind == self.kind else replace(self, kind=kind)
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A model that was looked at, and until when it is taken to be what it was."""
+
+    until: float
+    device: str
+    model: InstalledModel
+
+
 class ModelStore:
     """Installs, lists and removes models below ``root``, which is made when the first one comes.
-    They are offered in what ``device`` computes in.
+    They are offered in what ``device`` computes in. Without a ``clock`` every look is at the disk.
     """
 
-    def __init__(self, root: Path, device: ComputeDevice | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        device: ComputeDevice | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
         self._root = root
         self._device = device or ComputeDevice(CPU)
+        self._clock = clock
         self._read: dict[str, tuple[tuple[int, int, int, str], InstalledModel]] = {}
+        self._seen: dict[str, _Seen] = {}
         self.machine = _installed(MACHINE_FOLDER, read_manifest(MACHINE_FOLDER, MACHINE), CPU)
 
     def add(self, name: str) -> InstalledModel:
@@ -137,20 +157,30 @@ class ModelStore:
         faults: list[ModelError] = []
         for name in self._names():
             try:
-                models.append(self.get(name))
+                models.append(self._look(name))
             except ModelError as error:
                 faults.append(error)
         return models, faults
 
     def get(self, name: str) -> InstalledModel:
-        """Return one installed model; its manifest is read again only when the file changed.
+        """Return one installed model; its manifest is read again only when the file changed, which
+        may go unnoticed for ``UNCHANGED_S``.
 
         Raises ``ModelMissingError``, or ``ModelDamagedError`` when the manifest is not valid. The
         other files are the runner's to check. The model ``machine`` is everywhere.
         """
         if name == MACHINE:
             return self.machine
-        try:  # every job asks several times: no paths are built where nothing changed
+        if self._clock is None:
+            return self._look(name)
+        now, device = self._clock(), self._device.name  # another one once the hardware is measured
+        seen = self._seen.get(name)
+        if seen is None or seen.until <= now or seen.device != device:
+            seen = self._seen[name] = _Seen(now + UNCHANGED_S, device, self._look(name))
+        return seen.model
+
+    def _look(self, name: str) -> InstalledModel:
+        try:  # no paths are built where nothing changed
             status = os.lstat(f"{self._root}/{check_name(name)}/{MANIFEST_NAME}")
         except FileNotFoundError as error:
             if (self._root / name).exists():
@@ -158,7 +188,7 @@ class ModelStore:
             raise ModelMissingError(
                 f"model {name} is not installed here", hint=f"covey models add {name}"
             ) from error
-        device = self._device.name  # another one once the hardware is measured
+        device = self._device.name
         stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, device)
         known = self._read.get(name)
         if known is None or known[0] != stamp:
@@ -193,13 +223,13 @@ class ModelStore:
         final = self._root / name
         with self._locked():
             if known is not None and self._is_intact(final, known):
-                return self.get(name)
+                return self._look(name)
             incoming = self._root / f".incoming-{secrets.token_hex(8)}"
             incoming.mkdir(mode=0o700)
             try:
                 manifest = fill(incoming)
                 if known is None and self._is_intact(final, manifest):
-                    return self.get(name)
+                    return self._look(name)
                 _write_manifest(incoming, manifest)
                 if final.exists():
                     self._discard(name)
@@ -207,7 +237,7 @@ class ModelStore:
             finally:
                 shutil.rmtree(incoming, ignore_errors=True)
             flush_path(self._root)
-        return self.get(name)
+        return self._look(name)
 
     def _is_intact(self, folder: Path, manifest: Manifest) -> bool:
         """Say whether exactly this model is there, whole; raises when it is another model."""

@@ -30,7 +30,7 @@ from node.needs import (
 from node.observations import Key, Observations, Speed
 from node.retries import RetryBudget
 from node.roster import Pool, Roster
-from peer.directory import Directory
+from peer.directory import Directory, Entry
 from protocols.advert import Advert, ModelOffer
 from protocols.job import Refuse, Terms
 from protocols.keys import PeerId
@@ -166,10 +166,6 @@ class Placement:
             if worker.advert
         )
 
-    def _is_overdue(self, peer: PeerId) -> bool:
-        entry = self._directory.get(peer)
-        return entry is not None and entry.is_overdue
-
     def _consider_named(self, peer: PeerId, needs: JobNeeds, now: float) -> Candidate:
         worker = self._directory.worker(peer)
         if worker is None:
@@ -177,15 +173,15 @@ class Placement:
             return Candidate(peer, 0.0, GONE if is_known else "is not known here")
         assert worker.advert is not None, "a worker in the directory has a current advert"
         reason = why_not(worker.advert, needs)
-        return self._consider(peer, stated_speed(worker.advert), reason, needs, now)
+        return self._consider(worker, stated_speed(worker.advert), reason, needs, now)
 
     def _choose_of_all(
         self, pool: Pool, among: list[PeerId], needs: JobNeeds, now: float
     ) -> Choice:
         considered = [
-            self._consider(peer, pool.stated[peer], None, needs, now)
-            for peer in among
-            if self._directory.worker(peer) is not None
+            self._consider(worker, pool.stated[worker.peer_id], None, needs, now)
+            for worker in map(self._directory.worker, among)
+            if worker is not None
         ]
         peers = order(considered, self._rng)
         untried = [each.peer for each in considered if each.reason is None and not each.results]
@@ -201,10 +197,11 @@ class Placement:
             drawn = _with_first(pool.any(self._rng), drawn)
         considered: list[Candidate] = []
         for peer in drawn:
-            if self._directory.worker(peer) is None or peer not in pool.stated:
+            worker = self._directory.worker(peer)
+            if worker is None or peer not in pool.stated:
                 pool.exclude(peer)  # until the directory hears of it again
                 continue
-            candidate = self._consider(peer, pool.stated[peer], None, needs, now)
+            candidate = self._consider(worker, pool.stated[peer], None, needs, now)
             pool.weigh(peer, candidate.speed)
             considered.append(candidate)
         fitting = [each.peer for each in considered if each.reason is None]
@@ -213,20 +210,21 @@ class Placement:
 
     def _consider(
         self,
-        peer: PeerId,
+        worker: Entry,
         stated: float | None,
         reason: str | None,
         needs: JobNeeds,
         now: float,
     ) -> Candidate:
-        """Say how fast a peer is, by its advert and by what we saw; ``reason`` is why its advert
+        """Say how fast a worker is, by its advert and by what we saw; ``reason`` is why its advert
         rules it out.
         """
-        speed, basis, results = self._speed(peer, stated, needs, now)
+        peer = worker.peer_id
+        speed, basis, results = self._speed(worker, stated, needs, now)
         if reason is None and peer in needs.excluded:
             reason = EXCLUDED
         left_alone = self._breakers.why_open((peer, _subject(needs)), now)
-        if left_alone is None and self._is_overdue(peer):
+        if left_alone is None and worker.is_overdue:
             left_alone = OVERDUE
         share = self._doubts.share((peer, needs.model), now)
         if share < 1:
@@ -238,9 +236,9 @@ class Placement:
         is_last_resort = reason is None and left_alone is not None
         return Candidate(peer, speed, reason or left_alone, basis, results, is_last_resort)
 
-    def _speed(self, peer: PeerId, stated: float | None, needs: JobNeeds, now: float) -> Speed:
-        advert = self.advert_of(peer)
-        key = Key(peer, _subject(needs), needs.precision)
+    def _speed(self, worker: Entry, stated: float | None, needs: JobNeeds, now: float) -> Speed:
+        advert = worker.advert
+        key = Key(worker.peer_id, _subject(needs), needs.precision)
         if not stated or advert is None:
             seen = self._observations.speed(key, UNMEASURED_GFLOPS, now, LEAST_TRUST)
             return seen or Speed(UNMEASURED_GFLOPS, "not measured")

@@ -13,7 +13,8 @@ from typing import Any, Final, cast
 import msgspec
 
 from node.errors import InputError
-from protocols.job import CODE, Fact
+from protocols.job import Fact
+from protocols.job_checks import CODE
 from protocols.limits import MAX_CODE_CHARS
 
 CPU: Final = "cpu"
@@ -53,6 +54,8 @@ NOTHING: Final = Requirements()
 
 def unmet(requirements: Mapping[str, Fact], capabilities: Mapping[str, Any]) -> str | None:
     """Say which requirement of an offer these capabilities do not meet; None if they meet all."""
+    if not requirements:
+        return None
     unknown = sorted(set(requirements) - set(Requirements.__struct_fields__))
     if unknown:
         return f"this worker does not know about: {', '.join(unknown)}"

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypedDict
 
 import trio
@@ -79,14 +79,15 @@ class RunnerSpec:
     backend: str = "torch"
     memory_bytes: int = 0
     """The most that it may have; 0 for what all runners may have together."""
+    key: Key = field(init=False, compare=False)
+    """Jobs with the same key can share a runner; a benchmark of a model shares none with its
+    jobs.
+    """
 
-    @property
-    def key(self) -> Key:
-        """Jobs with the same key can share a runner; a benchmark of a model shares none with
-        its jobs.
-        """
+    def __post_init__(self) -> None:
         model = self.model
-        return self.backend, model.kind, bytes(model.cid), self.precision, self.device
+        key = self.backend, model.kind, bytes(model.cid), self.precision, self.device
+        object.__setattr__(self, "key", key)
 
     @property
     def needed_bytes(self) -> int:

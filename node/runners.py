@@ -75,6 +75,8 @@ class RunnerPool:
         self._cores = usable_cores()
         self._children: dict[Key, RunnerChild] = {}
         self._active: list[ActiveRun] = []
+        self._specs: dict[tuple[str, str, str], RunnerSpec] = {}
+        """By model, kind and precision: those that were asked for last."""
         self._throughput = Throughput()
         self._lanes = Lanes()
         self._nursery: trio.Nursery | None = None
@@ -287,7 +289,11 @@ class RunnerPool:
     def _spec(self, model: InstalledModel, precision: str) -> RunnerSpec:
         is_accelerated = kind_named(model.kind).IS_ACCELERATED
         device = self._device.name if is_accelerated else CPU
-        return RunnerSpec(
+        wanted = model.name, model.kind, precision
+        known = self._specs.get(wanted)
+        if known is not None and known.model is model and known.device == device:
+            return known
+        spec = self._specs[wanted] = RunnerSpec(
             model,
             precision,
             threads=self._cores if model.kind in OF_MACHINE else self._threads,
@@ -295,6 +301,7 @@ class RunnerPool:
             sandbox=beside_device(self.sandbox.level, device),
             device=device,
         )
+        return spec
 
     def no_room(self, model: InstalledModel, precision: str) -> NoRoom | None:
         """Say why no runner could hold this model now, and when to ask again; None when one does,

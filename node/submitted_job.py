@@ -129,7 +129,7 @@ class SubmittedJob:
     def receive(self, peer: PeerId, message: FromWorker) -> None:
         """A worker says something about this job. Its result counts once it is judged."""
         if isinstance(message, Done):
-            output = self.machine.answer(peer, message)
+            output = self.machine.answer(peer, message, trio.current_time())
             if output is not None:
                 self._judge(peer, message, output)
                 return
@@ -146,7 +146,8 @@ class SubmittedJob:
 
     def cancel(self) -> None:
         """End the job, if it is under way."""
-        self._perform(self.machine.cancel())
+        if not self.machine.state.is_final:
+            self._perform(self.machine.cancel())
 
     # Waiting
 
@@ -194,10 +195,13 @@ class SubmittedJob:
         """
         told, machine = self._told, self.machine
         state = machine.state
-        if told is not None and told.state is not state and not state.is_final:
+        if state.is_final or self._notes or self._beside:
+            self._changed.set()
+        if state.is_final:
+            return
+        if told is not None and told.state is not state:
             self._tell()
-        is_sooner = self._judged is None and machine.next_deadline < self._wakes_at
-        if is_sooner or self._notes or state.is_final or self._beside:
+        if self._judged is None and machine.next_deadline < self._wakes_at:
             self._changed.set()
 
     def _start_beside(self, act: Callable[[], Awaitable[None]]) -> None:

@@ -27,7 +27,8 @@ from node.shortening import shortened
 from node.verdict import DIFFERS, UNVERIFIED, Ballot, PeerVerdict, Run, Verification
 from peer.capture import About
 from protocols.errors import CoveyError, JobFailed
-from protocols.job import CODE, DRAINING, JOB_ID_BYTES
+from protocols.job import DRAINING, JOB_ID_BYTES
+from protocols.job_checks import CODE
 from protocols.keys import PeerId
 from protocols.limits import MAX_CODE_CHARS, MAX_TOLD_CHARS
 

@@ -252,9 +252,10 @@ class Worker:
             if self._nursery is not None:  # else nobody is left to send it, and it goes elsewhere
                 self._outputs.end(self._nursery, job, link, effect.first_piece)
             return
-        for p in outcome.output.pieces(effect.first_piece) if outcome.output else ():
+        output = None if job.takes_output else outcome.output
+        for p in output.pieces(effect.first_piece) if output else ():
             link.send(Chunk(effect.key[1], effect.fence, p.index, p.body, p.digest))
-        link.send(outcome.final_message(effect.fence))
+        link.send(outcome.final_message(effect.fence, has_output=job.takes_output))
         self._unbind(effect.key)  # who acknowledges nothing holds no session
 
     def _output_ended(self, job: WorkerJob, is_sent: bool) -> None:
@@ -314,6 +315,7 @@ class Worker:
             record_cid=bytes(record),
             timings=timings_of(run.timings),
             execution=facts_of(execution),
+            output=output.content if job.takes_output and output.is_inline else None,
         )
         return Outcome(done, output)
 

@@ -111,6 +111,7 @@ class WorkerBundles:
         wanted = {*self._sought.due(math.inf).get(worker, ())}
         for bundle in await self._seek(worker, digests):
             self._take(worker, bundle, wanted)
+            await trio.lowlevel.checkpoint()  # half a millisecond each, and up to 64
         self._sought.tried(digests, trio.current_time())
         if self._sought.given_up > given_up:
             log.warning("records of a worker were not to be had", extra={"peer": worker})

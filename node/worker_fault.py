@@ -8,7 +8,8 @@ from typing import Final
 
 from node.upstream.errors import WORKER_FAULTS as UPSTREAM_FAULTS
 from protocols.errors import CoveyError
-from protocols.job import CODE, TOO_LITTLE_MEMORY
+from protocols.job import TOO_LITTLE_MEMORY
+from protocols.job_checks import CODE
 from protocols.limits import MAX_CODE_CHARS
 
 UNEXPECTED: Final = "unexpected"

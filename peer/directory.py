@@ -141,10 +141,10 @@ class Directory:
         entry = self._entries.get(peer_id)
         if entry is None:
             return ()
-        chain = entry.certificate, entry.issuer_certificate
-        ends_us = min(shown.not_after_us for shown in chain) + TOLERANCE_US
-        is_valid = self._effects.now_us() <= ends_us and not self.revocations.holds(*chain)
-        return entry.certificate.roles if is_valid else ()
+        shown, issuer = entry.certificate, entry.issuer_certificate
+        ends_us = min(shown.not_after_us, issuer.not_after_us) + TOLERANCE_US
+        is_valid = self._effects.now_us() <= ends_us and not self.revocations.holds(shown, issuer)
+        return shown.roles if is_valid else ()
 
     def may(self, peer_id: PeerId, protocol: str) -> bool:
         """Whether that peer may open ``protocol`` to us."""

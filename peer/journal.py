@@ -158,22 +158,36 @@ class Journal:
         in that order can be taken back. Raises ``JournalFullError`` when too much is waiting
         already.
         """
+        self._check_room()
+        pending = Pending(encode_entry(self._segments.salt, kind, body), done)
+        self._backlog_bytes += len(pending.encoded)
+        self._waiting.append(pending)
+        if can_wait:
+            self._be_patient()
+        else:
+            self._stirred.set()
+        return pending
+
+    def append_growing(self, kind: Entry, body: Callable[[], bytes]) -> None:
+        """Queue an entry whose ``body`` is asked for when it is written, and may grow until then.
+        It can wait, and is refused, as those of ``append_soon``.
+        """
+        self._check_room()
+        salt = self._segments.salt
+        self._waiting.append(Pending(b"", grow=lambda: encode_entry(salt, kind, body())))
+        self._be_patient()
+
+    def _check_room(self) -> None:
         if self._closed is not None:
             raise self._closed
         if self._backlog_bytes > MAX_JOURNAL_BACKLOG_BYTES:
             raise JournalFullError(
                 f"{self._backlog_bytes} bytes are waiting for the disk", code="journal-behind"
             )
-        encoded = encode_entry(self._segments.salt, kind, body)
-        pending = Pending(encoded, done)
-        self._waiting.append(pending)
-        self._backlog_bytes += len(encoded)
-        if can_wait:
-            due_at = trio.current_time() + JOURNAL_COMPANY_S
-            self._patience.deadline = min(self._patience.deadline, due_at)
-        else:
-            self._stirred.set()
-        return pending
+
+    def _be_patient(self) -> None:
+        if self._patience.deadline == math.inf:  # else another waits already, and is due before
+            self._patience.deadline = trio.current_time() + JOURNAL_COMPANY_S
 
     async def wait_room(self) -> None:
         """Return when ``append_soon`` would accept an entry."""
@@ -317,6 +331,9 @@ class Journal:
     def _take_batch(self) -> list[Pending]:
         count = size = 0
         for waiting in self._waiting:
+            if waiting.grow is not None:
+                waiting.encoded, waiting.grow = waiting.grow(), None
+                self._backlog_bytes += len(waiting.encoded)
             size += len(waiting.encoded)
             if count and size > MAX_JOURNAL_BATCH_BYTES:
                 break

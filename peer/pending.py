@@ -18,10 +18,15 @@ Done = Callable[["int | JournalError"], None]
 class Pending:
     """An entry on its way to the disk."""
 
-    __slots__ = ("_done", "_outcome", "_settled", "encoded")
+    __slots__ = ("_done", "_outcome", "_settled", "encoded", "grow")
 
-    def __init__(self, encoded: bytes, done: Done | None) -> None:
+    def __init__(
+        self, encoded: bytes, done: Done | None = None, grow: Callable[[], bytes] | None = None
+    ) -> None:
         self.encoded = encoded
+        self.grow = grow
+        """Returns what is to be written, asked for at the last moment; then there is no
+        ``encoded`` yet."""
         self._done = done
         self._outcome: int | JournalError | None = None
         self._settled: trio.Event | None = None  # made by the first who waits: many are not waited

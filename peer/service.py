@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import gc
 import signal
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import trio
 
-GC_ALLOCATIONS: Final = 10_000
-"""New objects before the collector looks at them. Python's 700 had it run sixty times a thousand
-jobs; what a job leaves behind is mostly freed by its reference counts.
+GC_ALLOCATIONS: Final = 2_500
+"""New objects before the collector looks at them, which takes it most of a millisecond. With
+Python's 700 it had to look at the jobs under way again and again; what a job leaves behind is
+mostly freed by its reference counts.
+"""
+GC_YOUNG_RUNS: Final = 5
+"""How often it does before it looks at what was left of all those times: at 12,500 objects."""
+SWITCH_S: Final = 0.0005
+"""How long a thread that computes (the index's) may keep the interpreter from the loop's. Python's
+5 ms made every turn of a busy loop late while rows were made.
 """
 
 Service = Callable[..., Awaitable[Any]]
@@ -35,13 +43,15 @@ async def running(*services: Service) -> AsyncGenerator[trio.Nursery]:
         nursery.cancel_scope.cancel()
 
 
-def settle_memory() -> None:
-    """Take what was loaded and opened so far out of the garbage collector's sight, for good: it
-    stays anyway, and a walk over it would stall the loop for tens of milliseconds.
+def settle() -> None:
+    """Let nothing keep the loop for long: neither threads that compute, nor the garbage collector.
+    What was loaded and opened so far is taken out of its sight for good: it stays anyway, and a
+    walk over it would take tens of milliseconds.
     """
+    sys.setswitchinterval(SWITCH_S)
     gc.collect()
     gc.freeze()
-    gc.set_threshold(GC_ALLOCATIONS)
+    gc.set_threshold(GC_ALLOCATIONS, GC_YOUNG_RUNS)
 
 
 async def wait_for_stop(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -8,15 +8,17 @@ the job has long moved on. A result of an attempt that never was breaks the prot
 from __future__ import annotations
 
 from collections import Counter, deque
+from contextlib import suppress
 
 from protocols import job_history as history
 from protocols.attempt import Attempt
+from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
 from protocols.job import Ack, Chunk, Done, Lease, Terms
 from protocols.job_output import JobOutput
 from protocols.limits import MAX_STRAY_RESULTS
 from protocols.output_stream import OutputStream
-from protocols.pieces import Held
+from protocols.pieces import Held, Piece
 from protocols.session import Effect, Grown, Late, Lost, Send
 from protocols.signs import Sign
 
@@ -127,7 +129,12 @@ class Attempts:
         return self._output.content()
 
     def answer(self, done: Done) -> bytes | None:
-        """Return the output in the current one, if it is whole and the one committed to."""
+        """Return the output in the current one, if it is whole and the one committed to; one that
+        is seen growing comes in pieces only.
+        """
+        if done.output is not None and self._stream is None:
+            with suppress(RemoteProtocolError):  # then it is not whole either
+                self._output.add(Piece(0, done.output, CID(done.output_cid).digest))
         is_whole = self._output.is_whole(done.size_bytes, done.output_cid)
         return self.output() if is_whole else None
 

@@ -8,15 +8,14 @@ See docs/protocols/session.md.
 
 from __future__ import annotations
 
-import re
 from math import isfinite
 from typing import Any, Final
 
 import msgspec
 
-from protocols.cid import DIGEST_BYTES, is_strict
+from protocols.cid import is_strict
+from protocols.job_checks import check, check_code, check_facts, check_held, check_piece, is_kind
 from protocols.limits import (
-    BULK_CHUNK_BYTES,
     MAX_BUDGET_MS,
     MAX_CODE_CHARS,
     MAX_FACT_CHARS,
@@ -26,7 +25,6 @@ from protocols.limits import (
     MAX_ITEMS,
     MAX_JOB_OUTPUT_BYTES,
     MAX_NAME_CHARS,
-    MAX_REASON_CHARS,
 )
 from protocols.wire import MessageCodec
 
@@ -34,11 +32,11 @@ SESSION_VERSION: Final = 1
 
 JOB_ID_BYTES: Final = 16
 SALT_BYTES: Final = 16
+_NO_JOB_ID: Final = f"job_id is not {JOB_ID_BYTES} bytes"
+_NO_SALT: Final = f"a salt is not {SALT_BYTES} bytes"
 
 Fact = str | int | float | bool
 """What free-form maps on the wire hold: no nesting, so that size and depth stay bounded."""
-
-CODE: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 BUSY: Final = "busy"
 DRAINING: Final = "draining"
@@ -61,38 +59,6 @@ Receivers take unknown codes as a plain no.
 """
 
 
-def _check(is_right: bool, what: str) -> None:
-    """Raise ``ValueError``, which msgspec turns into a validation error while decoding."""
-    if not is_right:
-        raise ValueError(what)
-
-
-def _check_facts(facts: dict[str, Fact], name: str) -> None:
-    _check(len(facts) <= MAX_FACTS, f"{name} has more than {MAX_FACTS} entries")
-    for key, value in facts.items():
-        _check(len(key) <= MAX_CODE_CHARS, f"{name} has a key that is too long")
-        if isinstance(value, str):
-            _check(len(value) <= MAX_FACT_CHARS, f"{name} has a value that is too long")
-        elif isinstance(value, float):  # others are to compute with it, and JSON has no such number
-            _check(isfinite(value), f"{name} has a value that is not finite")
-
-
-def _check_code(code: str, reason: str) -> None:
-    _check(len(code) <= MAX_CODE_CHARS and bool(CODE.fullmatch(code)), "code is malformed")
-    _check(len(reason) <= MAX_REASON_CHARS, "reason is too long")
-
-
-def _check_piece(index: int, body: bytes, digest: bytes) -> None:
-    _check(0 <= index <= MAX_JOB_OUTPUT_BYTES, "index is out of range")
-    _check(len(body) <= BULK_CHUNK_BYTES, f"body is over {BULK_CHUNK_BYTES} bytes")
-    _check(len(digest) == DIGEST_BYTES, "digest is not 32 bytes")
-
-
-def _check_held(pieces: int, digest: bytes) -> None:
-    _check(0 <= pieces <= MAX_JOB_OUTPUT_BYTES, "held_pieces is out of range")
-    _check(len(digest) == (DIGEST_BYTES if pieces else 0), "held_digest does not fit held_pieces")
-
-
 class SessionHello(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """First message in both directions: both then speak the lower version and the features that
     both named.
@@ -102,9 +68,9 @@ class SessionHello(msgspec.Struct, frozen=True, array_like=True, tag=1):
     features: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _check(self.version >= 1, "version is below 1")
-        _check(len(self.features) <= MAX_FACTS, "too many features")
-        _check(all(len(f) <= MAX_CODE_CHARS for f in self.features), "a feature is too long")
+        check(self.version >= 1, "version is below 1")
+        check(len(self.features) <= MAX_FACTS, "too many features")
+        check(all(len(f) <= MAX_CODE_CHARS for f in self.features), "a feature is too long")
 
 
 class JobMessage(msgspec.Struct, frozen=True, array_like=True):
@@ -114,8 +80,8 @@ class JobMessage(msgspec.Struct, frozen=True, array_like=True):
     fence: int
 
     def __post_init__(self) -> None:
-        _check(len(self.job_id) == JOB_ID_BYTES, f"job_id is not {JOB_ID_BYTES} bytes")
-        _check(1 <= self.fence <= MAX_FENCE, "fence is out of range")
+        check(len(self.job_id) == JOB_ID_BYTES, _NO_JOB_ID)
+        check(1 <= self.fence <= MAX_FENCE, "fence is out of range")
 
 
 class Offer(JobMessage, frozen=True, array_like=True, tag=2):
@@ -141,24 +107,26 @@ class Offer(JobMessage, frozen=True, array_like=True, tag=2):
     """Whether the output is to be sent while it comes into being."""
     tokens: int = 0
     """How many it may write, of kinds whose work grows with them and not with the items."""
+    takes_output: bool = False
+    """Whether a small output may come with ``Done``, where it is not streamed."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(bool(CODE.fullmatch(self.kind.replace(".", "-"))), "kind is malformed")
         for name in (self.kind, self.precision):
-            _check(0 < len(name) <= MAX_CODE_CHARS, "kind or precision is too long")
-        _check(0 < len(self.model) <= MAX_NAME_CHARS, "model is too long")
-        _check(0 <= self.items <= MAX_ITEMS, "items is out of range")
-        _check(0 <= self.tokens <= MAX_ITEMS, "tokens is out of range")
-        _check(0 <= self.size_bytes <= MAX_FENCE, "size is out of range")
-        _check(0 <= self.budget_ms <= MAX_BUDGET_MS, "budget is out of range")
-        _check(is_strict(self.input_cid), "input_cid is not a CID")
+            check(0 < len(name) <= MAX_CODE_CHARS, "kind or precision is too long")
+        check(is_kind(self.kind), "kind is malformed")
+        check(0 < len(self.model) <= MAX_NAME_CHARS, "model is too long")
+        check(0 <= self.items <= MAX_ITEMS, "items is out of range")
+        check(0 <= self.tokens <= MAX_ITEMS, "tokens is out of range")
+        check(0 <= self.size_bytes <= MAX_FENCE, "size is out of range")
+        check(0 <= self.budget_ms <= MAX_BUDGET_MS, "budget is out of range")
+        check(is_strict(self.input_cid), "input_cid is not a CID")
         for salt in (self.input_salt, self.output_salt):
-            _check(len(salt) == SALT_BYTES, f"a salt is not {SALT_BYTES} bytes")
-        _check_facts(self.requirements, "requirements")
+            check(len(salt) == SALT_BYTES, _NO_SALT)
+        check_facts(self.requirements, "requirements")
         if self.input is not None:
-            _check(len(self.input) == self.size_bytes, "input is not of size_bytes")
-            _check(self.size_bytes <= MAX_INLINE_PIECE_BYTES, "input is too big for an offer")
+            check(len(self.input) == self.size_bytes, "input is not of size_bytes")
+            check(self.size_bytes <= MAX_INLINE_PIECE_BYTES, "input is too big for an offer")
 
 
 class Lease(JobMessage, frozen=True, array_like=True, tag=3):
@@ -178,9 +146,9 @@ class Lease(JobMessage, frozen=True, array_like=True, tag=3):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_held(self.held_pieces, self.held_digest)
-        _check(0 <= self.eta_ms <= MAX_BUDGET_MS, "eta is out of range")
-        _check(0 < self.ttl_ms <= MAX_BUDGET_MS, "ttl is out of range")
+        check_held(self.held_pieces, self.held_digest)
+        check(0 <= self.eta_ms <= MAX_BUDGET_MS, "eta is out of range")
+        check(0 < self.ttl_ms <= MAX_BUDGET_MS, "ttl is out of range")
 
 
 class Refuse(JobMessage, frozen=True, array_like=True, tag=4):
@@ -195,9 +163,9 @@ class Refuse(JobMessage, frozen=True, array_like=True, tag=4):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_code(self.code, self.reason)
-        _check(0 <= self.retry_after_ms <= MAX_BUDGET_MS, "retry_after is out of range")
-        _check(0 <= self.seen_fence <= MAX_FENCE, "seen_fence is out of range")
+        check_code(self.code, self.reason)
+        check(0 <= self.retry_after_ms <= MAX_BUDGET_MS, "retry_after is out of range")
+        check(0 <= self.seen_fence <= MAX_FENCE, "seen_fence is out of range")
 
 
 class Accept(JobMessage, frozen=True, array_like=True, tag=5):
@@ -213,7 +181,7 @@ class Accept(JobMessage, frozen=True, array_like=True, tag=5):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_held(self.held_pieces, self.held_digest)
+        check_held(self.held_pieces, self.held_digest)
 
 
 class Input(JobMessage, frozen=True, array_like=True, tag=6):
@@ -225,7 +193,7 @@ class Input(JobMessage, frozen=True, array_like=True, tag=6):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_piece(self.index, self.body, self.digest)
+        check_piece(self.index, self.body, self.digest)
 
 
 class Release(JobMessage, frozen=True, array_like=True, tag=7):
@@ -240,7 +208,7 @@ class Renew(JobMessage, frozen=True, array_like=True, tag=8):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(0 <= self.items_done <= self.items_total <= MAX_ITEMS, "progress is out of range")
+        check(0 <= self.items_done <= self.items_total <= MAX_ITEMS, "progress is out of range")
 
 
 class Chunk(JobMessage, frozen=True, array_like=True, tag=9):
@@ -252,13 +220,14 @@ class Chunk(JobMessage, frozen=True, array_like=True, tag=9):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_piece(self.index, self.body, self.digest)
+        check_piece(self.index, self.body, self.digest)
 
 
 class Done(JobMessage, frozen=True, array_like=True, tag=10):
     """All of the output was sent: its commitment, the worker's record of the run, and how it ran.
 
-    The record is in the worker's journal; its bundle may come later.
+    The record is in the worker's journal; its bundle may come later. With ``output``, all of a
+    small one, it is that and its only piece in one, for offers that take it so.
     """
 
     output_cid: bytes
@@ -266,14 +235,18 @@ class Done(JobMessage, frozen=True, array_like=True, tag=10):
     record_cid: bytes
     timings: dict[str, float] = {}
     execution: dict[str, Fact] = {}
+    output: bytes | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.output is not None:
+            check(len(self.output) == self.size_bytes, "output is not of size_bytes")
+            check(self.size_bytes <= MAX_INLINE_PIECE_BYTES, "output is too big to come so")
         for cid in (self.output_cid, self.record_cid):
-            _check(is_strict(cid), "output_cid or record_cid is not a CID")
-        _check(0 <= self.size_bytes <= MAX_JOB_OUTPUT_BYTES, "size is out of range")
-        _check_facts(dict(self.timings), "timings")
-        _check_facts(self.execution, "execution")
+            check(is_strict(cid), "output_cid or record_cid is not a CID")
+        check(0 <= self.size_bytes <= MAX_JOB_OUTPUT_BYTES, "size is out of range")
+        check_facts(self.timings, "timings")
+        check_facts(self.execution, "execution")
 
 
 class Failed(JobMessage, frozen=True, array_like=True, tag=11):
@@ -292,9 +265,9 @@ class Failed(JobMessage, frozen=True, array_like=True, tag=11):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_code(self.code, self.reason)
+        check_code(self.code, self.reason)
         for cid in (self.record_cid, self.report_cid):
-            _check(not cid or is_strict(cid), "record_cid or report_cid is not a CID")
+            check(not cid or is_strict(cid), "record_cid or report_cid is not a CID")
 
 
 class Cancel(JobMessage, frozen=True, array_like=True, tag=12):
@@ -354,6 +327,7 @@ class Terms(msgspec.Struct, frozen=True):
             input=content,
             stream=stream,
             tokens=self.tokens,
+            takes_output=not stream,
         )
 
     @classmethod

@@ -38,7 +38,8 @@ class JobOutput:
         """An attempt at ``worker`` begins; return what of its output it need not send again."""
         if self._content.count:
             self._kept, self._kept_from = self._content, self._worker
-        self._content, self._worker = Incoming(self._salt, MAX_JOB_OUTPUT_BYTES), worker
+            self._content = Incoming(self._salt, MAX_JOB_OUTPUT_BYTES)
+        self._worker = worker
         resumable = self._resumable
         return resumable.held if resumable else NOTHING
 

@@ -67,8 +67,8 @@ class Entry(IntEnum):
     ACK = 4
     """An aggregator's signed acknowledgement: DAG-CBOR ``[payload, signature]``."""
     SALT = 5
-    """A salt by the digest of what it was used for: whoever holds the content can show the
-    commitment.
+    """Salts by the digests of what they were used for, ``[digest, salt, …]``: whoever holds the
+    content can show the commitment.
     """
     # 0 is a filler, 6 was never written.
     EPOCH = 7

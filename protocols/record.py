@@ -48,6 +48,7 @@ _FIELDS: Final = 13
 _FIELDS_HEAD: Final = bytes((0x80 + _FIELDS,))
 _AUTHOR_HEAD: Final = b"\x58\x20"
 _NULL: Final = b"\xf6"
+_VERSIONS: Final = tuple(bytes((version,)) for version in range(_FEW + 1))
 _NONCE_HEADS: Final = tuple(
     cbor2.dumps(bytes(size))[: -size or None] for size in range(MAX_NONCE_BYTES + 1)
 )
@@ -136,7 +137,7 @@ def _joined(record: Record) -> bytes:
     environment, hardware = record.environment, record.hardware
     parts = [
         _FIELDS_HEAD,
-        cbor2.dumps(record.version),
+        _VERSIONS[record.version],
         _AUTHOR_HEAD,
         record.author,
         _NONCE_HEADS[len(record.nonce)],
@@ -150,10 +151,9 @@ def _joined(record: Record) -> bytes:
         *[CID_HEAD + cid for cid in record.informed_by],
         _NULL if environment is None else CID_HEAD + environment,
         _NULL if hardware is None else CID_HEAD + hardware,
-        cbor2.dumps(record.start_us),
-        cbor2.dumps(record.duration_us),
+        cbor2.dumps((record.start_us, record.duration_us))[1:],
         _encoded_word(record.status),
-        dagcbor.encode(record.attributes),
+        dagcbor.encode_flat(record.attributes),
     ]
     encoded = b"".join(parts)
     dagcbor.check_size(encoded, MAX_RECORD_BYTES)

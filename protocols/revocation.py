@@ -100,7 +100,7 @@ class Barred:
 
     def holds(self, certificate: Certificate, issuer_certificate: Certificate) -> bool:
         """Whether the list voids this chain: the member's certificate or its issuer's."""
-        return any(
+        return bool(self._moments) and any(
             shown.not_before_us <= self._moments.get(shown.peer, -1)
             for shown in (certificate, issuer_certificate)
         )

@@ -154,8 +154,10 @@ class SubmitterJob:
         """Return the output of a job that is DONE."""
         return self._attempts.output()
 
-    def answer(self, peer: str, done: Done) -> bytes | None:
-        """Return the output that this ends, whole, if it comes from who has the job: to judge."""
+    def answer(self, peer: str, done: Done, now: float) -> bytes | None:
+        """Return the output that this brings or ends, if it is whole and of who has the job."""
+        if peer == self._offers.entrusted and done.fence == self.fence:
+            self._on_first_word(peer, done, now)
         return self._attempts.answer(done) if self._is_from_worker(peer, done.fence) else None
 
     def start(self, now: float, small_input: bytes | None = None) -> list[Effect]:

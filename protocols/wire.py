@@ -29,7 +29,10 @@ from protocols.limits import (
 M = TypeVar("M")
 
 LENGTH = struct.Struct("!I")
-SCAN_FROM_BYTES: Final = 16 << 10  # what is smaller can hold too little to hurt
+SCAN_FROM_BYTES: Final = 64 << 10
+"""What is smaller can hold too little to hurt: 5 MB of empty lists. Keys are text or bytes, whose
+hashes nobody can make collide.
+"""
 _STRINGS: Final = (2, 3)
 _MAP: Final = 5
 

@@ -63,11 +63,17 @@ class Outcome:
         """What keeping it costs."""
         return len(self.output.content) if self.output else 0
 
-    def final_message(self, fence: int) -> Done | Failed:
-        """Return the message that ends the job under ``fence``."""
-        if self.message.fence == fence:
-            return self.message
-        return msgspec.structs.replace(self.message, fence=fence)
+    def final_message(self, fence: int, *, has_output: bool = False) -> Done | Failed:
+        """Return the message that ends the job under ``fence``, with its small output if it
+        ``has_output``, which then is sent in no other way.
+        """
+        message = self.message
+        if isinstance(message, Failed) or self.output is None:
+            is_same, changes = message.fence == fence, {}
+        else:
+            is_same = message.fence == fence and (message.output is not None) == has_output
+            changes = {"output": self.output.content if has_output else None}
+        return message if is_same else msgspec.structs.replace(message, fence=fence, **changes)
 
 
 @dataclass(slots=True, eq=False)
@@ -84,6 +90,8 @@ class WorkerJob:
     life: Lifecycle = field(default_factory=Lifecycle)
     progress: tuple[int, int] = (0, 0)
     is_streamed: bool = True
+    takes_output: bool = False
+    """Whether its submitter takes a small output with ``Done``."""
     """Whether its submitter wants to see its output grow, under this fence."""
     grown: Growing | None = None
     """What has come of an output that comes into being piece by piece."""

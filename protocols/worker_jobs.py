@@ -202,6 +202,7 @@ class WorkerJobs:
             input=self._partial.take((submitter, offer.job_id), terms),
             progress=(0, terms.units),
             is_streamed=offer.stream,
+            takes_output=offer.takes_output,
         )
         job.life.step(JobEvent.OFFER)
         job.life.step(JobEvent.LEASE)
@@ -218,7 +219,8 @@ class WorkerJobs:
         for most of such jobs end before it is due.
         """
         job.lease.accept(now)
-        job.input = Incoming(job.terms.input_salt, job.terms.size_bytes)  # whatever came before
+        if job.input.count:  # whatever came before
+            job.input = Incoming(job.terms.input_salt, job.terms.size_bytes)
         effects = self._take_input(job, Piece(0, content, job.terms.input_cid[-DIGEST_BYTES:]), now)
         job.lease.renew_at = now + RUN_SILENCE_S
         return effects
@@ -226,7 +228,7 @@ class WorkerJobs:
     def _reattach(self, job: WorkerJob, offer: Offer, now: float) -> None:
         """Another attempt takes over what is here; until it is accepted, it gets nothing."""
         job.fence = offer.fence
-        job.is_streamed = offer.stream
+        job.is_streamed, job.takes_output = offer.stream, offer.takes_output
         job.lease = LeaseClock(now)
         job.deadline = now + offer.budget_ms / 1000
         if job.state is JobState.LEASED:

@@ -89,6 +89,21 @@ async def test_what_can_wait_goes_to_the_disk_with_what_cannot(tmp_path: Path) -
     journal.close()
 
 
+async def test_an_entry_grows_until_it_is_written(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path / "journal")
+    body = [b"one"]
+    journal.append_growing(Entry.SALT, lambda: b" ".join(body))
+    body.append(b"two")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(journal.run)
+
+        await journal.append(Entry.SALT, b"three")
+
+        assert [body for *_, body in journal.scan()] == [b"one two", b"three"]
+        nursery.cancel_scope.cancel()
+    journal.close()
+
+
 async def test_what_can_wait_does_not_wait_for_ever(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:

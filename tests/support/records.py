@@ -4,7 +4,7 @@ durable at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,10 +86,16 @@ class MemoryJournal:
     """Keeps the entries that it was given."""
 
     entries: list[tuple[Entry, bytes]] = field(default_factory=list)
+    _growing: list[tuple[Entry, Callable[[], bytes]]] = field(default_factory=list)
 
     def append_soon(self, kind: Entry, body: bytes, *, can_wait: bool = False) -> None:
         self.entries.append((kind, body))
 
+    def append_growing(self, kind: Entry, body: Callable[[], bytes]) -> None:
+        self._growing.append((kind, body))
+
     def scan(self, start: int = 0) -> Iterator[tuple[int, int, Entry, bytes]]:
+        growing, self._growing = self._growing, []
+        self.entries += [(kind, body()) for kind, body in growing]
         for number, (kind, body) in enumerate(self.entries[start:], start):
             yield number, number + 1, kind, body

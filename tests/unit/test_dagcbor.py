@@ -56,6 +56,20 @@ def test_decoding_and_encoding_gives_the_same_bytes(value: Any) -> None:
     assert dagcbor.encode(dagcbor.decode(encoded)) == encoded
 
 
+@given(st.dictionaries(st.text(max_size=8), leaves | containers(leaves)))
+def test_a_flat_map_is_encoded_as_any_other(values: dict[str, Any]) -> None:
+    assert dagcbor.encode_flat(values) == dagcbor.encode(values)
+
+
+@pytest.mark.parametrize(
+    "values", [{1: 2}, {"a": float("nan")}, {"a": -0.0}, {"a": 1 << 64}, {"\ud800": 1}, {"a": {1}}]
+)
+def test_a_flat_map_that_has_no_encoding_is_refused(values: dict[Any, Any]) -> None:
+    for encode in (dagcbor.encode, dagcbor.encode_flat):
+        with pytest.raises(LocalProtocolError):
+            encode(values)
+
+
 @settings(max_examples=500)
 @given(st.binary(max_size=200))
 def test_any_bytes_decode_to_what_encodes_to_them_or_are_refused(data: bytes) -> None:

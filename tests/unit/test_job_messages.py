@@ -142,6 +142,8 @@ def test_any_bytes_decode_or_are_refused(payload: bytes) -> None:
         lambda: done_with(timings={"run_ms": math.nan}),
         lambda: done_with(timings={"run_ms": math.inf}),
         lambda: done_with(execution={"load": -math.inf}),
+        lambda: done_with(b"of no size", size_bytes=0),
+        lambda: done_with(bytes(MAX_INLINE_PIECE_BYTES + 1)),
     ],
 )
 def test_an_invalid_message_cannot_be_made(wrong: object) -> None:
@@ -150,10 +152,14 @@ def test_an_invalid_message_cannot_be_made(wrong: object) -> None:
 
 
 def done_with(
-    timings: dict[str, float] | None = None, execution: dict[str, Fact] | None = None
+    output: bytes | None = None,
+    size_bytes: int | None = None,
+    timings: dict[str, float] | None = None,
+    execution: dict[str, Fact] | None = None,
 ) -> Done:
     cid = bytes(CID.of(b""))
-    return Done(b"j" * 16, 1, cid, 0, cid, timings or {}, execution or {})
+    size = len(output or b"") if size_bytes is None else size_bytes
+    return Done(b"j" * 16, 1, cid, size, cid, timings or {}, execution or {}, output)
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])

@@ -12,7 +12,7 @@ import pytest
 from node import catalogue
 from node.devices import ComputeDevice
 from node.manifest import Manifest, ModelDamagedError, ModelError, ModelMissingError, parse_manifest
-from node.models import ModelStore, precisions_of
+from node.models import UNCHANGED_S, ModelStore, precisions_of
 from node.runner.backends.bert import BertConfig, Pooling, max_tokens_of, pooling_of
 from node.runner.files import ModelFiles
 from tests.support.models import CONFIG, flip_byte, model_folder
@@ -218,6 +218,28 @@ def test_a_damaged_manifest_is_an_error_of_that_model_only(store: ModelStore, fo
     assert [type(fault) for fault in faults] == [ModelDamagedError]
     with pytest.raises(ModelDamagedError):
         store.get("tiny")
+
+
+def test_a_manifest_is_looked_at_again_after_a_moment_or_when_the_device_is_found(
+    tmp_path: Path, folder: Path
+):
+    now = 100.0
+    device = ComputeDevice()
+    store = ModelStore(tmp_path / "models", device, lambda: now)
+    model = store.add_path(folder, name="tiny")
+    assert store.get("tiny") == model
+    (model.path / "manifest.json").write_bytes(b"")
+
+    assert store.get("tiny") == model
+    assert store.scan()[0] == []
+    now += UNCHANGED_S
+    with pytest.raises(ModelDamagedError):
+        store.get("tiny")
+
+    store.remove("tiny")
+    assert store.add_path(folder, name="tiny") == store.get("tiny") == model
+    device.found([{"backend": "cuda"}])
+    assert "bf16" in store.get("tiny").precisions
 
 
 def test_a_folder_without_manifest_is_damaged_and_an_absent_one_missing(

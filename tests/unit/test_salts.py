@@ -64,8 +64,26 @@ def test_the_oldest_salts_are_forgotten_and_the_secret_never() -> None:
     assert salts.of_content(sha256(b"0")) == again.of_content(sha256(b"0")) == first
 
 
-def test_a_malformed_salt_in_the_journal_is_noticed() -> None:
-    journal = MemoryJournal([(Entry.SALT, dagcbor.encode([b"digest"]))])
+def test_salts_that_come_at_once_share_an_entry_which_is_needed_for_any_of_them() -> None:
+    journal = MemoryJournal()
+    salts = Salts(journal, effects_of(1))
+    for content in (b"one", b"two"):
+        salts.of_content(sha256(content))
+
+    bodies = [body for _, _, _, body in journal.scan()]
+    for number in range(MAX_SALTS - 1):
+        salts.of_content(sha256(str(number).encode()))
+
+    assert len(bodies) == 2  # the secret's, and theirs
+    assert salts.needs(bodies[1])
+    salts.of_content(sha256(b"one more"))
+    assert not salts.needs(bodies[1])
+    assert salts.needs(bodies[0])
+
+
+@pytest.mark.parametrize("content", [[b"digest"], [b"digest", 1], b"digest"])
+def test_a_malformed_salt_in_the_journal_is_noticed(content: object) -> None:
+    journal = MemoryJournal([(Entry.SALT, dagcbor.encode(content))])
 
     with pytest.raises(RemoteProtocolError, match="malformed"):
         Salts(journal, effects_of(1))

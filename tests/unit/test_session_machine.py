@@ -399,9 +399,11 @@ class JobsMachine(RuleBasedStateMachine):
         assert job.outcome is not None
         if job.outcome.output and 0 < job.held.pieces == first:
             self.resumed.add("output" if first < len(job.outcome.output.digests) else "end")
-        pieces = job.outcome.output.pieces(first) if job.outcome.output else ()
+        # with what ends the job, as a worker sends small outputs, or in pieces, as earlier ones do
+        rides = job.takes_output and fence % 2 == 1
+        pieces = job.outcome.output.pieces(first) if job.outcome.output and not rides else ()
         chunks = (Chunk(key[1], fence, p.index, p.body, p.digest) for p in pieces)
-        messages = chain(chunks, (job.outcome.final_message(fence),))
+        messages = chain(chunks, (job.outcome.final_message(fence, has_output=rides),))
         wanted = takewhile(lambda _: jobs.get(key) is job and job.fence == fence, messages)
         session.outputs.append(wanted)
 

@@ -351,6 +351,52 @@ def test_an_output_that_is_not_the_committed_one_costs_the_worker_the_job() -> N
     assert offered_to(rest) == ["b"]
 
 
+def test_a_small_output_comes_with_the_result_and_is_checked_all_the_same() -> None:
+    done = Done(JOB_ID, 1, RESULT.cid, len(OUTPUT), RECORD, output=OUTPUT)
+    for job in (running_job("a"), entrusted()):
+        assert job.answer("a", done, 1) == OUTPUT
+        assert job.receive("a", done, 1) == []
+        assert job.state is JobState.DONE
+        assert job.output() == OUTPUT
+
+    job = running_job("a", "b")
+    other = msgspec.structs.replace(done, output=OUTPUT[::-1])
+    assert job.answer("a", other, 1) is None
+    violation, *_ = job.receive("a", other, 1)
+
+    assert isinstance(violation, Violation)
+    assert violation.error.code == "output-mismatch"
+    assert job.fence == 2
+
+
+def test_an_output_that_is_seen_growing_comes_in_pieces_only() -> None:
+    job = submitter("a")
+    job.stream()
+    (sent,) = job.start(0, CONTENT)
+    assert isinstance(sent, Send)
+    assert isinstance(sent.message, Offer)
+    assert not sent.message.takes_output
+
+    assert (
+        job.answer("a", Done(JOB_ID, 1, RESULT.cid, len(OUTPUT), RECORD, output=OUTPUT), 1) is None
+    )
+
+
+def test_an_outcome_is_told_with_its_output_or_without() -> None:
+    bare = done_outcome()
+    full = Outcome(bare.final_message(1, has_output=True), RESULT)
+
+    for outcome in (bare, full):
+        for fence in (1, 2):
+            told = outcome.final_message(fence, has_output=True)
+            assert isinstance(told, Done)
+            assert (told.fence, told.output) == (fence, OUTPUT)
+            untold = outcome.final_message(fence)
+            assert isinstance(untold, Done)
+            assert (untold.fence, untold.output) == (fence, None)
+    assert full.final_message(1, has_output=True) is full.message
+
+
 def test_a_failure_of_the_worker_is_tried_elsewhere_and_one_of_the_input_is_not() -> None:
     of_worker, of_input = running_job("a", "b"), running_job("a", "b")
 

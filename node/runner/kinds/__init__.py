@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import MappingProxyType
@@ -309,7 +310,12 @@ def kind_named(name: str) -> Kind:
     """Return the module of a kind; raises ``BadInputError`` when there is none of that name."""
     if name not in KINDS:
         raise BadInputError(f"there is no kind {name!r}", hint=f"kinds: {', '.join(sorted(KINDS))}")
-    return cast("Kind", import_module(KINDS[name]))
+    return _module(KINDS[name])
+
+
+@cache
+def _module(name: str) -> Kind:
+    return cast("Kind", import_module(name))
 
 
 def runs_on(kind: str, model_kind: str) -> bool:
