@@ -164,10 +164,11 @@ class Redactor:
         gone = {row.cid for row in rows if self._applies(row)}
         places = {row.place for row in rows if row.cid in gone}
         dropped = self._dropped(cids)
-        if gone or dropped:
+        if gone or dropped or self.journal.is_stained:
             changes = await trio.to_thread.run_sync(self._changes, places, gone, dropped)
             await self.index.ask(lambda store: store.unpin(changes))
-            await self.journal.rewrite(changes)
+            await self.journal.clean(changes)  # what rotted may have been one of them
+        if gone or dropped:
             await self.index.erase(gone, mark)  # where dropped rows may have left bytes, too
         await self.journal.append(Entry.ERASED, ErasedBody(mark, tuple(cids)).encode())
         places_gone = [(row.feed, CID(row.cid)) for row in rows if row.cid in gone]

@@ -16,7 +16,7 @@ from protocols.feed import Bundle
 from protocols.journal import Entry, ErasedBody
 from protocols.limits import MAX_ENTRY_BYTES, MAX_ERASED_AT_ONCE, MAX_TOMBSTONE_RECORDS
 from protocols.membership import AGGREGATOR as AGGREGATOR_ROLE
-from tests.node.test_redaction import AUTHOR, MARKER, OWNER, Peer, marked, signed, up
+from tests.node.test_redaction import AUTHOR, MARKER, OPERATOR, OWNER, Peer, marked, signed, up
 from tests.node.test_retention import AGGREGATOR, NOTHING, acknowledge, no_index, retention
 from tests.support.feeds import START_US, bundles_of, cid_of, record
 from tests.unit.test_tombstone import certificate, tombstone
@@ -79,11 +79,29 @@ async def test_a_redacted_record_whose_entry_rotted_ends_nothing(tmp_path: Path)
         await peer.erased()
         [again, _] = sorted(peer.feeds.chains[AUTHOR.public, 1], key=lambda link: link.offset)
         held = peer.feeds.read(again)
+        found = peer.files_with_marker()
     async with up(tmp_path) as peer:
         await peer.erased()
 
     assert held is not None
     assert list(Bundle.decode(held).absent) == [1]
+    assert found == []
+
+
+async def test_damaged_bytes_that_no_index_knows_may_be_what_is_redacted(tmp_path: Path) -> None:
+    whole = signed(AUTHOR, record(AUTHOR, 1, size=200), marked(AUTHOR))
+    async with up(tmp_path) as peer:
+        await peer.feeds.add_all([whole, signed(OPERATOR, record(OPERATOR, 1))])
+        rot(peer)
+        await peer.index.rebuild()
+        await bury(peer, whole)
+        await peer.erased()
+        found = peer.files_with_marker()
+    async with up(tmp_path) as peer:
+        damage = peer.redactor.journal.damage
+
+    assert found == []
+    assert len(damage) == 1
 
 
 async def drop(peer: Peer) -> None:
