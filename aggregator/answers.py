@@ -19,6 +19,7 @@ from aggregator.checkpoints import Checkpoints, latest_in, vouched_told
 from aggregator.errors import NotFoundError
 from aggregator.evidence import Evidence
 from aggregator.explain import explain
+from aggregator.healing import heal, is_healed, size_bytes
 from aggregator.intake import Intake
 from aggregator.lineage import MAX_DEPTH, MAX_RECORDS, trace
 from aggregator.relatives import Asked, page_of, parse_cid, paths_of
@@ -32,6 +33,7 @@ from peer.index import Index
 from peer.journal import Journal
 from peer.redactor import Redactor
 from peer.rows import RecordRow
+from peer.tables import Lost
 from protocols import dagcbor
 from protocols.checkpoint import CHECKPOINT_KIND
 from protocols.cid import CID
@@ -224,7 +226,7 @@ class Answers:
     async def check(self, around: Surroundings) -> dict[str, Any]:
         """Walk the journal as it lies on the disk and compare the index with it; say what is wrong
         with either, and who may still have it. Bundles found damaged are held no longer, and asked
-        for again.
+        for again; damage behind which nothing is missing is let go of.
         """
         await self.index.catch_up()
         rows = await self.index.ask(lambda store: store.rows())
@@ -232,8 +234,11 @@ class Answers:
         walked = await trio.to_thread.run_sync(walk, entries, own, limiter=_walking)
         self.feeds.quarantine([*walked.damage, *(Damage(at, at + 1) for at, _ in walked.faults)])
 
+        lost_in: dict[Damage, list[Lost]] = {}
+
         def judge(store: Store) -> list[Finding]:
-            lost = [each for d in walked.damage for each in store.lost(d.offset, d.end_offset)]
+            lost_in.update((each, store.lost(*each)) for each in walked.damage)
+            lost = [each for found in lost_in.values() for each in found]
             known = tuple(around.aggregators)
             checker = Checker(walked, [*self.index.lost, *lost], known, self.feeds.gone_elsewhere)
             missing = store.missing(MAX_SHOWN_MISSING, list(self._redactions.named()))
@@ -248,10 +253,13 @@ class Answers:
             ]
 
         findings = await self.index.ask(judge)
+        settled_at = self.feeds.settled_at
+        healed = [each for each, lost in lost_in.items() if is_healed(each, lost, settled_at)]
         return {
             "ok": not findings,
             "journal_bytes": rows.mark,
-            "damaged_bytes": sum(d.end_offset - d.offset for d in walked.damage),
+            "damaged_bytes": size_bytes(walked.damage),
+            "healed_bytes": await heal(self.journal, self.index, healed),
             "tail_cut_bytes": self.journal.tail_cut_bytes,
             "quarantined": self.feeds.quarantined,
             "entries": walked.entries,

@@ -86,6 +86,7 @@ class Store:
         self.bodiless = tables.bodiless
         self.unpin = tables.unpin
         self.erase = tables.erase
+        self.forget = tables.forget
         self.copy_to = tables.copy_to
 
     @classmethod

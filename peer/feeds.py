@@ -95,6 +95,13 @@ class Feeds(HeldFeeds):
         """Our epoch and how far in it we have signed; hello tells this to others."""
         return self._own.place
 
+    @property
+    def settled_at(self) -> int:
+        """Where the journal has our last signature or move to another epoch: while that is whole,
+        nothing is signed twice, whatever is damaged elsewhere.
+        """
+        return self._own.settled_at
+
     def start_epoch_above(self, epoch: int, next_sequence: int) -> None:
         """Neighbours saw our feed at that place: go on above it if we never came so far."""
         self._own.rise_above(epoch, next_sequence)

@@ -211,6 +211,12 @@ class Journal:
         """
         await self._rewrite(changes, also=frozenset(self._segments.stained))
 
+    def may_heal(self, damage: Damage) -> bool:
+        """Say whether damaged bytes are such that ``rewrite`` can put a filler in their place: they
+        are no missing segment.
+        """
+        return self._segments.is_fillable(damage)
+
     @property
     def is_stained(self) -> bool:
         """Whether anybody has met damaged bytes since the start that may still be there."""
@@ -257,12 +263,12 @@ class Journal:
             if isinstance(found, Scanned) and found.kind in _KINDS:
                 yield found.offset, found.end_offset, Entry(found.kind), found.body
 
-    def inspect(self, end: int) -> Iterator[Scanned | Damage]:
-        """Yield every durable entry below ``end`` as it lies on the disk now, and the damage
-        between and behind them; entries of kinds that this version does not know too.
+    def inspect(self, end: int, start: int = 0) -> Iterator[Scanned | Damage]:
+        """Yield every durable entry from ``start`` to ``end`` as it lies on the disk now, and the
+        damage between and behind them; entries of kinds that this version does not know too.
         """
-        position = 0
-        for found in self._segments.found(0, end):
+        position = start
+        for found in self._segments.found(start, end):
             position = found.end_offset
             if isinstance(found, Damage) or found.kind != FILLER:
                 yield found

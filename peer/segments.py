@@ -20,7 +20,7 @@ from typing import Final, TypeVar
 
 from peer.journal_errors import JournalBusyError, JournalDamagedError, JournalErasedError
 from peer.segment import REPLACING, Segment, append, read_entry, salt_in, sync_folder
-from protocols.journal import FILLER, HEADER_BYTES, Damage, Scanned
+from protocols.journal import FILLER, HEAD_BYTES, HEADER_BYTES, Damage, Scanned
 from protocols.limits import SEGMENT_BYTES
 
 T = TypeVar("T")
@@ -210,6 +210,11 @@ class Segments:
             part = {offset: changes[offset] for offset in changed.get(start, ())}
             Segment(self.path, start).replace(self.salt, part, forgotten.get(start, ()))
             self.stained.discard(start)
+
+    def is_fillable(self, damage: Damage) -> bool:
+        """Say whether ``rewrite`` can let damaged bytes be healed: they lie in one segment."""
+        is_large = damage.end_offset - damage.offset >= HEAD_BYTES
+        return is_large and damage.end_offset <= self._over(damage.offset).end
 
     def replaced(self) -> None:
         """Read what ``rewrite`` put in place from now on; called from the thread that reads."""

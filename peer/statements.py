@@ -93,6 +93,32 @@ ERASE: Final = (
     "DELETE FROM edges WHERE record IN (SELECT unnest($cids::BLOB[]))"
     " AND record NOT IN (SELECT cid FROM records WHERE place >= $before)",
 )
+FORGET: Final = (
+    """
+    DELETE FROM edges WHERE rowid IN (
+        SELECT number FROM (
+            SELECT rowid AS number, record, row_number() OVER equal AS nth,
+                count(*) OVER (PARTITION BY record, direction, role, target) AS times
+            FROM edges WHERE record IN (
+                SELECT cid FROM records WHERE place >= $start AND place < $end)
+            WINDOW equal AS (PARTITION BY record, direction, role, target ORDER BY rowid)
+        ) AS numbered JOIN (
+            SELECT cid, count(*) AS copies,
+                count(*) FILTER (place < $start OR place >= $end) AS left_over
+            FROM records GROUP BY cid
+        ) AS copied ON cid = record
+        WHERE nth * copies > times * left_over)
+    """,
+    *(
+        f"DELETE FROM {table} WHERE place >= $start AND place < $end"
+        for table in ("records", "bundles", "bodiless")
+    ),
+    """
+    UPDATE state SET last_place = NULL, last_digest = NULL
+    WHERE last_place >= $start AND last_place < $end
+    """,
+)
+"""A record's links stand once for each of its rows, and those of the rows that stay stay."""
 PAGE: Final = """
     feed = $feed AND epoch = $epoch AND sequence >= $sequence
     AND (sequence > $sequence OR place > $place)

@@ -202,11 +202,20 @@ class Tables:
         """Leave of these records only where they stood before an offset of the journal, in one
         transaction. Their bytes may stay in the file until ``copy_to`` has made another.
         """
-        erased = {"cids": [bytes(cid) for cid in cids], "before": before}
+        self._run_all(sql.ERASE, {"cids": [bytes(cid) for cid in cids], "before": before})
+
+    def forget(self, start: int, end: int) -> None:
+        """Delete what the journal held between two offsets, in one transaction."""
+        self._run_all(sql.FORGET, {"start": start, "end": end})
+
+    def _run_all(self, statements: Iterable[str], parameters: dict[str, Any]) -> None:
         self.run("BEGIN")
         try:
-            for statement in sql.ERASE:
-                self.run_named(statement, erased)
+            for statement in statements:
+                used = {
+                    name: value for name, value in parameters.items() if f"${name}" in statement
+                }
+                self.run_named(statement, used)
             self.run("COMMIT")
         except BaseException:
             with suppress(self._fault):

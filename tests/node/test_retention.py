@@ -52,6 +52,7 @@ from tests.support.feeds import (
     running_feeds,
     segment_of,
 )
+from tests.support.rot import flip_at
 from tests.unit.test_tombstone import MESH, certificate, tombstone
 
 DAY_US = 86_400_000_000
@@ -475,6 +476,42 @@ async def test_a_redaction_outlives_the_tombstone_that_was_dropped(tmp_path: Pat
 
     async with running_feeds(path, OWNER, MESH.root.public) as feeds:
         assert redacted(feeds) == [True, True]
+
+
+@pytest.mark.usefixtures("small_segments")
+async def test_a_segment_that_is_swept_gives_its_damaged_bytes_back(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    async with running_feeds(path, OWNER) as feeds:
+        await write(feeds, range(40), size=5_000)
+        await acknowledge(feeds, 40)
+        rotten = list(feeds.chains[OWNER.public, feeds.epoch])[2].offset
+        flip_at(path, rotten + 30)
+        place = feeds.place
+        await retention(journal_of(feeds), feeds).enforce()
+        left = list(journal_of(feeds).inspect(journal_of(feeds).size))
+    async with running_feeds(path, OWNER) as feeds:
+        assert journal_of(feeds).damage == []
+        assert (feeds.place, feeds.holes) == (place, {})
+
+    assert not [each for each in left if isinstance(each, Damage)]
+
+
+@pytest.mark.usefixtures("small_segments")
+async def test_a_sweep_does_not_forget_damage_in_which_the_latest_signature_lay(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "journal"
+    async with running_feeds(path, OWNER) as feeds:
+        await write(feeds, range(4))
+        signed = feeds.place
+        await feeds.add_all(chain_of(key(3), 60, count=8))
+        await acknowledge_of(feeds, key(3), 480)
+        await acknowledge(feeds, 4)
+        flip_at(path, feeds.settled_at + 30)
+        await retention(journal_of(feeds), feeds).enforce()
+    async with running_feeds(path, OWNER) as feeds:
+        assert len(journal_of(feeds).damage) == 1
+        assert feeds.place > signed
 
 
 # The index
