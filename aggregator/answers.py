@@ -6,6 +6,7 @@ itself: only ``Surroundings`` differs, for a command sees nobody.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO, Final
 
@@ -79,7 +80,7 @@ class Answers:
         """Return what this aggregator is, holds and sees."""
         membership = self.identity.member
         roles = membership.certificate.roles
-        redacted = list(self._redactions.named())
+        redacted = self._redactions.named()
         counts = await self.index.ask(lambda store: store.counts(redacted))
         filers = [self.identity.peer_id] if FILER in roles else around.filers
         return {
@@ -101,6 +102,8 @@ class Answers:
             "without_effect": self._redactions.without_effect,
             "absent": self.feeds.bodies.lacking_count,
             "refused_absent": self.feeds.refused_absent,
+            "open_redactions": self._redactions.open_count,
+            "refused_redactions": self.feeds.refused_redactions,
             "checkpoints": await self.vouched(),
             "exchange": around.exchange,
             "groups": len(self.intake.groups),
@@ -148,7 +151,7 @@ class Answers:
 
     async def missing(self) -> list[dict[str, str]]:
         """Return records that others name and that have not arrived."""
-        redacted = list(self._redactions.named())
+        redacted = self._redactions.named()
         rows = await self.index.ask(lambda store: store.missing(MAX_SHOWN_MISSING, redacted))
         return [
             {"cid": str(CID(row.cid)), "what": row.what, "needed_by": str(CID(row.needed_by))}
@@ -241,7 +244,7 @@ class Answers:
             lost = [each for found in lost_in.values() for each in found]
             known = tuple(around.aggregators)
             checker = Checker(walked, [*self.index.lost, *lost], known, self.feeds.gone_elsewhere)
-            missing = store.missing(MAX_SHOWN_MISSING, list(self._redactions.named()))
+            missing = store.missing(MAX_SHOWN_MISSING, self._redactions.named())
             absent = self.feeds.bodies.lacking[:MAX_SHOWN_MISSING]
             own = latest_in(store).get(self.feeds.key.public)
             named_by = {row.cid: row for row in store.records(m.needed_by for m in missing)}
@@ -288,15 +291,16 @@ class Answers:
         rows = excerpts.lineage(cid, self._redactions, None if is_deep else 1)
         return await self._sources.verify(rows, cid)
 
-    async def redact(self, text: str, reason: str) -> dict[str, Any]:
-        """Have the body of a record erased, here and at whoever else holds it, and say which issues
-        were filed from it: they stay as they are.
+    async def redact(self, texts: Sequence[str], reason: str) -> list[dict[str, Any]]:
+        """Have the bodies of records erased, here and at whoever else holds them, and say which
+        issues were filed from each: they stay as they are.
         """
-        cid = parse_cid(text)
+        cids = [parse_cid(text) for text in texts]
         await self.intake.catch_up()
-        rows = await self.index.ask(lambda store: store.records([cid]))
-        issues = self._issues_from(rows)
-        return {**await self.redactor.redact(cid, reason, AGGREGATOR), "issues": issues}
+        rows = await self.index.ask(lambda store: store.records(cids))
+        issues = {str(CID(row.cid)): self._issues_from([row]) for row in rows}
+        told = await self.redactor.redact(cids, reason, AGGREGATOR)
+        return [{**each, "issues": issues.get(each["cid"], [])} for each in told]
 
     def _issues_from(self, rows: list[RecordRow]) -> list[dict[str, Any]]:
         """Return the issues of the groups in which reports are, for a person to look at."""

@@ -50,8 +50,8 @@ class Added(Enum):
     FILLED = auto()
     """Held before, and kept again with bodies that were absent."""
     REFUSED = auto()
-    """Not kept: its feed has begun more epochs than anyone keeps of one, or too many bodies that
-    nobody redacted would be absent here.
+    """Not kept: its feed has begun more epochs than anyone keeps of one, too many bodies that
+    nobody redacted would be absent here, or it redacts too much that is not here.
     """
 
 
@@ -193,6 +193,11 @@ class Feeds(HeldFeeds):
             if not self.refused_absent:  # one line: the count tells of the others
                 log.warning("too many absent bodies", extra={"feed": peer_id_of(key[0])})
             self.refused_absent += 1
+            return False
+        if self.bodies.names_too_many(bundle):
+            if not self.refused_redactions:
+                log.warning("too many open redactions", extra={"feed": peer_id_of(key[0])})
+            self.refused_redactions += 1
             return False
         return self._epochs.admit(key)
 

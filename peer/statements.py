@@ -39,6 +39,9 @@ TABLES: Final = {
     ),
 }
 """The columns of each table and their types."""
+LISTED: Final = "SELECT from_hex(unnest(string_split(?, ',')))"
+"""Blobs that came as one parameter, which ``tables.listed`` made."""
+NAMED: Final = LISTED.replace("?", "$cids")
 STATE: Final = """
     CREATE TABLE IF NOT EXISTS state
     (schema_version INTEGER, mark BIGINT, last_place BIGINT, last_digest BLOB)
@@ -78,19 +81,19 @@ BEGUN: Final = """
         SELECT unnest([environment, hardware]) FROM records WHERE start_us >= $since))
 """
 """Records that began at or after a moment, and the environments and hardware that these name."""
-PLACES: Final = """
-    SELECT feed, epoch, sequence FROM records WHERE cid IN (SELECT unnest($cids::BLOB[]))
+PLACES: Final = f"""
+    SELECT feed, epoch, sequence FROM records WHERE cid IN ({NAMED})
     UNION
     SELECT feed, epoch, sequence FROM records WHERE feed = $own AND cid IN (
         SELECT record FROM edges
-        WHERE direction = 'generated' AND target IN (SELECT unnest($cids::BLOB[])))
+        WHERE direction = 'generated' AND target IN ({NAMED}))
     ORDER BY ALL LIMIT $limit
 """
 ERASE: Final = (
     "INSERT INTO bodiless SELECT cid, feed, epoch, sequence, place FROM records"
-    " WHERE cid IN (SELECT unnest($cids::BLOB[])) AND place < $before",
-    "DELETE FROM records WHERE cid IN (SELECT unnest($cids::BLOB[])) AND place < $before",
-    "DELETE FROM edges WHERE record IN (SELECT unnest($cids::BLOB[]))"
+    f" WHERE cid IN ({NAMED}) AND place < $before",
+    f"DELETE FROM records WHERE cid IN ({NAMED}) AND place < $before",
+    f"DELETE FROM edges WHERE record IN ({NAMED})"
     " AND record NOT IN (SELECT cid FROM records WHERE place >= $before)",
 )
 FORGET: Final = (

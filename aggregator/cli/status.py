@@ -35,7 +35,9 @@ def _render(value: dict[str, Any]) -> str:
         "state root": value["state_root"],
         "records": f"{value['records']} in {value['bundles']} bundles, {value['missing']} missing",
         "redacted": f"{value['redacted']}, {value['absent']} bodies absent otherwise"
-        f" ({value['refused_absent']} bundles refused for more)",
+        f" ({value['refused_absent']} bundles refused for more),"
+        f" {value['open_redactions']} named that are not here"
+        f" ({value['refused_redactions']} bundles refused for more)",
         "checkpoint": _checkpoint(value["checkpoints"]),
         **_exchange(value["exchange"]),
         "holes, forks": f"{value['holes']}, {value['forks']}",
