@@ -105,7 +105,7 @@ class Redactor:
             pending = await self.feeds.bodies.wait_pending()
             began = trio.current_time()
             try:
-                is_anew = await self._erase(pending)
+                is_anew = await self.erase(pending)
             except JournalFullError as error:
                 log.warning("erasing waits for the disk", extra={"reason": error.message})
                 await trio.sleep(CUT_RETRY_S)
@@ -206,8 +206,8 @@ class Redactor:
             )
         await self.feeds.cut_all()
 
-    async def _erase(self, cids: Collection[CID]) -> bool:
-        """Erase these; say whether the index was written anew for it."""
+    async def erase(self, cids: Collection[CID]) -> bool:
+        """Erase these, of what is pending; say whether the index was written anew for it."""
         await self.index.catch_up()
         mark = self.index.mark
         parts = _parts(sorted(cids), MAX_ERASED_AT_ONCE)
@@ -238,7 +238,10 @@ class Redactor:
         were, and whether others may have been among what was dropped.
         """
         found = await self.index.ask(lambda store: store.places(cids))
-        rows = [row for row in found if row.place < mark]
+        # What no bundle holds yet has no header that could stay: it is pending again once one does
+        uncut = self.feeds.uncut_offsets()
+        unsigned = {row.cid for row in found if row.place in uncut}
+        rows = [row for row in found if row.place < mark and row.cid not in unsigned]
         gone: dict[CID, set[bytes]] = {}
         for row in filter(self._applies, rows):
             gone.setdefault(CID(row.cid), set()).add(row.feed)
@@ -246,6 +249,8 @@ class Redactor:
         dropped = self._dropped(cids)
         if gone or dropped or self.journal.is_stained:
             changes = await trio.to_thread.run_sync(self._changes, places, gone, dropped)
+            for offset in uncut:
+                changes.pop(offset, None)
             await self.index.ask(lambda store: store.unpin(changes))
             await self.journal.clean(changes)  # what rotted may have been one of them
         return gone, bool(dropped)

@@ -20,8 +20,8 @@ from protocols.journal import Entry, ErasedBody
 from protocols.limits import MAX_ENTRY_BYTES, MAX_ERASED_AT_ONCE, MAX_TOMBSTONE_RECORDS
 from protocols.membership import AGGREGATOR as AGGREGATOR_ROLE
 from tests.node.test_redaction import AUTHOR, MARKER, OPERATOR, OWNER, Peer, marked, signed, up
-from tests.node.test_retention import AGGREGATOR, NOTHING, acknowledge, no_index, retention
 from tests.support.feeds import START_US, bundles_of, cid_of, record
+from tests.support.retaining import AGGREGATOR, NOTHING, acknowledge, no_index, retention
 from tests.unit.test_tombstone import certificate, tombstone
 
 
@@ -220,6 +220,37 @@ async def test_an_author_redacts_what_it_has_dropped_if_it_says_so(tmp_path: Pat
     assert told["is_new"]
     assert named is not None
     assert peer.files_with_marker() == []
+
+
+@pytest.mark.parametrize("has_dropped", [True, False])
+async def test_what_is_redacted_before_it_is_signed_is_erased_when_it_is(
+    tmp_path: Path, has_dropped: bool
+) -> None:
+    cid = cid_of(marked(OWNER))
+    async with up(tmp_path) as peer:
+        if has_dropped:
+            for number in range(2):
+                await peer.feeds.append(record(OWNER, number))
+                await peer.feeds.cut()
+            await acknowledge(peer.feeds, 1)
+            await drop(peer)
+        await peer.feeds.append(marked(OWNER))
+        said = tombstone(OPERATOR, "aggregator", cid)
+        await peer.feeds.add(signed(OPERATOR, said, certificate(OPERATOR, AGGREGATOR_ROLE)))
+        await peer.erased()
+        place, rows = peer.feeds.place, await peer.index.ask(lambda store: store.rows())
+    async with up(tmp_path) as peer:
+        await peer.index.catch_up()
+        again = peer.feeds.place, await peer.index.ask(lambda store: store.rows())
+        await peer.feeds.cut_all()
+        await peer.erased()
+        absent = [gone for each in bundles_of(peer.feeds) for gone in each.absent.values()]
+        found = peer.files_with_marker()
+
+    assert again[0] == place
+    assert again[1][1:] == rows[1:]
+    assert absent == [cid]
+    assert found == []
 
 
 async def test_of_many_records_none_is_redacted_where_one_cannot_be(tmp_path: Path) -> None:
