@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import trio
 import trio.testing
 
@@ -126,3 +127,31 @@ async def test_a_bundle_that_is_read_while_it_is_dropped_is_whole_or_none(tmp_pa
 
         assert [feeds.read(link) for link in links[:2]] == [None, None]
         assert Bundle.decode(feeds.read(links[2]) or b"").header.first_sequence == 2
+
+
+@pytest.mark.parametrize("has_met_worker", [True, False])
+async def test_a_bundle_sought_from_below_what_was_dropped_is_with_an_aggregator(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, has_met_worker: bool
+) -> None:
+    """A node lets go of a worker's bundles only up to where somebody has every one before."""
+    async with Meeting(tmp_path).peers(node=OPEN, aggregator=FOLLOWING, worker=OPEN) as peers:
+        node, aggregator, worker = peers
+        for number in range(6):
+            await worker.write(number)
+        made = bundles_of(worker.feeds)
+        place = worker.key.public, worker.feeds.epoch
+        await node.feeds.add_all([made[2], made[5]])
+        if has_met_worker:
+            await meet(aggregator, worker)
+            await until(lambda: len(bundles_of(aggregator.feeds)) == 6)
+        await meet(node, aggregator)
+        await until(lambda: aggregator.feeds.holds(place, 5, made[5].cid))
+        await trio.sleep(60)
+        await retention(node.journal, node.feeds).enforce()
+        await meet(node, worker)
+        sought = await node.exchange.seek(worker.transport.peer_id, made[1].header.digests)
+
+        kept = {each.cid for each in (*bundles_of(node.feeds), *bundles_of(aggregator.feeds))}
+        assert sought == [made[1]]
+        assert node.feeds.is_dropped(*place, 1) == has_met_worker
+        assert {made[1].cid, made[2].cid, made[5].cid} <= kept
