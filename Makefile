@@ -42,6 +42,7 @@ soak: $(READY)         ## every soak of docs/operations.md: fuzz, kill, cut the 
 	$(BIN)/python -m tests.soak.failover
 	$(BIN)/python -m tests.soak.shares
 	$(BIN)/python -m tests.soak.any_order
+	$(BIN)/python -m tests.soak.keeping
 
 guards: $(READY)       ## take each transport guard out in turn and see its test fail
 	$(BIN)/python -m tests.guards.run

@@ -6,7 +6,7 @@ itself: only ``Surroundings`` differs, for a command sees nobody.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any, BinaryIO, Final, TypeVar
@@ -22,6 +22,7 @@ from aggregator.damaged import damaged_in
 from aggregator.errors import NotFoundError
 from aggregator.evidence import Evidence
 from aggregator.explain import explain
+from aggregator.healing import heal, is_healed, size_bytes
 from aggregator.intake import Intake
 from aggregator.lineage import MAX_DEPTH, MAX_RECORDS, trace
 from aggregator.relatives import Asked, bodiless, page_of, paths_of
@@ -36,6 +37,7 @@ from peer.index import Index
 from peer.journal import Journal
 from peer.redactor import Redactor
 from peer.rows import RecordRow
+from peer.tables import Lost
 from protocols import dagcbor
 from protocols.checkpoint import CHECKPOINT_KIND
 from protocols.cid import CID
@@ -83,7 +85,7 @@ class Answers:
         """Return what this aggregator is, holds and sees."""
         membership = self.identity.member
         roles = membership.certificate.roles
-        redacted = list(self._redactions.named())
+        redacted = self._redactions.named()
         counts = await self.index.ask(lambda store: store.counts(redacted))
         damaged = await damaged_in(self.index, self.feeds, counts.bundles)
         filers = [self.identity.peer_id] if FILER in roles else around.filers
@@ -108,6 +110,8 @@ class Answers:
             "without_effect": self._redactions.without_effect,
             "absent": self.feeds.bodies.lacking_count,
             "refused_absent": self.feeds.refused_absent,
+            "open_redactions": self._redactions.open_count,
+            "refused_redactions": self.feeds.refused_redactions,
             "checkpoints": await self.vouched(),
             "exchange": around.exchange,
             "groups": len(self.intake.groups),
@@ -157,7 +161,7 @@ class Answers:
 
     async def missing(self) -> list[dict[str, str]]:
         """Return records that others name and that have not arrived."""
-        redacted = list(self._redactions.named())
+        redacted = self._redactions.named()
         rows = await self.index.ask(lambda store: store.missing(MAX_SHOWN_MISSING, redacted))
         return [
             {"cid": str(CID(row.cid)), "what": row.what, "needed_by": str(CID(row.needed_by))}
@@ -268,7 +272,7 @@ class Answers:
     async def check(self, around: Surroundings) -> dict[str, Any]:
         """Walk the journal as it lies on the disk and compare the index with it; say what is wrong
         with either, and who may still have it. Bundles found damaged are held no longer, and asked
-        for again.
+        for again; damage behind which nothing is missing is let go of.
         """
         await self.index.catch_up()
         rows = await self.index.ask(lambda store: store.rows())
@@ -276,11 +280,14 @@ class Answers:
         walked = await trio.to_thread.run_sync(walk, entries, own, limiter=_walking)
         self.feeds.quarantine([*walked.damage, *(Damage(at, at + 1) for at, _ in walked.faults)])
 
+        lost_in: dict[Damage, list[Lost]] = {}
+
         def judge(store: Store) -> list[Finding]:
-            lost = [each for d in walked.damage for each in store.lost(d.offset, d.end_offset)]
+            lost_in.update((each, store.lost(*each)) for each in walked.damage)
+            lost = [each for found in lost_in.values() for each in found]
             known = tuple(around.aggregators)
             checker = Checker(walked, [*self.index.lost, *lost], known, self.feeds.gone_elsewhere)
-            missing = store.missing(MAX_SHOWN_MISSING, list(self._redactions.named()))
+            missing = store.missing(MAX_SHOWN_MISSING, self._redactions.named())
             absent = self.feeds.bodies.lacking[:MAX_SHOWN_MISSING]
             own = latest_in(store).get(self.feeds.key.public)
             named_by = {row.cid: row for row in store.records(m.needed_by for m in missing)}
@@ -292,10 +299,13 @@ class Answers:
             ]
 
         findings = await self.index.ask(judge)
+        settled_at = self.feeds.settled_at
+        healed = [each for each, lost in lost_in.items() if is_healed(each, lost, settled_at)]
         return {
             "ok": not findings,
             "journal_bytes": rows.mark,
-            "damaged_bytes": sum(d.end_offset - d.offset for d in walked.damage),
+            "damaged_bytes": size_bytes(walked.damage),
+            "healed_bytes": await heal(self.journal, self.index, healed),
             "tail_cut_bytes": self.journal.tail_cut_bytes,
             "quarantined": self.feeds.quarantined,
             "entries": walked.entries,
@@ -324,15 +334,16 @@ class Answers:
         rows = excerpts.lineage(cid, self._redactions, None if is_deep else 1)
         return await self._sources.verify(rows, cid, root)
 
-    async def redact(self, text: str, reason: str) -> dict[str, Any]:
-        """Have the body of a record erased, here and at whoever else holds it, and say which issues
-        were filed from it: they stay as they are.
+    async def redact(self, texts: Sequence[str], reason: str) -> list[dict[str, Any]]:
+        """Have the bodies of records erased, here and at whoever else holds them, and say which
+        issues were filed from each: they stay as they are.
         """
-        cid = parse_cid(text)
+        cids = [parse_cid(text) for text in texts]
         await self.intake.catch_up()
-        rows = await self.index.ask(lambda store: store.records([cid]))
-        issues = self._issues_from(rows)
-        return {**await self.redactor.redact(cid, reason, AGGREGATOR), "issues": issues}
+        rows = await self.index.ask(lambda store: store.records(cids))
+        issues = {str(CID(row.cid)): self._issues_from([row]) for row in rows}
+        told = await self.redactor.redact(cids, reason, AGGREGATOR)
+        return [{**each, "issues": issues.get(each["cid"], [])} for each in told]
 
     def _issues_from(self, rows: list[RecordRow]) -> list[dict[str, Any]]:
         """Return the issues of the groups in which reports are, for a person to look at."""

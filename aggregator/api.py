@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, BinaryIO, Final
 
+import msgspec
 import trio
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -47,6 +48,13 @@ async def sync_without_daemon() -> dict[str, Any]:
     )
 
 
+class RedactBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``POST /redact`` wants."""
+
+    records: tuple[str, ...]
+    reason: str
+
+
 class Api:
     """The handlers over one aggregator's answers; ``around`` is asked anew by each."""
 
@@ -78,7 +86,7 @@ class Api:
             Route("/issues", self.issues),
             Route("/issues/sync", self.sync, methods=["POST"]),
             Route("/lineage/{cid}", self.lineage),
-            Route("/records/{cid}/redact", self.redact, methods=["POST"]),
+            Route("/redact", self.redact, methods=["POST"]),
             Route("/export/{form}", self.export),
             Route("/verify/{cid}", self.verify),
             Route("/lineage/{cid}/paths", self.paths),
@@ -165,11 +173,14 @@ class Api:
         return JSONResponse(await self._answers.verify(cid, is_deep, query.get("mesh", "")))
 
     async def redact(self, request: Request) -> Response:
-        """Have the body of a record erased everywhere."""
+        """Have the bodies of records erased everywhere."""
         self._check_may_sign()
+        try:
+            asked = msgspec.convert(await request.json(), RedactBody)
+        except msgspec.ValidationError as error:
+            raise CoveyError(f"the request is not understood: {error}", code="bad-input") from error
         await self._refresh()
-        reason = request.query_params.get("reason", "")
-        answer = await self._answers.redact(request.path_params["cid"], reason)
+        answer = await self._answers.redact(asked.records, asked.reason)
         await self._refresh()  # whoever holds it hears of the tombstone at once
         return JSONResponse(answer)
 

@@ -5,7 +5,7 @@ record's digest, the chain of every feed, and how many rows the index should hav
 use all the same: it remembers what lay where bytes are damaged now.
 
 Damage behind which nothing is missing any more (it was fetched again, or never was acknowledged) is
-counted and is no finding.
+counted and is no finding; ``aggregator.healing`` lets go of it.
 """
 
 from __future__ import annotations
@@ -66,6 +66,8 @@ class Walked:
     ackers: set[bytes] = field(default_factory=set[bytes])
     uncut: Counter[bytes] = field(default_factory=Counter[bytes])
     """Digests of our own records that no header has named yet."""
+    broken: list[tuple[int, SignedHeader]] = field(default_factory=list[tuple[int, SignedHeader]])
+    """Headers of our own of which records are gone, and where they are."""
 
 
 def walk(entries: Iterable[Scanned | Damage], own: bytes) -> Walked:
@@ -83,7 +85,18 @@ def walk(entries: Iterable[Scanned | Damage], own: bytes) -> Walked:
             take(walked, found)
         except RemoteProtocolError as error:
             walked.faults.append((found.offset, error.message))
+    for offset, signed in walked.broken:
+        if _is_held(walked, signed):  # another aggregator gave it back whole
+            walked.bundles += 1
+        else:
+            walked.faults.append((offset, "a bundle of our own names records that are not here"))
     return walked
+
+
+def _is_held(walked: Walked, signed: SignedHeader) -> bool:
+    chain = walked.chains.get((signed.header.feed, signed.header.epoch))
+    place = signed.header.first_sequence, signed.cid.digest
+    return chain is not None and chain.find(*place) is not None
 
 
 def _take_record(walked: Walked, found: Scanned) -> None:
@@ -103,9 +116,11 @@ def _take_record(walked: Walked, found: Scanned) -> None:
 def _take_header(walked: Walked, found: Scanned) -> None:
     signed = SignedHeader.decode(*HeaderBody.decode(found.body))
     named = Counter(signed.header.digests)
-    if named - walked.uncut:
-        raise RemoteProtocolError("a bundle of our own names records that are not here")
+    is_broken = bool(named - walked.uncut)
     walked.uncut -= named
+    if is_broken:
+        walked.broken.append((found.offset, signed))
+        return
     walked.bundles += 1
     _link(walked, signed.header, signed.cid, found.offset)
 

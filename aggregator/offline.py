@@ -16,7 +16,9 @@ from peer.home import Home
 from peer.identity import Identity
 
 
-async def answer_offline(home: Home, method: str, path: str, query: dict[str, Any]) -> Any:
+async def answer_offline(
+    home: Home, method: str, path: str, query: dict[str, Any], body: Any = None
+) -> Any:
     """Return the JSON answer to one request, made to an application that serves nobody else.
 
     Takes the directory's lock, so no daemon can start meanwhile; records nothing.
@@ -26,7 +28,7 @@ async def answer_offline(home: Home, method: str, path: str, query: dict[str, An
         app = Api(answers, Metrics(), Surroundings).control()
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://covey") as client:
-            response = await client.request(method, path, params=query)
+            response = await client.request(method, path, params=query, json=body)
     return answer_of(response)  # out here: a nursery would wrap the error in a group
 
 

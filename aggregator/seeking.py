@@ -65,7 +65,7 @@ class Seeking:
 
     async def missing(self) -> list[bytes]:
         """Return the digests of what others name and has not arrived, but for what was redacted."""
-        redacted = list(self._feeds.bodies.redactions.named())
+        redacted = self._feeds.bodies.redactions.named()
         rows = await self._index.ask(lambda store: store.missing(MAX_DANGLING, redacted))
         return [CID(row.cid).digest for row in rows]
 

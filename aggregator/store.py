@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
 from peer.rows import Batch, BundleRow, EdgeRow, RecordRow
-from peer.tables import IndexDamagedError, Tables
+from peer.statements import LISTED
+from peer.tables import IndexDamagedError, Tables, listed
 from protocols.record import GENERATED, USED
 from protocols.report import RECORD_KIND
 
@@ -23,13 +24,13 @@ FeedEpoch = tuple[bytes, int]
 MEMORY_LIMIT: Final = "512MB"  # the index serves beside an intake and a transport in one process
 THREADS: Final = 1  # a second one costs 4 of 9 CPU-us a merged record, and scans gain little
 
-MISSING: Final = """
+MISSING: Final = f"""
     SELECT DISTINCT parent.target, parent.what, parent.record FROM (
         SELECT target, direction AS what, record FROM edges WHERE direction = 'informed_by'
         UNION ALL SELECT environment, 'environment', cid FROM records WHERE environment IS NOT NULL
         UNION ALL SELECT hardware, 'hardware', cid FROM records WHERE hardware IS NOT NULL
     ) AS parent ANTI JOIN records ON records.cid = parent.target
-    WHERE parent.target NOT IN (SELECT unnest(?::BLOB[]))
+    WHERE parent.target NOT IN ({LISTED})
 """
 
 ONLY_IN: Final = """
@@ -105,6 +106,7 @@ class Store:
         self.certificates = tables.certificates
         self.unpin = tables.unpin
         self.erase = tables.erase
+        self.forget = tables.forget
         self.copy_to = tables.copy_to
 
     @classmethod
@@ -165,13 +167,13 @@ class Store:
         """Return records that others name and that have not arrived, at most ``limit``; those that
         were ``redacted`` are not missed.
         """
-        known = [bytes(cid) for cid in redacted]
+        known = listed(redacted)
         rows = self._tables.run(f"{MISSING} ORDER BY ALL LIMIT ?", known, limit)
         return [MissingRow._make(row) for row in rows]
 
     def counts(self, redacted: Iterable[bytes] = ()) -> Counts:
         """Return how much the index holds."""
-        known = [bytes(cid) for cid in redacted]
+        known = listed(redacted)
         [(records, reports)] = self._tables.run(
             "SELECT count(DISTINCT cid), count(DISTINCT cid) FILTER (kind = ?) FROM records",
             RECORD_KIND,
@@ -221,8 +223,8 @@ class Store:
         self, row: type[R], table: str, column: str, values: Iterable[bytes], order: str
     ) -> list[R]:
         found = self._tables.run(
-            f"SELECT * FROM {table} WHERE {column} IN (SELECT unnest(?::BLOB[])) ORDER BY {order}",
-            [bytes(value) for value in values],
+            f"SELECT * FROM {table} WHERE {column} IN ({LISTED}) ORDER BY {order}",
+            listed(values),
         )
         make = cast("Any", row)._make
         return _each_once(make(values) for values in found)

@@ -12,7 +12,6 @@ from typing import Final
 import trio
 
 from node import benchmarks
-from node.accepted import AcceptedJobs
 from node.admission import Admission
 from node.api.control import ControlApi
 from node.api.token import load_or_create
@@ -29,10 +28,8 @@ from node.memory import Memory
 from node.models import ModelStore
 from node.offering import Offerer
 from node.placement import Placement
-from node.retention import needed_by, retention_of
 from node.runner.sandbox import Sandbox
 from node.runners import RunnerPool
-from node.salts import Salts
 from node.sessions import Sessions
 from node.store import Store
 from node.submissions import Reports, Submissions
@@ -60,7 +57,7 @@ from peer.presence import Network, Presence
 from peer.recorder import Recorder
 from peer.redactor import Redactor
 from peer.service import running, settle, wait_for_stop
-from peer.showing import Showing, ShownBy
+from peer.showing import ShownBy
 from protocols.errors import Refused
 from protocols.job import JOB_ID_BYTES
 from protocols.limits import DRAIN_S
@@ -155,11 +152,9 @@ async def started(
         runners.capabilities = lambda: directory.own_capabilities
         ledger = JobLedger(memory.recorder, origin("node", offerer.software), effects)
         sessions = Sessions(transport, presence.greeter.connect, directory, ledger)
-        accepted, salts = AcceptedJobs(journal), Salts(journal, effects)
-        needed = needed_by(salts, accepted)
         placement = Placement(directory, effects.rng)
-        submitter = Submitter(placement, sessions, ledger, salts, accepted)
-        carrier = Carrier(KeptJobs(home.jobs), submitter, accepted, effects)
+        submitter = Submitter(placement, sessions, ledger, memory.salts, memory.accepted)
+        carrier = Carrier(KeptJobs(home.jobs), submitter, memory.accepted, effects)
         benches = BenchRunners(backends, backends, transport, offerer)
         _listen_for_workers(placement, carrier, presence)
         worker = Worker(
@@ -171,10 +166,7 @@ async def started(
         watching = Watching(home.vouched, feeds, ledger.report)
         admitter = _admitter(identity, effects, presence)
         async with (
-            running(journal.run),  # outermost: all that is below still writes while it stops
-            running(feeds.run, index.run, memory.recorder.run, memory.redactor.run),
-            running(Showing(memory.recorder, identity).run),
-            running(retention_of(journal, feeds, index, config.records, needed).run),
+            memory.running(config),  # outermost: all that is below still writes while it stops
             presence.started(),
             running(
                 *(exchange.run, runners.serve, sessions.run, worker.run, offerer.run, bundles.run),

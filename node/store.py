@@ -34,6 +34,7 @@ class Store:
         self.certificates = tables.certificates
         self.unpin = tables.unpin
         self.erase = tables.erase
+        self.forget = tables.forget
         self.copy_to = tables.copy_to
         self.dropped = tables.dropped
 

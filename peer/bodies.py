@@ -16,7 +16,7 @@ import trio
 from protocols.chain import Chain
 from protocols.cid import CID
 from protocols.feed import ABSENT, Bundle, Header, absent_in
-from protocols.limits import MAX_ABSENT_BODIES, MAX_ABSENT_OF_FEED, MAX_ERASED_AT_ONCE
+from protocols.limits import MAX_ABSENT_BODIES, MAX_ABSENT_OF_FEED, MAX_ERASED_TOGETHER
 from protocols.record import Record, kind_of
 from protocols.tombstone import STATEMENT_KINDS, Redactions, mentions_redaction
 
@@ -122,6 +122,14 @@ class Bodies:
             and self.lacking_count + count <= MAX_ABSENT_BODIES
         )
 
+    def names_too_many(self, bundle: Bundle) -> bool:
+        """Say whether a bundle not yet held redacts more than is remembered of its author, of
+        records that are not here.
+        """
+        if not mentions_redaction(b"".join(bundle.records)):
+            return False
+        return self.redactions.would_open(filter(None, bundle.records), bundle.header.feed)
+
     def forget(self, feed: bytes, epoch: int, header: bytes) -> None:
         """Take in that the bundle with that header is held no longer: nobody fills it."""
         held = _Held(feed, epoch, header)
@@ -194,6 +202,10 @@ class Bodies:
         """Redacted records whose bodies may still be on this disk."""
         return frozenset(self._pending)
 
+    def is_pending(self, cids: Iterable[CID]) -> bool:
+        """Say whether any of these is in ``pending``."""
+        return any(cid in self._pending for cid in cids)
+
     def erased(
         self, cids: Iterable[CID], mark: int, places: Iterable[tuple[bytes, CID]] = ()
     ) -> None:
@@ -217,4 +229,4 @@ class Bodies:
         while not self._pending:
             self._stirred = trio.Event()
             await self._stirred.wait()
-        return frozenset(islice(self._pending, MAX_ERASED_AT_ONCE))
+        return frozenset(islice(self._pending, MAX_ERASED_TOGETHER))

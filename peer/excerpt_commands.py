@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
 
@@ -88,20 +88,28 @@ reason_option = click.option(
 yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
-def confirm_redaction(cid: str, yes: bool) -> None:
-    """Ask whether a record shall be erased, unless ``yes``; there is no way back. Raises
+cids_argument = click.argument("cids", metavar="CID...", nargs=-1, required=True, type=CidName())
+
+
+def confirm_redaction(cids: Sequence[str], yes: bool) -> None:
+    """Ask whether records shall be erased, unless ``yes``; there is no way back. Raises
     ``CoveyError`` where the answer is no.
     """
     if yes:
         return
     if not sys.stdin.isatty():
         raise click.UsageError("redacting asks for confirmation: use --yes where nobody can answer")
-    if not click.confirm(f"Erase the content of record {cid} everywhere, for good?", err=True):
+    what = f"record {cids[0]}" if len(cids) == 1 else f"{len(cids)} records"
+    if not click.confirm(f"Erase the content of {what} everywhere, for good?", err=True):
         raise CoveyError("nothing was erased", code="not-confirmed")
 
 
-def render_redaction(answer: dict[str, Any]) -> str:
-    """Say what became of a record."""
+def render_redactions(answers: list[dict[str, Any]]) -> str:
+    """Say what became of records."""
+    return "\n".join(map(_render_redaction, answers))
+
+
+def _render_redaction(answer: dict[str, Any]) -> str:
     done = "erased" if answer["is_new"] else "was redacted before"
     return f"{printable(redaction_line(answer))}\n{done}; tombstone {answer['tombstone']}"
 

@@ -74,6 +74,8 @@ class FeedPuller:
         """What we wait for an answer to: one question at a time, whatever the server lists."""
         self._server_hears = False
         self._told: set[CID] = set()
+        self._told_at = 0
+        """Which redactions ``_told`` tells of, by ``Redactions.changes``."""
         self._stirred = trio.Event()
         self._is_over = False
         self.has_caught_up = False
@@ -126,9 +128,13 @@ class FeedPuller:
         """Tell the server which of its own records others had erased, and what we vouch for: it
         pulls from nobody.
         """
-        if self._server_hears:
-            feed = public_key_of(self._peer_id)
-            yield from map(pack_told, self._feeds.about(feed, self._told))
+        if not self._server_hears:
+            return
+        feed, changes = public_key_of(self._peer_id), self._feeds.bodies.redactions.changes
+        if changes != self._told_at:  # 20 ms of 10,000, and each frame asks
+            self._told_at = changes
+            yield from map(pack_told, self._feeds.about_redactions_of(feed, self._told))
+        yield from map(pack_told, self._feeds.vouched_about(feed, self._told))
 
     async def _take(self, messages: list[Message]) -> None:
         """Take in one frame."""

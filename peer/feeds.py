@@ -50,8 +50,8 @@ class Added(Enum):
     FILLED = auto()
     """Held before, and kept again with bodies that were absent."""
     REFUSED = auto()
-    """Not kept: its feed has begun more epochs than anyone keeps of one, or too many bodies that
-    nobody redacted would be absent here.
+    """Not kept: its feed has begun more epochs than anyone keeps of one, too many bodies that
+    nobody redacted would be absent here, or it redacts too much that is not here.
     """
 
 
@@ -94,6 +94,13 @@ class Feeds(HeldFeeds):
     def place(self) -> tuple[int, int]:
         """Our epoch and how far in it we have signed; hello tells this to others."""
         return self._own.place
+
+    @property
+    def settled_at(self) -> int:
+        """Where the journal has our last signature or move to another epoch: while that is whole,
+        nothing is signed twice, whatever is damaged elsewhere.
+        """
+        return self._own.settled_at
 
     def start_epoch_above(self, epoch: int, next_sequence: int) -> None:
         """Neighbours saw our feed at that place: go on above it if we never came so far."""
@@ -186,6 +193,11 @@ class Feeds(HeldFeeds):
             if not self.refused_absent:  # one line: the count tells of the others
                 log.warning("too many absent bodies", extra={"feed": peer_id_of(key[0])})
             self.refused_absent += 1
+            return False
+        if self.bodies.names_too_many(bundle):
+            if not self.refused_redactions:
+                log.warning("too many open redactions", extra={"feed": peer_id_of(key[0])})
+            self.refused_redactions += 1
             return False
         return self._epochs.admit(key)
 

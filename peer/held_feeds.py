@@ -62,6 +62,9 @@ class HeldFeeds:
         """
         self.refused_absent = 0
         """How often a bundle was refused since the start because of the bodies that it lacked."""
+        self.refused_redactions = 0
+        """How often a bundle was refused since the start because of the records that it redacts and
+        that are not here."""
         self.quarantined = 0
         """How many bundles turned out to be damaged on the disk since the start."""
         self.vouching: Vouching = _vouch_for_nothing
@@ -186,11 +189,10 @@ class HeldFeeds:
             await self._changed.wait()
         return self.quarantined
 
-    def about(self, feed: bytes, told: set[CID]) -> Iterator[bytes]:
-        """Yield, once each, the bundles that concern whoever writes ``feed``; ``told`` is what was
-        yielded before.
+    def vouched_about(self, feed: bytes, told: set[CID]) -> Iterator[bytes]:
+        """Yield, once each, the bundles by which we vouch for what we hold of ``feed``; ``told`` is
+        what was yielded before.
         """
-        yield from self.about_redactions_of(feed, told)
         for link in self.vouching(feed):
             header = CID.of_digest(link.digest)
             bundle = None if header in told else self.read(link)

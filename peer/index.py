@@ -50,6 +50,10 @@ class FollowingStore(Protocol):
         """Leave of these records only where they stood before an offset of the journal."""
         ...
 
+    def forget(self, start: int, end: int) -> None:
+        """Delete what the journal held between two offsets, where nothing is any more."""
+        ...
+
     def copy_to(self, path: Path) -> None:
         """Write what the store holds to a new file."""
         ...
@@ -143,7 +147,25 @@ class Index(Generic[S]):
         On return no byte of them is in its file: that one is gone, and another stands in its place.
         """
         erased = list(cids)
-        await self._served(lambda store: self._erase(store, erased, before))
+
+        def erase(store: S) -> None:
+            store.erase(erased, before)
+            self._copy(store)
+
+        await self._served(erase)
+
+    async def forget(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Take out of the index what the journal held between these offsets and is about to hold no
+        longer. What stands elsewhere too stays.
+        """
+        gone = list(ranges)
+
+        def forget(store: S) -> None:
+            for start, end in gone:
+                store.forget(start, end)
+            self._copy(store)  # whoever followed by row numbers sees another store
+
+        await self._served(forget)
 
     async def wait_past(self, mark: int) -> int:
         """Return the index's mark once it lies past ``mark``."""
@@ -190,8 +212,8 @@ class Index(Generic[S]):
             self._store = store
         return self._store
 
-    def _erase(self, store: S, cids: list[bytes], before: int) -> None:
-        store.erase(cids, before)
+    def _copy(self, store: S) -> None:
+        """Put a file in the index's place that holds what it holds and nothing else."""
         if self._path == IN_MEMORY:
             return
         # A deleted row's bytes stay in free blocks of the file, which only a new one lacks

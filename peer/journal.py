@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -202,9 +202,14 @@ class Journal:
             self._awaited = min(self._awaited, offset)
             await self._passed.wait()
 
-    async def rewrite(self, changes: Mapping[int, bytes | None]) -> None:
+    async def rewrite(
+        self, changes: Mapping[int, bytes | None], healed: Collection[Damage] = ()
+    ) -> None:
         """Give durable entries, by offset, another body that is not longer, or none: such an entry
         is erased, and its room on the disk given back.
+
+        So is that of the damaged bytes of the same segments, of which nobody can tell what they
+        were. They stay known as damage, but for those that are ``healed``: nothing is missed there.
 
         On return it is on the disk. Each segment changes as a whole, in the order of their offsets,
         and a crash leaves the rest as it was: doing it again does the rest. Readers that are under
@@ -212,14 +217,41 @@ class Journal:
         ``LocalProtocolError`` when a body does not fit or no whole entry is or was at an offset,
         and ``JournalFullError``; that segment and those behind it stay as they are then.
         """
+        await self._rewrite(changes, healed)
+
+    async def clean(self, changes: Mapping[int, bytes | None]) -> None:
+        """Do as ``rewrite``, and rid all other segments of the damaged bytes that anybody has met
+        there.
+        """
+        await self._rewrite(changes, also=frozenset(self._segments.stained))
+
+    def may_heal(self, damage: Damage) -> bool:
+        """Say whether damaged bytes are such that ``rewrite`` can put a filler in their place: they
+        are no missing segment.
+        """
+        return self._segments.is_fillable(damage)
+
+    @property
+    def is_stained(self) -> bool:
+        """Whether anybody has met damaged bytes since the start that may still be there."""
+        return bool(self._segments.stained)
+
+    async def _rewrite(
+        self,
+        changes: Mapping[int, bytes | None],
+        healed: Collection[Damage] = (),
+        also: Collection[int] = (),
+    ) -> None:
+        touched = [*changes, *(damage.offset for damage in healed), *also]
         async with self._rewriting:
             if self._closed is not None:
                 raise self._closed
-            if changes and max(changes) >= self._segments.tail.start:
+            if touched and max(touched) >= self._segments.tail.start:
                 await self._seal()
             try:
                 with trio.CancelScope(shield=True):
-                    await self._offload_rewrite(partial(self._segments.rewrite, changes))
+                    rewrite = partial(self._segments.rewrite, changes, healed, also)
+                    await self._offload_rewrite(rewrite)
             except OSError as error:
                 raise disk_error(self.path, error) from error
             finally:
@@ -245,12 +277,12 @@ class Journal:
             if isinstance(found, Scanned) and found.kind in _KINDS:
                 yield found.offset, found.end_offset, Entry(found.kind), found.body
 
-    def inspect(self, end: int) -> Iterator[Scanned | Damage]:
-        """Yield every durable entry below ``end`` as it lies on the disk now, and the damage
-        between and behind them; entries of kinds that this version does not know too.
+    def inspect(self, end: int, start: int = 0) -> Iterator[Scanned | Damage]:
+        """Yield every durable entry from ``start`` to ``end`` as it lies on the disk now, and the
+        damage between and behind them; entries of kinds that this version does not know too.
         """
-        position = 0
-        for found in self._segments.found(0, end):
+        position = start
+        for found in self._segments.found(start, end):
             position = found.end_offset
             if isinstance(found, Damage) or found.kind != FILLER:
                 yield found

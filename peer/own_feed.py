@@ -83,7 +83,7 @@ class OwnFeed:
         self._previous: CID | None = None
         self._uncut: list[Uncut] = []
         self._blocks: set[CID] = set()
-        self._settled_at = -1
+        self.settled_at = -1
         """Offset of our last signature or move: what was lost before it can't be signed again."""
         self._owed: dict[EpochBody, Pending | None] = {}
         """Moves that are not on the disk yet, in order; without a ``Pending``, it refused them."""
@@ -123,7 +123,7 @@ class OwnFeed:
     def replay_header(self, offset: int, body: HeaderBody) -> OwnBundle | None:
         """Take in a journalled cut; none when one of its records is gone."""
         header = Header.decode(body.header)
-        self._settled_at = offset
+        self.settled_at = offset
         taken, self._uncut = take(self._uncut, header.digests)
         if (header.epoch, header.next_sequence) > (self.epoch, self.next_sequence):
             self.epoch, self.next_sequence = header.epoch, header.next_sequence
@@ -135,7 +135,7 @@ class OwnFeed:
 
     def replay_epoch(self, offset: int, body: EpochBody) -> None:
         """Take in a journalled move to another epoch."""
-        self._settled_at = offset
+        self.settled_at = offset
         self._move(body)
 
     def replay_dropped(self, epoch: int, next_sequence: int) -> None:
@@ -148,7 +148,7 @@ class OwnFeed:
 
     def resume(self) -> None:
         """End the replay; where the journal lost something, go on behind it in a new epoch."""
-        if not self._uncut and self._settled_at < 0:
+        if not self._uncut and self.settled_at < 0:
             self.allow_cutting()  # nothing was ever here that others could have seen
         # Its header rotted away, and it cannot be signed again: a gap like any other
         self._uncut = [uncut for uncut in self._uncut if not uncut.digest]
@@ -171,7 +171,7 @@ class OwnFeed:
         """
         journal = self._journal
         is_cut = journal.tail_cut_bytes > 0
-        is_damaged = any(damage.offset > self._settled_at for damage in journal.damage)
+        is_damaged = any(damage.offset > self.settled_at for damage in journal.damage)
         return is_cut or is_damaged or gap_behind(self._signed, self._uncut) is not None
 
     # Writing
@@ -280,6 +280,7 @@ class OwnFeed:
 
     def _advance(self, bundle: Bundle, offset: int, taken: list[Uncut]) -> None:
         del self._uncut[: len(taken)]
+        self.settled_at = offset
         self._signed = (bundle.header.epoch, bundle.header.next_sequence)
         self._previous = bundle.cid
         self._count_ready()
@@ -358,6 +359,7 @@ class OwnFeed:
                 self._owed[body] = None
             else:
                 del self._owed[body]
+                self.settled_at = outcome
 
         pending = self._journal.append_soon(Entry.EPOCH, body.encode(), settle)
         self._owed[body] = pending

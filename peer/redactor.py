@@ -8,8 +8,18 @@ is promised about sectors that the file system gave back: encrypt the disk for t
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Set
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+    Set,
+)
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final, Protocol
 
 import trio
@@ -26,7 +36,14 @@ from protocols.errors import CoveyError
 from protocols.feed import ABSENT, Bundle
 from protocols.journal import Entry, ErasedBody, RecordBody
 from protocols.keys import peer_id_of
-from protocols.limits import CUT_RETRY_S, MAX_REDACTION_REASON_CHARS
+from protocols.limits import (
+    CUT_RETRY_S,
+    ERASING_PAUSE_S_MAX,
+    ERASING_SHARE,
+    MAX_ERASED_AT_ONCE,
+    MAX_REDACTION_REASON_CHARS,
+    MAX_TOMBSTONE_RECORDS,
+)
 from protocols.record import kind_of
 from protocols.tombstone import (
     AUTHOR,
@@ -41,6 +58,7 @@ log = logging.getLogger(__name__)
 Dropped = Mapping[bytes, Set[CID]]
 """Records that were dropped, by feed."""
 _NONE: Final[Set[CID]] = frozenset()
+MAX_LOGGED: Final = 8  # CIDs in one line
 
 
 class Shelf(Protocol):
@@ -77,66 +95,97 @@ class Redactor:
     _erased: trio.Event = field(default_factory=trio.Event)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Erase whatever is to be erased, until cancelled."""
+        """Erase whatever is to be erased, until cancelled.
+
+        The first thing goes at once. Whatever comes while it goes, and for a while after, goes
+        together, because each time the whole index is written anew.
+        """
         task_status.started()
         while True:
             pending = await self.feeds.bodies.wait_pending()
+            began = trio.current_time()
             try:
-                await self._erase(pending)
+                is_anew = await self.erase(pending)
             except JournalFullError as error:
                 log.warning("erasing waits for the disk", extra={"reason": error.message})
                 await trio.sleep(CUT_RETRY_S)
+            else:
+                took_s = trio.current_time() - began if is_anew else 0.0
+                await trio.sleep(min((ERASING_SHARE - 1) * took_s, ERASING_PAUSE_S_MAX))
 
-    async def redact(self, cid: CID, reason: str, authority: Authority) -> dict[str, Any]:
-        """Write a tombstone for a record and return once no body of it is on this disk.
+    async def redact(
+        self, cids: Sequence[CID], reason: str, authority: Authority, *, is_dropped: bool = False
+    ) -> list[dict[str, Any]]:
+        """Write tombstones for records and return once no body of them is on this disk.
 
-        One that is redacted already gets no second tombstone. Raises ``CoveyError`` for what cannot
-        be redacted, or not by this authority.
+        Those that are redacted already get no second tombstone. With ``is_dropped`` an author says
+        that it wrote what is not here. Raises ``CoveyError``, and has written nothing, if one of
+        them cannot be redacted, or not by this authority.
         """
-        feed = await self._feed_of(cid, authority)
-        redaction = self.feeds.bodies.redactions.of(cid, feed)
-        is_new = redaction is None
-        if redaction is None:
-            await self._bury(cid, reason, authority)
-            redaction = self.feeds.bodies.redactions.of(cid, feed)
-        if redaction is None:
-            raise CoveyError(
-                "the tombstone is written and has no effect yet: nothing shows that this peer may",
-                code="without-effect",
-                hint="see `covey-aggregator status` for its roles",
-            )
-        while cid in self.feeds.bodies.pending:
+        feeds = await self._feeds_of(dict.fromkeys(cids), authority, is_dropped=is_dropped)
+        redactions = self.feeds.bodies.redactions
+        new = [cid for cid, feed in feeds.items() if redactions.of(cid, feed) is None]
+        if new:
+            await self._bury(new, reason, authority)
+        told: list[dict[str, Any]] = []
+        for cid, feed in feeds.items():
+            if (redaction := redactions.of(cid, feed)) is None:
+                raise CoveyError(
+                    "the tombstone is written and has no effect yet: nothing shows that this peer"
+                    " may",
+                    code="without-effect",
+                    hint="see `covey-aggregator status` for its roles",
+                )
+            told.append({"cid": str(cid), "is_new": cid in new, **redaction_told(redaction, feed)})
+        while self.feeds.bodies.is_pending(feeds):
             await self._erased.wait()
-        return {"cid": str(cid), "is_new": is_new, **redaction_told(redaction, feed)}
+        return told
 
-    async def _feed_of(self, cid: CID, authority: Authority) -> bytes:
-        """Return whose record it is; raises ``CoveyError`` unless it may be redacted.
-
-        An author's that is not here may be one that was dropped, which others keep.
-        """
+    async def _feeds_of(
+        self, cids: Iterable[CID], authority: Authority, *, is_dropped: bool
+    ) -> dict[CID, bytes]:
+        """Return whose records they are; raises ``CoveyError`` unless all may be redacted."""
+        asked = list(cids)
+        if not 0 < len(asked) <= MAX_ERASED_AT_ONCE:
+            raise CoveyError(
+                f"1 to {MAX_ERASED_AT_ONCE} records are redacted at once, not {len(asked)}",
+                code="bad-input",
+            )
         await self.feeds.cut_all()  # an unsigned record has no header that could stay
         await self.index.catch_up()
-        bodies = await self.index.ask(lambda store: store.places([cid]))
-        rows = bodies or await self.index.ask(lambda store: store.bodiless([cid]))
-        if not rows and authority == AUTHOR and self.feeds.key.public in self._dropping():
-            return self.feeds.key.public
-        if not rows:
-            raise CoveyError(f"there is no record {cid} here", code="unknown-cid")
-        feed = rows[0].feed
-        if bodies and bodies[0].kind in LASTING_KINDS:
-            raise CoveyError(
-                f"a record of kind {bodies[0].kind} rules what others answer and stays",
-                code="not-redactable",
-            )
-        if authority == AUTHOR and feed != self.feeds.key.public:
-            raise CoveyError(
-                f"the record is of {peer_id_of(feed)}, and this node redacts its own",
-                code="not-author",
-                hint="its author may redact it, and an operator: `covey-aggregator redact CID`",
-            )
-        return feed
+        rows = await self.index.ask(lambda store: store.places(asked))
+        here = {CID(row.cid): row for row in reversed(rows)}
+        rest = [cid for cid in asked if cid not in here]
+        bodiless = await self.index.ask(lambda store: store.bodiless(rest))
+        named = {CID(row.cid): row.feed for row in reversed(bodiless)}
+        if is_dropped:
+            named = dict.fromkeys(rest, self.feeds.key.public) | named
+        for cid in asked:
+            if cid in here:
+                named[cid] = _redactable(here[cid])
+            elif cid not in named:
+                raise self._unknown(cid, authority)
+            if authority == AUTHOR and named[cid] != self.feeds.key.public:
+                raise CoveyError(
+                    f"the record is of {peer_id_of(named[cid])}, and this node redacts its own",
+                    code="not-author",
+                    hint="its author may redact it, and an operator: `covey-aggregator redact CID`",
+                )
+        return {cid: named[cid] for cid in asked}
 
-    async def _bury(self, cid: CID, reason: str, authority: Authority) -> None:
+    def _unknown(self, cid: CID, authority: Authority) -> CoveyError:
+        """Say that there is no such record; an author's may be one that was dropped."""
+        is_here = authority == AUTHOR and self.feeds.key.public in self._dropping()
+        return CoveyError(
+            f"there is no record {cid} here",
+            code="unknown-cid",
+            hint="if this node wrote it and has dropped it since, --dropped redacts it where it is"
+            " kept; if it never did, the tombstone would stay for ever and do nothing"
+            if is_here
+            else None,
+        )
+
+    async def _bury(self, cids: Sequence[CID], reason: str, authority: Authority) -> None:
         if not 0 < len(reason) <= MAX_REDACTION_REASON_CHARS:
             raise CoveyError(
                 f"a reason has 1 to {MAX_REDACTION_REASON_CHARS} characters, not {len(reason)}",
@@ -148,45 +197,81 @@ class Redactor:
                 code="duplicate-instance",
                 hint="stop one of the two, then start this one again",
             )
-        tombstone = Tombstone(records=(cid,), reason=reason, authority=authority)
-        await self.recorder.activity(
-            TOMBSTONE_KIND,
-            start_us=self.recorder.effects.now_us(),
-            attributes=tombstone.to_attributes(),
-        )
+        for part in _parts(cids, MAX_TOMBSTONE_RECORDS):
+            tombstone = Tombstone(records=tuple(part), reason=reason, authority=authority)
+            await self.recorder.activity(
+                TOMBSTONE_KIND,
+                start_us=self.recorder.effects.now_us(),
+                attributes=tombstone.to_attributes(),
+            )
         await self.feeds.cut_all()
 
-    async def _erase(self, cids: Collection[CID]) -> None:
+    async def erase(self, cids: Collection[CID]) -> bool:
+        """Erase these, of what is pending; say whether the index was written anew for it."""
         await self.index.catch_up()
         mark = self.index.mark
-        found = await self.index.ask(lambda store: store.places(cids))
-        rows = [row for row in found if row.place < mark]
-        gone = {row.cid for row in rows if self._applies(row)}
-        places = {row.place for row in rows if row.cid in gone}
-        dropped = self._dropped(cids)
-        if gone or dropped:
-            changes = await trio.to_thread.run_sync(self._changes, places, gone, dropped)
-            await self.index.ask(lambda store: store.unpin(changes))
-            await self.journal.rewrite(changes)
+        parts = _parts(sorted(cids), MAX_ERASED_AT_ONCE)
+        gone: dict[CID, set[bytes]] = {}
+        is_anew = False
+        for part in parts:
+            found, may_be_dropped = await self._erase_from_journal(part, mark)
+            gone |= found
+            is_anew = is_anew or bool(found) or may_be_dropped
+        if is_anew:
             await self.index.erase(gone, mark)  # where dropped rows may have left bytes, too
-        await self.journal.append(Entry.ERASED, ErasedBody(mark, tuple(cids)).encode())
-        places_gone = [(row.feed, CID(row.cid)) for row in rows if row.cid in gone]
-        self.feeds.bodies.erased(cids, mark, places_gone)
+        for part in parts:
+            await self.journal.append(Entry.ERASED, ErasedBody(mark, tuple(part)).encode())
+            places = [(feed, cid) for cid in part for feed in gone.get(cid, ())]
+            self.feeds.bodies.erased(part, mark, places)
         if gone:
             await self.on_erased()
-            log.info("records redacted", extra={"cids": [str(CID(cid)) for cid in sorted(gone)]})
+            shown = [str(cid) for cid in islice(gone, MAX_LOGGED)]
+            log.info("records redacted", extra={"records": len(gone), "cids": shown})
         self._erased.set()
         self._erased = trio.Event()
+        return is_anew
+
+    async def _erase_from_journal(
+        self, cids: Sequence[CID], mark: int
+    ) -> tuple[dict[CID, set[bytes]], bool]:
+        """Erase these bodies from the journal before ``mark``; return in whose feeds which of them
+        were, and whether others may have been among what was dropped.
+        """
+        found = await self.index.ask(lambda store: store.places(cids))
+        # What no bundle holds yet has no header that could stay: it is pending again once one does
+        uncut = self.feeds.uncut_offsets()
+        unsigned = {row.cid for row in found if row.place in uncut}
+        rows = [row for row in found if row.place < mark and row.cid not in unsigned]
+        gone: dict[CID, set[bytes]] = {}
+        for row in filter(self._applies, rows):
+            gone.setdefault(CID(row.cid), set()).add(row.feed)
+        places = {row.place for row in rows if row.cid in gone}
+        dropped = self._dropped(cids)
+        if gone or dropped or self.journal.is_stained:
+            changes = await trio.to_thread.run_sync(self._changes, places, gone, dropped)
+            for offset in uncut:
+                changes.pop(offset, None)
+            await self.index.ask(lambda store: store.unpin(changes))
+            await self.journal.clean(changes)  # what rotted may have been one of them
+        return gone, bool(dropped)
 
     def _dropped(self, cids: Collection[CID]) -> Dropped:
         """Return, by feed, which of these records may be among those that were dropped here: no
         index knows them, and their bytes may lie in the journal for a while, or for ever where they
         are needed.
         """
-        redactions = self.feeds.bodies.redactions
+        dropping = self._dropping()
+        by_aggregators: set[CID] = set()
+        by_authors: dict[bytes, set[CID]] = {}
+        for cid in cids if dropping else ():
+            is_everywhere, authors = self.feeds.bodies.redactions.redactors_of(cid)
+            if is_everywhere:
+                by_aggregators.add(cid)
+            for author in authors:
+                by_authors.setdefault(author, set()).add(cid)
         named = {
-            feed: {cid for cid in cids if redactions.of(cid, feed) is not None}
-            for feed in self._dropping()
+            feed: by_aggregators | by_authors[feed] if feed in by_authors else by_aggregators
+            for feed in dropping
         }
         return {feed: redacted for feed, redacted in named.items() if redacted}
 
@@ -211,6 +296,18 @@ class Redactor:
     def _applies(self, row: RecordRow) -> bool:
         redaction = self.feeds.bodies.redactions.of(CID(row.cid), row.feed)
         return redaction is not None and row.kind not in LASTING_KINDS
+
+
+def _redactable(row: RecordRow) -> bytes:
+    if row.kind in LASTING_KINDS:
+        raise CoveyError(
+            f"a record of kind {row.kind} rules what others answer and stays", code="not-redactable"
+        )
+    return row.feed
+
+
+def _parts(cids: Sequence[CID], size: int) -> list[Sequence[CID]]:
+    return [cids[start : start + size] for start in range(0, len(cids), size)]
 
 
 def _dropped_entries(

@@ -52,6 +52,7 @@ _MOVED: Final = {
 }
 """What an entry becomes at the journal's end. Kinds that are not here stay where they are: moves of
 epochs, whose order counts, and what a newer version wrote."""
+_SWEPT: Final = frozenset((*_MOVED, *_OF_FEEDS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class _Swept:
     held: set[int]
     gone: dict[int, bytes | None] = field(default_factory=dict[int, bytes | None])
     anew: list[tuple[Entry, bytes]] = field(default_factory=list[tuple[Entry, bytes]])
+    healed: list[Damage] = field(default_factory=list[Damage])
 
 
 class Retention:
@@ -186,9 +188,9 @@ class Retention:
             offset = await entry.wait()
             if self._is_redacted(kind, body):  # whoever erased it may not have seen this one
                 swept.gone[offset] = None
-        if swept.gone:
+        if swept.gone or swept.healed:
             await self._forewarn(swept.gone)
-            await self._journal.rewrite(swept.gone)
+            await self._journal.rewrite(swept.gone, swept.healed)
             log.info("records erased", extra={"entries": len(swept.gone), "segment": start})
 
     async def _held(self) -> list[tuple[int, int]]:
@@ -213,15 +215,18 @@ class Retention:
 
     def _sort_out(self, swept: _Swept, start: int, end: int) -> None:
         """Read a segment, which takes a while."""
-        for offset, end_offset, kind, body in self._journal.scan(start):
-            if end_offset > end:
-                return
-            if offset in swept.held or (kind not in _MOVED and kind not in _OF_FEEDS):
-                continue
-            if kind in _OF_FEEDS and not self._is_dropped(kind, body):
-                continue
-            swept.anew += self._still_needed(kind, body)
-            swept.gone[offset] = None
+        for found in self._journal.inspect(end, start):
+            if isinstance(found, Damage):
+                # Of what is whole beside it next to nothing is held; but who forgot that our latest
+                # signature was in it would sign the same range once more
+                if not found.offset <= self._feeds.settled_at < found.end_offset:
+                    swept.healed.append(found)
+            elif found.offset not in swept.held and found.kind in _SWEPT:
+                kind = Entry(found.kind)
+                if kind in _OF_FEEDS and not self._is_dropped(kind, found.body):
+                    continue
+                swept.anew += self._still_needed(kind, found.body)
+                swept.gone[found.offset] = None
 
     def _is_dropped(self, kind: Entry, body: bytes) -> bool:
         if kind is Entry.RECORD:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, cast
@@ -111,18 +111,22 @@ class Segment:
                 parts = scan(cast("bytes", content), salt, start - self.start)
                 yield from parts if not self.start else _moved(parts, self.start)
 
-    def replace(self, salt: bytes, changes: Mapping[int, bytes | None]) -> None:
+    def replace(
+        self, salt: bytes, changes: Mapping[int, bytes | None], healed: Iterable[Damage] = ()
+    ) -> None:
         """Put a file in this one's place that differs by ``changes``, by offset, and has holes
-        where something is gone. Whenever it stops, on the disk is the one or the other.
+        where something is gone or damaged; see ``rewritten``. Whenever it stops, on the disk is the
+        one or the other.
         """
         new = self.path.with_suffix(REPLACING)
         local = {offset - self.start: body for offset, body in changes.items()}
+        forgotten = {Damage(at - self.start, end - self.start) for at, end in healed}
         try:
             with self.path.open("rb") as old, new.open("wb", buffering=0) as file:
                 os.fchmod(file.fileno(), 0o600)
                 with mmap.mmap(old.fileno(), 0, access=mmap.ACCESS_READ) as content:
                     buffer = cast("bytes", content)
-                    for piece in rewritten(buffer, salt, local):
+                    for piece in rewritten(buffer, salt, local, forgotten):
                         _put(file.fileno(), buffer, piece)
                     os.ftruncate(file.fileno(), len(content))  # it may end in a hole
                 os.fsync(file.fileno())

@@ -12,16 +12,18 @@ from __future__ import annotations
 import fcntl
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from itertools import groupby, pairwise
+from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from peer.journal_errors import JournalBusyError, JournalDamagedError, JournalErasedError
 from peer.segment import REPLACING, Segment, append, read_entry, salt_in, sync_folder
-from protocols.journal import FILLER, HEADER_BYTES, Damage, Scanned
+from protocols.journal import FILLER, HEAD_BYTES, HEADER_BYTES, Damage, Scanned
 from protocols.limits import SEGMENT_BYTES
+
+T = TypeVar("T")
 
 _MOVING: Final = ".moving"
 """What the folder is called while the one file of an earlier version moves into it."""
@@ -42,6 +44,10 @@ class Segments:
         self._reading: tuple[int, int] | None = None
         """Start and descriptor of the segment that was read last; not the one that is written
         with, which another thread may close.
+        """
+        self.stained: set[int] = set()
+        """The starts of segments in which readers met damaged bytes since they were opened or
+        rewritten.
         """
 
     @classmethod
@@ -108,6 +114,8 @@ class Segments:
             position = max(position, segment.first)
             stop = end if following is None else min(end, following.start)
             for part in segment.found(self.salt, position, stop):
+                if isinstance(part, Damage):
+                    self.stained.add(segment.start)
                 yield part
                 position = part.end_offset
             if following is not None and following.start <= end and position < following.start:
@@ -187,11 +195,26 @@ class Segments:
         os.close(sealed)
         self.end = following.first
 
-    def rewrite(self, changes: Mapping[int, bytes | None]) -> None:
-        """Make ``changes`` in segments before the last, one after the other, each as a whole."""
-        for start, offsets in groupby(sorted(changes), key=lambda at: self._over(at).start):
-            segment = Segment(self.path, start)
-            segment.replace(self.salt, {offset: changes[offset] for offset in offsets})
+    def rewrite(
+        self,
+        changes: Mapping[int, bytes | None],
+        healed: Collection[Damage] = (),
+        also: Collection[int] = (),
+    ) -> None:
+        """Make ``changes`` in segments before the last, one after the other, each as a whole, and
+        rid them of damaged bytes; those that start at ``also`` of these only.
+        """
+        changed = _by(lambda at: self._over(at).start, changes)
+        forgotten = _by(lambda damage: self._over(damage.offset).start, healed)
+        for start in sorted({*changed, *forgotten, *also}):
+            part = {offset: changes[offset] for offset in changed.get(start, ())}
+            Segment(self.path, start).replace(self.salt, part, forgotten.get(start, ()))
+            self.stained.discard(start)
+
+    def is_fillable(self, damage: Damage) -> bool:
+        """Say whether ``rewrite`` can let damaged bytes be healed: they lie in one segment."""
+        is_large = damage.end_offset - damage.offset >= HEAD_BYTES
+        return is_large and damage.end_offset <= self._over(damage.offset).end
 
     def replaced(self) -> None:
         """Read what ``rewrite`` put in place from now on; called from the thread that reads."""
@@ -200,6 +223,13 @@ class Segments:
 
 def _start_of(segment: Segment) -> int:
     return segment.start
+
+
+def _by(start_of: Callable[[T], int], items: Iterable[T]) -> dict[int, list[T]]:
+    grouped: dict[int, list[T]] = {}
+    for item in items:
+        grouped.setdefault(start_of(item), []).append(item)
+    return grouped
 
 
 def _listed(folder: Path) -> list[Segment]:

@@ -39,6 +39,9 @@ TABLES: Final = {
     ),
 }
 """The columns of each table and their types."""
+LISTED: Final = "SELECT from_hex(unnest(string_split(?, ',')))"
+"""Blobs that came as one parameter, which ``tables.listed`` made."""
+NAMED: Final = LISTED.replace("?", "$cids")
 STATE: Final = """
     CREATE TABLE IF NOT EXISTS state
     (schema_version INTEGER, mark BIGINT, last_place BIGINT, last_digest BLOB)
@@ -83,21 +86,47 @@ BEGUN: Final = """
         SELECT unnest([environment, hardware]) FROM records WHERE start_us >= $since))
 """
 """Records that began at or after a moment, and the environments and hardware that these name."""
-PLACES: Final = """
-    SELECT feed, epoch, sequence FROM records WHERE cid IN (SELECT unnest($cids::BLOB[]))
+PLACES: Final = f"""
+    SELECT feed, epoch, sequence FROM records WHERE cid IN ({NAMED})
     UNION
     SELECT feed, epoch, sequence FROM records WHERE feed = $own AND cid IN (
         SELECT record FROM edges
-        WHERE direction = 'generated' AND target IN (SELECT unnest($cids::BLOB[])))
+        WHERE direction = 'generated' AND target IN ({NAMED}))
     ORDER BY ALL LIMIT $limit
 """
 ERASE: Final = (
     "INSERT INTO bodiless SELECT cid, feed, epoch, sequence, place FROM records"
-    " WHERE cid IN (SELECT unnest($cids::BLOB[])) AND place < $before",
-    "DELETE FROM records WHERE cid IN (SELECT unnest($cids::BLOB[])) AND place < $before",
-    "DELETE FROM edges WHERE record IN (SELECT unnest($cids::BLOB[]))"
+    f" WHERE cid IN ({NAMED}) AND place < $before",
+    f"DELETE FROM records WHERE cid IN ({NAMED}) AND place < $before",
+    f"DELETE FROM edges WHERE record IN ({NAMED})"
     " AND record NOT IN (SELECT cid FROM records WHERE place >= $before)",
 )
+FORGET: Final = (
+    """
+    DELETE FROM edges WHERE rowid IN (
+        SELECT number FROM (
+            SELECT rowid AS number, record, row_number() OVER equal AS nth,
+                count(*) OVER (PARTITION BY record, direction, role, target) AS times
+            FROM edges WHERE record IN (
+                SELECT cid FROM records WHERE place >= $start AND place < $end)
+            WINDOW equal AS (PARTITION BY record, direction, role, target ORDER BY rowid)
+        ) AS numbered JOIN (
+            SELECT cid, count(*) AS copies,
+                count(*) FILTER (place < $start OR place >= $end) AS left_over
+            FROM records GROUP BY cid
+        ) AS copied ON cid = record
+        WHERE nth * copies > times * left_over)
+    """,
+    *(
+        f"DELETE FROM {table} WHERE place >= $start AND place < $end"
+        for table in ("records", "bundles", "bodiless")
+    ),
+    """
+    UPDATE state SET last_place = NULL, last_digest = NULL
+    WHERE last_place >= $start AND last_place < $end
+    """,
+)
+"""A record's links stand once for each of its rows, and those of the rows that stay stay."""
 PAGE: Final = """
     feed = $feed AND epoch = $epoch AND sequence >= $sequence
     AND (sequence > $sequence OR place > $place)

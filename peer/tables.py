@@ -145,9 +145,9 @@ class Tables:
         What is at several places came again because the disk had damaged it: the latest one holds.
         """
         found = self.run(
-            "SELECT * FROM records WHERE cid IN (SELECT unnest(?::BLOB[]))"
+            f"SELECT * FROM records WHERE cid IN ({sql.LISTED})"
             " ORDER BY feed, epoch, sequence, place DESC",
-            [bytes(cid) for cid in cids],
+            listed(cids),
         )
         first: dict[bytes, RecordRow] = {}
         for row in found:
@@ -158,7 +158,7 @@ class Tables:
         """Return where these records stand, and the records of the feed ``own`` that made something
         of these names.
         """
-        named = {"cids": [bytes(cid) for cid in cids], "own": own, "limit": limit}
+        named = {"cids": listed(cids), "own": own, "limit": limit}
         return [RecordPlace._make(row) for row in self.run_named(sql.PLACES, named)]
 
     def bundles_over(self, feed: bytes, epoch: int, sequence: int) -> list[BundleRow]:
@@ -176,17 +176,17 @@ class Tables:
     def places(self, cids: Iterable[bytes]) -> list[RecordRow]:
         """Return the rows of these records, one for each place at which a body stands."""
         rows = self.run(
-            "SELECT * FROM records WHERE cid IN (SELECT unnest(?::BLOB[])) ORDER BY place",
-            [bytes(cid) for cid in cids],
+            f"SELECT * FROM records WHERE cid IN ({sql.LISTED}) ORDER BY place",
+            listed(cids),
         )
         return [RecordRow._make(row) for row in rows]
 
     def bodiless(self, cids: Iterable[bytes]) -> list[BodilessRow]:
         """Return the places at which headers name these records and no body stands."""
         rows = self.run(
-            "SELECT * FROM bodiless WHERE cid IN (SELECT unnest(?::BLOB[]))"
+            f"SELECT * FROM bodiless WHERE cid IN ({sql.LISTED})"
             " ORDER BY feed, epoch, sequence, place",
-            [bytes(cid) for cid in cids],
+            listed(cids),
         )
         return [BodilessRow._make(row) for row in rows]
 
@@ -204,19 +204,28 @@ class Tables:
         """
         self.run(
             "UPDATE state SET last_place = NULL, last_digest = NULL"
-            " WHERE last_place IN (SELECT unnest(?::BIGINT[]))",
-            list(places),
+            " WHERE last_place IN (SELECT try_cast(unnest(string_split(?, ',')) AS BIGINT))",
+            ",".join(map(str, places)),
         )
 
     def erase(self, cids: Iterable[bytes], before: int) -> None:
         """Leave of these records only where they stood before an offset of the journal, in one
         transaction. Their bytes may stay in the file until ``copy_to`` has made another.
         """
-        erased = {"cids": [bytes(cid) for cid in cids], "before": before}
+        self._run_all(sql.ERASE, {"cids": listed(cids), "before": before})
+
+    def forget(self, start: int, end: int) -> None:
+        """Delete what the journal held between two offsets, in one transaction."""
+        self._run_all(sql.FORGET, {"start": start, "end": end})
+
+    def _run_all(self, statements: Iterable[str], parameters: dict[str, Any]) -> None:
         self.run("BEGIN")
         try:
-            for statement in sql.ERASE:
-                self.run_named(statement, erased)
+            for statement in statements:
+                used = {
+                    name: value for name, value in parameters.items() if f"${name}" in statement
+                }
+                self.run_named(statement, used)
             self.run("COMMIT")
         except BaseException:
             with suppress(self._fault):
@@ -301,6 +310,13 @@ class Tables:
             return self._connection.execute(sql, parameters).to_arrow_table().combine_chunks()
         except self._fault as error:
             raise IndexDamagedError(f"the index failed: {error}") from error
+
+
+def listed(values: Iterable[bytes]) -> str:
+    """Return blobs as one parameter that ``string_split`` takes apart: DuckDB needs 0.1 ms for each
+    element of a list, and 10 ms for 10,000 that come as one text.
+    """
+    return ",".join(bytes(value).hex() for value in values)
 
 
 def _arrow() -> Any:

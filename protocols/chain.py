@@ -275,10 +275,12 @@ def state_root(chains: Mapping[tuple[bytes, int], Chain]) -> CID:
     """Return one value that two peers share exactly when they hold the same bundles.
 
     Over every feed and epoch in order: its runs (each tip commits to what is before it), its holes,
-    and whether it forks.
+    and whether it forks. One of which all was damaged counts as one of which nothing ever came.
     """
     digest = sha256()
     for (feed, epoch), chain in sorted(chains.items(), key=lambda item: item[0]):
+        if not chain.runs() and not chain.is_forked:
+            continue
         digest.update(dagcbor.encode([feed, epoch, chain.is_forked]))
         for part in (sorted(chain.runs()), chain.holes()):
             for start in range(0, len(part), _PART):

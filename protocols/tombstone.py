@@ -13,7 +13,8 @@ role. Any other stays a record like all others and has no effect.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections import Counter
+from collections.abc import Iterable, Mapping, Set
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -22,7 +23,11 @@ from msgspec import Meta
 from protocols.checkpoint import HEADS_KIND
 from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
-from protocols.limits import MAX_REDACTION_REASON_CHARS, MAX_TOMBSTONE_RECORDS
+from protocols.limits import (
+    MAX_OPEN_REDACTIONS,
+    MAX_REDACTION_REASON_CHARS,
+    MAX_TOMBSTONE_RECORDS,
+)
 from protocols.membership import STATEMENTS, TOMBSTONE, may
 from protocols.record import Record, kind_of
 from protocols.roster import CERTIFICATE_KIND, shown_roles
@@ -97,6 +102,11 @@ class Redactions:
         self._named: dict[CID, set[Redaction]] = {}
         self._by: dict[bytes, set[CID]] = {}
         self._found: dict[bytes, set[CID]] = {}
+        self._found_anywhere: set[CID] = set()
+        self._open: Counter[bytes] = Counter()
+        self._effective: tuple[int, tuple[CID, ...]] = (0, ())
+        self.changes = 0
+        """Grows with whatever may change an answer."""
 
     def __len__(self) -> int:
         return len(self._named)
@@ -121,11 +131,22 @@ class Redactions:
             cid, record.author, record.start_us, tombstone.reason, tombstone.authority
         )
         for named in tombstone.records:
-            self._named.setdefault(named, set()).add(redaction)
+            self._name(named, redaction)
         if tombstone.authority == AUTHOR:
             return tombstone.records
         self._by.setdefault(record.author, set()).update(tombstone.records)
         return tombstone.records if self._may(record.author) else ()
+
+    def _name(self, cid: CID, redaction: Redaction) -> None:
+        known = self._named.setdefault(cid, set())
+        if redaction not in known:
+            known.add(redaction)
+            self._open[redaction.by] += self._is_open(redaction, cid)
+            self.changes += 1
+
+    def _is_open(self, redaction: Redaction, cid: CID) -> bool:
+        is_author = redaction.authority == AUTHOR
+        return cid not in (self.found_in(redaction.by) if is_author else self._found_anywhere)
 
     def _take_certificate(self, record: Record, cid: CID) -> Iterable[CID]:
         if self._mesh is None:
@@ -135,6 +156,7 @@ class Redactions:
             return ()
         is_news = not self._may(record.author)
         self._certificates.setdefault(record.author, set()).add(cid)
+        self.changes += 1
         return self._by.get(record.author, ()) if is_news else ()
 
     def _may(self, author: bytes) -> bool:
@@ -166,20 +188,58 @@ class Redactions:
 
     def found(self, feed: bytes, cids: Iterable[CID]) -> None:
         """Take in that headers of a feed name these records, which are redacted in it."""
-        self._found.setdefault(feed, set()).update(cids)
+        for cid in set(cids) - self.found_in(feed):
+            was_open = [each for each in self._named.get(cid, ()) if self._is_open(each, cid)]
+            self._found.setdefault(feed, set()).add(cid)
+            self._found_anywhere.add(cid)
+            closed = (each.by for each in was_open if not self._is_open(each, cid))
+            self._open.subtract(closed)
+            self.changes += 1
+
+    def open_of(self, author: bytes) -> int:
+        """Return how often an author's tombstones name records that no header here was found to
+        name.
+        """
+        return self._open[author]
+
+    @property
+    def open_count(self) -> int:
+        """``open_of`` all authors."""
+        return self._open.total()
+
+    def would_open(self, records: Iterable[bytes], author: bytes) -> bool:
+        """Say whether there would be more of an author's than are remembered, were these records
+        kept. Whoever shows the role that redacts others' is not bounded: it answers for it.
+        """
+        if self._may(author):
+            return False
+        count = sum(map(_naming, records))
+        return bool(count) and self.open_of(author) + count > MAX_OPEN_REDACTIONS
 
     def found_in(self, feed: bytes) -> Set[CID]:
         """Return the redacted records that headers of a feed were found to name."""
         return self._found.get(feed, frozenset())
 
-    def named(self) -> Iterator[CID]:
-        """Yield every record that a tombstone of any effect names."""
-        return (cid for cid in self._named if self.of(cid) is not None)
+    def redactors_of(self, cid: CID) -> tuple[bool, set[bytes]]:
+        """Return whether an aggregator redacted the record, wherever it stands, and which authors
+        did in their own feeds.
+        """
+        counted = [each for each in self._named.get(cid, ()) if self._counts(each, cid, each.by)]
+        authors = {each.by for each in counted if each.authority == AUTHOR}
+        return any(each.authority != AUTHOR for each in counted), authors
+
+    def named(self) -> tuple[CID, ...]:
+        """Return every record that a tombstone of any effect names."""
+        changes, named = self._effective
+        if changes != self.changes:  # 1.5 us a record, and many ask
+            named = tuple(cid for cid in self._named if self.of(cid) is not None)
+            self._effective = self.changes, named
+        return named
 
     @property
     def without_effect(self) -> int:
         """How many records are named by tombstones of authors who lack the authority alone."""
-        return sum(self.of(cid) is None for cid in self._named)
+        return len(self._named) - len(self.named())
 
     def applies(self, encoded: bytes, cid: CID, feed: bytes) -> bool:
         """Say whether a body of ``feed`` is to be erased: what rules others' answers never is."""
@@ -188,6 +248,17 @@ class Redactions:
             and self.of(cid, feed) is not None
             and kind_of(encoded) not in LASTING_KINDS
         )
+
+
+def _naming(encoded: bytes) -> int:
+    """Return how many records a stored record has erased, if it is a tombstone."""
+    if kind_of(encoded) != TOMBSTONE_KIND:
+        return 0
+    try:
+        named = Tombstone.from_attributes(Record.decode_verified(encoded).attributes).records
+    except RemoteProtocolError:
+        return 0
+    return len(named)
 
 
 STATEMENT_KINDS: Final = frozenset((TOMBSTONE_KIND, CERTIFICATE_KIND))

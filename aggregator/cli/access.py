@@ -44,9 +44,9 @@ def read(path: str, **query: Any) -> Any:
     return _ask("GET", path, query)
 
 
-def act(path: str, **query: Any) -> Any:
-    """Return the JSON answer to a POST to ``path``."""
-    return _ask("POST", path, query)
+def act(path: str, body: Any = None, **query: Any) -> Any:
+    """Return the JSON answer to a POST of ``body`` to ``path``."""
+    return _ask("POST", path, query, body)
 
 
 def download(form: str, out: BinaryIO, **query: Any) -> Any:
@@ -68,24 +68,26 @@ def download(form: str, out: BinaryIO, **query: Any) -> Any:
         return summary
 
 
-def _ask(method: str, path: str, query: dict[str, Any]) -> Any:
+def _ask(method: str, path: str, query: dict[str, Any], body: Any = None) -> Any:
     from peer.control import ControlClient, DaemonDownError
 
     try:
         # what changes something may wait for a tracker as long as that takes
         answer_s = READ_WITHIN_S if method == "GET" else None
         with ControlClient(_settled().control_socket, hint=HINT, answer_s=answer_s) as client:
-            return client.get(path, **query) if method == "GET" else client.post(path, **query)
+            if method == "GET":
+                return client.get(path, **query)
+            return client.post(path, body, **query)
     except DaemonDownError:
-        return _ask_the_directory(method, path, query)
+        return _ask_the_directory(method, path, query, body)
 
 
-def _ask_the_directory(method: str, path: str, query: dict[str, Any]) -> Any:
+def _ask_the_directory(method: str, path: str, query: dict[str, Any], body: Any) -> Any:
     import trio
 
     from aggregator.offline import answer_offline
 
-    answer = trio.run(answer_offline, home(), method, path, query)
+    answer = trio.run(answer_offline, home(), method, path, query, body)
     _say_read_directly()
     return answer
 

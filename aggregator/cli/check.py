@@ -35,6 +35,11 @@ def _render(answer: dict[str, Any]) -> str:
     )
     if answer["damaged_bytes"]:
         walked += f", {answer['damaged_bytes']} of them damaged"
+    if answer["healed_bytes"]:
+        walked += (
+            f"; of {answer['healed_bytes']} damaged bytes nothing is missed any more: they are"
+            " given back, and told no more"
+        )
     lines = [f"{each['code']}: {each['message']}{_source(each)}" for each in answer["findings"]]
     if lines and any(each["fetch_from"] for each in answer["findings"]):
         lines.append("a running aggregator asks whoever has it for what is gone: check again")

@@ -58,9 +58,11 @@ class RevokeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RedactBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What ``POST /records/CID/redact`` wants."""
+    """What ``POST /redact`` wants."""
 
+    records: tuple[str, ...]
     reason: str
+    dropped: bool = False
 
 
 class ControlApi:
@@ -85,7 +87,7 @@ class ControlApi:
             Route("/models/refresh", self.refresh_models, methods=["POST"]),
             Route("/records", self.read("/records")),
             Route("/records/{cid}", self.read("/records/{cid}")),
-            Route("/records/{cid}/redact", self.redact, methods=["POST"]),
+            Route("/redact", self.redact, methods=["POST"]),
             Route("/dropped", self.read("/dropped")),
             Route("/errors", self.read("/errors")),
             *BenchApi(self._node).routes(),
@@ -233,10 +235,11 @@ class ControlApi:
         return Sources(node.index, node.journal, node.identity, redactions, feeds.suspect)
 
     async def redact(self, request: Request) -> JSONResponse:
-        """Have the body of a record of this node erased."""
+        """Have the bodies of records of this node erased."""
         body = parse(await request.json(), RedactBody)
-        cid = parse_cid(request.path_params["cid"])
-        return JSONResponse(await self._node.redactor.redact(cid, body.reason, AUTHOR))
+        cids = [parse_cid(each) for each in body.records]
+        redact, is_dropped = self._node.redactor.redact, body.dropped
+        return JSONResponse(await redact(cids, body.reason, AUTHOR, is_dropped=is_dropped))
 
     async def run(self, request: Request) -> StreamingResponse:
         """Submit a job; answer its progress, its output in pieces, then its result, as JSON

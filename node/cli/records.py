@@ -12,6 +12,7 @@ from peer.cli import CidName, emit, json_option, note, table
 from peer.excerpt_commands import (
     check_scope,
     cid_argument,
+    cids_argument,
     confirm_redaction,
     emit_verdict,
     export_epilog,
@@ -21,7 +22,7 @@ from peer.excerpt_commands import (
     mesh_option,
     reason_option,
     redacted_line,
-    render_redaction,
+    render_redactions,
     verify_file,
     with_options,
     yes_option,
@@ -122,22 +123,29 @@ def export_records(form: str, is_all: bool, since: str, output: Path, as_json: b
 
 
 @records.command("redact")
-@click.argument("cid", type=CidName())
+@cids_argument
 @reason_option
+@click.option(
+    "--dropped", is_flag=True, help="They are not here: this node wrote them, and dropped them."
+)
 @yes_option
 @json_option
-def redact_record(cid: str, reason: str, yes: bool, as_json: bool) -> None:
-    """Erase the content of one of this node's records, here and at whoever else holds it.
+def redact_record(
+    cids: tuple[str, ...], reason: str, dropped: bool, yes: bool, as_json: bool
+) -> None:
+    """Erase the content of some of this node's records, here and at whoever else holds it.
 
     A signed tombstone takes its place and stays, with the reason and your name. The record's digest
     and its bundle's signature stay too, so everything else still verifies. It cannot be undone.
+    Many are erased at once in about the time of one: name them together.
 
     \b
     Example:  covey records redact bafyrei... --reason "names a customer" --yes
     """
     from node.cli.connection import connect
 
-    confirm_redaction(cid, yes)
+    confirm_redaction(cids, yes)
+    asked = {"records": cids, "reason": reason, "dropped": dropped}
     with connect() as client:
-        answer = client.post(f"/records/{cid}/redact", {"reason": reason})
-    emit(answer, as_json, render_redaction)
+        answer = client.post("/redact", asked)
+    emit(answer, as_json, render_redactions)

@@ -19,7 +19,7 @@ from protocols.journal import Entry
 from protocols.membership import AGGREGATOR
 from protocols.record import Record
 from tests.support import rot
-from tests.support.feeds import segment_of
+from tests.support.feeds import bundles_of, segment_of
 from tests.support.home import Author, SignedJob, aggregator_home
 from tests.support.members import key_of
 
@@ -226,7 +226,58 @@ async def test_what_was_damaged_and_came_again_is_wrong_no_more(joined: Joined) 
         answer = await checked(answers)
 
     assert answer["ok"]
-    assert answer["damaged_bytes"] > 0
+    assert answer["damaged_bytes"] == answer["healed_bytes"] > 0
+
+
+async def test_damage_that_healed_is_told_once_and_is_no_damage_any_more(joined: Joined) -> None:
+    job, bundles = a_job()
+    async with holding(joined, *bundles) as answers:
+        await answers.index.catch_up()
+        flip(joined[0], b"job.run")
+        found = await checked(answers)
+        await answers.feeds.add_all(bundles)
+        healed = await checked(answers)
+        after = await checked(answers)
+        lineage = await answers.lineage(str(job.output))
+        root = answers.feeds.state_root()
+    async with holding(joined) as answers:
+        again = await checked(answers)
+        damage = answers.journal.damage
+
+        assert answers.feeds.state_root() == root
+
+    assert (found["damaged_bytes"] > 0, found["healed_bytes"]) == (True, 0)
+    assert healed["healed_bytes"] == found["damaged_bytes"]
+    assert (after["damaged_bytes"], after["healed_bytes"], after["ok"]) == (0, 0, True)
+    assert all(record["verified"] for record in lineage["records"])
+    assert (again["damaged_bytes"], again["ok"], damage) == (0, True, [])
+
+
+async def test_damage_with_our_latest_signature_is_not_forgotten(joined: Joined) -> None:
+    """Whoever forgot it would sign that range once more, and its feed would fork."""
+    async with holding(joined) as answers:
+        own = answers.feeds.key.public
+        await answers.feeds.append(Record(author=own, nonce=b"1", kind="own1", start_us=0))
+        await answers.feeds.cut_all()
+        signed = answers.feeds.place
+        await answers.feeds.add_all(a_job()[1])
+        await answers.index.catch_up()
+        [link] = answers.feeds.chains[own, signed[0]]
+        rot.flip_at(joined[0].journal, link.offset + 30)
+        answers.index.lost.clear()
+        await answers.index.rebuild()  # and nobody knows any more what lay there
+        first = await checked(answers)
+        await answers.feeds.append(Record(author=own, nonce=b"2", kind="own2", start_us=0))
+        await answers.feeds.cut_all()
+        second = await checked(answers)
+    async with holding(joined) as answers:
+        await answers.feeds.cut_all()
+        place, forks = answers.feeds.place, answers.feeds.forks
+
+    assert (first["damaged_bytes"] > 0, first["healed_bytes"]) == (True, 0)
+    assert second["healed_bytes"] == second["damaged_bytes"] > 0
+    assert place > signed
+    assert forks == {}
 
 
 async def test_damage_whose_index_is_gone_shows_as_a_hole_and_a_missing_parent(
@@ -362,3 +413,27 @@ async def test_our_own_damaged_records_can_be_fetched_from_another_aggregator(
     [damaged] = [each for each in answer["findings"] if each["code"] == "damaged"]
     assert damaged["feed"] == joined[1].peer_id
     assert damaged["fetch_from"] == [OTHER.peer_id]
+
+
+async def test_our_own_bundle_that_another_gave_back_is_wrong_no_more(joined: Joined) -> None:
+    async with holding(joined) as answers:
+        public = answers.feeds.key.public
+        for number in (b"1", b"2"):
+            for part in (b"a", b"b"):
+                kind = f"own{number.decode()}{part.decode()}"
+                await answers.feeds.append(
+                    Record(author=public, nonce=number, kind=kind, start_us=0)
+                )
+            await answers.feeds.cut_all()
+        copies = bundles_of(answers.feeds)
+        await answers.index.catch_up()
+        flip(joined[0], b"own1a")
+        found = await checked(answers)
+        await answers.feeds.add_all(copies)
+        healed = await checked(answers)
+        after = await checked(answers)
+
+    assert set(codes(found)) == {"damaged", "bad-entry", "hole"}
+    assert (codes(healed), codes(after)) == ([], [])
+    assert healed["healed_bytes"] == found["damaged_bytes"]
+    assert after["damaged_bytes"] == 0

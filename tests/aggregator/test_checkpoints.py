@@ -161,7 +161,7 @@ async def test_a_redacted_report_leaves_its_group_and_its_issue_is_named(tmp_pat
         counts = [[group["count"] for group in answers.groups()]]
         async with running(answers.redactor.run):
             for cid in (first, second):
-                await answers.redact(str(cid), "a person's name")
+                await answers.redact([str(cid)], "a person's name")
                 counts.append([group["count"] for group in answers.groups()])
         left = await answers.index.ask(lambda store: store.records_since(0, (RECORD_KIND,)))
         check = await checked(answers)
@@ -195,6 +195,6 @@ async def test_a_reason_of_no_sensible_length_is_refused(tmp_path: Path, reason:
     async with opened(*joined) as answers:
         await answers.feeds.add(author.cut())
         with pytest.raises(Exception, match="a reason has 1 to 500") as refused:
-            await answers.redact(str(cid), reason)
+            await answers.redact([str(cid)], reason)
 
     assert getattr(refused.value, "code", "") == "bad-input"

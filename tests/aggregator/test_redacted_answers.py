@@ -51,7 +51,7 @@ async def redacted(path: Path, *names: str) -> AsyncGenerator[tuple[Answers, Sig
         await answers.feeds.add_all([worker.cut(), submitter.cut()])
         async with running(answers.redactor.run):
             for name in names:
-                await answers.redact(str(getattr(job, name)), WHY)
+                await answers.redact([str(getattr(job, name))], WHY)
         await answers.feeds.cut_all()
         yield answers, job
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
 import trio
 
+from node.store import Store
 from peer import segments
+from peer.index import Index
 from peer.retention import Retention
 from protocols.ack import AckEntry, SignedAck
 from protocols.cid import CID
@@ -16,9 +19,9 @@ from protocols.feed import Bundle
 from protocols.journal import Entry, ErasedBody
 from protocols.limits import MAX_ENTRY_BYTES, MAX_ERASED_AT_ONCE, MAX_TOMBSTONE_RECORDS
 from protocols.membership import AGGREGATOR as AGGREGATOR_ROLE
-from tests.node.test_redaction import AUTHOR, MARKER, OWNER, Peer, marked, signed, up
-from tests.node.test_retention import AGGREGATOR, NOTHING, acknowledge, no_index, retention
+from tests.node.test_redaction import AUTHOR, MARKER, OPERATOR, OWNER, Peer, marked, signed, up
 from tests.support.feeds import START_US, bundles_of, cid_of, record
+from tests.support.retaining import AGGREGATOR, NOTHING, acknowledge, no_index, retention
 from tests.unit.test_tombstone import certificate, tombstone
 
 
@@ -79,11 +82,29 @@ async def test_a_redacted_record_whose_entry_rotted_ends_nothing(tmp_path: Path)
         await peer.erased()
         [again, _] = sorted(peer.feeds.chains[AUTHOR.public, 1], key=lambda link: link.offset)
         held = peer.feeds.read(again)
+        found = peer.files_with_marker()
     async with up(tmp_path) as peer:
         await peer.erased()
 
     assert held is not None
     assert list(Bundle.decode(held).absent) == [1]
+    assert found == []
+
+
+async def test_damaged_bytes_that_no_index_knows_may_be_what_is_redacted(tmp_path: Path) -> None:
+    whole = signed(AUTHOR, record(AUTHOR, 1, size=200), marked(AUTHOR))
+    async with up(tmp_path) as peer:
+        await peer.feeds.add_all([whole, signed(OPERATOR, record(OPERATOR, 1))])
+        rot(peer)
+        await peer.index.rebuild()
+        await bury(peer, whole)
+        await peer.erased()
+        found = peer.files_with_marker()
+    async with up(tmp_path) as peer:
+        damage = peer.redactor.journal.damage
+
+    assert found == []
+    assert len(damage) == 1
 
 
 async def drop(peer: Peer) -> None:
@@ -178,19 +199,104 @@ async def test_what_is_redacted_after_the_sweep_has_read_it_is_not_written_anew(
     assert [path for path in peer.files_with_marker() if path.suffix == ".segment"] == []
 
 
-async def test_an_author_redacts_what_it_has_dropped(tmp_path: Path) -> None:
+async def test_an_author_redacts_what_it_has_dropped_if_it_says_so(tmp_path: Path) -> None:
     async with up(tmp_path) as peer:
+        redact = peer.redactor.redact
         for each in (marked(OWNER), record(OWNER, 1)):
             await peer.feeds.append(each)
             await peer.feeds.cut()
         with pytest.raises(CoveyError) as early:
-            await peer.redactor.redact(cid_of(record(OWNER, 9)), "personal", "author")
+            await redact([cid_of(record(OWNER, 9))], "personal", "author")
         await acknowledge(peer.feeds, 1)
         await drop(peer)
-        told = await peer.redactor.redact(cid_of(marked(OWNER)), "personal", "author")
+        with pytest.raises(CoveyError) as late:
+            await redact([cid_of(marked(OWNER))], "personal", "author")
+        [told] = await redact([cid_of(marked(OWNER))], "personal", "author", is_dropped=True)
         named = peer.feeds.bodies.redactions.of(cid_of(marked(OWNER)), OWNER.public)
 
-    assert early.value.code == "unknown-cid"
+    assert (early.value.code, early.value.hint) == ("unknown-cid", None)
+    assert late.value.code == "unknown-cid"
+    assert "--dropped" in (late.value.hint or "")
     assert told["is_new"]
     assert named is not None
     assert peer.files_with_marker() == []
+
+
+@pytest.mark.parametrize("has_dropped", [True, False])
+async def test_what_is_redacted_before_it_is_signed_is_erased_when_it_is(
+    tmp_path: Path, has_dropped: bool
+) -> None:
+    cid = cid_of(marked(OWNER))
+    async with up(tmp_path) as peer:
+        if has_dropped:
+            for number in range(2):
+                await peer.feeds.append(record(OWNER, number))
+                await peer.feeds.cut()
+            await acknowledge(peer.feeds, 1)
+            await drop(peer)
+        await peer.feeds.append(marked(OWNER))
+        said = tombstone(OPERATOR, "aggregator", cid)
+        await peer.feeds.add(signed(OPERATOR, said, certificate(OPERATOR, AGGREGATOR_ROLE)))
+        await peer.erased()
+        place, rows = peer.feeds.place, await peer.index.ask(lambda store: store.rows())
+    async with up(tmp_path) as peer:
+        await peer.index.catch_up()
+        again = peer.feeds.place, await peer.index.ask(lambda store: store.rows())
+        await peer.feeds.cut_all()
+        await peer.erased()
+        absent = [gone for each in bundles_of(peer.feeds) for gone in each.absent.values()]
+        found = peer.files_with_marker()
+
+    assert again[0] == place
+    assert again[1][1:] == rows[1:]
+    assert absent == [cid]
+    assert found == []
+
+
+async def test_of_many_records_none_is_redacted_where_one_cannot_be(tmp_path: Path) -> None:
+    async with up(tmp_path) as peer:
+        cids = [await peer.feeds.append(each) for each in (marked(OWNER), record(OWNER, 1))]
+        with pytest.raises(CoveyError, match="there is no record"):
+            await peer.redactor.redact([*cids, cid_of(record(OWNER, 2))], "personal", "author")
+        before = peer.files_with_marker(), len(peer.feeds.bodies.redactions)
+        told = await peer.redactor.redact([*cids, cids[0]], "personal", "author")
+        again = await peer.redactor.redact(cids[::-1], "personal", "author")
+        kept = bundles_of(peer.feeds)
+
+    assert before[0]
+    assert before[1] == 0
+    assert [each["cid"] for each in told] == list(map(str, cids))
+    assert [each["is_new"] for each in again] == [False, False]
+    assert len({each["tombstone"] for each in (*told, *again)}) == 1
+    assert peer.files_with_marker() == []
+    assert sum(len(each.header.digests) for each in kept) == 3
+
+
+async def test_however_many_are_redacted_together_the_index_is_written_anew_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("peer.redactor.MAX_ERASED_AT_ONCE", 100)
+    asked: list[int] = []
+    erase = Index[Store].erase
+
+    async def counted(self: Index[Store], cids: Collection[bytes], before: int) -> None:
+        asked.append(len(cids))
+        await erase(self, cids, before)
+
+    monkeypatch.setattr(Index, "erase", counted)
+    records = [record(AUTHOR, number) for number in range(320)]
+    async with up(tmp_path, erases=False) as peer:
+        before = None
+        for at in range(0, 320, 64):
+            before = signed(AUTHOR, *records[at : at + 64], before=before)
+            await peer.feeds.add(before)
+        for at in range(0, 320, 64):
+            said = tombstone(AUTHOR, "author", *map(cid_of, records[at : at + 64]))
+            before = signed(AUTHOR, said, before=before)
+            await peer.feeds.add(before)
+    async with up(tmp_path) as peer:
+        await peer.erased()
+        kept = [sum(map(bool, each.records)) for each in bundles_of(peer.feeds)]
+
+    assert asked == [320]
+    assert kept == [0] * 5 + [1] * 5

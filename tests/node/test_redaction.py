@@ -98,7 +98,7 @@ async def test_a_redacted_record_of_ours_leaves_the_disk_and_its_header_stays(
         await peer.index.catch_up()
         root = peer.feeds.state_root()
         before = peer.files_with_marker()
-        await peer.redactor.redact(cids[1], "personal", "author")
+        await peer.redactor.redact([cids[1]], "personal", "author")
         left = bundles_of(peer.feeds)
         rows = await peer.index.ask(lambda store: store.rows())
         found = peer.files_with_marker()
@@ -114,7 +114,7 @@ async def test_a_redacted_record_of_ours_leaves_the_disk_and_its_header_stays(
 async def test_what_is_left_of_a_redacted_record_is_listed_and_shown(tmp_path: Path) -> None:
     async with up(tmp_path) as peer:
         cids = [await peer.feeds.append(each) for each in (record(OWNER, 1), marked(OWNER))]
-        await peer.redactor.redact(cids[1], "personal", "author")
+        await peer.redactor.redact([cids[1]], "personal", "author")
         await peer.index.catch_up()
         redactions = peer.feeds.bodies.redactions
         listed, of_a_kind, shown, other = await peer.index.ask(
@@ -141,7 +141,7 @@ async def test_what_is_left_of_a_redacted_record_is_listed_and_shown(tmp_path: P
 async def test_nothing_comes_back_after_a_restart_or_a_rebuild(tmp_path: Path) -> None:
     async with up(tmp_path) as peer:
         cid = await peer.feeds.append(marked(OWNER))
-        await peer.redactor.redact(cid, "personal", "author")
+        await peer.redactor.redact([cid], "personal", "author")
         root, place = peer.feeds.state_root(), peer.feeds.place
     async with up(tmp_path) as peer:
         await peer.feeds.append(record(OWNER, 9))
@@ -259,7 +259,7 @@ async def test_what_may_not_be_redacted_is_refused(
             await peer.feeds.add(signed(author, thing))
 
         with pytest.raises(CoveyError) as refused:
-            await peer.redactor.redact(cid_of(thing), "why", "author")
+            await peer.redactor.redact([cid_of(thing)], "why", "author")
 
     assert refused.value.code == code
 
@@ -327,6 +327,26 @@ async def test_bundles_that_lack_too_many_bodies_are_refused_and_counted_until_s
     assert counts == (1, 0)
     assert later.name == "DUPLICATE"
     assert again == (0, 0)
+
+
+async def test_who_redacts_too_much_that_is_not_here_is_refused_until_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("protocols.tombstone.MAX_OPEN_REDACTIONS", 2)
+    first = signed(AUTHOR, marked(AUTHOR), record(AUTHOR, 1))
+    said = (cid_of(marked(AUTHOR)), cid_of(record(AUTHOR, 1)), cid_of(record(AUTHOR, 2)))
+    some = signed(AUTHOR, tombstone(AUTHOR, "author", *said[:2]), before=first)
+    more = signed(AUTHOR, tombstone(AUTHOR, "author", *said[2:]), before=some)
+    async with up(tmp_path) as peer:
+        early = [(await peer.feeds.add(each)).name for each in (some, more)]
+        refused = peer.feeds.refused_redactions
+        await peer.erased()
+        late = [(await peer.feeds.add(each)).name for each in (first, more)]
+        await peer.erased()
+        left = peer.feeds.bodies.redactions.open_count
+
+    assert (early, refused) == (["NEW", "REFUSED"], 1)
+    assert (late, left) == (["NEW", "NEW"], 1)
 
 
 async def test_a_puller_gets_from_another_what_a_server_lacks_and_acknowledges_only_that(

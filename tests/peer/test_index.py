@@ -43,6 +43,9 @@ class FakeStore:
     def erase(self, cids: Iterable[bytes], before: int) -> None:
         pass
 
+    def forget(self, start: int, end: int) -> None:
+        pass
+
     def copy_to(self, path: Path) -> None:
         path.touch()
 

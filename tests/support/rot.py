@@ -18,6 +18,17 @@ def flip(journal: Path, marker: bytes) -> None:
     raise AssertionError(f"{journal} does not hold {marker!r}")
 
 
+def flip_at(journal: Path, offset: int) -> None:
+    """Flip one bit of the byte at an offset of a journal."""
+    segment = max(each for each in _files(journal) if int(each.stem) <= offset)
+    at = offset - int(segment.stem)
+    with segment.open("r+b") as opened:
+        opened.seek(at)
+        byte = opened.read(1)[0]
+        opened.seek(at)
+        opened.write(bytes([byte ^ 0x01]))
+
+
 def _files(journal: Path) -> list[Path]:
     if not journal.is_dir():
         return [journal]

@@ -43,6 +43,15 @@ def _chain(bundles: list[Bundle]) -> Chain:
 subsets = st.lists(st.sampled_from(range(len(FOREST))), max_size=40)
 
 
+def test_a_feed_of_which_everything_was_damaged_is_one_of_which_nothing_came() -> None:
+    chains = _chains(chain_of(key(1), 1))
+    [chain] = chains.values()
+
+    chain.remove(next(iter(chain)))
+
+    assert state_root(chains) == state_root({})
+
+
 @given(subsets, st.randoms(use_true_random=False))
 def test_the_state_root_does_not_depend_on_order_or_repetition(
     chosen: list[int], rng: random.Random

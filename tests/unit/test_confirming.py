@@ -36,13 +36,13 @@ def test_whoever_says_no_is_told_that_nothing_was_erased(monkeypatch: pytest.Mon
     answering(monkeypatch, "n")
 
     with pytest.raises(CoveyError, match="nothing was erased"):
-        confirm_redaction(RECORD, yes=False)
+        confirm_redaction([RECORD], yes=False)
 
 
 @pytest.mark.parametrize("yes", [True, False])
 def test_whoever_says_yes_is_asked_once_at_most(monkeypatch: pytest.MonkeyPatch, yes: bool) -> None:
     asked = answering(monkeypatch, "y")
 
-    confirm_redaction(RECORD, yes)
+    confirm_redaction([RECORD, RECORD], yes)
 
     assert len(asked) == (0 if yes else 1)

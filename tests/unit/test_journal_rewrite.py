@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pytest
 from hypothesis import given, strategies as st
@@ -32,10 +32,12 @@ def segment(*bodies: bytes) -> tuple[bytes, list[int]]:
     return content, offsets
 
 
-def apply(content: bytes, changes: Changes, hole: bytes = b"\0") -> bytes:
+def apply(
+    content: bytes, changes: Changes, hole: bytes = b"\0", healed: Collection[Damage] = ()
+) -> bytes:
     """Return the segment after ``changes``, with its holes full of ``hole``."""
     new = bytearray(hole * len(content))
-    for piece in rewritten(content, SALT, changes):
+    for piece in rewritten(content, SALT, changes, healed):
         if isinstance(piece, Kept):
             new[piece.start : piece.end] = content[piece.start : piece.end]
         else:
@@ -116,15 +118,47 @@ def test_what_was_erased_meanwhile_stays_erased(at: int) -> None:
     assert apply(content, {offsets[at]: b"shorter"}) == content
 
 
-def test_damage_is_neither_repaired_nor_lost() -> None:
+def damaged() -> tuple[bytes, list[int]]:
+    """Return a segment of three entries, the second of which rotted."""
     content, offsets = segment(b"one" * 30, b"two" * 30, b"three")
-    damaged = bytearray(content)
-    damaged[offsets[1] + HEAD_BYTES] ^= 1
+    rotted = bytearray(content)
+    rotted[offsets[1] + HEAD_BYTES] ^= 1
+    return bytes(rotted), offsets
 
-    new = apply(bytes(damaged), {offsets[0]: None})
+
+def test_damaged_bytes_go_with_any_change_and_stay_damage() -> None:
+    content, offsets = damaged()
+
+    new = apply(content, {offsets[0]: None})
 
     assert [part for part in parts(new) if isinstance(part, Damage)] == [Damage(*offsets[1:])]
-    assert new[offsets[1] :] == bytes(damaged[offsets[1] :])
+    assert new[offsets[1] : offsets[2]] == bytes(offsets[2] - offsets[1])
+    assert bodies(new) == {offsets[2]: b"three"}
+
+
+def test_of_healed_damage_nothing_is_left() -> None:
+    content, offsets = damaged()
+
+    new = apply(content, {}, healed=[Damage(*offsets[1:])])
+
+    assert not [part for part in parts(new) if isinstance(part, Damage)]
+    assert bodies(new) == {offsets[0]: b"one" * 30, offsets[2]: b"three"}
+    assert b"two" not in new
+
+
+def test_a_damaged_end_goes_too() -> None:
+    content, offsets = segment(b"one", b"two")
+    content = content[:-1] + b"?"
+
+    new = apply(content, {})
+
+    assert new == content[: offsets[1]] + bytes(len(content) - offsets[1])
+
+
+def test_what_rotted_before_it_was_erased_is_no_mistake() -> None:
+    content, offsets = damaged()
+
+    assert apply(content, {offsets[1]: None}) == apply(content, {})
 
 
 def test_a_flipped_bit_in_a_fillers_head_is_damage_and_in_its_hole_is_nothing() -> None:

@@ -96,6 +96,40 @@ def test_an_authors_tombstone_counts_once_its_own_feed_is_found_to_name_the_reco
     assert (list(taken.named()), taken.without_effect) == ([CID_OF_THING], 0)
 
 
+@pytest.mark.parametrize("is_found_first", [True, False])
+@pytest.mark.parametrize(
+    ("authority", "where", "left"),
+    [("author", AUTHOR, 0), ("author", OUTSIDER, 1), ("aggregator", OUTSIDER, 0)],
+)
+def test_what_is_redacted_and_not_here_is_counted_until_it_is(
+    is_found_first: bool, authority: Authority, where: SigningKey, left: int
+) -> None:
+    taken, elsewhere = redactions([]), CID.of(b"elsewhere")
+    named = tombstone(AUTHOR, authority, CID_OF_THING, elsewhere)
+    if is_found_first:
+        taken.found(where.public, [CID_OF_THING])
+    for _ in range(2):
+        taken.take(named.encode(), AUTHOR.public)
+        taken.found(where.public, [CID_OF_THING])
+
+    assert taken.open_of(AUTHOR.public) == taken.open_count == 1 + left
+    assert taken.open_of(OUTSIDER.public) == 0
+
+
+def test_an_operator_may_redact_more_that_is_not_here_than_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("protocols.tombstone.MAX_OPEN_REDACTIONS", 2)
+    more = [tombstone(OPERATOR, "aggregator", CID.of(b"1"), CID.of(b"2"), CID.of(b"3")).encode()]
+    taken = redactions([])
+    first = taken.would_open(more, OPERATOR.public), taken.would_open(more, AUTHOR.public)
+    taken.take(certificate(OPERATOR, AGGREGATOR).encode(), OPERATOR.public)
+
+    assert first == (True, True)
+    assert not taken.would_open(more, OPERATOR.public)
+    assert not taken.would_open([THING.encode()], AUTHOR.public)
+
+
 def test_a_certificate_of_another_mesh_gives_no_authority() -> None:
     shown = certificate(OPERATOR, AGGREGATOR).encode()
     taken = Redactions(key_of(9).public)
