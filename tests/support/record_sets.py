@@ -12,7 +12,6 @@ from typing import Any
 
 import trio
 from hypothesis import strategies as st
-from trio.testing import MockClock
 
 from aggregator.store import Store
 from peer.feeds import Feeds
@@ -24,6 +23,7 @@ from protocols.keys import SigningKey
 from protocols.record import Record
 from tests.support.exchanging import FOLLOWING, Meeting, Peer, meet, until
 from tests.support.feeds import START_US, effects, key, open_journal
+from tests.support.patient_clock import patient_clock
 
 AUTHORS = 3
 CLOCKS_US = (START_US, 0, START_US + 10**15, START_US - 10**15, (1 << 62) - 1)
@@ -119,8 +119,8 @@ def check(bundles: list[Bundle], one: Delivery, other: Delivery) -> None:
     So they do when they start again from their journals.
     """
     with tempfile.TemporaryDirectory(prefix="covey-") as folder:
-        clock = MockClock(autojump_threshold=0)
-        together = trio.run(_exchange, Path(folder), bundles, (one, other), clock=clock)
+        with patient_clock() as clock:
+            together = trio.run(_exchange, Path(folder), bundles, (one, other), clock=clock)
         kept = [bundles[number] for number in sorted(one.numbers | other.numbers)]
         reference = trio.run(_in_order, Path(folder), kept)
         again = [_reopened(Path(folder) / f"journal-{number}") for number in (1, 2)]
