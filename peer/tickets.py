@@ -1,9 +1,10 @@
 """An admitter's book of tickets: which were issued, which were used by whom; never their secrets.
 
-The file is a log of JSON lines, each fsynced before anybody acts on it. A line that a crash or a
-loss of power tore, or filled with anything, is cut at the next start: nobody was told of it. Old
-tickets are dropped then too, but the one that made a peer the mesh's filer stays, since there may
-be only one.
+The file is a log of JSON lines with checksums, each fsynced before anybody acts on it. A line that
+a crash or a loss of power tore, or filled with anything, is cut at the next start: nobody was told
+of it. A whole one that rotted is not: the ticket that it uses up would be good again. Old tickets
+are dropped at a start too, but the one that made a peer the mesh's filer stays, since there may be
+only one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,8 @@ from protocols.membership import FILER, Certificate
 
 TICKETS_FILE: Final = "tickets.jsonl"
 LINE_BYTES_MAX: Final = 4 << 10  # a digest and MAX_CERTIFICATE_BYTES, in base64
+PRINTABLE: Final = bytes(range(0x20, 0x7F))
+ROTTED_BYTES_MAX: Final = 1  # a flipped bit makes one byte unprintable; lost sectors make many
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +142,8 @@ def _is_filer(grant: Grant) -> bool:
 
 
 def _line(event: Issued | Used) -> bytes:
-    return msgspec.json.encode(event) + b"\n"
+    said = msgspec.json.encode(event)
+    return b"%b %08x\n" % (said, zlib.crc32(said))
 
 
 def _append_line(handle: int, line: bytes) -> None:
@@ -155,7 +160,8 @@ def _append_line(handle: int, line: bytes) -> None:
 
 def _read(path: Path) -> list[Issued | Used]:
     """Return what the file says; what a crash or a loss of power left of the line that was being
-    written is left out: nothing whole comes behind it, and it is no longer than a line can be.
+    written is left out: nothing whole comes behind it, it is no longer than a line can be, and it
+    does not look like a whole one that rotted.
     """
     try:
         *lines, unended = path.read_bytes().split(b"\n")
@@ -164,9 +170,13 @@ def _read(path: Path) -> list[Issued | Used]:
     events = [_event(line) for line in lines]
     while events and events[-1] is None:
         events.pop()
-    torn = b"\n".join([*lines[len(events) :], unended])
+    ended, torn = lines[len(events) :], unended
+    if not ended and (last := _event(unended) or _event(unended[:-1])):
+        events, torn = [*events, last], b""  # nobody was told of it, but no harm is done
+    torn = b"\n".join([*ended, torn])
     whole = [event for event in events if event is not None]
-    if len(whole) < len(events) or len(torn) > LINE_BYTES_MAX:
+    is_rotted = any(map(_may_be_rotted, ended))
+    if len(whole) < len(events) or len(torn) > LINE_BYTES_MAX or is_rotted:
         raise CoveyError(
             f"{path} is damaged",
             code="tickets-damaged",
@@ -177,10 +187,20 @@ def _read(path: Path) -> list[Issued | Used]:
     return whole
 
 
+def _may_be_rotted(line: bytes) -> bool:
+    """Say whether a line with an end that says nothing may have been whole."""
+    return bool(line) and len(line.translate(None, PRINTABLE)) <= ROTTED_BYTES_MAX
+
+
 def _event(line: bytes) -> Issued | Used | None:
-    """Return what a line says; None for one that was not written whole."""
+    """Return what a line says; None for one that is not whole."""
+    said, _space, checksum = line.rpartition(b" ")
+    if not said and line.endswith(b"}"):
+        said = line  # of a version that wrote no checksums
+    elif checksum != b"%08x" % zlib.crc32(said):
+        return None
     try:
-        event = msgspec.json.decode(line, type=Issued | Used)
+        event = msgspec.json.decode(said, type=Issued | Used)
         if isinstance(event, Used):
             Certificate.decode(event.certificate)
     except (msgspec.DecodeError, UnicodeDecodeError, RemoteProtocolError):

@@ -79,8 +79,7 @@ class SubmitterJob:
         self.may_retry: Callable[[float], bool] = lambda _now: True
         """Whether an attempt that its worker spoiled may be followed by another at that time."""
         self.is_out_of_retries = False
-        self.interrupted = 0
-        """How many attempts ended with a submitter that was stopped: they use nothing up."""
+        self.interrupted = 0  # attempts that ended with their submitter: they use nothing up
         self.input_digests: Sequence[bytes] = ()
         """Those of all pieces of the input: a worker that has some of them need not get these."""
         self.done: Done | None = None

@@ -90,9 +90,9 @@ class WorkerJob:
     life: Lifecycle = field(default_factory=Lifecycle)
     progress: tuple[int, int] = (0, 0)
     is_streamed: bool = True
+    """Whether its submitter wants to see its output grow, under this fence."""
     takes_output: bool = False
     """Whether its submitter takes a small output with ``Done``."""
-    """Whether its submitter wants to see its output grow, under this fence."""
     grown: Growing | None = None
     """What has come of an output that comes into being piece by piece."""
     pieces_sent: int = 0
