@@ -22,6 +22,7 @@ from protocols.limits import (
     MAX_ACK_FEEDS,
     MAX_BUNDLE_BYTES,
     MAX_FETCHES,
+    MAX_TOLD_BUNDLES,
     PULL_SILENCE_S,
 )
 from protocols.sync import (
@@ -74,8 +75,11 @@ class FeedPuller:
         """What we wait for an answer to: one question at a time, whatever the server lists."""
         self._server_hears = False
         self._told: set[CID] = set()
-        self._told_at = 0
-        """Which redactions ``_told`` tells of, by ``Redactions.changes``."""
+        self._told_at = 0, 0
+        """Which redactions ``_told`` tells of, by ``Redactions.changes``, and of how many feeds."""
+        self._tells_left = MAX_TOLD_BUNDLES
+        self._held = {self._server}
+        """Feeds of which the server has something: a submitter keeps its workers' bundles."""
         self._stirred = trio.Event()
         self._is_over = False
         self.has_caught_up = False
@@ -125,16 +129,21 @@ class FeedPuller:
             yield self._asked
 
     def _tells(self) -> Iterator[Tell]:
-        """Tell the server which of its own records others had erased, and what we vouch for: it
-        pulls from nobody.
+        """Tell the server which records of the feeds that it has others had erased, and what we
+        vouch for of its own: it pulls from nobody.
         """
-        if not self._server_hears:
-            return
-        feed, changes = public_key_of(self._peer_id), self._feeds.bodies.redactions.changes
-        if changes != self._told_at:  # 20 ms of 10,000, and each frame asks
-            self._told_at = changes
-            yield from map(pack_told, self._feeds.about_redactions_of(feed, self._told))
-        yield from map(pack_told, self._feeds.vouched_about(feed, self._told))
+        if self._server_hears:
+            for bundle in islice(self._to_tell(), self._tells_left):
+                self._tells_left -= 1
+                yield pack_told(bundle)
+
+    def _to_tell(self) -> Iterator[bytes]:
+        yield from self._feeds.vouched_about(self._server, self._told)
+        state = self._feeds.bodies.redactions.changes, len(self._held)
+        if state != self._told_at:  # 20 ms of 10,000, and each frame asks
+            self._told_at = state
+            for feed in sorted(self._held):
+                yield from self._feeds.about_redactions_of(feed, self._server, self._told)
 
     async def _take(self, messages: list[Message]) -> None:
         """Take in one frame."""
@@ -144,6 +153,7 @@ class FeedPuller:
                 raise Refused(message.reason, code=message.code)
             if isinstance(message, Have):
                 self._offer.have(message)
+                self._held.update(each.feed for each in message.held)
                 self._server_hears = message.hears
             elif isinstance(message, Inventory):
                 self._take_list(message)
@@ -184,6 +194,7 @@ class FeedPuller:
                 fresh.append(bundle.verify())
                 await trio.lowlevel.checkpoint()  # a millisecond each; others wait for this thread
         self._came_from.update(opened)
+        self._held.update(each.header.feed for each in opened.values())
         await self._feeds.add_all(fresh)
         if self.has_caught_up:
             for bundle in opened.values():

@@ -200,13 +200,13 @@ class HeldFeeds:
             if bundle is not None:
                 yield bundle
 
-    def about_redactions_of(self, feed: bytes, told: set[CID]) -> Iterator[bytes]:
-        """Yield, once each, the bundles by which others redacted records of ``feed``; ``told`` is
-        what was yielded before.
+    def about_redactions_of(self, feed: bytes, hearer: bytes, told: set[CID]) -> Iterator[bytes]:
+        """Yield, once each, the bundles by which others than ``hearer`` redacted records of
+        ``feed``; ``told`` is what was yielded before.
         """
         for cid in sorted(self.bodies.redactions.found_in(feed)):
             redaction = self.bodies.redactions.of(cid, feed)
-            if redaction is None or redaction.by == feed:
+            if redaction is None or redaction.by == hearer:
                 continue
             for statement in (redaction.certificate, redaction.tombstone):
                 place = None if statement is None else self.bodies.place_of(statement)

@@ -442,3 +442,22 @@ async def test_a_server_keeps_what_an_aggregator_tells_of_tombstones_and_nothing
         held = (OPERATOR.public, 1) in node.feeds.chains
 
     assert held == is_kept
+
+
+async def test_whoever_keeps_a_worker_s_records_is_told_that_they_were_redacted(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    first = signed(AUTHOR, marked(AUTHOR))
+    burial = signed(AUTHOR, tombstone(AUTHOR, "author", cid_of(marked(AUTHOR))), before=first)
+    async with Meeting(tmp_path).peers(keeper=OPEN, aggregator=FOLLOWING) as (keeper, aggregator):
+        await keeper.feeds.add(first)
+        await aggregator.feeds.add_all([burial, without(first, 0)])
+        await meet(keeper, aggregator)
+        redactions = keeper.feeds.bodies.redactions
+
+        await until(lambda: redactions.of(cid_of(marked(AUTHOR)), AUTHOR.public) is not None)
+
+        await keeper.feeds.add(later := signed(OPERATOR, marked(OPERATOR)))
+        said = tombstone(OPERATOR, "author", cid_of(marked(OPERATOR)))
+        await aggregator.feeds.add_all([signed(OPERATOR, said, before=later), without(later, 0)])
+        await until(lambda: redactions.of(cid_of(marked(OPERATOR)), OPERATOR.public) is not None)
