@@ -86,7 +86,9 @@ def remove_durably(path: Path) -> None:
 def _not_written(path: Path, error: OSError) -> NotWrittenError:
     return NotWrittenError(
         f"{path} cannot be written: {error.strerror}",
-        hint="free space on that disk, or allow writing there",
+        hint="free space on that disk, or allow writing there"
+        if path.parent.is_dir()
+        else f"make {path.parent} first",
         reason=error.strerror,
     )
 

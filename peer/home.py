@@ -164,7 +164,8 @@ class Home:
             if waiting.cancelled_caught:
                 raise HomeInUseError(
                     f"{self.path} is in use by another process",
-                    hint="stop the daemon that runs there, or use another state directory",
+                    hint="a daemon that starts, or another command: try again in a moment; or stop"
+                    " the daemon that runs there; or use another state directory",
                 )
             yield
         finally:

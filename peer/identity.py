@@ -165,7 +165,8 @@ def _read_key(path: Path) -> SigningKey:
         raise IdentityError(
             f"{path} cannot be read: {error.strerror}",
             code="no-identity",
-            hint="`covey init` or `covey join TICKET` makes an identity",
+            hint="`covey init` or `covey join TICKET` makes an identity, and"
+            " `covey-aggregator join TICKET` an aggregator's",
         ) from error
     if mode & 0o077:
         raise IdentityError(
