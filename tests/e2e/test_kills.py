@@ -6,7 +6,12 @@ import pytest
 
 from tests.soak.kills import Plan, Soak
 
-pytestmark = pytest.mark.e2e
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.filterwarnings(  # httpcore's, where a daemon is killed before it accepts
+        "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
+    ),
+]
 
 
 def test_kills_of_every_process_lose_no_result_and_accept_none_twice(root: Path) -> None:
