@@ -8,7 +8,7 @@ came after it on a stream may have been made before it; the one after that canno
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -72,6 +72,8 @@ class Watched(msgspec.Struct, array_like=True, kw_only=True):
     """The last one that contradicted nothing, where ``last`` does."""
     faults: tuple[str, ...] = ()
     """What ``last`` contradicts."""
+    asked: dict[str, tuple[Range, ...]] = {}
+    """What was owed before ``last``: it is judged by this again when more of it is told."""
 
     def encode(self) -> bytes:
         """Return the bytes of its file."""
@@ -136,7 +138,7 @@ class Judged(NamedTuple):
 
     watched: Watched
     is_news: bool
-    """Whether ``faults`` are others than before."""
+    """Whether there are ``faults`` that were none before."""
 
 
 def judge(
@@ -148,12 +150,43 @@ def judge(
 ) -> Judged | None:
     """Hold a checkpoint against what is ``known`` of its aggregator and what we hold of our own
     ``feed``; none if it is not news. ``promised`` was acknowledged before it was told, and counts
-    from the next one on.
+    from the next one on. Two tellings of one checkpoint are one, with the blocks of both.
     """
-    if (known is not None and fresh.place < known.last.place) or (known and fresh == known.last):
-        return None
+    is_same = known is not None and _name(fresh) == _name(known.last)
+    if known is not None:
+        if is_same:
+            fresh = _together(known.last, fresh)
+        if fresh == known.last or fresh.place < known.last.place:
+            return None
+    asked = (known.asked if is_same else known.owed) if known else {}
     heads = fresh.heads_of(feed)
-    faults = [*_forked(known, fresh), *_lacking(known, heads), *_differing(heads, chains)]
+    forked = () if is_same else _forked(known, fresh)
+    faults = [*forked, *_lacking(asked, heads), *_differing(heads, chains)]
+    watched = Watched(
+        last=fresh,
+        owed=_owed(known, heads, promised),
+        before=_before(known, is_same=is_same) if faults else None,
+        faults=tuple(faults),
+        asked=asked,
+    )
+    return Judged(watched, not set(faults) <= set(known.faults if known else ()))
+
+
+def _name(vouched: Vouched) -> tuple[CID, Place]:
+    return vouched.cid, vouched.place  # one that stands anew, further on, is another
+
+
+def _together(known: Vouched, again: Vouched) -> Vouched:
+    """Return a checkpoint with the blocks of both tellings of it."""
+    blocks = {CID.of(block): block for block in (*known.blocks, *again.blocks)}
+    merged = [block for _, block in sorted(blocks.items())]
+    return msgspec.structs.replace(known, blocks=tuple(merged[:MAX_VOUCHED_BLOCKS]))
+
+
+def _owed(
+    known: Watched | None, heads: Iterable[Head], promised: Mapping[int, Range]
+) -> dict[str, tuple[Range, ...]]:
+    """Return what the next checkpoint must hold."""
     owed: dict[int, list[Range]] = {}
     for epoch, ranges in (known.owed if known else {}).items():
         owed.setdefault(int(epoch), []).extend(ranges)
@@ -161,23 +194,17 @@ def judge(
         owed.setdefault(head.epoch, []).append((head.first_sequence, head.next_sequence))
     for epoch, each in promised.items():
         owed.setdefault(epoch, []).append(each)
-    watched = Watched(
-        last=fresh,
-        owed={str(epoch): tuple(merge(ranges)) for epoch, ranges in sorted(owed.items())},
-        before=_before(known) if faults else None,
-        faults=tuple(faults),
-    )
-    return Judged(watched, bool(faults) and watched.faults != (known.faults if known else ()))
+    return {str(epoch): tuple(merge(ranges)) for epoch, ranges in sorted(owed.items())}
 
 
-def _before(known: Watched | None) -> Vouched | None:
+def _before(known: Watched | None, *, is_same: bool) -> Vouched | None:
     """Return the last checkpoint that contradicted nothing."""
-    if known is None:
-        return None
+    if known is None or is_same:
+        return known and known.before
     return known.before or known.last
 
 
-def _forked(known: Watched | None, fresh: Vouched) -> Iterable[str]:
+def _forked(known: Watched | None, fresh: Vouched) -> Iterator[str]:
     if known is not None and fresh.place == known.last.place:
         epoch, sequence = fresh.place
         yield (
@@ -186,11 +213,11 @@ def _forked(known: Watched | None, fresh: Vouched) -> Iterable[str]:
         )
 
 
-def _lacking(known: Watched | None, heads: Iterable[Head]) -> Iterable[str]:
+def _lacking(asked: Mapping[str, tuple[Range, ...]], heads: Iterable[Head]) -> Iterable[str]:
     held: dict[int, list[Range]] = {}
     for head in heads:
         held.setdefault(head.epoch, []).append((head.first_sequence, head.next_sequence))
-    for epoch, ranges in (known.owed if known else {}).items():
+    for epoch, ranges in asked.items():
         merged = merge(held.get(int(epoch), []))
         for first, end in ranges:
             if not any(start <= first and end <= stop for start, stop in merged):

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import pytest
 from hypothesis import given, strategies as st
 
 from protocols.chain import Chain, Dropped, Range
+from protocols.checkpoint import (
+    CHECKPOINT_KIND,
+    HEADS_KIND,
+    HEADS_ROLE,
+    Checkpoint,
+    heads_blocks,
+)
+from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
 from protocols.feed import Bundle, Head
 from protocols.vouching import Judged, Told, Vouched, Watched, judge
@@ -13,6 +23,8 @@ from tests.support.feeds import chain_of, key
 from tests.support.home import Author
 from tests.support.members import key_of
 from tests.support.vouching import add_checkpoint, chain_holding, head_of
+
+T = TypeVar("T")
 
 OWN = key(1)
 FEED = OWN.public
@@ -162,6 +174,52 @@ def test_a_block_that_did_not_change_is_told_only_once() -> None:
 
     assert again is not None
     assert again.watched.faults == ()
+
+
+def test_a_checkpoint_told_again_with_its_block_is_the_same_one() -> None:
+    """What is said of it is what was said, but for what the block bears out."""
+    aggregator, author = Aggregator(), Author(key_of(9))
+    [listed] = heads_blocks([head_of(*BUNDLES[:2])])
+    first = add_checkpoint(author, [head_of(*BUNDLES[:2])])
+    aggregator.judged(unwrap(aggregator.told.take(first)))
+    cid = author.add_block(HEADS_KIND, **listed)
+    author.records.pop()
+    author.add("tick")
+    said = Checkpoint(state_root=CID.of(b"root"), heads=1, records=1).to_attributes()
+    author.add(CHECKPOINT_KIND, used=((cid, HEADS_ROLE),), attributes=said)
+    second = author.cut()
+    unread, whole = Told(FEED), Told(FEED)
+    whole.take(first)
+
+    lacking = unwrap(aggregator.judged(unwrap(unread.take(second)), e1=(0, 12)))
+    borne_out = unwrap(aggregator.judged(unwrap(whole.take(second)), e1=(0, 12)))
+    again = aggregator.judged(unwrap(unread.take(second)))
+
+    assert (lacking.is_news, len(lacking.watched.faults)) == (True, 1)
+    assert (borne_out.is_news, borne_out.watched.faults) == (False, ())
+    assert borne_out.watched.before is None
+    assert borne_out.watched.last.heads_of(FEED) == [head_of(*BUNDLES[:2])]
+    assert again is None, "a telling without the block takes nothing back"
+
+    later = add_checkpoint(author, [head_of(*BUNDLES[:2])])
+    held_to_more = unwrap(aggregator.judged(unwrap(whole.take(later))))
+    assert "records 0 to 11" in held_to_more.watched.faults[0], "from the next one on"
+
+
+def test_a_checkpoint_that_stands_anew_further_on_is_another() -> None:
+    aggregator = Aggregator()
+    aggregator.judged(aggregator.vouch(), e1=(0, 12))
+    author = aggregator.author
+    author.records.append(author.records[-1])
+
+    judged = unwrap(aggregator.judged(unwrap(aggregator.told.take(author.cut()))))
+
+    assert len(judged.watched.faults) == 1
+
+
+def unwrap(found: T | None) -> T:
+    assert found is not None
+    return found
 
 
 def test_blocks_that_say_nothing_of_our_feed_are_not_kept() -> None:
