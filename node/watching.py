@@ -15,7 +15,7 @@ from typing import Any, Final
 import trio
 
 from node.explanation import moment
-from peer.durable import make_folder_durably, write_durably
+from peer.durable import make_folder_durably, remove_durably, write_durably
 from peer.feeds import Feeds
 from protocols.chain import Range
 from protocols.errors import CoveyError, RemoteProtocolError
@@ -77,9 +77,10 @@ class Watching:
         acknowledged before on the same stream.
         """
         peer, own = peer_id_of(bundle.header.feed), self._feeds.key.public
-        if peer not in self._told and len(self._told) >= MAX_WATCHED_AGGREGATORS:
-            return
-        told = self._told.setdefault(peer, Told(own))
+        told = self._told.pop(peer, None) or Told(own)
+        self._told[peer] = told  # the last one is the one heard of last
+        while len(self._told) > MAX_WATCHED_AGGREGATORS:
+            await self._forget(next(iter(self._told)))
         try:
             fresh = told.take(bundle)
         except RemoteProtocolError as error:
@@ -98,6 +99,21 @@ class Watching:
             await self._report(_error(peer, judged.watched))
         await trio.to_thread.run_sync(self._save, peer, limiter=self._saving)
 
+    async def _forget(self, peer: PeerId) -> None:
+        del self._told[peer]
+        self._watched.pop(peer, None)
+        log.warning("aggregator watched no more", extra={"peer": peer, "code": "too-many"})
+        await trio.to_thread.run_sync(self._remove, peer, limiter=self._saving)
+
+    def _remove(self, peer: PeerId) -> None:
+        try:
+            remove_durably(self._path(peer))
+        except OSError as error:  # it is watched again after a restart
+            log.warning("checkpoint not removed", extra={"peer": peer, "reason": str(error)})
+
+    def _path(self, peer: PeerId) -> Path:
+        return self._folder / f"{peer}{SUFFIX}"
+
     def _own(self) -> Own:
         feeds = self._feeds
         return Own(feeds.key.public, feeds.chains, feeds.place if feeds.is_signing else None)
@@ -106,7 +122,8 @@ class Watching:
         """Write what was judged last of an aggregator; blocks, one call at a time."""
         try:
             make_folder_durably(self._folder)
-            write_durably(self._folder / f"{peer}{SUFFIX}", self._watched[peer].encode())
+            if (kept := self._watched.get(peer)) is not None:
+                write_durably(self._path(peer), kept.encode())
         except CoveyError as error:  # it is held to a little less after a restart
             log.warning("checkpoint not kept", extra={"peer": peer, "reason": error.message})
 
@@ -125,8 +142,9 @@ def _error(peer: PeerId, kept: Watched) -> CheckpointContradictedError:
 
 
 def _kept_in(folder: Path) -> Mapping[PeerId, Watched]:
+    """Return what was kept, those written longest ago first."""
     kept: dict[PeerId, Watched] = {}
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
+    for path in sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime_ns):
         try:
             kept[path.stem] = Watched.decode(path.read_bytes())
             kept[path.stem].last.place  # noqa: B018 - its header must name it, or it is no checkpoint

@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node import watching as watching_module
 from node.watching import CheckpointContradictedError, Watching
 from protocols.checkpoint import CHECKPOINT_KIND, HEADS_KIND, HEADS_ROLE, Checkpoint, heads_blocks
 from protocols.cid import CID
@@ -140,6 +141,24 @@ async def test_an_aggregator_that_makes_up_much_is_watched_as_before(
     assert len(status["faults"]) + status["more_faults"] == (13 if is_past else 1)
     assert max(len(str(each)) for each in reports) < 2_000
     assert later == [status]
+
+
+async def test_the_aggregator_not_heard_of_for_longest_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(watching_module, "MAX_WATCHED_AGGREGATORS", 2)
+    folder, authors = tmp_path / "checkpoints", [Author(key_of(number)) for number in (7, 8, 9)]
+    async with Meeting(tmp_path).peer(1, OPEN) as node:
+        watching = Watching(folder, node.feeds, _never)
+        for at in (0, 1, 0, 2):
+            await watching.told(add_checkpoint(authors[at], []), {})
+        status = watching.status()
+        later = Watching(folder, node.feeds, _never).status()
+
+    watched = {authors[0].key.peer_id, authors[2].key.peer_id}
+    assert {each["aggregator"] for each in status} == watched
+    assert later == status
+    assert "aggregator watched no more" in caplog.text
 
 
 async def test_a_disk_that_takes_nothing_ends_no_stream(
