@@ -12,15 +12,17 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import trio
+
 from node.explanation import moment
-from peer.durable import NotWrittenError, make_folder_durably, write_durably
+from peer.durable import make_folder_durably, remove_durably, write_durably
 from peer.feeds import Feeds
 from protocols.chain import Range
 from protocols.errors import CoveyError, RemoteProtocolError
 from protocols.feed import Bundle
 from protocols.keys import PeerId, peer_id_of
-from protocols.limits import MAX_WATCHED_AGGREGATORS
-from protocols.vouching import Told, Vouched, Watched, judge
+from protocols.limits import MAX_TOLD_FAULTS, MAX_WATCHED_AGGREGATORS
+from protocols.vouching import Own, Told, Vouched, Watched, judge
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ class Watching:
         self._folder = folder
         self._feeds = feeds
         self._report = report
+        self._saving = trio.CapacityLimiter(1)
         self._watched = dict(_kept_in(folder))
         own = feeds.key.public
         self._told = {peer: Told(own, kept.last) for peer, kept in self._watched.items()}
@@ -64,7 +67,8 @@ class Watching:
             "cid": str(kept.last.cid),
             "at": moment(kept.last.at_us),
             "next_sequence": max(ends, default=0),
-            "faults": list(kept.faults),
+            "faults": list(kept.faults[:MAX_TOLD_FAULTS]),
+            "more_faults": _more_faults(kept),
             "before": str(kept.before.cid) if kept.before else None,
         }
 
@@ -73,9 +77,10 @@ class Watching:
         acknowledged before on the same stream.
         """
         peer, own = peer_id_of(bundle.header.feed), self._feeds.key.public
-        if peer not in self._told and len(self._told) >= MAX_WATCHED_AGGREGATORS:
-            return
-        told = self._told.setdefault(peer, Told(own))
+        told = self._told.pop(peer, None) or Told(own)
+        self._told[peer] = told  # the last one is the one heard of last
+        while len(self._told) > MAX_WATCHED_AGGREGATORS:
+            await self._forget(next(iter(self._told)))
         try:
             fresh = told.take(bundle)
         except RemoteProtocolError as error:
@@ -85,35 +90,61 @@ class Watching:
             await self._judge(peer, fresh, promised)
 
     async def _judge(self, peer: PeerId, fresh: Vouched, promised: Mapping[int, Range]) -> None:
-        own = self._feeds.key.public
-        judged = judge(self._watched.get(peer), fresh, own, self._feeds.chains, promised)
+        judged = judge(self._watched.get(peer), fresh, self._own(), promised)
         if judged is None:
             return
         self._watched[peer] = judged.watched
-        self._save(peer, judged.watched)
-        if judged.is_news:
+        if judged.is_news:  # told first: what the disk does must not keep it back
             log.error("checkpoint contradicted", extra={"peer": peer, "cid": str(fresh.cid)})
             await self._report(_error(peer, judged.watched))
+        await trio.to_thread.run_sync(self._save, peer, limiter=self._saving)
 
-    def _save(self, peer: PeerId, kept: Watched) -> None:
+    async def _forget(self, peer: PeerId) -> None:
+        del self._told[peer]
+        self._watched.pop(peer, None)
+        log.warning("aggregator watched no more", extra={"peer": peer, "code": "too-many"})
+        await trio.to_thread.run_sync(self._remove, peer, limiter=self._saving)
+
+    def _remove(self, peer: PeerId) -> None:
+        try:
+            remove_durably(self._path(peer))
+        except OSError as error:  # it is watched again after a restart
+            log.warning("checkpoint not removed", extra={"peer": peer, "reason": str(error)})
+
+    def _path(self, peer: PeerId) -> Path:
+        return self._folder / f"{peer}{SUFFIX}"
+
+    def _own(self) -> Own:
+        feeds = self._feeds
+        return Own(feeds.key.public, feeds.chains, feeds.place if feeds.is_signing else None)
+
+    def _save(self, peer: PeerId) -> None:
+        """Write what was judged last of an aggregator; blocks, one call at a time."""
         try:
             make_folder_durably(self._folder)
-            write_durably(self._folder / f"{peer}{SUFFIX}", kept.encode())
-        except NotWrittenError as error:  # it is held to a little less after a restart
+            if (kept := self._watched.get(peer)) is not None:
+                write_durably(self._path(peer), kept.encode())
+        except CoveyError as error:  # it is held to a little less after a restart
             log.warning("checkpoint not kept", extra={"peer": peer, "reason": error.message})
 
 
+def _more_faults(kept: Watched) -> int:
+    return max(kept.fault_count, len(kept.faults)) - len(kept.faults[:MAX_TOLD_FAULTS])
+
+
 def _error(peer: PeerId, kept: Watched) -> CheckpointContradictedError:
+    more = f"; and {_more_faults(kept)} more" if _more_faults(kept) else ""
     return CheckpointContradictedError(
         f"checkpoint {kept.last.cid} of aggregator {peer} contradicts what it said:"
-        f" {'; '.join(kept.faults)}",
+        f" {'; '.join(kept.faults)}{more}",
         hint="`covey-aggregator check` there says what is damaged or lost",
     )
 
 
 def _kept_in(folder: Path) -> Mapping[PeerId, Watched]:
+    """Return what was kept, those written longest ago first."""
     kept: dict[PeerId, Watched] = {}
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
+    for path in sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime_ns):
         try:
             kept[path.stem] = Watched.decode(path.read_bytes())
             kept[path.stem].last.place  # noqa: B018 - its header must name it, or it is no checkpoint

@@ -102,11 +102,19 @@ class Excerpt:
         """Yield every part, in the order of ``rows``; those of one bundle should be neighbours."""
         return self._parts(self.rows, self.unproven)
 
+    @property
+    def signers(self) -> set[bytes]:
+        """The authors of what is exported and whose headers name what was redacted: once all
+        ``parts`` were read.
+        """
+        erased = (each.proof for each in self.redacted())
+        return self.authors | {proof.header.feed for proof in erased if proof is not None}
+
     def certificates(self, written: Container[CID]) -> Iterator[Part]:
-        """Yield the records that show the certificates of ``authors``, as far as their signed bytes
+        """Yield the records that show the certificates of ``signers``, as far as their signed bytes
         are here and they are not among those ``written`` before.
         """
-        rows = self.shelf.certificates(sorted(self.authors))
+        rows = self.shelf.certificates(sorted(self.signers))
         return self._parts((row for row in rows if CID(row.cid) not in written), [])
 
     def redacted(self) -> list[Erased]:

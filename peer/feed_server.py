@@ -106,7 +106,7 @@ class FeedServer:
         self._sending = trio.Lock()
         self._told = 0
         self._promised: dict[int, Range] = {}
-        """What was acknowledged on this stream of our own feed, by epoch."""
+        """What was acknowledged on this stream of our own feed, by epoch that we hold."""
         self._early: list[Message] = []
         """What stood in one frame with the puller's first words."""
         self._seek: Seek | None = None
@@ -256,7 +256,8 @@ class FeedServer:
         if self._policy.may_acknowledge(peer_id):
             await self._feeds.acknowledge(ack)
             for entry in ack.content.feeds:
-                if entry.feed == self._feeds.key.public:
+                is_own = entry.feed == self._feeds.key.public
+                if is_own and (entry.feed, entry.epoch) in self._feeds.chains:
                     self._promised[entry.epoch] = entry.first_sequence, entry.next_sequence
 
     async def _take_told(self, message: Tell) -> None:

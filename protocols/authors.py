@@ -61,7 +61,7 @@ class Author:
     issuers: tuple[bytes, ...] = ()
     """Who admitted it, and renewed that."""
     records: int = 0
-    """How many of its records are here."""
+    """How many of its records are here, redacted ones too."""
     outside: int = 0
     """How many of them were signed at other times."""
     outside_us: int | None = None
@@ -90,7 +90,7 @@ class _Span(NamedTuple):
 
 
 class _Signed(NamedTuple):
-    """Which records a header proved, by their offsets in it."""
+    """Which records a header proved or names as redacted, by their offsets in it."""
 
     epoch: int
     first_sequence: int
@@ -157,7 +157,9 @@ class Authors:
             self._lists[told.mesh] = told
 
     def sign(self, header: Header, proven: Iterable[tuple[int, CID]] = ()) -> None:
-        """Take in a verified header, and which records it proved, with their offsets in it."""
+        """Take in a verified header, and which records it proved or names as redacted, with their
+        offsets in it.
+        """
         offsets = bytearray()
         for offset, cid in proven:
             offsets.append(offset)

@@ -234,7 +234,9 @@ class _Check:
         signed = SignedHeader.decode(said.header, said.signature)
         self._count(offset, signed.header.digests)
         self._headers.append(signed)
-        self._authors.sign(signed.header)
+        digests = signed.header.digests
+        named = [(digests.index(cid.digest), cid) for cid in said.records if cid.digest in digests]
+        self._authors.sign(signed.header, named)
         signer = signed.header.feed
         self.verdict.authors.add(peer_id_of(signer))
         for cid in said.records:
@@ -307,6 +309,8 @@ class _Check:
         self.verdict.forked = set(_forked(self._headers))
         self.verdict.members = self._authors.judged()
         self.verdict.certificates = self._authors.certificates
+        if self.verdict.mesh is not None and not self.verdict.members:
+            self.fault(WHOLE_FILE, "nobody signed anything here: it shows no member of any mesh")
 
     def _check_parents(self) -> None:
         declared = self.verdict.missing | self.verdict.left_out | self.verdict.redacted.keys()

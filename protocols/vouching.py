@@ -8,7 +8,8 @@ came after it on a stream may have been made before it; the one after that canno
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -19,14 +20,28 @@ from protocols.checkpoint import CHECKPOINT_KIND, HEADS_KIND, HEADS_ROLE, Checkp
 from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
 from protocols.feed import Bundle, Head, SignedHeader
-from protocols.limits import MAX_VOUCHED_BLOCKS, MAX_VOUCHED_BYTES
+from protocols.limits import (
+    MAX_OWED_RANGES,
+    MAX_TOLD_FAULTS,
+    MAX_VOUCHED_BLOCKS,
+    MAX_VOUCHED_BYTES,
+)
 from protocols.record import Record, kind_of
 
 Ranges = Mapping[int, tuple[Range, ...]]
 """Sequences of one feed, by epoch."""
 
 Place = tuple[int, int]
-"""Epoch and sequence in the aggregator's own feed."""
+"""Epoch and sequence in a feed."""
+
+
+class Own(NamedTuple):
+    """What is known here of our own feed."""
+
+    feed: bytes
+    chains: Mapping[tuple[bytes, int], Chain]
+    signed: Place | None
+    """How far we ever signed; none while another instance of our key may have signed further."""
 
 
 class Vouched(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -67,11 +82,15 @@ class Watched(msgspec.Struct, array_like=True, kw_only=True):
     version: Annotated[int, msgspec.Meta(ge=1, le=1)] = 1
     last: Vouched
     owed: dict[str, tuple[Range, ...]] = {}
-    """What it must hold of our feed, by epoch: acknowledged, or vouched for once."""
+    """What it must hold of our feed, by epoch: acknowledged, or vouched for once;
+    ``MAX_OWED_RANGES`` at most."""
     before: Vouched | None = None
     """The last one that contradicted nothing, where ``last`` does."""
     faults: tuple[str, ...] = ()
-    """What ``last`` contradicts."""
+    """What ``last`` contradicts: the first ones; ``fault_count`` counts all."""
+    asked: dict[str, tuple[Range, ...]] = {}
+    """What was owed before ``last``: it is judged by this again when more of it is told."""
+    fault_count: int = 0
 
     def encode(self) -> bytes:
         """Return the bytes of its file."""
@@ -136,48 +155,105 @@ class Judged(NamedTuple):
 
     watched: Watched
     is_news: bool
-    """Whether ``faults`` are others than before."""
+    """Whether there are faults that were none before."""
 
 
 def judge(
-    known: Watched | None,
-    fresh: Vouched,
-    feed: bytes,
-    chains: Mapping[tuple[bytes, int], Chain],
-    promised: Mapping[int, Range],
+    known: Watched | None, fresh: Vouched, own: Own, promised: Mapping[int, Range]
 ) -> Judged | None:
-    """Hold a checkpoint against what is ``known`` of its aggregator and what we hold of our own
-    ``feed``; none if it is not news. ``promised`` was acknowledged before it was told, and counts
-    from the next one on.
+    """Hold a checkpoint against what is ``known`` of its aggregator and what we hold of our ``own``
+    feed; none if it is not news. ``promised`` was acknowledged before it was told, and counts from
+    the next one on. Two tellings of one checkpoint are one, with the blocks of both.
     """
-    if (known is not None and fresh.place < known.last.place) or (known and fresh == known.last):
-        return None
-    heads = fresh.heads_of(feed)
-    faults = [*_forked(known, fresh), *_lacking(known, heads), *_differing(heads, chains)]
+    is_same = known is not None and _name(fresh) == _name(known.last)
+    if known is not None:
+        if is_same:
+            fresh = _together(known.last, fresh)
+        if fresh == known.last or fresh.place < known.last.place:
+            return None
+    asked = (known.asked if is_same else known.owed) if known else {}
+    heads = fresh.heads_of(own.feed)
+    forked = () if is_same else _forked(known, fresh)
+    found = [*forked, *_made_up(heads, own), *_differing(heads, own), *_lacking(asked, heads, own)]
+    faults = tuple(found[:MAX_TOLD_FAULTS])
+    watched = Watched(
+        last=fresh,
+        owed=_owed(known, heads, own, promised),
+        before=_before(known, is_same=is_same) if faults else None,
+        faults=faults,
+        asked=asked,
+        fault_count=len(found),
+    )
+    return Judged(watched, _is_news(known, watched))
+
+
+def _is_news(known: Watched | None, fresh: Watched) -> bool:
+    if known is None:
+        return bool(fresh.faults)
+    # Old faults must not hide a new one that is not among the first.
+    return not set(fresh.faults) <= set(known.faults) or fresh.fault_count > known.fault_count
+
+
+def _name(vouched: Vouched) -> tuple[CID, Place]:
+    return vouched.cid, vouched.place  # one that stands anew, further on, is another
+
+
+def _together(known: Vouched, again: Vouched) -> Vouched:
+    """Return a checkpoint with the blocks of both tellings of it."""
+    blocks = {CID.of(block): block for block in (*known.blocks, *again.blocks)}
+    merged = [block for _, block in sorted(blocks.items())]
+    return msgspec.structs.replace(known, blocks=tuple(merged[:MAX_VOUCHED_BLOCKS]))
+
+
+def _owed(
+    known: Watched | None, heads: Iterable[Head], own: Own, promised: Mapping[int, Range]
+) -> dict[str, tuple[Range, ...]]:
+    """Return what the next checkpoint must hold."""
     owed: dict[int, list[Range]] = {}
     for epoch, ranges in (known.owed if known else {}).items():
         owed.setdefault(int(epoch), []).extend(ranges)
     for head in heads:
-        owed.setdefault(head.epoch, []).append((head.first_sequence, head.next_sequence))
+        end = _signed_of(head, own)
+        if head.first_sequence < end:
+            owed.setdefault(head.epoch, []).append((head.first_sequence, end))
     for epoch, each in promised.items():
         owed.setdefault(epoch, []).append(each)
-    watched = Watched(
-        last=fresh,
-        owed={str(epoch): tuple(merge(ranges)) for epoch, ranges in sorted(owed.items())},
-        before=_before(known) if faults else None,
-        faults=tuple(faults),
-    )
-    return Judged(watched, bool(faults) and watched.faults != (known.faults if known else ()))
+    return _bounded(owed, own)
 
 
-def _before(known: Watched | None) -> Vouched | None:
+def _signed_of(head: Head, own: Own) -> int:
+    """Return up to where we can have signed what a head tells of; 0 for nothing of it. An epoch
+    that we do not hold may be lost here.
+    """
+    if _is_made_up(head, own):
+        return 0
+    chain = own.chains.get((own.feed, head.epoch))
+    return head.next_sequence if chain is None else min(head.next_sequence, chain.next_sequence)
+
+
+def _bounded(owed: Mapping[int, list[Range]], own: Own) -> dict[str, tuple[Range, ...]]:
+    """Keep no more than fits: epochs that we hold come first, then newer ones, each with its
+    longest range before others' second.
+    """
+    ranked: list[tuple[bool, int, int, Range]] = []
+    for epoch, ranges in owed.items():
+        is_lost = (own.feed, epoch) not in own.chains
+        longest_first = sorted(merge(ranges), key=lambda each: each[0] - each[1])
+        ranked += [(is_lost, depth, -epoch, each) for depth, each in enumerate(longest_first)]
+    kept: dict[int, list[Range]] = {}
+    for _, _, epoch, each in sorted(ranked)[:MAX_OWED_RANGES]:
+        kept.setdefault(-epoch, []).append(each)
+    return {str(epoch): tuple(sorted(kept[epoch])) for epoch in sorted(kept)}
+
+
+def _before(known: Watched | None, *, is_same: bool) -> Vouched | None:
     """Return the last checkpoint that contradicted nothing."""
-    if known is None:
-        return None
+    if known is None or is_same:
+        return known and known.before
     return known.before or known.last
 
 
-def _forked(known: Watched | None, fresh: Vouched) -> Iterable[str]:
+def _forked(known: Watched | None, fresh: Vouched) -> Iterator[str]:
     if known is not None and fresh.place == known.last.place:
         epoch, sequence = fresh.place
         yield (
@@ -186,24 +262,49 @@ def _forked(known: Watched | None, fresh: Vouched) -> Iterable[str]:
         )
 
 
-def _lacking(known: Watched | None, heads: Iterable[Head]) -> Iterable[str]:
+def _is_made_up(head: Head, own: Own) -> bool:
+    return own.signed is not None and (head.epoch, head.next_sequence) > own.signed
+
+
+def _made_up(heads: Iterable[Head], own: Own) -> Iterator[str]:
+    """Yield the furthest head that lies beyond all that we ever signed."""
+    made_up = [(head.epoch, head.next_sequence) for head in heads if _is_made_up(head, own)]
+    if made_up and own.signed is not None:
+        epoch, end = max(made_up)
+        yield (
+            f"it vouches for record {end - 1} of our epoch {epoch}, and we signed none beyond"
+            f" {own.signed[1]} records of epoch {own.signed[0]}: it made that up, or we lost it"
+        )
+
+
+def _lacking(
+    asked: Mapping[str, tuple[Range, ...]], heads: Iterable[Head], own: Own
+) -> Iterator[str]:
+    """Yield the epochs that are not all there, those that we hold and the newest first."""
     held: dict[int, list[Range]] = {}
     for head in heads:
         held.setdefault(head.epoch, []).append((head.first_sequence, head.next_sequence))
-    for epoch, ranges in (known.owed if known else {}).items():
-        merged = merge(held.get(int(epoch), []))
-        for first, end in ranges:
-            if not any(start <= first and end <= stop for start, stop in merged):
-                yield (
-                    f"records {first} to {end - 1} of our epoch {epoch}, which it acknowledged or"
-                    f" vouched for, are not all in its checkpoint"
-                )
+    for epoch in sorted(map(int, asked), key=lambda e: ((own.feed, e) not in own.chains, -e)):
+        merged = merge(held.get(epoch, []))
+        lacking = [each for each in asked[str(epoch)] if not _is_within(each, merged)]
+        if lacking:
+            first, end = lacking[0]
+            more = f" and {len(lacking) - 1} other ranges" if len(lacking) > 1 else ""
+            yield (
+                f"records {first} to {end - 1}{more} of our epoch {epoch}, which it acknowledged or"
+                f" vouched for, are not all in its checkpoint"
+            )
 
 
-def _differing(heads: Iterable[Head], chains: Mapping[tuple[bytes, int], Chain]) -> Iterable[str]:
+def _is_within(asked: Range, merged: list[Range]) -> bool:
+    at = bisect_right(merged, asked[0], key=lambda each: each[0]) - 1
+    return at >= 0 and asked[1] <= merged[at][1]
+
+
+def _differing(heads: Iterable[Head], own: Own) -> Iterator[str]:
     """Yield the heads that are not of our history, as far as we hold that."""
     for head in heads:
-        chain = chains.get((head.feed, head.epoch))
+        chain = own.chains.get((head.feed, head.epoch))
         if chain is None or chain.is_forked or head.next_sequence > chain.next_sequence:
             continue  # a fork shows elsewhere, and an epoch or tail of ours may be lost here
         dropped = chain.dropped

@@ -40,7 +40,8 @@ def _kept(kept: dict[str, Any]) -> str:
     if not kept["faults"]:
         upto = f"our records below {kept['next_sequence']}"
         return f"{kept['aggregator']} vouches for {upto}, {kept['at']}"
-    return f"{kept['aggregator']} CONTRADICTS ITSELF: {'; '.join(kept['faults'])}"
+    more = f"; and {kept['more_faults']} more" if kept["more_faults"] else ""
+    return f"{kept['aggregator']} CONTRADICTS ITSELF: {'; '.join(kept['faults'])}{more}"
 
 
 def _upstream(upstream: dict[str, Any]) -> str:

@@ -41,7 +41,7 @@ def write(excerpt: Excerpt, out: BinaryIO) -> None:
 
 
 def _show_members(excerpt: Excerpt, writer: Writer, out: BinaryIO) -> None:
-    """Write the authors' certificates, and who was put out of their mesh."""
+    """Write the signers' certificates, and who was put out of their mesh."""
     for part in excerpt.certificates(writer.records):
         out.writelines(writer.part(part))
     member = excerpt.member
@@ -52,6 +52,6 @@ def _show_members(excerpt: Excerpt, writer: Writer, out: BinaryIO) -> None:
 
 
 def _is_lacking(member: Membership, excerpt: Excerpt, writer: Writer) -> bool:
-    """Say whether whoever exports is an author here and no record shows its certificate."""
-    is_author = member.certificate.peer in excerpt.authors
-    return is_author and CID.of(shown_record(member).encode()) not in writer.records
+    """Say whether whoever exports signed something here and no record shows its certificate."""
+    is_signer = member.certificate.peer in excerpt.signers
+    return is_signer and CID.of(shown_record(member).encode()) not in writer.records

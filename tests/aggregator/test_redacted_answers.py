@@ -33,7 +33,7 @@ from protocols.errors import CoveyError
 from protocols.verification import verify_excerpt
 from tests.aggregator.test_checkpoints import showing
 from tests.support.home import Author, SignedJob, aggregator_home
-from tests.support.members import key_of
+from tests.support.members import NOW_US, TestMesh, key_of
 from tests.unit.test_prov import schema
 
 WHY = "names a customer"
@@ -203,3 +203,27 @@ async def test_a_car_file_of_everything_proves_all_that_was_redacted(tmp_path: P
     assert verdict.is_good
     assert set(verdict.redacted) == {job.run, job.accepted}
     assert summary["records"] == verdict.records
+
+
+async def test_the_author_of_what_was_redacted_still_shows_to_be_a_member(tmp_path: Path) -> None:
+    mesh, gone, left = TestMesh(), Author(key_of(1)), Author(key_of(2))
+    joined = aggregator_home(tmp_path, mesh)
+    for author in (gone, left):
+        author.show(mesh.membership(author.key))
+    parent = gone.add("tick")
+    child = left.add("tick", informed_by=(parent,))
+    out = io.BytesIO()
+    async with opened(*joined) as answers:
+        await showing(joined, answers)
+        await answers.feeds.add_all([gone.cut(NOW_US), left.cut(NOW_US)])
+        async with running(answers.redactor.run):
+            await answers.redact([str(parent)], WHY)
+        await answers.feeds.cut_all()
+        await answers.export("car", str(child), "", out)
+
+    verdict = verify_excerpt(io.BytesIO(out.getvalue()).read, child, mesh.root.public)
+
+    assert set(verdict.redacted) == {parent}
+    assert {each.state for each in verdict.members} == {"member"}
+    assert len(verdict.members) == 3
+    assert verdict.is_good

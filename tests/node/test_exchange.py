@@ -3,7 +3,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from peer.exchange import Exchange
 from peer.feed_server import Recent
 from peer.service import running
 from protocols.ack import AckEntry, SignedAck
+from protocols.chain import Range
 from protocols.errors import StreamLostError
 from protocols.feed import Bundle, Place
 from protocols.journal import Entry
@@ -42,6 +43,7 @@ from protocols.sync import (
     Tip,
     encode,
     pack,
+    pack_told,
     unpack,
     want_messages,
 )
@@ -428,6 +430,33 @@ async def test_an_acknowledgement_signed_by_somebody_else_ends_the_stream(
             await stream.receive()
         assert node.feeds.acked == {}
         assert Entry.ACK not in [kind for _, _, kind, _ in node.journal.scan()]
+
+
+async def test_what_is_acknowledged_of_epochs_that_we_never_had_is_not_kept(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    told: list[dict[int, Range]] = []
+
+    async def witness(_bundle: Bundle, promised: Mapping[int, Range]) -> None:
+        told.append(dict(promised))
+        await trio.lowlevel.checkpoint()
+
+    async with Meeting(tmp_path).peers(node=OPEN, liar=OPEN) as (node, liar):
+        node.feeds.witness = witness
+        await node.write(1)
+        await meet(node, liar)
+        stream, side = await _pull(liar, node)
+        await _receive_until_tip(stream, side)
+        feed, epoch = node.key.public, node.feeds.epoch
+        entries = [AckEntry(feed, each, 1) for each in (*range(1, 500), epoch)]
+        ack = SignedAck.sign(liar.key, entries, START_US)
+        [own] = chain_of(liar.key, 1)
+        word = [Ack(ack.payload, ack.signature), pack_told(own.encode())]
+        await stream.send(encode(word))
+        await until(lambda: bool(told))
+
+        assert told == [{epoch: (0, 1)}]
+        await stream.reset()
 
 
 @pytest.mark.parametrize("frame", [b"\x80", b"garbage", encode([Tip()]), encode([Have((), False)])])

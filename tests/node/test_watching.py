@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from node import watching as watching_module
 from node.watching import CheckpointContradictedError, Watching
 from protocols.checkpoint import CHECKPOINT_KIND, HEADS_KIND, HEADS_ROLE, Checkpoint, heads_blocks
 from protocols.cid import CID
@@ -16,6 +17,9 @@ from protocols.limits import TIP_EVERY_S
 from protocols.record import Record, block
 from tests.support.exchanging import FOLLOWING, OPEN, Meeting, Peer, meet, until
 from tests.support.feeds import START_US
+from tests.support.home import Author
+from tests.support.members import key_of
+from tests.support.vouching import add_checkpoint
 
 LONG_ENOUGH_S = 2 * TIP_EVERY_S
 
@@ -100,6 +104,74 @@ async def test_an_acknowledgement_that_the_checkpoints_do_not_bear_out_is_report
             assert len(reports) == number - 1, "the first may be older than the acknowledgement"
 
     assert watching.status()[0]["faults"]
+
+
+@pytest.mark.parametrize("is_past", [True, False])
+async def test_an_aggregator_that_makes_up_much_is_watched_as_before(
+    tmp_path: Path, is_past: bool
+) -> None:
+    """In epochs that we may have lost as in such as we never came to."""
+    reports: list[Exception] = []
+    kept: list[bool] = []
+    folder, aggregator = tmp_path / "checkpoints", Author(key_of(9))
+
+    async def report(error: Exception) -> None:
+        reports.append(error)
+        kept.append(folder.exists())
+        await trio.lowlevel.checkpoint()
+
+    async with Meeting(tmp_path).peer(1, OPEN) as node:
+        await node.write(*range(10))
+        watching = Watching(folder, node.feeds, report)
+        feed, own, name = node.key.public, node.feeds.heads(), CID.of(b"made up")
+        first = 1 if is_past else node.feeds.epoch + 1
+        for epoch in range(first, first + 12):
+            heads = [Head(feed, epoch, 2 * at, 2 * at + 1, name) for at in range(500)]
+            await watching.told(add_checkpoint(aggregator, [*own, *heads]), {})
+        made_up = len(reports)
+        await watching.told(add_checkpoint(aggregator, []), {})
+        [status] = watching.status()
+        lost = f"records 0 to 9 of our epoch {node.feeds.epoch},"
+        later = Watching(folder, node.feeds, report).status()
+
+    assert made_up >= 11
+    assert len(reports) == made_up + 1
+    assert lost in str(reports[-1])
+    assert kept[0] is is_past, "what the disk does keeps no report back"
+    assert len(status["faults"]) + status["more_faults"] == (13 if is_past else 1)
+    assert max(len(str(each)) for each in reports) < 2_000
+    assert later == [status]
+
+
+async def test_the_aggregator_not_heard_of_for_longest_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(watching_module, "MAX_WATCHED_AGGREGATORS", 2)
+    folder, authors = tmp_path / "checkpoints", [Author(key_of(number)) for number in (7, 8, 9)]
+    async with Meeting(tmp_path).peer(1, OPEN) as node:
+        watching = Watching(folder, node.feeds, _never)
+        for at in (0, 1, 0, 2):
+            await watching.told(add_checkpoint(authors[at], []), {})
+        status = watching.status()
+        later = Watching(folder, node.feeds, _never).status()
+
+    watched = {authors[0].key.peer_id, authors[2].key.peer_id}
+    assert {each["aggregator"] for each in status} == watched
+    assert later == status
+    assert "aggregator watched no more" in caplog.text
+
+
+async def test_a_disk_that_takes_nothing_ends_no_stream(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "checkpoints"
+    async with Meeting(tmp_path).peer(1, OPEN) as node:
+        watching = Watching(folder, node.feeds, _never)
+        folder.write_bytes(b"no folder")
+        await watching.told(add_checkpoint(Author(key_of(9)), []), {})
+
+    assert len(watching.status()) == 1
+    assert "checkpoint not kept" in caplog.text
 
 
 async def test_what_somebody_else_says_of_an_aggregator_is_not_believed(

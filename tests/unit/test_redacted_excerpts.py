@@ -7,13 +7,16 @@ import pytest
 from peer.excerpt_commands import redaction_line
 from peer.exporting import told
 from protocols.cid import CID
-from protocols.excerpt import Contents, Proof, Redacted, encode
+from protocols.excerpt import Contents, Proof, Redacted, Writer, encode
 from protocols.feed import Bundle, Place, SignedHeader, sign_bundle
 from protocols.keys import peer_id_of
 from protocols.membership import AGGREGATOR, WORKER
 from protocols.record import Record
-from tests.support.excerpts import car, verdict_of
+from protocols.tombstone import TOMBSTONE_KIND, Tombstone
+from tests.support.excerpts import car, car_of, part_of, verdict_of
 from tests.support.feeds import cid_of, record
+from tests.support.home import Author
+from tests.support.members import DAY_US, NOW_US, TestMesh, key_of
 from tests.unit.test_tombstone import (
     AUTHOR,
     CID_OF_THING,
@@ -148,3 +151,38 @@ def test_a_signed_header_commits_to_what_is_gone() -> None:
     assert erased.absent == {0: CID_OF_THING}
     assert erased.cid == whole.cid
     assert SignedHeader.decode(erased.header_bytes, erased.signature).cid == whole.cid
+
+
+@pytest.mark.parametrize(("days", "outside"), [(0, 0), (-3_650, 1), (3_650, 1)])
+def test_an_author_must_have_been_a_member_when_it_signed_what_is_redacted(
+    days: int, outside: int
+) -> None:
+    mesh, key = TestMesh(), key_of(1)
+    old, new = Author(key, epoch=1), Author(key, epoch=2)
+    gone = old.add("tick")
+    header = old.cut(NOW_US + days * DAY_US)
+    new.show(mesh.membership(key))
+    said = Tombstone(records=(gone,), reason="why", authority="author")
+    burial = new.add(TOMBSTONE_KIND, attributes=said.to_attributes())
+    writer = Writer()
+    sections = list(writer.part(part_of(new.cut(NOW_US))))
+    signed = SignedHeader(header.header_bytes, header.signature, header.header)
+    sections.append(writer.redact(signed, gone, burial))
+    last = list(writer.end(set()))
+    file = writer.head(last[-1][1]) + b"".join([*sections, *(each for each, _ in last)])
+
+    verdict = verdict_of(file, mesh=mesh.root.public)
+
+    assert verdict.faults == []
+    [author] = verdict.members
+    assert (author.records, author.outside) == (3, outside)
+    assert verdict.is_good == (outside == 0)
+
+
+def test_a_file_that_nobody_signed_shows_no_member_of_a_mesh() -> None:
+    empty = car_of([])
+
+    assert verdict_of(empty).is_good
+    verdict = verdict_of(empty, mesh=TestMesh().root.public)
+    assert not verdict.is_good
+    assert "shows no member" in str(verdict.faults[0])

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import pytest
 from hypothesis import given, strategies as st
 
 from protocols.chain import Chain, Dropped, Range
+from protocols.checkpoint import (
+    CHECKPOINT_KIND,
+    HEADS_KIND,
+    HEADS_ROLE,
+    Checkpoint,
+    heads_blocks,
+)
+from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
 from protocols.feed import Bundle, Head
-from protocols.vouching import Judged, Told, Vouched, Watched, judge
+from protocols.limits import MAX_OWED_RANGES, MAX_TOLD_FAULTS
+from protocols.vouching import Judged, Own, Place, Told, Vouched, Watched, judge
 from tests.support.feeds import chain_of, key
 from tests.support.home import Author
 from tests.support.members import key_of
 from tests.support.vouching import add_checkpoint, chain_holding, head_of
+
+T = TypeVar("T")
 
 OWN = key(1)
 FEED = OWN.public
@@ -27,6 +40,7 @@ class Aggregator:
         self.author = Author(key_of(9))
         self.told = Told(FEED)
         self.known: Watched | None = None
+        self.signed: Place | None = (1, 12)
 
     def vouch(self, *heads: Head, is_block_told: bool = False) -> Vouched:
         made = self.told.take(add_checkpoint(self.author, heads, is_block_told=is_block_told))
@@ -40,7 +54,7 @@ class Aggregator:
         **promised: Range,
     ) -> Judged | None:
         by_epoch = {int(name[1:]): ranges for name, ranges in promised.items()}
-        judged = judge(self.known, fresh, FEED, chains, by_epoch)
+        judged = judge(self.known, fresh, Own(FEED, chains, self.signed), by_epoch)
         self.known = judged.watched if judged else self.known
         return judged
 
@@ -162,6 +176,99 @@ def test_a_block_that_did_not_change_is_told_only_once() -> None:
 
     assert again is not None
     assert again.watched.faults == ()
+
+
+def test_a_checkpoint_told_again_with_its_block_is_the_same_one() -> None:
+    """What is said of it is what was said, but for what the block bears out."""
+    aggregator, author = Aggregator(), Author(key_of(9))
+    [listed] = heads_blocks([head_of(*BUNDLES[:2])])
+    first = add_checkpoint(author, [head_of(*BUNDLES[:2])])
+    aggregator.judged(unwrap(aggregator.told.take(first)))
+    cid = author.add_block(HEADS_KIND, **listed)
+    author.records.pop()
+    author.add("tick")
+    said = Checkpoint(state_root=CID.of(b"root"), heads=1, records=1).to_attributes()
+    author.add(CHECKPOINT_KIND, used=((cid, HEADS_ROLE),), attributes=said)
+    second = author.cut()
+    unread, whole = Told(FEED), Told(FEED)
+    whole.take(first)
+
+    lacking = unwrap(aggregator.judged(unwrap(unread.take(second)), e1=(0, 12)))
+    borne_out = unwrap(aggregator.judged(unwrap(whole.take(second)), e1=(0, 12)))
+    again = aggregator.judged(unwrap(unread.take(second)))
+
+    assert (lacking.is_news, len(lacking.watched.faults)) == (True, 1)
+    assert (borne_out.is_news, borne_out.watched.faults) == (False, ())
+    assert borne_out.watched.before is None
+    assert borne_out.watched.last.heads_of(FEED) == [head_of(*BUNDLES[:2])]
+    assert again is None, "a telling without the block takes nothing back"
+
+    later = add_checkpoint(author, [head_of(*BUNDLES[:2])])
+    held_to_more = unwrap(aggregator.judged(unwrap(whole.take(later))))
+    assert "records 0 to 11" in held_to_more.watched.faults[0], "from the next one on"
+
+
+def test_a_checkpoint_that_stands_anew_further_on_is_another() -> None:
+    aggregator = Aggregator()
+    aggregator.judged(aggregator.vouch(), e1=(0, 12))
+    author = aggregator.author
+    author.records.append(author.records[-1])
+
+    judged = unwrap(aggregator.judged(unwrap(aggregator.told.take(author.cut()))))
+
+    assert len(judged.watched.faults) == 1
+
+
+def unwrap(found: T | None) -> T:
+    assert found is not None
+    return found
+
+
+def head_at(epoch: int, first: int, end: int) -> Head:
+    return Head(FEED, epoch, first, end, CID.of(b"header"))
+
+
+@pytest.mark.parametrize(("epoch", "end"), [(1, 13), (2, 1)])
+def test_what_we_never_signed_is_a_fault_and_nothing_to_be_held_to(epoch: int, end: int) -> None:
+    aggregator = Aggregator()
+
+    [made_up] = aggregator.faults(head_of(*BUNDLES), head_at(epoch, 0, end))
+
+    assert f"record {end - 1} of our epoch {epoch}, and we signed none" in made_up
+    assert unwrap(aggregator.known).owed == {"1": ((0, 12),)}
+
+
+def test_another_instance_of_our_key_may_have_signed_further() -> None:
+    aggregator = Aggregator()
+    aggregator.signed = None
+
+    assert aggregator.faults(head_of(*BUNDLES), head_at(2, 0, 1)) == ()
+
+
+def test_of_an_epoch_no_more_is_owed_than_we_signed_of_it() -> None:
+    aggregator = Aggregator()
+    aggregator.signed = (2, 0)
+
+    aggregator.faults(head_at(1, 3, 1_000), head_at(1, 2_000, 3_000))
+
+    assert unwrap(aggregator.known).owed == {"1": ((3, 12),)}
+
+
+def test_however_much_an_aggregator_makes_up_what_it_is_held_to_fits_its_file() -> None:
+    aggregator = Aggregator()
+    aggregator.signed = (10_000, 0)
+    aggregator.faults(head_of(*BUNDLES))
+    for number in range(4):
+        epochs = range(2 + number * 500, 502 + number * 500)
+        aggregator.faults(head_of(*BUNDLES), *(head_at(epoch, 1, 2) for epoch in epochs))
+        aggregator.faults(head_of(*BUNDLES), *(head_at(2, 2 * at, 2 * at + 1) for at in epochs))
+    known = unwrap(aggregator.known)
+
+    assert sum(map(len, known.owed.values())) == MAX_OWED_RANGES
+    assert known.owed["1"] == ((0, 12),), "what we hold comes first"
+    assert len(known.faults) == MAX_TOLD_FAULTS, known.fault_count
+    assert known.fault_count > MAX_TOLD_FAULTS
+    assert Watched.decode(known.encode()) == known
 
 
 def test_blocks_that_say_nothing_of_our_feed_are_not_kept() -> None:
