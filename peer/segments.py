@@ -119,6 +119,7 @@ class Segments:
                 yield part
                 position = part.end_offset
             if following is not None and following.start <= end and position < following.start:
+                self.stained.add(segment.start)  # its last entry, or all of it
                 yield Damage(position, following.start)
                 position = following.start
 

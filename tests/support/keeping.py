@@ -246,12 +246,13 @@ class KeepingMachine(RuleBasedStateMachine):
         links = sorted(link for chain in chains.values() for link in chain)
         held = [link for link in links if not self.life.do(in_order(partial(redacts, link=link)))]
         if held:
-            link = choice.draw(st.sampled_from(held))
+            last = self.life.do(in_order(partial(ends_of_segments, links=held)))
+            is_last = bool(last) and choice.draw(st.booleans())  # nothing whole is behind it there
+            link = choice.draw(st.sampled_from(last if is_last else held))
             self.rotten |= self.markers_at(link)
             self.has_rotted = True
-            offset = choice.draw(
-                st.sampled_from(list(self.life.keeper.feeds.reader.entries_of(link.offset)))
-            )
+            entries = list(self.life.keeper.feeds.reader.entries_of(link.offset))
+            offset = link.offset if is_last else choice.draw(st.sampled_from(entries))
             flip_at(self.home / "journal", offset + 24)
             self.life.do(in_order(lambda keeper: keeper.feeds.read(link)))
 
@@ -341,6 +342,12 @@ async def redact_own(keeper: Keeper, cid: CID) -> None:
 
 def redacts(keeper: Keeper, link: Link) -> bool:
     return mentions_redaction(keeper.feeds.read(link) or b"")
+
+
+def ends_of_segments(keeper: Keeper, links: list[Link]) -> list[Link]:
+    """Return which of the bundles held are the last that lies in a segment."""
+    ends = {end for _, end in keeper.journal.sealed()}
+    return [link for link in links if keeper.journal.entry(link.offset).end_offset in ends]
 
 
 def link_of(keeper: Keeper, bundle: Bundle) -> Link | None:
