@@ -218,8 +218,8 @@ class Retention:
         for found in self._journal.inspect(end, start):
             if isinstance(found, Damage):
                 # Of what is whole beside it next to nothing is held; but who forgot that our latest
-                # signature was in it would sign the same range once more
-                if not found.offset <= self._feeds.settled_at < found.end_offset:
+                # signature may have been in it would sign the same range once more
+                if found.end_offset <= self._feeds.settled_at:
                     swept.healed.append(found)
             elif found.offset not in swept.held and found.kind in _SWEPT:
                 kind = Entry(found.kind)
