@@ -246,15 +246,17 @@ class KeepingMachine(RuleBasedStateMachine):
         links = sorted(link for chain in chains.values() for link in chain)
         held = [link for link in links if not self.life.do(in_order(partial(redacts, link=link)))]
         if held:
-            last = self.life.do(in_order(partial(ends_of_segments, links=held)))
-            is_last = bool(last) and choice.draw(st.booleans())  # nothing whole is behind it there
-            link = choice.draw(st.sampled_from(last if is_last else held))
-            self.rotten |= self.markers_at(link)
-            self.has_rotted = True
+            link = choice.draw(st.sampled_from(held))
             entries = list(self.life.keeper.feeds.reader.entries_of(link.offset))
-            offset = link.offset if is_last else choice.draw(st.sampled_from(entries))
-            flip_at(self.home / "journal", offset + 24)
-            self.life.do(in_order(lambda keeper: keeper.feeds.read(link)))
+            self.rot(link, choice.draw(st.sampled_from(entries)))
+
+    @rule(size=st.integers(0, 900))
+    def the_end_of_a_segment_rots(self, size: int) -> None:
+        """Nothing whole is behind it there."""
+        self.receive(AUTHOR, self.records(AUTHOR, [size]))
+        self.life.do(lambda keeper: keeper.journal._seal())  # pyright: ignore[reportPrivateUsage]
+        link = max(self.life.keeper.feeds.chains[AUTHOR.public, 1])
+        self.rot(link, link.offset)
 
     @rule()
     def restart(self) -> None:
@@ -326,6 +328,12 @@ class KeepingMachine(RuleBasedStateMachine):
         self.sent.append(bundle)
         self.life.do(lambda keeper: keeper.feeds.add(bundle))
 
+    def rot(self, link: Link, offset: int) -> None:
+        self.rotten |= self.markers_at(link)
+        self.has_rotted = True
+        flip_at(self.home / "journal", offset + 24)
+        self.life.do(in_order(lambda keeper: keeper.feeds.read(link)))
+
     def markers_at(self, link: Link) -> set[bytes]:
         held = self.life.do(in_order(lambda keeper: keeper.feeds.read(link)))
         return set() if held is None else {*markers(Bundle.decode(held).records)}
@@ -342,12 +350,6 @@ async def redact_own(keeper: Keeper, cid: CID) -> None:
 
 def redacts(keeper: Keeper, link: Link) -> bool:
     return mentions_redaction(keeper.feeds.read(link) or b"")
-
-
-def ends_of_segments(keeper: Keeper, links: list[Link]) -> list[Link]:
-    """Return which of the bundles held are the last that lies in a segment."""
-    ends = {end for _, end in keeper.journal.sealed()}
-    return [link for link in links if keeper.journal.entry(link.offset).end_offset in ends]
 
 
 def link_of(keeper: Keeper, bundle: Bundle) -> Link | None:
