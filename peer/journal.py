@@ -168,14 +168,22 @@ class Journal:
             self._stirred.set()
         return pending
 
-    def append_growing(self, kind: Entry, body: Callable[[], bytes]) -> None:
-        """Queue an entry whose ``body`` is asked for when it is written, and may grow until then.
-        It can wait, and is refused, as those of ``append_soon``.
+    def append_growing(self, kind: Entry, body: Callable[[], bytes]) -> Pending:
+        """Queue an entry whose ``body`` is asked for when it is written, and may grow while it
+        ``is_growing``. It can wait, and is refused, as those of ``append_soon``.
         """
         self._check_room()
         salt = self._segments.salt
-        self._waiting.append(Pending(b"", grow=lambda: encode_entry(salt, kind, body())))
+        pending = Pending(b"", grow=lambda: encode_entry(salt, kind, body()))
+        self._waiting.append(pending)
         self._be_patient()
+        return pending
+
+    def join(self, growing: Pending, size_bytes: int) -> None:
+        """Count what joins a growing entry; raises ``JournalFullError`` as ``append_soon`` does."""
+        self._check_room()
+        growing.joined_bytes += size_bytes
+        self._backlog_bytes += size_bytes
 
     def _check_room(self) -> None:
         if self._closed is not None:
@@ -365,7 +373,7 @@ class Journal:
         for waiting in self._waiting:
             if waiting.grow is not None:
                 waiting.encoded, waiting.grow = waiting.grow(), None
-                self._backlog_bytes += len(waiting.encoded)
+                self._backlog_bytes += len(waiting.encoded) - waiting.joined_bytes
             size += len(waiting.encoded)
             if count and size > MAX_JOURNAL_BATCH_BYTES:
                 break
