@@ -77,12 +77,17 @@ class Salts:
         if digest not in self._salts:
             self._remember(digest, salt)
 
-    def needs(self, body: bytes) -> bool:
-        """Say whether the body of a ``SALT`` entry is one that is remembered."""
-        return any(
-            digest == SECRET or self._salts.get(digest) == salt
-            for digest, salt in _pairs(cbor2.loads(body))
-        )
+    def needed_of(self, body: bytes) -> bytes:
+        """Return the body of a ``SALT`` entry without the pairs that are not remembered any more;
+        empty if that leaves none. What was forgotten may be remembered with another salt since,
+        which an older pair must not come behind.
+        """
+        needed: list[bytes] = []
+        for digest, salt in _pairs(cbor2.loads(body)):
+            is_secret = digest == SECRET and salt == self._secret
+            if is_secret or self._salts.get(digest) == salt:
+                needed += digest, salt
+        return cbor2.dumps(needed) if needed else b""
 
     def _remember(self, digest: bytes, salt: bytes) -> None:
         entry = self._entry

@@ -209,13 +209,14 @@ async def test_what_is_redacted_after_the_sweep_has_read_it_is_not_written_anew(
             await feeds.append(tombstone(OWNER, "author", cid_of(secret)))
             await feeds.cut()
 
-        def is_needed(_kind: Entry, body: bytes) -> bool:
-            if is_it := MARKER in body:
-                read.append(body)
-                trio.from_thread.run(redact)
-            return is_it
+        def needed_of(_kind: Entry, body: bytes) -> bytes:
+            if MARKER not in body:
+                return b""
+            read.append(body)
+            trio.from_thread.run(redact)
+            return body
 
-        await Retention(journal, feeds, NOTHING, is_needed, no_index).enforce()
+        await Retention(journal, feeds, NOTHING, needed_of, no_index).enforce()
 
     assert read == [secret.encode()]
     assert [path for path in peer.files_with_marker() if path.suffix == ".segment"] == []

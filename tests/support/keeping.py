@@ -38,6 +38,7 @@ from protocols.membership import AGGREGATOR as AGGREGATOR_ROLE
 from protocols.record import Record
 from protocols.tombstone import mentions_redaction
 from tests.support.feeds import START_US, bundles_of, effects, inline, key
+from tests.support.retaining import nothing_needed
 from tests.support.rot import flip_at
 from tests.unit.test_tombstone import MESH, certificate, tombstone
 
@@ -214,9 +215,7 @@ class KeepingMachine(RuleBasedStateMachine):
                 await keeper.index.ask(lambda store: store.unpin(places))
 
             keep = Keep(7, max_bytes)
-            retention = Retention(
-                keeper.journal, keeper.feeds, keep, lambda _kind, _body: False, forewarn
-            )
+            retention = Retention(keeper.journal, keeper.feeds, keep, nothing_needed, forewarn)
             await retention.enforce()
 
         self.life.do(enforce)
