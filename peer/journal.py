@@ -326,6 +326,17 @@ class Journal:
         """What the journal takes on the disk: less than ``size`` where something was erased."""
         return self._segments.disk_bytes
 
+    @property
+    def has_lost_tail(self) -> bool:
+        """Whether a torn tail was cut off, by ``open`` or an earlier one, and what may have been in
+        it is not dealt with yet.
+        """
+        return self._segments.is_cut
+
+    def settle_tail(self) -> None:
+        """Say that what may have been in a torn tail is dealt with, on the disk too."""
+        self._segments.settle_cut()
+
     def close(self) -> None:
         """Release the files and their lock; ``run`` must have ended or never started."""
         self._segments.close()
@@ -344,7 +355,10 @@ class Journal:
         self.opened_at = self.size
         self.tail_cut_bytes = file_end - self.size
         if self.tail_cut_bytes:
-            self._segments.cut(self.size)
+            try:
+                self._segments.cut(self.size)
+            except OSError as error:
+                raise disk_error(self.path, error) from error
         if self.tail_cut_bytes or self.damage:
             log.warning(
                 "journal repaired" if self.tail_cut_bytes else "journal damaged",
