@@ -638,7 +638,7 @@ async def test_a_move_waits_for_room_in_the_journal(
         await _append(feeds, 1)
         seen = feeds.epoch
         with monkeypatch.context() as patch:
-            patch.setattr("peer.journal.MAX_JOURNAL_BACKLOG_BYTES", -1)
+            patch.setattr("peer.backlog.MAX_JOURNAL_BACKLOG_BYTES", -1)
             feeds.start_epoch_above(seen, 5)
         made = await feeds.cut()
 

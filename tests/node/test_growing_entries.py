@@ -12,7 +12,6 @@ import trio
 import trio.testing
 
 from node.salts import Salts
-from peer import journal as journal_module
 from peer.journal import Journal, JournalFullError
 from protocols.journal import Entry
 from tests.support.feeds import open_journal
@@ -68,7 +67,7 @@ async def test_salts_are_kept_again_once_a_full_disk_has_room(tmp_path: Path) ->
 async def test_what_joined_a_growing_entry_counts_as_waiting_until_it_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "MAX_JOURNAL_BACKLOG_BYTES", 100)
+    monkeypatch.setattr("peer.backlog.MAX_JOURNAL_BACKLOG_BYTES", 100)
     journal = open_journal(tmp_path / "journal")
     salts = Salts(journal, effects_of(1))
     refused: list[bytes] = []
