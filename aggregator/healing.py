@@ -19,10 +19,11 @@ log = logging.getLogger(__name__)
 
 
 def is_healed(damage: Damage, lost: Iterable[Any], settled_at: int) -> bool:
-    """Say whether nothing that lay in damaged bytes is missed: none of it is ``lost``, nor is our
-    latest signature, at ``settled_at``, without which we would sign the same range once more.
+    """Say whether nothing that lay in damaged bytes is missed: none of it is ``lost``, nor can a
+    signature of ours have been in it that is later than what the journal has at ``settled_at``,
+    without which we would sign the same range once more.
     """
-    return not any(lost) and not damage.offset <= settled_at < damage.end_offset
+    return not any(lost) and damage.end_offset <= settled_at
 
 
 async def heal(journal: Journal, index: Index[Store], damage: Iterable[Damage]) -> int:

@@ -29,11 +29,13 @@ def retention_of(
 
 
 def needed_by(salts: Salts, accepted: AcceptedJobs) -> Needed:
-    """Return what says that salts which are remembered stay, and the acceptances that make a
-    retried job id the same job.
+    """Return what has salts stay that are remembered, and the acceptances that make a retried job
+    id the same job.
     """
 
-    def is_needed(kind: Entry, body: bytes) -> bool:
-        return salts.needs(body) if kind is Entry.SALT else accepted.needs(body)
+    def needed_of(kind: Entry, body: bytes) -> bytes:
+        if kind is Entry.SALT:
+            return salts.needed_of(body)
+        return body if accepted.needs(body) else b""
 
-    return is_needed
+    return needed_of

@@ -25,7 +25,7 @@ from protocols.journal import Entry
 from protocols.limits import MAX_SALTS
 
 if TYPE_CHECKING:
-    from peer.journal import Journal
+    from peer.journal import Journal, Pending
 
 SECRET: Final = b"\x00" * 32
 """Under this name, which no content has, lies the key from which new salts are derived."""
@@ -43,6 +43,8 @@ class Salts:
         self._joining: list[bytes] = []
         """Digests and their salts in turn that wait for the disk as one entry, which others may
         join."""
+        self._entry: Pending | None = None
+        """That entry."""
         self._secret = b""
         for _, _, entry, body in journal.scan():
             if entry is Entry.SALT:
@@ -75,26 +77,28 @@ class Salts:
         if digest not in self._salts:
             self._remember(digest, salt)
 
-    def needs(self, body: bytes) -> bool:
-        """Say whether the body of a ``SALT`` entry is one that is remembered."""
-        return any(
-            digest == SECRET or self._salts.get(digest) == salt
-            for digest, salt in _pairs(cbor2.loads(body))
-        )
+    def needed_of(self, body: bytes) -> bytes:
+        """Return the body of a ``SALT`` entry without the pairs that are not remembered any more;
+        empty if that leaves none. What was forgotten may be remembered with another salt since,
+        which an older pair must not come behind.
+        """
+        needed: list[bytes] = []
+        for digest, salt in _pairs(cbor2.loads(body)):
+            is_secret = digest == SECRET and salt == self._secret
+            if is_secret or self._salts.get(digest) == salt:
+                needed += digest, salt
+        return cbor2.dumps(needed) if needed else b""
 
     def _remember(self, digest: bytes, salt: bytes) -> None:
-        if not 0 < len(self._joining) < _ENTRY_STRINGS:
-            self._joining = entry = []
-            self._journal.append_growing(Entry.SALT, partial(self._encode, entry))
+        entry = self._entry
+        if entry is None or not entry.is_growing or len(self._joining) >= _ENTRY_STRINGS:
+            self._joining = []
+            # byte strings have one encoding: the plain encoder takes a tenth of the time
+            body = partial(cbor2.dumps, self._joining)
+            self._entry = entry = self._journal.append_growing(Entry.SALT, body)
+        self._journal.join(entry, len(digest) + len(salt))
         self._joining += digest, salt
         self._put(digest, salt)
-
-    def _encode(self, entry: list[bytes]) -> bytes:
-        """Return the body of an entry, which nothing joins any more."""
-        if self._joining is entry:
-            self._joining = []
-        # byte strings have one encoding: the plain encoder takes a tenth of the time
-        return cbor2.dumps(entry)
 
     def _put(self, digest: bytes, salt: bytes) -> None:
         self._salts[digest] = salt

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import trio
 
+from peer.backlog import Backlog
 from peer.journal_errors import (
     JournalBusyError,
     JournalDamagedError,
@@ -43,7 +44,7 @@ from protocols.journal import (
     Scanned,
     encode_entry,
 )
-from protocols.limits import JOURNAL_COMPANY_S, MAX_JOURNAL_BACKLOG_BYTES, MAX_JOURNAL_BATCH_BYTES
+from protocols.limits import JOURNAL_COMPANY_S
 
 __all__ = [
     "Done",
@@ -87,16 +88,12 @@ class Journal:
         self.tail_cut_bytes = 0
         """How many bytes of a torn tail ``open`` cut off behind that end."""
         self.damage: list[Damage] = []
-        """Where ``open`` found damage in front of whole entries; those bytes are skipped for
-        ever.
-        """
-        self._waiting: list[Pending] = []
-        self._backlog_bytes = 0
+        """Where ``open`` found damage in front of whole entries; it is skipped for ever."""
+        self._backlog = Backlog()
         self._closed: JournalError | None = None
         self._stirred = trio.Event()
         self._patience = trio.CancelScope()
         """Ends when an entry that could wait for company has waited long enough."""
-        self._moved = trio.Event()
         self._passed = trio.Event()
         self._awaited = math.inf
         """The lowest offset that somebody waits for in ``wait_past``."""
@@ -160,30 +157,33 @@ class Journal:
         """
         self._check_room()
         pending = Pending(encode_entry(self._segments.salt, kind, body), done)
-        self._backlog_bytes += len(pending.encoded)
-        self._waiting.append(pending)
+        self._backlog.add(pending)
         if can_wait:
             self._be_patient()
         else:
             self._stirred.set()
         return pending
 
-    def append_growing(self, kind: Entry, body: Callable[[], bytes]) -> None:
-        """Queue an entry whose ``body`` is asked for when it is written, and may grow until then.
-        It can wait, and is refused, as those of ``append_soon``.
+    def append_growing(self, kind: Entry, body: Callable[[], bytes]) -> Pending:
+        """Queue an entry whose ``body`` is asked for when it is written, and may grow while it
+        ``is_growing``. It can wait, and is refused, as those of ``append_soon``.
         """
         self._check_room()
         salt = self._segments.salt
-        self._waiting.append(Pending(b"", grow=lambda: encode_entry(salt, kind, body())))
+        pending = Pending(b"", grow=lambda: encode_entry(salt, kind, body()))
+        self._backlog.add(pending)
         self._be_patient()
+        return pending
+
+    def join(self, growing: Pending, size_bytes: int) -> None:
+        """Count what joins a growing entry; raises ``JournalFullError`` as ``append_soon`` does."""
+        self._check_room()
+        self._backlog.join(growing, size_bytes)
 
     def _check_room(self) -> None:
         if self._closed is not None:
             raise self._closed
-        if self._backlog_bytes > MAX_JOURNAL_BACKLOG_BYTES:
-            raise JournalFullError(
-                f"{self._backlog_bytes} bytes are waiting for the disk", code="journal-behind"
-            )
+        self._backlog.check_room()
 
     def _be_patient(self) -> None:
         if self._patience.deadline == math.inf:  # else another waits already, and is due before
@@ -191,8 +191,7 @@ class Journal:
 
     async def wait_room(self) -> None:
         """Return when ``append_soon`` would accept an entry."""
-        while self._backlog_bytes > MAX_JOURNAL_BACKLOG_BYTES and self._closed is None:
-            await self._moved.wait()
+        await self._backlog.wait_room()
 
     async def wait_past(self, offset: int) -> None:
         """Return when the durable end is past ``offset``."""
@@ -226,9 +225,7 @@ class Journal:
         await self._rewrite(changes, also=frozenset(self._segments.stained))
 
     def may_heal(self, damage: Damage) -> bool:
-        """Say whether damaged bytes are such that ``rewrite`` can put a filler in their place: they
-        are no missing segment.
-        """
+        """Say whether ``rewrite`` can fill these damaged bytes: they are no missing segment."""
         return self._segments.is_fillable(damage)
 
     @property
@@ -318,6 +315,17 @@ class Journal:
         """What the journal takes on the disk: less than ``size`` where something was erased."""
         return self._segments.disk_bytes
 
+    @property
+    def has_lost_tail(self) -> bool:
+        """Whether a torn tail was cut off, by ``open`` or an earlier one, and what may have been in
+        it is not dealt with yet.
+        """
+        return self._segments.is_cut
+
+    def settle_tail(self) -> None:
+        """Say that what may have been in a torn tail is dealt with, on the disk too."""
+        self._segments.settle_cut()
+
     def close(self) -> None:
         """Release the files and their lock; ``run`` must have ended or never started."""
         self._segments.close()
@@ -336,7 +344,10 @@ class Journal:
         self.opened_at = self.size
         self.tail_cut_bytes = file_end - self.size
         if self.tail_cut_bytes:
-            self._segments.cut(self.size)
+            try:
+                self._segments.cut(self.size)
+            except OSError as error:
+                raise disk_error(self.path, error) from error
         if self.tail_cut_bytes or self.damage:
             log.warning(
                 "journal repaired" if self.tail_cut_bytes else "journal damaged",
@@ -344,11 +355,11 @@ class Journal:
             )
 
     async def _write_all(self) -> None:
-        while self._waiting:
+        while self._backlog:
             # Not to be abandoned: a batch that was taken must be written and settled, and its fate
             # known before the next one starts.
             with trio.CancelScope(shield=True):
-                await self._write_batch(self._take_batch())
+                await self._write_batch(self._backlog.take())
 
     async def _write_batch(self, batch: list[Pending]) -> None:
         content = b"".join(waiting.encoded for waiting in batch)
@@ -360,50 +371,23 @@ class Journal:
         else:
             self._keep(batch, self._segments.end - len(content))
 
-    def _take_batch(self) -> list[Pending]:
-        count = size = 0
-        for waiting in self._waiting:
-            if waiting.grow is not None:
-                waiting.encoded, waiting.grow = waiting.grow(), None
-                self._backlog_bytes += len(waiting.encoded)
-            size += len(waiting.encoded)
-            if count and size > MAX_JOURNAL_BATCH_BYTES:
-                break
-            count += 1
-        batch, self._waiting = self._waiting[:count], self._waiting[count:]
-        return batch
-
     def _keep(self, batch: list[Pending], offset: int) -> None:
-        for waiting in batch:
-            self.size = offset + len(waiting.encoded)
-            self._backlog_bytes -= len(waiting.encoded)
-            waiting.settle(offset)
-            offset = self.size
-        self._moved.set()
-        self._moved = trio.Event()
+        self.size = self._segments.end
+        self._backlog.keep(batch, offset)
         if self.size > self._awaited:
             self._awaited = math.inf
             self._passed.set()
             self._passed = trio.Event()
 
     def _refuse(self, batch: list[Pending], cause: OSError) -> None:
-        refused = batch + self._waiting
-        self._waiting = []
-        self._backlog_bytes = 0
-        for waiting in refused:
-            waiting.settle(disk_error(self.path, cause))
-        self._moved.set()
-        self._moved = trio.Event()
-        error = disk_error(self.path, cause)
-        if not isinstance(error, JournalFullError):
-            raise error from cause
+        why = partial(disk_error, self.path, cause)
+        self._backlog.refuse(batch, why)
+        if not isinstance(error := why(), JournalFullError):
+            raise error
 
     def _close(self, reason: str) -> None:
-        self._closed = self._closed or JournalError(reason, code="journal-closed")
-        waiting, self._waiting = self._waiting, []
-        for entry in waiting:
-            entry.settle(self._closed)
-        self._moved.set()
+        closed = self._closed = self._closed or JournalError(reason, code="journal-closed")
+        self._backlog.refuse([], lambda: closed)
 
 
 def _in_a_thread() -> Offload:

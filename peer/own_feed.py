@@ -170,9 +170,9 @@ class OwnFeed:
         may be gone, and with it the knowledge that others saw the old epoch further than we did.
         """
         journal = self._journal
-        is_cut = journal.tail_cut_bytes > 0
         is_damaged = any(damage.offset > self.settled_at for damage in journal.damage)
-        return is_cut or is_damaged or gap_behind(self._signed, self._uncut) is not None
+        has_gap = gap_behind(self._signed, self._uncut) is not None
+        return journal.has_lost_tail or is_damaged or has_gap
 
     # Writing
 
@@ -360,6 +360,8 @@ class OwnFeed:
             else:
                 del self._owed[body]
                 self.settled_at = outcome
+                if not self._owed:
+                    self._journal.settle_tail()
 
         pending = self._journal.append_soon(Entry.EPOCH, body.encode(), settle)
         self._owed[body] = pending

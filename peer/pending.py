@@ -18,7 +18,7 @@ Done = Callable[["int | JournalError"], None]
 class Pending:
     """An entry on its way to the disk."""
 
-    __slots__ = ("_done", "_outcome", "_settled", "encoded", "grow")
+    __slots__ = ("_done", "_outcome", "_settled", "encoded", "grow", "joined_bytes")
 
     def __init__(
         self, encoded: bytes, done: Done | None = None, grow: Callable[[], bytes] | None = None
@@ -27,9 +27,16 @@ class Pending:
         self.grow = grow
         """Returns what is to be written, asked for at the last moment; then there is no
         ``encoded`` yet."""
+        self.joined_bytes = 0
+        """How many bytes it is known to have grown by."""
         self._done = done
         self._outcome: int | JournalError | None = None
         self._settled: trio.Event | None = None  # made by the first who waits: many are not waited
+
+    @property
+    def is_growing(self) -> bool:
+        """Whether something may still join it: it is neither being written nor refused."""
+        return self.grow is not None
 
     async def wait(self) -> int:
         """Return the entry's offset once it is on the disk; raises ``JournalError`` if it was
@@ -47,7 +54,7 @@ class Pending:
 
     def settle(self, outcome: int | JournalError) -> None:
         """Say what became of the entry; the journal's to call."""
-        self._outcome = outcome
+        self._outcome, self.grow = outcome, None
         if self._done is not None:
             self._done(outcome)
         elif isinstance(outcome, JournalError):

@@ -32,8 +32,9 @@ from protocols.tombstone import STATEMENT_KINDS, mentions_redaction
 
 log = logging.getLogger(__name__)
 
-Needed = Callable[[Entry, bytes], bool]
-"""Says whether the body of a ``SALT`` or ``KEPT`` entry is still needed by somebody."""
+Needed = Callable[[Entry, bytes], bytes]
+"""Returns what of the body of a ``SALT`` or ``KEPT`` entry is still needed by somebody; empty if
+nothing is."""
 
 Forewarn = Callable[[Collection[int]], Awaitable[None]]
 """Told at which offsets of the journal entries are about to be erased."""
@@ -218,8 +219,8 @@ class Retention:
         for found in self._journal.inspect(end, start):
             if isinstance(found, Damage):
                 # Of what is whole beside it next to nothing is held; but who forgot that our latest
-                # signature was in it would sign the same range once more
-                if not found.offset <= self._feeds.settled_at < found.end_offset:
+                # signature may have been in it would sign the same range once more
+                if found.end_offset <= self._feeds.settled_at:
                     swept.healed.append(found)
             elif found.offset not in swept.held and found.kind in _SWEPT:
                 kind = Entry(found.kind)
@@ -246,8 +247,9 @@ class Retention:
         content = RecordBody.decode(body).record if kind is Entry.RECORD else body
         if not content:
             return []  # it was redacted
-        is_needed = _is_statement(content) or self._needed(_MOVED[kind], content)
-        return [(_MOVED[kind], content)] if is_needed else []
+        moved = _MOVED[kind]
+        needed = content if _is_statement(content) else self._needed(moved, content)
+        return [(moved, needed)] if needed else []
 
     def _is_redacted(self, kind: Entry, body: bytes) -> bool:
         """Say whether a record that was needed was redacted since."""

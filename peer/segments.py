@@ -25,6 +25,9 @@ from protocols.limits import SEGMENT_BYTES
 
 T = TypeVar("T")
 
+_CUT: Final = "tail-cut"
+"""The empty file that says that a torn tail was cut off, until that was dealt with."""
+
 _MOVING: Final = ".moving"
 """What the folder is called while the one file of an earlier version moves into it."""
 
@@ -119,6 +122,7 @@ class Segments:
                 yield part
                 position = part.end_offset
             if following is not None and following.start <= end and position < following.start:
+                self.stained.add(segment.start)  # its last entry, or all of it
                 yield Damage(position, following.start)
                 position = following.start
 
@@ -167,8 +171,23 @@ class Segments:
 
     # Writing
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether a torn tail was cut off, now or at an earlier start, that nobody has
+        ``settle_cut`` since.
+        """
+        return (self.path / _CUT).exists()
+
+    def settle_cut(self) -> None:
+        """Forget that a torn tail was cut off. A crash may bring it back."""
+        (self.path / _CUT).unlink(missing_ok=True)
+
     def cut(self, end: int) -> None:
-        """Cut what is behind ``end`` off the last segment, on the disk too."""
+        """Cut what is behind ``end`` off the last segment, on the disk too, and first that it
+        was.
+        """
+        (self.path / _CUT).touch(mode=0o600)
+        sync_folder(self.path)
         os.ftruncate(self._tail, end - self.tail.start)
         os.fsync(self._tail)
         self.end = end

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio.testing
 
 from aggregator.answers import Answers, Surroundings
 from aggregator.core import opened
@@ -60,6 +62,15 @@ def held_and_damaged(status: dict[str, Any]) -> tuple[int, int, int, int]:
 
 def codes(answer: dict[str, Any]) -> list[str]:
     return [finding["code"] for finding in answer["findings"]]
+
+
+def of_ours(answers: Answers, number: int) -> Record:
+    nonce = str(number).encode()
+    return Record(author=answers.feeds.key.public, nonce=nonce, kind="tick", start_us=0)
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def flip(home: Home, marker: bytes) -> None:
@@ -236,6 +247,9 @@ async def test_damage_that_healed_is_told_once_and_is_no_damage_any_more(joined:
         flip(joined[0], b"job.run")
         found = await checked(answers)
         await answers.feeds.add_all(bundles)
+        unsettled = await checked(answers)
+        await answers.feeds.append(of_ours(answers, 1))
+        await answers.feeds.cut_all()
         healed = await checked(answers)
         after = await checked(answers)
         lineage = await answers.lineage(str(job.output))
@@ -247,6 +261,7 @@ async def test_damage_that_healed_is_told_once_and_is_no_damage_any_more(joined:
         assert answers.feeds.state_root() == root
 
     assert (found["damaged_bytes"] > 0, found["healed_bytes"]) == (True, 0)
+    assert unsettled["healed_bytes"] == 0  # for all that the journal says, a signature was there
     assert healed["healed_bytes"] == found["damaged_bytes"]
     assert (after["damaged_bytes"], after["healed_bytes"], after["ok"]) == (0, 0, True)
     assert all(record["verified"] for record in lineage["records"])
@@ -257,7 +272,7 @@ async def test_damage_with_our_latest_signature_is_not_forgotten(joined: Joined)
     """Whoever forgot it would sign that range once more, and its feed would fork."""
     async with holding(joined) as answers:
         own = answers.feeds.key.public
-        await answers.feeds.append(Record(author=own, nonce=b"1", kind="own1", start_us=0))
+        await answers.feeds.append(of_ours(answers, 1))
         await answers.feeds.cut_all()
         signed = answers.feeds.place
         await answers.feeds.add_all(a_job()[1])
@@ -267,7 +282,7 @@ async def test_damage_with_our_latest_signature_is_not_forgotten(joined: Joined)
         answers.index.lost.clear()
         await answers.index.rebuild()  # and nobody knows any more what lay there
         first = await checked(answers)
-        await answers.feeds.append(Record(author=own, nonce=b"2", kind="own2", start_us=0))
+        await answers.feeds.append(of_ours(answers, 2))
         await answers.feeds.cut_all()
         second = await checked(answers)
     async with holding(joined) as answers:
@@ -278,6 +293,37 @@ async def test_damage_with_our_latest_signature_is_not_forgotten(joined: Joined)
     assert second["healed_bytes"] == second["damaged_bytes"] > 0
     assert place > signed
     assert forks == {}
+
+
+async def test_damage_behind_our_latest_signature_is_not_forgotten_before_the_feed_has_moved(
+    joined: Joined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk it cannot move, and the next start must know that it has to."""
+    async with holding(joined) as answers:
+        own = answers.feeds.key.public
+        for number in range(2):
+            await answers.feeds.append(of_ours(answers, number))
+            await answers.feeds.cut_all()
+        signed = answers.feeds.place
+        rotten = answers.feeds.settled_at + 30
+        await answers.feeds.add_all(a_job()[1])  # so that it is damage, and no torn tail
+    rot.flip_at(joined[0].journal, rotten)
+    joined[0].index.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("peer.segment.write_all", full)
+        async with holding(joined) as answers:
+            await trio.testing.wait_all_tasks_blocked()
+            patch.undo()  # somebody frees space, and asks before anything is signed
+            first = await checked(answers)
+    async with holding(joined) as answers:
+        await answers.feeds.append(of_ours(answers, 2))
+        await answers.feeds.cut_all()
+        epochs = [link.next_sequence for link in answers.feeds.chains[own, signed[0]]]
+        place = answers.feeds.place
+
+    assert (first["damaged_bytes"] > 0, first["healed_bytes"]) == (True, 0)
+    assert epochs == [1]
+    assert place > signed
 
 
 async def test_damage_whose_index_is_gone_shows_as_a_hole_and_a_missing_parent(

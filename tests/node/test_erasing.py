@@ -107,6 +107,28 @@ async def test_damaged_bytes_that_no_index_knows_may_be_what_is_redacted(tmp_pat
     assert len(damage) == 1
 
 
+@pytest.mark.parametrize("is_met_before", [True, False])
+async def test_what_is_redacted_may_be_the_damaged_end_of_a_segment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_met_before: bool
+) -> None:
+    whole = signed(AUTHOR, record(AUTHOR, 1, size=200), marked(AUTHOR))
+    async with up(tmp_path) as peer:
+        await peer.feeds.add(whole)
+        await peer.index.catch_up()
+        rot(peer)
+        monkeypatch.setattr(segments, "SEGMENT_BYTES", 1)  # what comes next lies in another
+        if is_met_before:
+            [link] = peer.feeds.chains[AUTHOR.public, 1]
+            assert peer.feeds.read(link) is None
+            await peer.feeds.add(whole)
+        await bury(peer, whole)
+        with trio.fail_after(60):
+            await peer.erased()
+        found = peer.files_with_marker()
+
+    assert found == []
+
+
 async def drop(peer: Peer) -> None:
     """Let go of whatever was acknowledged, in the index too."""
     await peer.index.catch_up()
@@ -187,13 +209,14 @@ async def test_what_is_redacted_after_the_sweep_has_read_it_is_not_written_anew(
             await feeds.append(tombstone(OWNER, "author", cid_of(secret)))
             await feeds.cut()
 
-        def is_needed(_kind: Entry, body: bytes) -> bool:
-            if is_it := MARKER in body:
-                read.append(body)
-                trio.from_thread.run(redact)
-            return is_it
+        def needed_of(_kind: Entry, body: bytes) -> bytes:
+            if MARKER not in body:
+                return b""
+            read.append(body)
+            trio.from_thread.run(redact)
+            return body
 
-        await Retention(journal, feeds, NOTHING, is_needed, no_index).enforce()
+        await Retention(journal, feeds, NOTHING, needed_of, no_index).enforce()
 
     assert read == [secret.encode()]
     assert [path for path in peer.files_with_marker() if path.suffix == ".segment"] == []

@@ -532,6 +532,40 @@ async def test_a_signature_that_the_journal_lost_is_not_made_again(
         assert feeds.forks == {}
 
 
+async def test_a_start_that_ends_before_the_feed_has_moved_does_not_forget_a_torn_tail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = os.ftruncate
+
+    def cut_and_die(fd: int, length: int) -> None:
+        cut(fd, length)
+        raise KeyboardInterrupt
+
+    path = tmp_path / "journal"
+    async with running_feeds(path, OWNER) as feeds:
+        await _append(feeds, 1)
+        signed_at = feeds.journal_end
+        shown = await feeds.cut()
+        assert shown is not None
+    _flip(path, signed_at + 30)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "ftruncate", cut_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            open_journal(path)
+    open_journal(path).close()  # and this one writes nothing to it
+
+    epochs: list[int] = []
+    for _ in range(2):
+        async with running_feeds(path, OWNER) as feeds:
+            await feeds.cut_all()
+            epochs.append(feeds.epoch)
+            again = bundles_of(feeds)
+
+            assert all(made.header.epoch > shown.header.epoch for made in again)
+            assert sum(len(made.records) for made in again) == 1
+    assert len(set(epochs)) == 1  # once is enough
+
+
 async def test_a_damage_that_was_dealt_with_begins_no_further_epoch(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     async with running_feeds(path, OWNER) as feeds:
@@ -604,7 +638,7 @@ async def test_a_move_waits_for_room_in_the_journal(
         await _append(feeds, 1)
         seen = feeds.epoch
         with monkeypatch.context() as patch:
-            patch.setattr("peer.journal.MAX_JOURNAL_BACKLOG_BYTES", -1)
+            patch.setattr("peer.backlog.MAX_JOURNAL_BACKLOG_BYTES", -1)
             feeds.start_epoch_above(seen, 5)
         made = await feeds.cut()
 

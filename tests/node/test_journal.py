@@ -9,7 +9,6 @@ import pytest
 import trio
 import trio.testing
 
-from peer import journal as journal_module
 from peer.journal import (
     Journal,
     JournalBusyError,
@@ -372,7 +371,7 @@ async def test_a_disk_that_fails_ends_the_journal(
 async def test_a_writer_with_too_much_behind_it_waits_or_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "MAX_JOURNAL_BACKLOG_BYTES", 100)
+    monkeypatch.setattr("peer.backlog.MAX_JOURNAL_BACKLOG_BYTES", 100)
     journal = open_journal(tmp_path / "journal")
     journal.append_soon(Entry.SALT, bytes(200))
 

@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -188,6 +188,26 @@ async def test_only_the_last_segment_has_a_torn_tail(tmp_path: Path) -> None:
         left = found(journal)
     assert len(left) == len(made) - 2
     assert left.items() <= made.items()
+
+
+async def test_a_torn_tail_is_not_cut_where_nobody_could_be_told_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "journal"
+    open_journal(path).close()
+    with segment_of(path).open("ab") as file:
+        file.write(b"torn")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "touch", refuse)
+        with pytest.raises(JournalFullError):
+            open_journal(path)
+    with closing(open_journal(path)) as journal:
+        assert (journal.tail_cut_bytes, journal.has_lost_tail) == (4, True)
+        journal.settle_tail()
+        assert not journal.has_lost_tail
 
 
 async def test_a_segment_torn_at_its_creation_is_made_anew(tmp_path: Path) -> None:

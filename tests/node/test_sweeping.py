@@ -217,3 +217,22 @@ async def test_a_sweep_does_not_forget_damage_in_which_the_latest_signature_lay(
     async with running_feeds(path, OWNER) as feeds:
         assert len(journal_of(feeds).damage) == 1
         assert feeds.place > signed
+
+
+@pytest.mark.usefixtures("small_segments")
+async def test_a_sweep_does_not_forget_damage_behind_the_latest_signature(tmp_path: Path) -> None:
+    """A later one may have been in it, for all that the journal says."""
+    path = tmp_path / "journal"
+    async with running_feeds(path, OWNER) as feeds:
+        await write(feeds, range(2))
+        signed = feeds.place
+        await feeds.add_all(chain_of(key(3), 60, count=8))
+        await acknowledge_of(feeds, key(3), 480)
+        flip_at(path, next(iter(feeds.chains[key(3).public, 1])).offset + 30)
+        await retention(journal_of(feeds), feeds).enforce()
+        dropped = feeds.dropped_records
+    async with running_feeds(path, OWNER) as feeds:
+        assert len(journal_of(feeds).damage) == 1
+        assert feeds.place > signed
+
+    assert dropped > 0

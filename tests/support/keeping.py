@@ -38,6 +38,7 @@ from protocols.membership import AGGREGATOR as AGGREGATOR_ROLE
 from protocols.record import Record
 from protocols.tombstone import mentions_redaction
 from tests.support.feeds import START_US, bundles_of, effects, inline, key
+from tests.support.retaining import nothing_needed
 from tests.support.rot import flip_at
 from tests.unit.test_tombstone import MESH, certificate, tombstone
 
@@ -214,9 +215,7 @@ class KeepingMachine(RuleBasedStateMachine):
                 await keeper.index.ask(lambda store: store.unpin(places))
 
             keep = Keep(7, max_bytes)
-            retention = Retention(
-                keeper.journal, keeper.feeds, keep, lambda _kind, _body: False, forewarn
-            )
+            retention = Retention(keeper.journal, keeper.feeds, keep, nothing_needed, forewarn)
             await retention.enforce()
 
         self.life.do(enforce)
@@ -247,13 +246,16 @@ class KeepingMachine(RuleBasedStateMachine):
         held = [link for link in links if not self.life.do(in_order(partial(redacts, link=link)))]
         if held:
             link = choice.draw(st.sampled_from(held))
-            self.rotten |= self.markers_at(link)
-            self.has_rotted = True
-            offset = choice.draw(
-                st.sampled_from(list(self.life.keeper.feeds.reader.entries_of(link.offset)))
-            )
-            flip_at(self.home / "journal", offset + 24)
-            self.life.do(in_order(lambda keeper: keeper.feeds.read(link)))
+            entries = list(self.life.keeper.feeds.reader.entries_of(link.offset))
+            self.rot(link, choice.draw(st.sampled_from(entries)))
+
+    @rule(size=st.integers(0, 900))
+    def the_end_of_a_segment_rots(self, size: int) -> None:
+        """Nothing whole is behind it there."""
+        self.receive(AUTHOR, self.records(AUTHOR, [size]))
+        self.life.do(lambda keeper: keeper.journal._seal())  # pyright: ignore[reportPrivateUsage]
+        link = max(self.life.keeper.feeds.chains[AUTHOR.public, 1])
+        self.rot(link, link.offset)
 
     @rule()
     def restart(self) -> None:
@@ -324,6 +326,12 @@ class KeepingMachine(RuleBasedStateMachine):
         self.tips[author.public] = bundle
         self.sent.append(bundle)
         self.life.do(lambda keeper: keeper.feeds.add(bundle))
+
+    def rot(self, link: Link, offset: int) -> None:
+        self.rotten |= self.markers_at(link)
+        self.has_rotted = True
+        flip_at(self.home / "journal", offset + 24)
+        self.life.do(in_order(lambda keeper: keeper.feeds.read(link)))
 
     def markers_at(self, link: Link) -> set[bytes]:
         held = self.life.do(in_order(lambda keeper: keeper.feeds.read(link)))

@@ -12,6 +12,7 @@ import trio
 
 from peer.effects import Effects
 from peer.own_feed import OnRefused
+from peer.pending import Pending
 from protocols.cid import CID
 from protocols.journal import Entry
 from protocols.keys import SigningKey
@@ -86,16 +87,24 @@ class MemoryJournal:
     """Keeps the entries that it was given."""
 
     entries: list[tuple[Entry, bytes]] = field(default_factory=list)
-    _growing: list[tuple[Entry, Callable[[], bytes]]] = field(default_factory=list)
+    _growing: list[tuple[Entry, Pending]] = field(default_factory=list)
 
     def append_soon(self, kind: Entry, body: bytes, *, can_wait: bool = False) -> None:
         self.entries.append((kind, body))
 
-    def append_growing(self, kind: Entry, body: Callable[[], bytes]) -> None:
-        self._growing.append((kind, body))
+    def append_growing(self, kind: Entry, body: Callable[[], bytes]) -> Pending:
+        pending = Pending(b"", grow=body)
+        self._growing.append((kind, pending))
+        return pending
+
+    def join(self, growing: Pending, size_bytes: int) -> None:
+        growing.joined_bytes += size_bytes
 
     def scan(self, start: int = 0) -> Iterator[tuple[int, int, Entry, bytes]]:
-        growing, self._growing = self._growing, []
-        self.entries += [(kind, body()) for kind, body in growing]
+        for kind, pending in self._growing:
+            assert pending.grow is not None
+            self.entries.append((kind, pending.grow()))
+            pending.settle(0)
+        self._growing = []
         for number, (kind, body) in enumerate(self.entries[start:], start):
             yield number, number + 1, kind, body

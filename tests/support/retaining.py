@@ -48,8 +48,8 @@ def retention(journal: Journal, feeds: Feeds, keep: Keep = NOTHING) -> Retention
     return Retention(journal, feeds, keep, nothing_needed, no_index)
 
 
-def nothing_needed(_kind: Entry, _body: bytes) -> bool:
-    return False
+def nothing_needed(_kind: Entry, _body: bytes) -> bytes:
+    return b""
 
 
 async def no_index(_places: Collection[int]) -> None:

@@ -75,10 +75,32 @@ def test_salts_that_come_at_once_share_an_entry_which_is_needed_for_any_of_them(
         salts.of_content(sha256(str(number).encode()))
 
     assert len(bodies) == 2  # the secret's, and theirs
-    assert salts.needs(bodies[1])
+    assert salts.needed_of(bodies[1])
     salts.of_content(sha256(b"one more"))
-    assert not salts.needs(bodies[1])
-    assert salts.needs(bodies[0])
+    assert not salts.needed_of(bodies[1])
+    assert salts.needed_of(bodies[0]) == bodies[0]
+
+
+def test_of_an_entry_only_what_is_remembered_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written anew as a whole, it would bring back which salt some content had before."""
+    monkeypatch.setattr("node.salts.MAX_SALTS", 3)
+    journal = MemoryJournal()
+    salts = Salts(journal, effects_of(1))
+    salts.keep(sha256(b"used"), b"u" * 16)
+    salts.keep(sha256(b"again"), b"1" * 16)
+    old = [body for *_, body in journal.scan()][-1]
+    for content in (b"one", b"two"):
+        salts.of_content(sha256(b"used"))
+        salts.keep(sha256(content), b"x" * 16)
+    salts.keep(sha256(b"again"), b"2" * 16)
+
+    swept = [(kind, body) for *_, kind, body in journal.scan() if body != old]
+    swept.append((Entry.SALT, salts.needed_of(old)))
+    after = Salts(MemoryJournal(swept), effects_of(2))
+
+    assert salts.of_content(sha256(b"again")) == b"2" * 16
+    assert after.of_content(sha256(b"again")) == b"2" * 16
+    assert after.of_content(sha256(b"used")) == b"u" * 16
 
 
 @pytest.mark.parametrize("content", [[b"digest"], [b"digest", 1], b"digest"])
