@@ -176,8 +176,8 @@ class Api:
         """Have the bodies of records erased everywhere."""
         self._check_may_sign()
         try:
-            asked = msgspec.convert(await request.json(), RedactBody)
-        except msgspec.ValidationError as error:
+            asked = msgspec.json.decode(await request.body(), type=RedactBody)
+        except msgspec.DecodeError as error:
             raise CoveyError(f"the request is not understood: {error}", code="bad-input") from error
         await self._refresh()
         answer = await self._answers.redact(asked.records, asked.reason)

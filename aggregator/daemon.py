@@ -32,7 +32,7 @@ from peer.member import check_membership
 from peer.presence import Network, Presence
 from peer.recorder import Recorder
 from peer.service import running, settle, wait_for_stop
-from peer.showing import Showing, show_certificate
+from peer.showing import Showing
 from protocols.membership import AGGREGATOR, FILER
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,6 @@ async def main(
             presence.greeter.on_met(exchange.peer_up)
             transport.on_connection(exchange.connection_changed)
             recorder = Recorder(feeds, effects)
-            await show_certificate(recorder, identity.member)
             desk = Desk(
                 intake, identity, recorder, config.filing, lambda: Mesh(True, len(directory))
             )
@@ -93,8 +92,8 @@ async def main(
                 running(feeds.run),
                 presence.started(),
                 running(exchange.run, intake.run, answers.ancestry.run, seeking.run),
+                running(Showing(recorder, identity).run),  # or what it states would not count
                 running(answers.redactor.run, answers.checkpoints.run),
-                running(Showing(recorder, identity).run),
                 running(partial(desk.run, chosen)),
                 _watching(api, config.metrics),
                 running(serving),

@@ -34,16 +34,20 @@ class Showing:
         self._identity = identity
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Show the present one now and the next ones soon after they were issued, until
-        cancelled; what the disk does not take is tried again.
+        """Show the present one, then say that it runs, and show the next ones soon after they were
+        issued, until cancelled; what the disk does not take is tried again.
         """
+        await self._show()
         task_status.started()
         while True:
-            try:
-                await show_certificate(self._recorder, self._identity.member)
-            except JournalError as error:
-                log.warning("certificate not shown yet", extra={"code": error.code})
             await trio.sleep(RENEW_CHECK_S)
+            await self._show()
+
+    async def _show(self) -> None:
+        try:
+            await show_certificate(self._recorder, self._identity.member)
+        except JournalError as error:
+            log.warning("certificate not shown yet", extra={"code": error.code})
 
 
 class ShownBy:

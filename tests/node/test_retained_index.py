@@ -11,7 +11,6 @@ from node.config import Records
 from node.errors import UnknownError
 from node.retention import retention_of
 from node.store import Store
-from peer import segments
 from peer.journal import Journal, JournalErasedError
 from peer.rows import read_batch
 from peer.service import running
@@ -31,11 +30,6 @@ from tests.support.retaining import (
     retention,
     write,
 )
-
-
-@pytest.fixture
-def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segments, "SEGMENT_BYTES", 20_000)
 
 
 def indexed(journal: Journal, store: Store) -> Store:

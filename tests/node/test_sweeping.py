@@ -11,7 +11,6 @@ from node.accepted import Acceptance, AcceptedJobs
 from node.config import Records
 from node.retention import needed_by, retention_of
 from node.salts import Salts
-from peer import segments
 from peer.feeds import Feeds
 from peer.journal import Journal
 from peer.service import running
@@ -44,11 +43,6 @@ from tests.support.retaining import (
 )
 from tests.support.rot import flip_at
 from tests.unit.test_tombstone import MESH, certificate, tombstone
-
-
-@pytest.fixture
-def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segments, "SEGMENT_BYTES", 20_000)
 
 
 @pytest.mark.usefixtures("small_segments")

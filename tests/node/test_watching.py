@@ -45,21 +45,24 @@ async def vouch(aggregator: Peer, number: int, heads: list[Head]) -> None:
     feeds.vouching = lambda _feed: [last]
 
 
+class Reports(list[Exception]):
+    """Where errors are reported."""
+
+    async def take(self, error: Exception) -> None:
+        self.append(error)
+        await trio.lowlevel.checkpoint()
+
+
 async def test_a_checkpoint_that_goes_back_on_an_earlier_one_is_reported_and_remembered(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    reports: list[Exception] = []
-
-    async def report(error: Exception) -> None:
-        reports.append(error)
-        await trio.lowlevel.checkpoint()
-
+    reports = Reports()
     meeting = Meeting(tmp_path)
     async with (
         meeting.peer(1, OPEN) as node,
         meeting.peer(2, FOLLOWING) as aggregator,
     ):
-        watching = Watching(tmp_path / "checkpoints", node.feeds, report)
+        watching = Watching(tmp_path / "checkpoints", node.feeds, reports.take)
         await meet(node, aggregator)
         await node.write(*range(10))
         await until(lambda: aggregator.feeds.state_root() == node.feeds.state_root())
@@ -71,7 +74,7 @@ async def test_a_checkpoint_that_goes_back_on_an_earlier_one_is_reported_and_rem
         [contradicted] = watching.status()
         await node.write(10)
         await trio.sleep(LONG_ENOUGH_S)
-        later = Watching(tmp_path / "checkpoints", node.feeds, report).status()
+        later = Watching(tmp_path / "checkpoints", node.feeds, reports.take).status()
 
     assert consistent["state"] == "consistent"
     assert consistent["aggregator"] == aggregator.transport.peer_id
@@ -86,15 +89,10 @@ async def test_a_checkpoint_that_goes_back_on_an_earlier_one_is_reported_and_rem
 async def test_an_acknowledgement_that_the_checkpoints_do_not_bear_out_is_reported(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    reports: list[Exception] = []
-
-    async def report(error: Exception) -> None:
-        reports.append(error)
-        await trio.lowlevel.checkpoint()
-
+    reports = Reports()
     meeting = Meeting(tmp_path)
     async with meeting.peer(1, OPEN) as node, meeting.peer(2, FOLLOWING) as aggregator:
-        watching = Watching(tmp_path / "checkpoints", node.feeds, report)
+        watching = Watching(tmp_path / "checkpoints", node.feeds, reports.take)
         await meet(node, aggregator)
         await node.write(*range(3))
         await until(lambda: node.feeds.acknowledged_sequence() == 3)
