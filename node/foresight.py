@@ -20,6 +20,8 @@ from node.throughput import ITEM_WORK
 READING: Final = frozenset({"embed", "classify", "pipeline"})
 """Kinds that read texts; of others than these and ``WRITING`` nothing is foreseen."""
 WRITING: Final = "generate"
+BF16_SPEED: Final = "matmul_bf16_gflops"
+"""Only accelerators state it; the processor's speed in ``SPEED`` is fp32's."""
 MEMORY: Final = "memory_gb_s"
 
 WEIGHT_BYTES: Final = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}
@@ -52,12 +54,13 @@ class Weights:
 
 
 def work_s(
-    kind: str, weights: Weights, units: int, size_bytes: int, capabilities: Mapping[str, Any]
+    kind: str, weights: Weights, units: int, size_bytes: int, figures: Mapping[str, Any]
 ) -> float | None:
-    """Return how long a job will compute on the CPU with these ``capabilities``, as an advert has
-    them: ``units`` items, or for ``generate`` tokens. None when nothing is foreseen.
+    """Return how long a job will compute: ``units`` items, or for ``generate`` tokens. ``figures``
+    are the processor's or an accelerator's, as an advert has them. None when nothing is foreseen.
     """
-    gflops, memory_gb_s = number(capabilities.get(SPEED)), number(capabilities.get(MEMORY))
+    in_bf16 = number(figures.get(BF16_SPEED)) if weights.computed != "fp32" else 0.0
+    gflops, memory_gb_s = in_bf16 or number(figures.get(SPEED)), number(figures.get(MEMORY))
     if not gflops or (kind == WRITING and not memory_gb_s):
         return None
     token_s = 2 * weights.count / (gflops * 1e9)

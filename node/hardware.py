@@ -30,6 +30,7 @@ MAX_TEXT_CHARS: Final = 64
 MAX_ACCELERATORS: Final = 8  # kinds of device, not devices: a machine has one or two
 SHOWN_STDERR_CHARS: Final = 600
 
+ACCELERATED_SPEED: Final = "matmul_fp32_gflops"
 
 ADVERTISED: Final = {
     "matmul_fp32_one_thread_gflops": ("matmul_fp32_gflops", "one_thread"),
@@ -77,9 +78,10 @@ def is_recent(measured: dict[str, Any], now_us: int) -> bool:
     return 0 <= age_s < RECENT_S and measured.get("usable_cores") == usable_cores()
 
 
-def capabilities(measured: dict[str, Any]) -> dict[str, Any]:
+def capabilities(measured: dict[str, Any], device: str) -> dict[str, Any]:
     """Return the figures of ``measure`` that fit an advert: at most 2 KiB, whatever the hardware
-    calls itself.
+    calls itself. Of accelerators only that on which runners compute, of the backend ``device``, has
+    any.
     """
     memory = min(
         measured.get(name, math.inf) for name in ("memory_total_bytes", "cgroup_memory_bytes")
@@ -96,7 +98,7 @@ def capabilities(measured: dict[str, Any]) -> dict[str, Any]:
         "memory_gb_s": _median(measured, "memory_copy_gb_s", "all_threads")
         or _median(measured, "memory_copy_gb_s", "one_thread"),
         "engine": str(measured["engine"])[:MAX_TEXT_CHARS],
-        "accelerators": _grouped(measured["accelerators"]),
+        "accelerators": _grouped(measured["accelerators"], device),
     }
     return {name: value for name, value in compact.items() if value is not None}
 
@@ -153,20 +155,28 @@ def _median(measured: dict[str, Any], figure: str, threads: str) -> float | None
     return None if spread is None else round(float(spread["median"]), 1)
 
 
-def _grouped(accelerators: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return each kind of device once, with how many there are."""
-    groups: dict[tuple[str, str, int], int] = {}
+def _grouped(accelerators: list[dict[str, Any]], computing: str) -> list[dict[str, Any]]:
+    """Return each kind of device once, with how many there are, and what was measured of the first
+    one if its backend is the ``computing`` one.
+    """
+    groups: dict[tuple[str, str, int], dict[str, Any]] = {}
     for device in accelerators:
-        key = (
-            str(device["backend"]),
-            str(device["name"])[:MAX_TEXT_CHARS],
-            int(device["memory_bytes"]),
-        )
-        groups[key] = groups.get(key, 0) + 1
-    return [
-        {"backend": backend, "name": name, "memory_gb": round(size / 1e9, 1), "count": count}
-        for (backend, name, size), count in list(groups.items())[:MAX_ACCELERATORS]
-    ]
+        backend, name = str(device["backend"]), str(device["name"])[:MAX_TEXT_CHARS]
+        size = int(device["memory_bytes"])
+        stated = {"backend": backend, "name": name, "memory_gb": round(size / 1e9, 1), "count": 0}
+        if ACCELERATED_SPEED in device and backend == computing:
+            stated |= _accelerated(device)
+        groups.setdefault((backend, name, size), stated)["count"] += 1
+    return list(groups.values())[:MAX_ACCELERATORS]
+
+
+def _accelerated(device: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "matmul_gflops": round(device[ACCELERATED_SPEED]["median"], 1),
+        "matmul_bf16_gflops": round(device["matmul_bf16_gflops"]["median"], 1),
+        "matmul_n": device[ACCELERATED_SPEED]["n"],
+        "memory_gb_s": round(device["memory_copy_gb_s"]["median"], 1),
+    }
 
 
 def _checked(value: Any) -> Any:

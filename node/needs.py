@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from node.benchmarks import MACHINE
-from node.requirements import NOTHING, SPEED, Requirements, number, why_unmet
-from node.runner.kinds import runs_on
+from node.requirements import NOTHING, SPEED, Requirements, accelerator, number, why_unmet
+from node.runner.kinds import is_accelerated, runs_on
 from protocols.advert import Advert, ModelOffer
 from protocols.keys import PeerId
 
@@ -88,31 +89,40 @@ def serves(model: _Served, kind: str) -> bool:
     return kind == model.kind or (not model.backend and runs_on(kind, model.kind))
 
 
-def stated_speed(advert: Advert) -> float | None:
-    """Return the measured speed that an advert states, if it states one that can be."""
-    stated = number(advert.capabilities.get(SPEED))
+def stated_speed(advert: Advert, kind: str) -> float | None:
+    """Return the measured speed at which a worker says that it runs jobs of ``kind``, if it states
+    one that can be.
+    """
+    stated = number(_computing(advert, kind).get(SPEED))
     return max(stated, SLOWEST_GFLOPS) if stated else None
 
 
-def basis_of(advert: Advert) -> str:
-    """Say what the speed that an advert states rests on: how many samples, measured when."""
-    return _basis(stated_speed(advert) or UNMEASURED_GFLOPS, *_measurement(advert))
+def basis_of(advert: Advert, kind: str) -> str:
+    """Say what ``stated_speed`` rests on: how many samples, measured when."""
+    speed = stated_speed(advert, kind) or UNMEASURED_GFLOPS
+    return _basis(speed, *_measurement(advert, kind))
 
 
-def trust_in(advert: Advert, now_us: int) -> float:
-    """Return how far to believe the speed that an advert states, against what was seen: 1 for many
-    samples of just now, less the fewer and the older they are, ``LEAST_TRUST`` at least.
+def trust_in(advert: Advert, kind: str, now_us: int) -> float:
+    """Return how far to believe ``stated_speed``, against what was seen: 1 for many samples of just
+    now, less the fewer and the older they are, ``LEAST_TRUST`` at least.
     """
-    samples, at_us = _measurement(advert)
+    samples, at_us = _measurement(advert, kind)
     counted = min(max(samples, 1), MAX_SAMPLES)
     age_s = max(0, now_us - at_us) / 1e6 if at_us > 0 else math.inf
     return max(LEAST_TRUST, counted / (counted + FEW_SAMPLES) * math.exp(-age_s / STALE_S))
 
 
-def _measurement(advert: Advert) -> tuple[int, int]:
-    """How many samples a stated speed is the median of, and when they were taken; 0 is unknown."""
+def _computing(advert: Advert, kind: str) -> Mapping[str, Any]:
+    """What an advert says of what jobs of ``kind`` run on: its accelerator, or the processor."""
     told = advert.capabilities
-    samples, at_us = told.get(SAMPLES), told.get(MEASURED_AT)
+    return (is_accelerated(kind) and accelerator(told)) or told
+
+
+def _measurement(advert: Advert, kind: str) -> tuple[int, int]:
+    """How many samples a stated speed is the median of, and when they were taken; 0 is unknown."""
+    samples = _computing(advert, kind).get(SAMPLES)
+    at_us = advert.capabilities.get(MEASURED_AT)
     return samples if type(samples) is int else 0, at_us if type(at_us) is int else 0
 
 

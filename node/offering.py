@@ -110,7 +110,7 @@ class Offerer:
         self._recorder.environment = await self._recorder.block("environment", self._environment)
         await self.refresh()
         if (known := self._last_measured()) is not None:
-            await self._offer_hardware(known, hardware.capabilities(known))
+            await self._offer_hardware(known)
         task_status.started()
         if known is not None and hardware.is_recent(known, self._recorder.effects.now_us()):
             self._measured = known
@@ -125,8 +125,7 @@ class Offerer:
         except hardware.MeasureError as error:
             log.warning("hardware not measured", extra={"reason": error.message})
             if not is_known:
-                unmeasured = hardware.unmeasured()
-                await self._offer_hardware(unmeasured, unmeasured)
+                await self._offer_hardware(hardware.unmeasured(), is_measured=False)
             return
         while True:
             try:
@@ -170,14 +169,15 @@ class Offerer:
     async def _offer_measured(self, measured: dict[str, Any]) -> None:
         dated = {**measured, "measured_at_us": self._recorder.effects.now_us()}
         self._remember(dated)
-        await self._offer_hardware(dated, hardware.capabilities(dated))
+        await self._offer_hardware(dated)
         self._measured = measured
 
-    async def _offer_hardware(self, measured: dict[str, Any], capabilities: dict[str, Any]) -> None:
-        self._device.found(measured.get("accelerators", ()))
-        self._hardware = await self._recorder.block("hardware", measured)
+    async def _offer_hardware(self, known: dict[str, Any], *, is_measured: bool = True) -> None:
+        self._device.found(known.get("accelerators", ()))
+        self._hardware = await self._recorder.block("hardware", known)
         self._recorder.hardware = self._hardware
-        self._capabilities = capabilities
+        told = hardware.capabilities(known, self._device.name) if is_measured else known
+        self._capabilities = told
         self._changed()
 
     def _last_measured(self) -> dict[str, Any] | None:

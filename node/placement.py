@@ -173,7 +173,7 @@ class Placement:
             return Candidate(peer, 0.0, GONE if is_known else "is not known here")
         assert worker.advert is not None, "a worker in the directory has a current advert"
         reason = why_not(worker.advert, needs)
-        return self._consider(worker, stated_speed(worker.advert), reason, needs, now)
+        return self._consider(worker, stated_speed(worker.advert, needs.kind), reason, needs, now)
 
     def _choose_of_all(
         self, pool: Pool, among: list[PeerId], needs: JobNeeds, now: float
@@ -242,8 +242,9 @@ class Placement:
         if not stated or advert is None:
             seen = self._observations.speed(key, UNMEASURED_GFLOPS, now, LEAST_TRUST)
             return seen or Speed(UNMEASURED_GFLOPS, "not measured")
-        trust = trust_in(advert, self._directory.now_us())
-        return self._observations.speed(key, stated, now, trust) or Speed(stated, basis_of(advert))
+        trust = trust_in(advert, needs.kind, self._directory.now_us())
+        seen = self._observations.speed(key, stated, now, trust)
+        return seen or Speed(stated, basis_of(advert, needs.kind))
 
 
 def order(considered: Iterable[Candidate], rng: random.Random) -> list[PeerId]:

@@ -30,7 +30,9 @@ class Requirements(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     min_memory_mb: int | None = None
     """Of the machine, or of one such accelerator."""
     min_speed: float | None = None
-    """In GFLOP/s of a matrix multiplication, as measured."""
+    """In GFLOP/s of a matrix multiplication in fp32, as measured: of the fastest that is there, or
+    of ``device``.
+    """
 
     def __str__(self) -> str:
         return ", ".join(f"{name} {value}" for name, value in self.facts().items())
@@ -74,10 +76,24 @@ def why_unmet(wanted: Requirements, capabilities: Mapping[str, Any]) -> str | No
     largest_mb = max(sizes_gb) * 1_000
     if wanted.min_memory_mb is not None and largest_mb + ROUNDED_MB < wanted.min_memory_mb:
         return f"has {largest_mb:.0f} MB of memory, not {wanted.min_memory_mb}"
-    speed = number(capabilities.get(SPEED))
+    speed = _speed(wanted.device, capabilities)
     if wanted.min_speed is not None and speed < wanted.min_speed:
         return f"computes {speed:g} GFLOP/s, not {wanted.min_speed:g}"
     return None
+
+
+def accelerator(capabilities: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return what an advert says of the accelerator that runners compute on: the one whose speed it
+    states; None if there is none.
+    """
+    return next((each for each in accelerators(capabilities) if number(each.get(SPEED))), None)
+
+
+def _speed(device: str | None, capabilities: Mapping[str, Any]) -> float:
+    own, other = number(capabilities.get(SPEED)), accelerator(capabilities)
+    if other is None or device == CPU:
+        return own if device in (None, CPU) else 0.0
+    return max(own, number(other.get(SPEED)))
 
 
 def number(stated: object) -> float:
@@ -90,9 +106,14 @@ def _memories_gb(device: str | None, capabilities: Mapping[str, Any]) -> list[fl
     """The memory of each device that would do; none if there is no such device."""
     if device in (None, CPU):
         return [number(capabilities.get("memory_gb"))]
-    accelerators = cast("object", capabilities.get("accelerators"))
-    if not isinstance(accelerators, (list, tuple)):
-        return []
-    stated = cast("list[object]", accelerators)
-    known = [cast("dict[str, object]", each) for each in stated if isinstance(each, dict)]
+    known = accelerators(capabilities)
     return [number(each.get("memory_gb")) for each in known if each.get("backend") == device]
+
+
+def accelerators(capabilities: Mapping[str, Any]) -> list[dict[str, object]]:
+    """Return what an advert states of accelerators, as far as it can be understood."""
+    found = cast("object", capabilities.get("accelerators"))
+    if not isinstance(found, (list, tuple)):
+        return []
+    stated = cast("list[object]", found)
+    return [cast("dict[str, object]", each) for each in stated if isinstance(each, dict)]

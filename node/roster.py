@@ -115,5 +115,5 @@ class Roster:
             pool.exclude(peer, reason)
         else:
             pool.reasons.pop(peer, None)
-            pool.stated[peer] = stated = stated_speed(worker.advert)
+            pool.stated[peer] = stated = stated_speed(worker.advert, needs.kind)
             pool.weigh(peer, stated or UNMEASURED_GFLOPS)

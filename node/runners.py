@@ -21,6 +21,7 @@ from node.fair_queue import Asker, fair_wait_s
 from node.lanes import UNKNOWN_BENCHMARK_S, Lanes, runs_alone
 from node.models import InstalledModel, ModelStore
 from node.places import joins_at_once
+from node.requirements import accelerator
 from node.run_request import ActiveRun, RunRequest
 from node.runner.batcher import ACCELERATED_BATCH_TOKENS, BATCH_TOKENS
 from node.runner.host import compute_threads, usable_cores
@@ -173,10 +174,12 @@ class RunnerPool:
     def _foreseen_work_s(
         self, model: InstalledModel, precision: str, units: int, size_bytes: int
     ) -> float | None:
-        if self._spec(model, precision).device != CPU:
-            return None  # what an accelerator does is not measured
+        told, is_accelerated = self.capabilities(), self._spec(model, precision).device != CPU
+        figures = accelerator(told) if is_accelerated else told
+        if figures is None:
+            return None
         weights = _weights(model, precision)
-        return foresight.work_s(model.kind, weights, units, size_bytes, self.capabilities())
+        return foresight.work_s(model.kind, weights, units, size_bytes, figures)
 
     def _is_warm(self, key: Key) -> bool:
         child = self._children.get(key)

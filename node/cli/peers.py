@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from node.requirements import SPEED, accelerators, number
 from peer.cli import emit, json_option, table
 
 COLUMNS = {
@@ -48,7 +49,18 @@ def _hardware(row: dict[str, Any]) -> str:
     parts = [
         f"{capabilities[key]}{unit}" for key, unit in _FIGURES.items() if capabilities.get(key)
     ]
+    parts += map(_accelerator, accelerators(capabilities))
     return ", ".join(parts) or "-"
+
+
+def _accelerator(stated: dict[str, object]) -> str:
+    count = number(stated.get("count"))
+    parts = [f"{count:.0f} × " * (count > 1) + str(stated.get("name", stated.get("backend")))]
+    if memory_gb := number(stated.get("memory_gb")):
+        parts.append(f"{memory_gb:g} GB")
+    if gflops := number(stated.get(SPEED)):
+        parts.append(f"{gflops / 1e3:.1f} TFLOP/s")
+    return ", ".join(parts)
 
 
 _FIGURES = {

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-PIECE_TOKENS: Final = 64  # of a prompt, read in one step: 0.2 s of a 135M model on one core
 TELL_EVERY_S: Final = 0.1  # a reader sees no steps; each costs two daemons 0.5 ms of CPU
 BYTES_A_TOKEN: Final = 4  # of English text; only for progress, until a prompt is tokenised
 
@@ -47,6 +46,11 @@ class Model(Protocol):
     @property
     def context(self) -> int:
         """The most tokens of a prompt and its continuation."""
+        ...
+
+    @property
+    def piece_tokens(self) -> int:
+        """How many tokens of a prompt are read in one step."""
         ...
 
     @property
@@ -141,7 +145,7 @@ class GenerateEngine:
         self._writing: list[Continuation] = []
         self._clock = clock
         self._cpu_clock = cpu_clock
-        self.execution: Facts = {**model.execution, "piece_tokens": PIECE_TOKENS}
+        self.execution: Facts = {**model.execution, "piece_tokens": model.piece_tokens}
 
     def warm_up(self) -> None:
         """Compute a token: an engine's first one takes several times as long as the next ones.
@@ -241,7 +245,7 @@ class GenerateEngine:
         if not self._reading:
             return []
         reading = self._reading.popleft()
-        job, piece = reading.ask.job, reading.unread[:PIECE_TOKENS]
+        job, piece = reading.ask.job, reading.unread[: self._model.piece_tokens]
         try:
             logits = self._timed(job, lambda: self._model.read(reading.cache, piece))
         except Exception as error:  # noqa: BLE001 - the job boundary

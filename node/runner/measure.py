@@ -27,9 +27,11 @@ MATMUL_SIZE: Final = 768  # 0.9 GFLOP: 10 to 50 ms a time on one core, and large
 COPY_BYTES: Final = 64 << 20  # larger than the last-level cache of most machines
 REPEATS_MAX: Final = 12
 FIGURE_CPU_S: Final = 0.35  # of processor time for one figure
+ACCELERATOR_TIMES: Final = 8  # as wide, and as much memory: less would measure how soon it begins
 NUMPY_ONE_THREAD: Final = "--numpy-one-thread"
 
 Figure = dict[str, int | float]
+Accelerator = dict[str, str | int | Figure]
 
 
 def main() -> None:
@@ -96,11 +98,10 @@ def _with_torch() -> dict[str, Any]:
         figures["memory_copy_gb_s"][name] = repeated(
             lambda: target.copy_(source), _copied_gb(), count
         )
-    engine = f"torch {version('torch')}"
     return {
-        "engine": engine,
+        "engine": f"torch {version('torch')}",
         "torch": version("torch"),
-        "accelerators": accelerators(),
+        "accelerators": _with_first_measured(accelerators()),
         **figures,
         **_sizes(),
     }
@@ -141,11 +142,47 @@ def _numpy_matmul() -> Figure:
     return repeated(lambda: a @ b, _matmul_gflop(), 1)
 
 
-def accelerators() -> list[dict[str, Any]]:
+def _with_first_measured(found: list[Accelerator]) -> list[Accelerator]:
+    """Return the same with what the first one does, on which runners compute: multiply in fp32 (not
+    TF32) and bf16, and copy memory. One that has no room now stays unmeasured.
+    """
+    if not found:
+        return found
+    try:
+        return [{**found[0], **_accelerator_figures(str(found[0]["backend"]))}, *found[1:]]
+    except RuntimeError:  # torch's class of whatever a device refuses
+        return found
+
+
+def _accelerator_figures(device: str) -> dict[str, Figure]:
+    import torch
+
+    def finished(work: Callable[[], object]) -> Callable[[], None]:
+        def run() -> None:
+            work()
+            torch.accelerator.synchronize()
+
+        return run
+
+    a, b = torch.rand(
+        2, ACCELERATOR_TIMES * MATMUL_SIZE, ACCELERATOR_TIMES * MATMUL_SIZE, device=device
+    )
+    a16, b16 = a.bfloat16(), b.bfloat16()
+    source = torch.ones(ACCELERATOR_TIMES * COPY_BYTES // 4, device=device)
+    target = torch.empty_like(source)
+    gflop, gb = ACCELERATOR_TIMES**3 * _matmul_gflop(), ACCELERATOR_TIMES * _copied_gb()
+    return {
+        "matmul_fp32_gflops": repeated(finished(lambda: a @ b), gflop, 1),
+        "matmul_bf16_gflops": repeated(finished(lambda: a16 @ b16), gflop, 1),
+        "memory_copy_gb_s": repeated(finished(lambda: target.copy_(source)), gb, 1),
+    }
+
+
+def accelerators() -> list[Accelerator]:
     """Return the devices that torch can compute on, besides the processor."""
     import torch
 
-    found: list[dict[str, Any]] = []
+    found: list[Accelerator] = []
     for backend, devices in (("cuda", torch.cuda), ("xpu", torch.xpu)):
         for index in range(devices.device_count() if devices.is_available() else 0):
             properties: Any = devices.get_device_properties(index)

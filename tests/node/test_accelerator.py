@@ -12,6 +12,7 @@ import trio
 from numpy.typing import NDArray
 
 from node.devices import ComputeDevice
+from node.hardware import capabilities, measure
 from node.models import ModelStore
 from node.run_request import RunRequest
 from node.runner.backends.torch_llama import load_model
@@ -20,6 +21,7 @@ from node.runner.kinds import EngineSettings, Event, Finished, kind_named
 from node.runner.measure import accelerators
 from node.runners import RunnerPool
 from peer.effects import system_effects
+from protocols import dagcbor
 from tests.support.llama import llama_folder
 from tests.support.tiny_models import LABELS, tiny_model
 
@@ -38,6 +40,36 @@ def test_runners_compute_on_the_accelerator_that_was_measured_unless_told_otherw
         each.found([{"backend": "cuda", "name": "one", "memory_bytes": 1}])
 
     assert (device.name, told.name) == ("cuda", "cpu")
+
+
+@needs_accelerator
+async def test_a_start_measures_the_accelerator_and_adverts_say_what_it_does() -> None:
+    measured = await measure()
+
+    first = capabilities(measured, FOUND[0]["backend"])["accelerators"][0]
+
+    assert first["matmul_bf16_gflops"] > 0
+    assert first["matmul_gflops"] > 0
+    assert first["memory_gb_s"] > 0
+    assert dagcbor.decode(dagcbor.encode(measured)) == measured
+
+
+@needs_accelerator
+def test_sequences_written_together_get_the_numbers_of_each_alone(store: ModelStore) -> None:
+    model = store.get("llama")
+    settings = EngineSettings("fp32", 1, 0, FOUND[0]["backend"])
+    llama = load_model(ModelFiles(model.path, model.manifest), settings)[0]
+    caches = [llama.open(64) for _ in range(3)]
+    alone: list[NDArray[np.float32]] = []
+    for length, cache in enumerate(caches, 1):
+        assert cache is not None
+        llama.read(cache, PROMPT[: 3 * length])
+        alone.append(llama.write([cache], [31])[0])
+        cache.length -= 1
+
+    together = llama.write(caches, [31] * 3)
+
+    np.testing.assert_allclose(together, np.stack(alone), atol=1e-3)
 
 
 @pytest.fixture

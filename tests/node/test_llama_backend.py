@@ -130,6 +130,24 @@ def test_a_sequences_numbers_are_the_same_bit_for_bit_in_any_company(
     np.testing.assert_array_equal(np.stack([*read, *written]), alone)
 
 
+def test_attending_together_gives_the_numbers_of_each_alone_whatever_lies_beside_them(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+):
+    alone = logits_of(loaded(files, "fp32"), [PROMPT])
+    monkeypatch.setattr(TorchLlama, "_attend_each", TorchLlama._attend_together)
+    model = loaded(files, "fp32")
+    model._memory.fill_(float("inf"))  # what a sequence that overflowed leaves behind
+    others = [model.open(100) for _ in range(3)]
+    for length, other in enumerate(others, 1):
+        model.read(other, [9] * length * 7)
+    cache = model.open(64)
+
+    written = [model.read(cache, PROMPT)]
+    written += [model.write([*others, cache], [token] * 4)[3] for token in CONTINUED]
+
+    np.testing.assert_allclose(np.stack(written), alone, atol=1e-4)
+
+
 def test_room_is_bounded_and_given_back(files: ModelFiles, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("node.runner.backends.torch_llama.MAX_KV_CACHE_BYTES", 100 * 1024)
     model = loaded(files, "fp32")

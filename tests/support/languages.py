@@ -19,6 +19,7 @@ class BackwardsModel:
 
     context: int = 64
     room: int = 1_000
+    piece_tokens: int = 64
     reads: list[int] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     execution: Facts = field(default_factory=lambda: {"engine": "test", "threads": 1})

@@ -43,6 +43,17 @@ def test_fewer_bits_a_weight_are_written_faster() -> None:
     assert slow > 4 * fast
 
 
+def test_an_accelerator_multiplies_smaller_numbers_faster() -> None:
+    accelerator = {"matmul_gflops": 50e3, "matmul_bf16_gflops": 700e3, "memory_gb_s": 2_900.0}
+    half = Weights(MINILM.size_bytes, "fp32", "bf16", 256)
+
+    slow = work_s("embed", MINILM, 1_000, 50_000, accelerator)
+    fast = work_s("embed", half, 1_000, 50_000, accelerator)
+
+    assert slow is not None
+    assert fast == pytest.approx(slow * 50 / 700)
+
+
 def test_nothing_is_foreseen_of_what_was_not_measured_or_of_other_kinds() -> None:
     assert work_s("embed", MINILM, 1, 10, {}) is None
     assert work_s("generate", SMOLLM2, 1, 10, {"matmul_gflops": 100.0}) is None

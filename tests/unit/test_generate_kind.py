@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from node.runner import text_output
-from node.runner.generator import PIECE_TOKENS, TELL_EVERY_S, GenerateEngine
+from node.runner.generator import TELL_EVERY_S, GenerateEngine
 from node.runner.kinds import (
     Advanced,
     BadInputError,
@@ -332,11 +332,18 @@ def test_a_long_prompt_is_read_in_pieces_while_others_go_on():
 
     events = finish(running)
 
-    assert model.reads == [6, *[PIECE_TOKENS] * 4, 301 - 4 * PIECE_TOKENS]
+    assert model.reads == [
+        6,
+        *[BackwardsModel.piece_tokens] * 4,
+        301 - 4 * BackwardsModel.piece_tokens,
+    ]
     first = next(e for e in events if isinstance(e, Finished))
     assert first.job == 1
     told = [event for event in events if isinstance(event, Advanced) and event.job == 2]
-    assert [event.done for event in told][:2] == [PIECE_TOKENS, 2 * PIECE_TOKENS]
+    assert [event.done for event in told][:2] == [
+        BackwardsModel.piece_tokens,
+        2 * BackwardsModel.piece_tokens,
+    ]
     assert told[-1].done == told[-1].total
 
 
@@ -432,7 +439,7 @@ def test_a_job_is_told_how_it_was_computed():
 
     assert isinstance(finished, Finished)
     assert finished.execution == {
-        "engine": "test", "threads": 1, "piece_tokens": PIECE_TOKENS,
+        "engine": "test", "threads": 1, "piece_tokens": BackwardsModel.piece_tokens,
         "max_rows": 2, "prompt_tokens": 6, "new_tokens": 6,
     }  # fmt: skip
     assert set(finished.timings) == {"queue_ms", "run_ms", "busy_ms", "cpu_ms"}

@@ -97,7 +97,7 @@ def measured(**changes: Any) -> dict[str, Any]:
 
 
 def test_an_advert_says_what_was_measured():
-    assert capabilities(measured(cgroup_memory_bytes=8 << 30)) == {
+    assert capabilities(measured(cgroup_memory_bytes=8 << 30), "cpu") == {
         "cpu_model": "EPYC",
         "cpu_flags": ["avx2"],
         "cores": 2,
@@ -119,7 +119,7 @@ def test_a_benchmark_renews_what_an_advert_says():
 
     renewed = with_figures(measured(measured_at_us=1_000), found)
 
-    said = capabilities(renewed)
+    said = capabilities(renewed, "cpu")
     assert (said["matmul_gflops"], said["matmul_n"], said["measured_at_us"]) == (100.0, 3, 1_000)
     assert said["matmul_gflops_one_thread"] == 61.2
     assert renewed["matmul_fp32_gflops"]["all_threads"]["max"] == 130.0
@@ -135,15 +135,38 @@ def test_an_advert_stays_small_whatever_the_hardware_calls_itself():
     many = [{**device, "name": f"{n} " + "x" * 500} for n in range(100)]
     large = measured(accelerators=many, cpu_model="é" * 900, cpu_flags=["avx512_bf16"] * 90)
 
-    assert len(dagcbor.encode(capabilities(large))) <= 2_048
+    assert len(dagcbor.encode(capabilities(large, "cpu"))) <= 2_048
 
 
 def test_equal_accelerators_are_one_entry():
     device = {"backend": "cuda", "name": "H100", "memory_bytes": 80_000_000_000}
 
-    assert capabilities(measured(accelerators=[device] * 8))["accelerators"] == [
+    assert capabilities(measured(accelerators=[device] * 8), "cpu")["accelerators"] == [
         {"backend": "cuda", "name": "H100", "memory_gb": 80.0, "count": 8}
     ]
+
+
+def test_of_accelerators_an_advert_says_what_the_one_does_that_computes():
+    spread = {"median": 51_286.04, "min": 50.0, "max": 67.0, "n": 45, "threads": 1}
+    device = {"backend": "cuda", "name": "H100", "memory_bytes": 80_000_000_000}
+    figures = dict.fromkeys(
+        ("matmul_fp32_gflops", "matmul_bf16_gflops", "memory_copy_gb_s"), spread
+    )
+    known = measured(accelerators=[{**device, **figures}, device])
+
+    (told,) = capabilities(known, "cuda")["accelerators"]
+
+    assert told == {
+        "backend": "cuda",
+        "name": "H100",
+        "memory_gb": 80.0,
+        "count": 2,
+        "matmul_gflops": 51_286.0,
+        "matmul_bf16_gflops": 51_286.0,
+        "matmul_n": 45,
+        "memory_gb_s": 51_286.0,
+    }
+    assert "matmul_gflops" not in capabilities(known, "cpu")["accelerators"][0], "told to leave it"
 
 
 def test_the_environment_fits_a_record():

@@ -88,7 +88,7 @@ async def test_a_speed_that_is_none_counts_as_unmeasured(stated: object) -> None
     advert = mesh.add("worker").advert().advert
     advert.capabilities["matmul_gflops"] = stated
 
-    assert stated_speed(advert) is None
+    assert stated_speed(advert, "embed") is None
 
 
 def test_the_explanation_names_what_was_looked_for_and_each_reason() -> None:

@@ -40,6 +40,8 @@ size]``: returns ``[rows, heads * size]``.
 """
 
 KV_BYTES: Final = 4  # float32: bfloat16 saves half, and attends more slowly on CPUs
+PIECE_TOKENS: Final = 64  # of a prompt, read in one step: 0.2 s of a 135M model on one core
+ACCELERATED_PIECE_TOKENS: Final = 1_024  # a step costs an accelerator the same from 1 to hundreds
 
 
 class TorchLlama:
@@ -58,6 +60,9 @@ class TorchLlama:
         self.capacity = _capacity(config)
         self.context = _context(config)
         self._ranges = CacheRanges(self.capacity)
+        on_cpu = self._device.type == "cpu"
+        self.piece_tokens = PIECE_TOKENS if on_cpu else ACCELERATED_PIECE_TOKENS
+        self._attend_last = self._attend_each if on_cpu else self._attend_together
         self._memory = torch.empty(
             config.num_hidden_layers,
             1,
@@ -103,7 +108,7 @@ class TorchLlama:
         places = torch.tensor([cache.length for cache in caches], device=self._device)
         with torch.inference_mode():
             states = self._network.run(
-                torch.tensor(tokens, device=self._device), places, self._attend_each(caches, places)
+                torch.tensor(tokens, device=self._device), places, self._attend_last(caches, places)
             )
             logits = self._network.logits(states)
         for cache in caches:
@@ -157,6 +162,29 @@ class TorchLlama:
                 for row, (keys, values) in zip(rows, seen, strict=True)
             ]
             return torch.cat(mixed).view(count, -1)
+
+        return attend
+
+    def _attend_together(self, caches: Sequence[Cache], places: Tensor) -> Attend:
+        """The same in one call for all: an accelerator is idle between many small ones. What each
+        sequence knows is copied side by side, as wide as the longest.
+        """
+        heads, count = self._config.key_value_heads, len(caches)
+        starts = torch.tensor([cache.start for cache in caches], device=self._device)[:, None]
+        seen = torch.arange(max(cache.length for cache in caches) + 1, device=self._device)
+        known = seen <= places[:, None]
+        # beyond its end a sequence sees its own first token, and so never another's numbers: what
+        # is masked counts nothing, but nothing times an infinity is no number
+        slots = starts + seen * known
+        mask = known[:, None, None]
+
+        def attend(layer: int, queries: Tensor, pairs: Tensor) -> Tensor:
+            memory = self._memory[layer, 0]
+            memory.index_copy_(1, starts[:, 0] + places, pairs.transpose(0, 1))
+            keys, values = memory[:, slots].transpose(0, 1).chunk(2, dim=1)
+            rows = queries.view(count, heads, self._groups, -1)
+            mixed = F.scaled_dot_product_attention(rows, keys, values, attn_mask=mask)
+            return mixed.reshape(count, -1)
 
         return attend
 

@@ -318,6 +318,13 @@ def _module(name: str) -> Kind:
     return cast("Kind", import_module(name))
 
 
+def is_accelerated(kind: str) -> bool:
+    """Whether jobs of ``kind`` compute on an accelerator where there is one; of a kind that is not
+    known here, they do not.
+    """
+    return kind in KINDS and kind_named(kind).IS_ACCELERATED
+
+
 def runs_on(kind: str, model_kind: str) -> bool:
     """Whether jobs of ``kind`` run on models of ``model_kind``."""
     return kind == model_kind or (kind in KINDS and model_kind in kind_named(kind).MODEL_KINDS)
