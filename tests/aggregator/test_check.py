@@ -483,3 +483,47 @@ async def test_our_own_bundle_that_another_gave_back_is_wrong_no_more(joined: Jo
     assert (codes(healed), codes(after)) == ([], [])
     assert healed["healed_bytes"] == found["damaged_bytes"]
     assert after["damaged_bytes"] == 0
+
+
+@pytest.mark.parametrize("is_deep", [False, True])
+async def test_a_record_whose_bytes_are_damaged_is_wrong_once(
+    joined: Joined, is_deep: bool
+) -> None:
+    author = Author(WORKER)
+    record = author.add("tick")
+    async with holding(joined, author.cut()) as answers:
+        await answers.index.catch_up()
+        flip(joined[0], b"tick")
+        verdict = await answers.verify(str(record), is_deep, joined[1].peer_id)
+
+    assert verdict["faults"] == [f"record {record}: its signed bytes are damaged or not here"]
+    assert not verdict["ok"]
+
+
+async def test_what_only_damaged_records_name_is_no_second_fault(joined: Joined) -> None:
+    job, bundles = a_job()
+    async with holding(joined, *bundles) as answers:
+        await answers.index.catch_up()
+        flip(joined[0], b"job.run")
+        flip(joined[0], b"job.accepted")
+        verdict = await answers.verify(str(job.output), False)
+
+    damaged = {job.run, job.accepted}
+    assert sorted(verdict["faults"]) == sorted(
+        f"record {each}: its signed bytes are damaged or not here" for each in damaged
+    )
+
+
+async def test_a_record_that_is_not_signed_yet_is_said_to_be_that_and_nothing_else(
+    joined: Joined,
+) -> None:
+    async with holding(joined) as answers:
+        record = await answers.feeds.append(of_ours(answers, 1))
+        before = await answers.verify(str(record), True)
+        await answers.feeds.cut_all()
+        after = await answers.verify(str(record), True)
+
+    assert before["faults"] == [
+        f"record {record}: it is not signed yet; records are signed within 10 s"
+    ]
+    assert (before["ok"], after["ok"]) == (False, True)
