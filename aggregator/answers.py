@@ -16,7 +16,7 @@ import trio
 
 from aggregator import excerpts
 from aggregator.ancestry import Ancestry
-from aggregator.check import Checker, Finding, walk
+from aggregator.check import Checker, Finding, feeds_of, walk, without
 from aggregator.checkpoints import Checkpoints, latest_in, vouched_told
 from aggregator.damaged import damaged_in
 from aggregator.errors import NotFoundError
@@ -51,6 +51,7 @@ from protocols.tombstone import AGGREGATOR, Redactions
 T = TypeVar("T")
 
 MAX_SHOWN_MISSING: Final = 100
+MAX_SHOWN_ABSENT: Final = 100
 
 _walking = trio.CapacityLimiter(1)  # a walk reads the whole journal: one at a time is enough
 
@@ -288,14 +289,14 @@ class Answers:
             known = tuple(around.aggregators)
             checker = Checker(walked, [*self.index.lost, *lost], known, self.feeds.gone_elsewhere)
             missing = store.missing(MAX_SHOWN_MISSING, self._redactions.named())
-            absent = self.feeds.bodies.lacking[:MAX_SHOWN_MISSING]
+            absent = self.feeds.bodies.lacking[:MAX_SHOWN_ABSENT]
             own = latest_in(store).get(self.feeds.key.public)
             named_by = {row.cid: row for row in store.records(m.needed_by for m in missing)}
             return [
                 *checker.findings(rows),
                 *checker.vouched(own),
                 *checker.absent(absent),
-                *checker.missing(missing, named_by),
+                *checker.missing(without(missing, absent), named_by, feeds_of(store, missing)),
             ]
 
         findings = await self.index.ask(judge)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from aggregator.checkpoints import Vouched, lost_since
 from aggregator.explain import moment
-from aggregator.store import MissingRow
+from aggregator.store import MissingRow, Store
 from peer.bodies import LackingBody
 from peer.rows import RecordRow
 from peer.tables import Lost, Rows
@@ -182,12 +182,18 @@ class Checker:
         yield from self._index_findings(rows)
 
     def missing(
-        self, rows: Iterable[MissingRow], named_by: Mapping[bytes, RecordRow]
+        self,
+        rows: Iterable[MissingRow],
+        named_by: Mapping[bytes, RecordRow],
+        feeds: Mapping[bytes, bytes],
     ) -> Iterator[Finding]:
-        """Yield the records that others name and that are not here."""
+        """Yield the records that others name and that are not here; ``feeds`` are those of which a
+        header here names one.
+        """
         for row in rows:
+            is_known = row.cid in feeds
             child = named_by[row.needed_by]
-            author = _author_of(row, child)
+            author = peer_id_of(feeds[row.cid]) if is_known else _author_of(row, child)
             yield Finding(
                 "missing",
                 f"{row.what} {CID(row.cid)} is not here, and {CID(row.needed_by)} names it",
@@ -281,6 +287,17 @@ class Checker:
 def _covers(lost: Lost, feed: bytes, epoch: int, first: int, end: int) -> bool:
     is_there = lost.first_sequence <= first and end <= lost.next_sequence
     return is_there and (lost.feed, lost.epoch) == (feed, epoch)
+
+
+def without(missing: Iterable[MissingRow], absent: Iterable[LackingBody]) -> list[MissingRow]:
+    """Return what is missing but for what ``Checker.absent`` tells of."""
+    told = {body.cid for body in absent}
+    return [row for row in missing if row.cid not in told]
+
+
+def feeds_of(store: Store, missing: Iterable[MissingRow]) -> dict[bytes, bytes]:
+    """Return for missing records of which a header is here whose feed that is in."""
+    return {row.cid: row.feed for row in store.bodiless([each.cid for each in missing])}
 
 
 def _author_of(row: MissingRow, child: RecordRow) -> str:
