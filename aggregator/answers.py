@@ -18,7 +18,7 @@ from aggregator import excerpts
 from aggregator.ancestry import Ancestry
 from aggregator.check import Checker, Finding, feeds_of, walk, without
 from aggregator.checkpoints import Checkpoints, latest_in, vouched_told
-from aggregator.damaged import damaged_in
+from aggregator.damaged import Damaged, damaged_in, held_told
 from aggregator.errors import NotFoundError
 from aggregator.evidence import Evidence
 from aggregator.explain import explain
@@ -26,7 +26,7 @@ from aggregator.healing import heal, is_healed, size_bytes
 from aggregator.intake import Intake
 from aggregator.lineage import MAX_DEPTH, MAX_RECORDS, trace
 from aggregator.relatives import Asked, bodiless, page_of, paths_of
-from aggregator.store import Store
+from aggregator.store import Counts, Store
 from aggregator.told import group_told, issues_told, reports_told, variant_told
 from peer.cids import parse_cid
 from peer.excerpts import reader_of
@@ -87,8 +87,7 @@ class Answers:
         membership = self.identity.member
         roles = membership.certificate.roles
         redacted = self._redactions.named()
-        counts = await self.index.ask(lambda store: store.counts(redacted))
-        damaged = await damaged_in(self.index, self.feeds, counts.bundles)
+        counts, damaged = await self._counts()
         filers = [self.identity.peer_id] if FILER in roles else around.filers
         return {
             "peer": self.identity.peer_id,
@@ -101,8 +100,7 @@ class Answers:
             "connected": around.connected,
             **self.standing(),
             "quarantined": self.feeds.quarantined,
-            "records": counts.records - damaged.records,
-            "bundles": sum(counts.bundles.values()) - damaged.bundles,
+            **held_told(counts, damaged),
             "damaged_records": damaged.records,
             "damaged_bundles": damaged.bundles,
             "reports": counts.reports,
@@ -122,6 +120,11 @@ class Answers:
             "journal_segments": self.journal.segments,
             "index_lag_bytes": self.index.lag_bytes,
         }
+
+    async def _counts(self) -> tuple[Counts, Damaged]:
+        redacted = self._redactions.named()
+        counts = await self.index.ask(lambda store: store.counts(redacted))
+        return counts, await damaged_in(self.index, self.feeds, counts.bundles)
 
     async def vouched(self) -> list[dict[str, Any]]:
         """Return the latest checkpoint of each aggregator, and whether we hold what it vouches
@@ -300,6 +303,7 @@ class Answers:
             ]
 
         findings = await self.index.ask(judge)
+        counts, damaged = await self._counts()
         settled_at = self.feeds.settled_at
         healed = [each for each, lost in lost_in.items() if is_healed(each, lost, settled_at)]
         return {
@@ -310,8 +314,7 @@ class Answers:
             "tail_cut_bytes": self.journal.tail_cut_bytes,
             "quarantined": self.feeds.quarantined,
             "entries": walked.entries,
-            "bundles": walked.bundles,
-            "records": walked.records,
+            **held_told(counts, damaged),
             "bodiless": walked.bodiless,
             "feeds": len({feed for feed, _ in walked.chains}),
             "findings": [asdict(finding) for finding in findings],

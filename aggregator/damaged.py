@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from aggregator.store import FeedEpoch, Store
+from aggregator.store import Counts, FeedEpoch, Store
 from peer.feeds import Feeds
 from peer.index import Index
 from peer.rows import BundleRow
@@ -39,6 +39,12 @@ async def damaged_in(
     own = feeds.key.public
     records = await index.ask(lambda store: store.records_only_in(gone, own)) if gone else 0
     return Damaged(records, len({row.cid for row in gone}))
+
+
+def held_told(counts: Counts, damaged: Damaged) -> dict[str, int]:
+    """Return how many records and bundles are held, each once, however often it is on the disk."""
+    bundles = sum(counts.bundles.values()) - damaged.bundles
+    return {"records": counts.records - damaged.records, "bundles": bundles}
 
 
 def _is_held(chain: Chain | None, row: BundleRow) -> bool:

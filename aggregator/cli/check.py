@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from aggregator.cli.access import read
-from peer.cli import emit, json_option, printable
+from peer.cli import counted, emit, json_option, printable
 
 
 @click.command()
@@ -30,8 +30,8 @@ def check(as_json: bool) -> None:
 
 def _render(answer: dict[str, Any]) -> str:
     walked = (
-        f"{answer['records']} records in {answer['bundles']} bundles of {answer['feeds']} feeds, "
-        f"{answer['journal_bytes']} journal bytes"
+        f"{counted(answer['records'], 'record')} in {counted(answer['bundles'], 'bundle')} of "
+        f"{counted(answer['feeds'], 'feed')}, {counted(answer['journal_bytes'], 'journal byte')}"
     )
     if answer["damaged_bytes"]:
         walked += f", {answer['damaged_bytes']} of them damaged"

@@ -10,6 +10,8 @@ import pytest
 import trio.testing
 
 from aggregator.answers import Answers, Surroundings
+from aggregator.cli.check import _render as check_told
+from aggregator.cli.status import _render as status_told
 from aggregator.core import opened
 from aggregator.offline import answer_offline
 from peer.effects import Effects
@@ -24,6 +26,7 @@ from tests.support import rot
 from tests.support.feeds import bundles_of, segment_of
 from tests.support.home import Author, SignedJob, aggregator_home
 from tests.support.members import key_of
+from tests.support.reports import a_report
 
 Joined = tuple[Home, Identity, Effects]
 
@@ -58,6 +61,12 @@ def held_and_damaged(status: dict[str, Any]) -> tuple[int, int, int, int]:
     names = ("records", "bundles", "damaged_records", "damaged_bundles")
     held, in_bundles, damaged, in_damaged = (status[name] for name in names)
     return held, in_bundles, damaged, in_damaged
+
+
+async def counted_by_both(answers: Answers) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Records and bundles that `check` says are held, and those that `status` says are."""
+    check, status = await checked(answers), await answers.status(Surroundings())
+    return (check["records"], check["bundles"]), (status["records"], status["bundles"])
 
 
 def codes(answer: dict[str, Any]) -> list[str]:
@@ -516,6 +525,37 @@ async def test_of_what_is_missing_the_feed_whose_header_names_it_is_the_source(
     [finding] = answer["findings"]
     assert (finding["code"], finding["cid"]) == ("missing", str(run))
     assert finding["fetch_from"] == [WORKER.peer_id]
+
+
+async def test_check_and_status_count_the_same(joined: Joined) -> None:
+    _, bundles = a_job()
+    async with holding(joined, *bundles) as answers:
+        for number in (1, 2):
+            await answers.feeds.append(of_ours(answers, number))
+            await answers.feeds.cut_all()
+        own = [b for b in bundles_of(answers.feeds) if b.feed == answers.feeds.key.peer_id]
+        await answers.index.catch_up()
+        counts = [await counted_by_both(answers)]
+        flip(joined[0], own[0].records[0])
+        flip(joined[0], b"job.run")
+        await checked(answers)
+        counts.append(await counted_by_both(answers))
+        await answers.feeds.add_all([*bundles, *own])  # ours has two places now
+        counts += [await counted_by_both(answers), await counted_by_both(answers)]
+
+    assert counts == [((10, 6), (10, 6)), ((5, 4), (5, 4)), *2 * [((10, 6), (10, 6))]]
+
+
+async def test_one_thing_is_not_called_things(joined: Joined) -> None:
+    author = Author(WORKER)
+    author.report(a_report(time_us=1))
+    async with holding(joined, author.cut()) as answers:
+        await answers.intake.catch_up()
+        status = status_told(await answers.status(Surroundings()))
+        check = check_told(await checked(answers))
+
+    assert "1 report, 1 group, 0 issues" in status
+    assert check.startswith("1 record in 1 bundle of 1 feed, ")
 
 
 @pytest.mark.parametrize("is_deep", [False, True])
