@@ -63,12 +63,16 @@ def _render(value: dict[str, Any]) -> str:
 
 
 def _damaged(value: dict[str, Any]) -> dict[str, str]:
-    """What lay in bytes that the disk has damaged, while anything does."""
+    """What lay in bytes that the disk has damaged, while anything does; and what is lost."""
+    lost: dict[str, str] = {}
+    if value["lost_records"]:
+        lost["lost"] = f"{counted(value['lost_records'], 'record')} for good, as their authors say"
     if not value["damaged_bundles"]:
-        return {}
+        return lost
     records = counted(value["damaged_records"], "record")
     told = f"{records} in {counted(value['damaged_bundles'], 'bundle')}, not held any more"
-    return {"damaged": f"{told}: `covey-aggregator check` says which, and who may have them"}
+    advice = "`covey-aggregator check` says which, and who may have them"
+    return {"damaged": f"{told}: {advice}", **lost}
 
 
 def _checkpoint(checkpoints: list[dict[str, Any]]) -> str:
