@@ -7,7 +7,7 @@ itself: only ``Surroundings`` differs, for a command sees nobody.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import Any, BinaryIO, Final, TypeVar
 
@@ -16,18 +16,19 @@ import trio
 
 from aggregator import excerpts
 from aggregator.ancestry import Ancestry
-from aggregator.check import Checker, Finding, walk
+from aggregator.check import Checker, Finding, feeds_of, unreadable, walk, without
 from aggregator.checkpoints import Checkpoints, latest_in, vouched_told
-from aggregator.damaged import damaged_in
+from aggregator.damaged import Absent, absent_in, held_told
 from aggregator.errors import NotFoundError
 from aggregator.evidence import Evidence
 from aggregator.explain import explain
 from aggregator.healing import heal, is_healed, size_bytes
 from aggregator.intake import Intake
 from aggregator.lineage import MAX_DEPTH, MAX_RECORDS, trace
+from aggregator.losses import Losses, Stated, awaited, lost_told, not_held, sought, stated_in
 from aggregator.relatives import Asked, bodiless, page_of, paths_of
-from aggregator.store import Store
-from aggregator.told import group_told, issues_told, reports_told, variant_told
+from aggregator.store import Counts, Store
+from aggregator.told import group_told, issues_from, issues_told, reports_told, variant_told
 from peer.cids import parse_cid
 from peer.excerpts import reader_of
 from peer.exporting import Sources, mesh_named, redaction_told
@@ -36,9 +37,7 @@ from peer.identity import Identity
 from peer.index import Index
 from peer.journal import Journal
 from peer.redactor import Redactor
-from peer.rows import RecordRow
 from peer.tables import Lost
-from protocols import dagcbor
 from protocols.checkpoint import CHECKPOINT_KIND
 from protocols.cid import CID
 from protocols.errors import CoveyError
@@ -51,6 +50,7 @@ from protocols.tombstone import AGGREGATOR, Redactions
 T = TypeVar("T")
 
 MAX_SHOWN_MISSING: Final = 100
+MAX_SHOWN_ABSENT: Final = 100
 
 _walking = trio.CapacityLimiter(1)  # a walk reads the whole journal: one at a time is enough
 
@@ -64,6 +64,8 @@ class Surroundings:
     connected: list[str] = field(default_factory=list[str])
     filers: list[str] = field(default_factory=list[str])
     aggregators: list[str] = field(default_factory=list[str])
+    asked: list[str] = field(default_factory=list[str])
+    """Who of those that are up has sent all that lacks here; see ``Exchange.answered``."""
     exchange: dict[str, Any] = field(default_factory=dict[str, Any])
     """What is sought by name, and who is slowed; see ``Seeking.status``."""
 
@@ -80,14 +82,15 @@ class Answers:
     ancestry: Ancestry
     redactor: Redactor
     checkpoints: Checkpoints
+    losses: Losses
 
     async def status(self, around: Surroundings) -> dict[str, Any]:
         """Return what this aggregator is, holds and sees."""
         membership = self.identity.member
         roles = membership.certificate.roles
         redacted = self._redactions.named()
-        counts = await self.index.ask(lambda store: store.counts(redacted))
-        damaged = await damaged_in(self.index, self.feeds, counts.bundles)
+        stated = await self._lost()
+        counts, absent = await self._counts(stated)
         filers = [self.identity.peer_id] if FILER in roles else around.filers
         return {
             "peer": self.identity.peer_id,
@@ -98,12 +101,12 @@ class Answers:
             "is_running": around.is_running,
             "addresses": around.addresses,
             "connected": around.connected,
-            **self.standing(),
+            **self.standing(stated),
             "quarantined": self.feeds.quarantined,
-            "records": counts.records - damaged.records,
-            "bundles": sum(counts.bundles.values()) - damaged.bundles,
-            "damaged_records": damaged.records,
-            "damaged_bundles": damaged.bundles,
+            **held_told(counts, absent),
+            "damaged_records": absent.damaged.records,
+            "damaged_bundles": absent.damaged.bundles,
+            "lost_records": lost_told(stated)["lost_records"],
             "reports": counts.reports,
             "missing": counts.missing,
             "redacted": len(redacted),
@@ -122,6 +125,14 @@ class Answers:
             "index_lag_bytes": self.index.lag_bytes,
         }
 
+    async def _counts(self, stated: list[Stated]) -> tuple[Counts, Absent]:
+        redacted = self._redactions.named()
+        counts = await self.index.ask(lambda store: store.counts(redacted))
+        return counts, await absent_in(self.index, self.feeds, counts.bundles, stated)
+
+    async def _lost(self) -> list[Stated]:
+        return not_held(await self.index.ask(stated_in), self.feeds.chains)
+
     async def vouched(self) -> list[dict[str, Any]]:
         """Return the latest checkpoint of each aggregator, and whether we hold what it vouches
         for.
@@ -139,9 +150,11 @@ class Answers:
             raise CoveyError("there is nothing to vouch for yet", code="nothing-held")
         return {"is_new": made is not None, **vouched_told(last, self.feeds)}
 
-    def standing(self) -> dict[str, Any]:
-        """Return where each feed stands; two aggregators with one state root hold the same."""
-        holes = self.feeds.holes
+    def standing(self, lost: Sequence[Stated] = ()) -> dict[str, Any]:
+        """Return where each feed stands; two aggregators with one state root hold the same. Nobody
+        waits for what is ``lost``.
+        """
+        holes = awaited(self.feeds.holes, lost)
         return {
             "state_root": str(self.feeds.state_root()),
             "feeds": [
@@ -269,16 +282,24 @@ class Answers:
         """Return every issue that any aggregator of the mesh filed, by number."""
         return issues_told(self.intake.findings, self.intake.groups)
 
-    async def check(self, around: Surroundings) -> dict[str, Any]:
+    async def check(
+        self, around: Surroundings, *, is_loss_accepted: bool = False
+    ) -> dict[str, Any]:
         """Walk the journal as it lies on the disk and compare the index with it; say what is wrong
         with either, and who may still have it. Bundles found damaged are held no longer, and asked
-        for again; damage behind which nothing is missing is let go of.
+        for again; damage behind which nothing is missing is let go of. What of our own feed was
+        asked for and came from nobody, a running daemon states to be lost, and with
+        ``is_loss_accepted`` also what somebody who is away may have.
         """
         await self.index.catch_up()
         rows = await self.index.ask(lambda store: store.rows())
         entries, own = self.journal.inspect(rows.mark), self.feeds.key.public
         walked = await trio.to_thread.run_sync(walk, entries, own, limiter=_walking)
-        self.feeds.quarantine([*walked.damage, *(Damage(at, at + 1) for at, _ in walked.faults)])
+        before = self.feeds.quarantined
+        self.feeds.quarantine(unreadable(walked))
+        is_news = self.feeds.quarantined != before  # and nobody was asked for it yet
+        asked = frozenset(() if is_news else around.asked)
+        stated = await self._lost()
 
         lost_in: dict[Damage, list[Lost]] = {}
 
@@ -287,20 +308,26 @@ class Answers:
             lost = [each for found in lost_in.values() for each in found]
             known = tuple(around.aggregators)
             checker = Checker(walked, [*self.index.lost, *lost], known, self.feeds.gone_elsewhere)
+            checker = replace(checker, asked=asked, stated=[Lost(*each[:4]) for each in stated])
             missing = store.missing(MAX_SHOWN_MISSING, self._redactions.named())
-            absent = self.feeds.bodies.lacking[:MAX_SHOWN_MISSING]
+            absent = self.feeds.bodies.lacking[:MAX_SHOWN_ABSENT]
             own = latest_in(store).get(self.feeds.key.public)
             named_by = {row.cid: row for row in store.records(m.needed_by for m in missing)}
             return [
                 *checker.findings(rows),
                 *checker.vouched(own),
                 *checker.absent(absent),
-                *checker.missing(missing, named_by),
+                *checker.missing(without(missing, absent), named_by, feeds_of(store, missing)),
             ]
 
         findings = await self.index.ask(judge)
+        if around.is_running and self.feeds.is_signing and not is_news:
+            findings = await self.losses.settle(findings, is_accepted=is_loss_accepted)
+            stated = await self._lost()
+        counts, absent_here = await self._counts(stated)
         settled_at = self.feeds.settled_at
-        healed = [each for each, lost in lost_in.items() if is_healed(each, lost, settled_at)]
+        missed = {each: sought(lost, stated) for each, lost in lost_in.items()}
+        healed = [each for each, lost in missed.items() if is_healed(each, lost, settled_at)]
         return {
             "ok": not findings,
             "journal_bytes": rows.mark,
@@ -309,8 +336,8 @@ class Answers:
             "tail_cut_bytes": self.journal.tail_cut_bytes,
             "quarantined": self.feeds.quarantined,
             "entries": walked.entries,
-            "bundles": walked.bundles,
-            "records": walked.records,
+            **held_told(counts, absent_here),
+            **lost_told(stated),
             "bodiless": walked.bodiless,
             "feeds": len({feed for feed, _ in walked.chains}),
             "findings": [asdict(finding) for finding in findings],
@@ -341,21 +368,10 @@ class Answers:
         cids = [parse_cid(text) for text in texts]
         await self.intake.catch_up()
         rows = await self.index.ask(lambda store: store.records(cids))
-        issues = {str(CID(row.cid)): self._issues_from([row]) for row in rows}
+        filed = self.issues()
+        issues = {str(CID(row.cid)): issues_from([row], filed, self.intake.groups) for row in rows}
         told = await self.redactor.redact(cids, reason, AGGREGATOR)
         return [{**each, "issues": issues.get(each["cid"], [])} for each in told]
-
-    def _issues_from(self, rows: list[RecordRow]) -> list[dict[str, Any]]:
-        """Return the issues of the groups in which reports are, for a person to look at."""
-        reports = [row for row in rows if row.kind == RECORD_KIND]
-        names = {dagcbor.decode_verified(row.attributes).get("fingerprint") for row in reports}
-        groups = {
-            group.id for group in self.intake.groups if names.intersection(group.fingerprints)
-        }
-        kept = ("tracker", "number", "where")
-        return [
-            {key: issue[key] for key in kept} for issue in self.issues() if issue["group"] in groups
-        ]
 
     @property
     def _sources(self) -> Sources:

@@ -225,10 +225,14 @@ class Api:
         await self._refresh()
         return await ask()
 
-    async def check(self, _request: Request) -> Response:
+    async def check(self, request: Request) -> Response:
         """What is wrong with journal and index. What peers have not sent yet is asked for first."""
+        is_accepted = request.query_params.get("accept_loss") == "true"
+        if is_accepted:
+            self._check_may_sign()
         await self._refresh()
-        return JSONResponse(await self._answers.check(self._around()))
+        answer = await self._answers.check(self._around(), is_loss_accepted=is_accepted)
+        return JSONResponse(answer)
 
     async def rebuild(self, _request: Request) -> Response:
         """Make the index anew."""

@@ -11,21 +11,21 @@ counted and is no finding; ``aggregator.healing`` lets go of it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from aggregator.checkpoints import Vouched, lost_since
 from aggregator.explain import moment
-from aggregator.store import MissingRow
+from aggregator.store import MissingRow, Store
 from peer.bodies import LackingBody
 from peer.rows import RecordRow
 from peer.tables import Lost, Rows
 from protocols import dagcbor
 from protocols.ack import AckEntry, SignedAck
-from protocols.chain import Chain, Link
+from protocols.chain import Chain, Link, Range, merge
 from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
-from protocols.feed import Bundle, Header, SignedHeader
+from protocols.feed import Bundle, Head, Header, SignedHeader
 from protocols.journal import Damage, Entry, HeaderBody, RecordBody, Scanned
 from protocols.keys import is_peer_id, peer_id_of
 from protocols.record import INFORMED_BY, Record
@@ -60,6 +60,7 @@ class Walked:
     bodiless: int = 0
     chains: dict[FeedEpoch, Chain] = field(default_factory=dict[FeedEpoch, Chain])
     damage: list[Damage] = field(default_factory=list[Damage])
+    """Where no whole entry is."""
     faults: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
     """(offset, what is wrong) of each entry that is whole and does not hold."""
     acked: list[AckEntry] = field(default_factory=list[AckEntry])
@@ -67,7 +68,9 @@ class Walked:
     uncut: Counter[bytes] = field(default_factory=Counter[bytes])
     """Digests of our own records that no header has named yet."""
     broken: list[tuple[int, SignedHeader]] = field(default_factory=list[tuple[int, SignedHeader]])
-    """Headers of our own of which records are gone, and where they are."""
+    """Headers of our own of which records are gone, and where they are; after the walk, those whose
+    bundle is not here in another way either.
+    """
 
 
 def walk(entries: Iterable[Scanned | Damage], own: bytes) -> Walked:
@@ -85,12 +88,16 @@ def walk(entries: Iterable[Scanned | Damage], own: bytes) -> Walked:
             take(walked, found)
         except RemoteProtocolError as error:
             walked.faults.append((found.offset, error.message))
-    for offset, signed in walked.broken:
-        if _is_held(walked, signed):  # another aggregator gave it back whole
-            walked.bundles += 1
-        else:
-            walked.faults.append((offset, "a bundle of our own names records that are not here"))
+    walked.bundles += len(walked.broken)
+    # what another aggregator gave back whole is not broken
+    walked.broken = [each for each in walked.broken if not _is_held(walked, each[1])]
     return walked
+
+
+def unreadable(walked: Walked) -> list[Damage]:
+    """Return where bundles may begin that cannot be read whole."""
+    broken = [*(at for at, _ in walked.faults), *(at for at, _ in walked.broken)]
+    return [*walked.damage, *(Damage(at, at + 1) for at in broken)]
 
 
 def _is_held(walked: Walked, signed: SignedHeader) -> bool:
@@ -169,25 +176,38 @@ class Checker:
     aggregators: tuple[str, ...] = ()
     gone: Mapping[FeedEpoch, Gone] = field(default_factory=dict[FeedEpoch, Gone])
     """What peers told that they have dropped, because another aggregator holds it."""
+    asked: frozenset[str] = frozenset()
+    """Who has sent all that it had after the damage was found: what is not here is not there."""
+    stated: Sequence[Lost] = ()
+    """What of feeds is lost for good, as their authors say: nobody is asked for it."""
 
     def findings(self, rows: Rows) -> Iterator[Finding]:
         """Yield what is wrong with the journal, then whether the index with ``rows`` follows it."""
         for offset, message in self.walked.faults:
             yield Finding("bad-entry", f"the entry at byte {offset} does not hold: {message}")
-        for lost in self.lost:
-            yield self._range("damaged", "lay in damaged bytes of the journal", *lost)
+        for key, ranges in sorted(self._damaged().items()):
+            for first, end in beyond(self._stated(*key), ranges):
+                yield self._range(
+                    "damaged", "lay in damaged bytes of the journal", *key, first, end
+                )
         for (feed, epoch), chain in sorted(self.walked.chains.items()):
             yield from self._chain_findings(feed, epoch, chain)
         yield from self._acked_findings()
         yield from self._index_findings(rows)
 
     def missing(
-        self, rows: Iterable[MissingRow], named_by: Mapping[bytes, RecordRow]
+        self,
+        rows: Iterable[MissingRow],
+        named_by: Mapping[bytes, RecordRow],
+        feeds: Mapping[bytes, bytes],
     ) -> Iterator[Finding]:
-        """Yield the records that others name and that are not here."""
+        """Yield the records that others name and that are not here; ``feeds`` are those of which a
+        header here names one.
+        """
         for row in rows:
+            is_known = row.cid in feeds
             child = named_by[row.needed_by]
-            author = _author_of(row, child)
+            author = peer_id_of(feeds[row.cid]) if is_known else _author_of(row, child)
             yield Finding(
                 "missing",
                 f"{row.what} {CID(row.cid)} is not here, and {CID(row.needed_by)} names it",
@@ -212,14 +232,15 @@ class Checker:
             message = f"the heads of our checkpoint {vouched.cid} are not all here"
             yield Finding("checkpoint-unreadable", message, cid=str(vouched.cid))
         for head in lost_since(vouched, self.walked.chains):
+            if self._is_stated(head):
+                continue
             place = (head.feed, head.epoch, head.first_sequence, head.next_sequence)
             what = f"are not all here, and our checkpoint of {moment(vouched.at_us)} vouches for"
             yield self._range("behind-checkpoint", f"{what} them", *place)
 
     def _chain_findings(self, feed: bytes, epoch: int, chain: Chain) -> Iterator[Finding]:
-        for first, end in chain.holes():
-            if not any(_covers(lost, feed, epoch, first, end) for lost in self.lost):
-                yield self._hole(feed, epoch, first, end)
+        for first, end in beyond(self._told(feed, epoch), chain.holes()):
+            yield self._hole(feed, epoch, first, end)
         if chain.is_forked:
             peer = peer_id_of(feed)
             message = f"the feed of {peer} forks in epoch {epoch}: its key signed two truths"
@@ -246,12 +267,16 @@ class Checker:
         for key, end in sorted(furthest.items()):
             chain = self.walked.chains.get(key)
             first = chain.next_sequence if chain else 0
-            if first < end and not any(_covers(lost, *key, first, end) for lost in self.lost):
-                yield self._range("behind-ack", "were acknowledged and are gone", *key, first, end)
+            for gone in beyond(self._told(*key), [(first, end)] if first < end else []):
+                yield self._range("behind-ack", "were acknowledged and are gone", *key, *gone)
 
     def _index_findings(self, rows: Rows) -> Iterator[Finding]:
         walked = self.walked
-        if walked.damage or walked.faults:
+        is_broken = any(
+            beyond(self._stated(header.feed, header.epoch), [_extent(header)])
+            for header in (signed.header for _, signed in walked.broken)
+        )
+        if walked.damage or walked.faults or is_broken:
             return  # the index remembers what was there, and must differ
         expected = (walked.records, walked.edges, walked.bundles, walked.bodiless)
         got = (rows.records, rows.edges, rows.bundles, rows.bodiless)
@@ -275,12 +300,64 @@ class Checker:
         """Return who may have records of ``author``: itself, and every other aggregator."""
         known = {*self.aggregators, *map(peer_id_of, self.walked.ackers)}
         others = sorted(known - {author})
-        return [peer for peer in (author, *others) if peer != peer_id_of(self.walked.own)]
+        cannot = self.asked | {peer_id_of(self.walked.own)}
+        return [peer for peer in (author, *others) if peer not in cannot]
+
+    def _damaged(self) -> dict[FeedEpoch, list[Range]]:
+        """Return what lies in damaged bytes. A bundle of our own is gone with any of its parts."""
+        ranges: dict[FeedEpoch, list[Range]] = {}
+        for feed, epoch, first, end in self.lost:
+            ranges.setdefault((feed, epoch), []).append((first, end))
+        for header in (signed.header for _, signed in self.walked.broken):
+            ranges.setdefault((header.feed, header.epoch), []).append(_extent(header))
+        return {key: merge(several) for key, several in ranges.items()}
+
+    def _stated(self, feed: bytes, epoch: int) -> list[Range]:
+        return [
+            (one.first_sequence, one.next_sequence)
+            for one in self.stated
+            if one[:2] == (feed, epoch)
+        ]
+
+    def _is_stated(self, head: Head) -> bool:
+        """Say whether all that lacks of a run is lost for good."""
+        chain = self.walked.chains.get((head.feed, head.epoch))
+        held = chain.ranges() if chain is not None else []
+        lacking = beyond(held, [(head.first_sequence, head.next_sequence)])
+        return bool(lacking) and not beyond(self._stated(head.feed, head.epoch), lacking)
+
+    def _told(self, feed: bytes, epoch: int) -> list[Range]:
+        """Return of which ranges something is told already, or need not be."""
+        return [*self._damaged().get((feed, epoch), ()), *self._stated(feed, epoch)]
 
 
-def _covers(lost: Lost, feed: bytes, epoch: int, first: int, end: int) -> bool:
-    is_there = lost.first_sequence <= first and end <= lost.next_sequence
-    return is_there and (lost.feed, lost.epoch) == (feed, epoch)
+def _extent(header: Header) -> Range:
+    return header.first_sequence, header.next_sequence
+
+
+def beyond(known: Iterable[Range], ranges: Iterable[Range]) -> list[Range]:
+    """Return what of ``ranges`` lies in none of the ``known`` ones."""
+    left: list[Range] = []
+    covered = merge(known)
+    for first, end in ranges:
+        for known_first, known_end in covered:
+            if first < min(end, known_first):
+                left.append((first, min(end, known_first)))
+            first = max(first, known_end)
+        if first < end:
+            left.append((first, end))
+    return left
+
+
+def without(missing: Iterable[MissingRow], absent: Iterable[LackingBody]) -> list[MissingRow]:
+    """Return what is missing but for what ``Checker.absent`` tells of."""
+    told = {body.cid for body in absent}
+    return [row for row in missing if row.cid not in told]
+
+
+def feeds_of(store: Store, missing: Iterable[MissingRow]) -> dict[bytes, bytes]:
+    """Return for missing records of which a header is here whose feed that is in."""
+    return {row.cid: row.feed for row in store.bodiless([each.cid for each in missing])}
 
 
 def _author_of(row: MissingRow, child: RecordRow) -> str:

@@ -11,6 +11,7 @@ from aggregator.ancestry import Ancestry
 from aggregator.answers import Answers
 from aggregator.checkpoints import Checkpoints
 from aggregator.intake import Intake
+from aggregator.losses import Losses
 from aggregator.store import Store
 from peer.effects import Effects
 from peer.feeds import Feeds
@@ -45,4 +46,5 @@ async def opened(home: Home, identity: Identity, effects: Effects) -> AsyncGener
                 Ancestry(index, home.path),
                 Redactor(journal, feeds, index, recorder, on_erased=intake.start_over),
                 Checkpoints(feeds, index, recorder),
+                Losses(feeds, index, recorder),
             )

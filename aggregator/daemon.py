@@ -85,7 +85,11 @@ async def main(
                 intake, identity, recorder, config.filing, lambda: Mesh(True, len(directory))
             )
             api = Api(
-                answers, Metrics(), partial(_around, presence, seeking), exchange.refresh, desk.sync
+                answers,
+                Metrics(),
+                partial(_around, presence, seeking, exchange),
+                exchange.refresh,
+                desk.sync,
             )
             serving = partial(control.serve, api.control(), home.control_socket)
             async with (
@@ -124,7 +128,7 @@ def _describe(identity: Identity) -> Callable[[], Offering]:
     return lambda: Offering(roles=roles, addresses=(), software=software)
 
 
-def _around(presence: Presence, seeking: Seeking) -> Surroundings:
+def _around(presence: Presence, seeking: Seeking, exchange: Exchange) -> Surroundings:
     directory = presence.directory
     return Surroundings(
         is_running=True,
@@ -132,6 +136,7 @@ def _around(presence: Presence, seeking: Seeking) -> Surroundings:
         connected=sorted(presence.transport.connected()),
         filers=sorted(entry.peer_id for entry in directory.with_role(FILER)),
         aggregators=sorted(entry.peer_id for entry in directory.with_role(AGGREGATOR)),
+        asked=exchange.answered,
         exchange=seeking.status(),
     )
 

@@ -6,10 +6,11 @@ process: whoever counts what is held compares the two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from aggregator.store import FeedEpoch, Store
+from aggregator.losses import Stated
+from aggregator.store import Counts, FeedEpoch, Store
 from peer.feeds import Feeds
 from peer.index import Index
 from peer.rows import BundleRow
@@ -24,21 +25,50 @@ class Damaged(NamedTuple):
     bundles: int = 0
 
 
-async def damaged_in(
-    index: Index[Store], feeds: Feeds, remembered: Mapping[FeedEpoch, int]
-) -> Damaged:
-    """Count what is damaged; ``remembered`` is how many bundles the index has of each feed, so that
-    only feeds of which it has more than is held are looked at.
+class Absent(NamedTuple):
+    """What the index has and nobody holds: damaged, and lost for good."""
+
+    damaged: Damaged = Damaged()
+    lost: Damaged = Damaged()
+
+
+async def absent_in(
+    index: Index[Store], feeds: Feeds, remembered: Mapping[FeedEpoch, int], stated: Sequence[Stated]
+) -> Absent:
+    """Count what is damaged, or ``stated`` to be lost; ``remembered`` is how many bundles the index
+    has of each feed, so that only feeds of which it has more than is held are looked at.
     """
     chains = feeds.chains
     odd = [key for key, count in remembered.items() if count > len(chains.get(key, ()))]
     if not odd:
-        return Damaged()
+        return Absent()
     rows = await index.ask(lambda store: [row for key in odd for row in store.bundles_of(*key)])
     gone = [row for row in rows if not _is_held(chains.get((row.feed, row.epoch)), row)]
+    lost = [row for row in gone if _is_stated(row, stated)]
+    damaged = [row for row in gone if row not in lost]
     own = feeds.key.public
+    return Absent(await _counted(index, damaged, own), await _counted(index, lost, own))
+
+
+async def _counted(index: Index[Store], gone: Sequence[BundleRow], own: bytes) -> Damaged:
     records = await index.ask(lambda store: store.records_only_in(gone, own)) if gone else 0
     return Damaged(records, len({row.cid for row in gone}))
+
+
+def _is_stated(row: BundleRow, stated: Iterable[Stated]) -> bool:
+    return any(
+        (each.feed, each.epoch) == (row.feed, row.epoch)
+        and each.first_sequence <= row.first_sequence
+        and row.next_sequence <= each.next_sequence
+        for each in stated
+    )
+
+
+def held_told(counts: Counts, absent: Absent) -> dict[str, int]:
+    """Return how many records and bundles are held, each once, however often it is on the disk."""
+    records, bundles = (sum(each) for each in zip(*absent, strict=True))
+    held = sum(counts.bundles.values()) - bundles
+    return {"records": counts.records - records, "bundles": held}
 
 
 def _is_held(chain: Chain | None, row: BundleRow) -> bool:

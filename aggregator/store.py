@@ -202,6 +202,18 @@ class Store:
         [(count,)] = self._tables.run_named(ONLY_IN, {**named, "own": own})
         return count
 
+    def kinds_in(self, feed: bytes, epoch: int, first: int, end: int) -> list[tuple[str, int]]:
+        """Return of which kinds the records are in a range of a feed, and how many of each."""
+        rows = self._tables.run(
+            "SELECT kind, count(DISTINCT cid) FROM records WHERE feed = ? AND epoch = ?"
+            " AND sequence >= ? AND sequence < ? GROUP BY kind ORDER BY kind",
+            feed,
+            epoch,
+            first,
+            end,
+        )
+        return [(kind, count) for kind, count in rows]
+
     def extent(self) -> Extent:
         """Return how many rows there are."""
         return Extent(*self._tables.run(EXTENT)[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from aggregator.explain import moment
@@ -12,7 +13,7 @@ from peer.rows import RecordRow
 from protocols import dagcbor
 from protocols.cid import CID
 from protocols.keys import peer_id_of
-from protocols.report import Report
+from protocols.report import RECORD_KIND, Report
 
 MAX_SHOWN_REPORTS: Final = 100  # of one group; the rest is a count
 NO_REPORTS: Final = "no reports left"
@@ -101,3 +102,14 @@ def issues_told(findings: Findings, groups: list[Group]) -> list[dict[str, Any]]
             }
         )
     return issues
+
+
+def issues_from(
+    rows: Iterable[RecordRow], issues: Iterable[dict[str, Any]], groups: Iterable[Group]
+) -> list[dict[str, Any]]:
+    """Return the issues of the groups in which reports are, for a person to look at."""
+    reports = [row for row in rows if row.kind == RECORD_KIND]
+    names = {dagcbor.decode_verified(row.attributes).get("fingerprint") for row in reports}
+    concerned = {group.id for group in groups if names.intersection(group.fingerprints)}
+    kept = ("tracker", "number", "where")
+    return [{key: issue[key] for key in kept} for issue in issues if issue["group"] in concerned]

@@ -92,6 +92,8 @@ class Excerpt:
     authors: set[bytes] = field(default_factory=set[bytes])
     unproven: list[CID] = field(default_factory=list[CID])
     """Records left out, because their signed bytes are damaged or not there yet."""
+    unsigned: set[CID] = field(default_factory=set[CID])
+    """Those of them that nobody has signed yet, as far as the shelf knows."""
     _named: set[CID] = field(default_factory=set[CID])
     """Redacted records that exported ones name."""
     _statements: set[CID] = field(default_factory=set[CID])
@@ -170,6 +172,8 @@ class Excerpt:
             record = part.take(row, self.entry_at)
             if record is None:
                 unproven.append(CID(row.cid))
+                if not self.shelf.bundles_over(row.feed, row.epoch, row.sequence):
+                    self.unsigned.add(CID(row.cid))
             else:
                 self.records += 1
                 self.authors.add(row.feed)

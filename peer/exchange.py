@@ -69,6 +69,7 @@ class Exchange:
         self._served: Counter[PeerId] = Counter()
         self._recent: dict[PeerId, Recent] = {}
         self._finder = Finder(feeds, find)
+        self._answered: dict[PeerId, int] = {}
         self.pace = Pace()
         """How fast each author's records are taken in, and what came of that."""
         transport.serve(PROTOCOL, self._serve)
@@ -97,6 +98,7 @@ class Exchange:
     def peer_down(self, peer_id: PeerId) -> None:
         """The last connection to a peer has ended."""
         self._recent.pop(peer_id, None)
+        self._answered.pop(peer_id, None)
         self._finder.forget(peer_id)
         scope = self._followed.pop(peer_id, None)
         if scope is not None:
@@ -146,9 +148,22 @@ class Exchange:
         """The peers that are up and that we follow."""
         return list(self._followed)
 
+    @property
+    def answered(self) -> list[PeerId]:
+        """The peers that are up and, when asked last, sent all that they had of what lacks here,
+        that which turned out to be damaged included.
+        """
+        now = self._feeds.quarantined
+        return [peer for peer, when in self._answered.items() if when == now]
+
     async def _pull_once(self, peer_id: PeerId) -> None:
+        self._answered.pop(peer_id, None)
+        asked_at = self._feeds.quarantined
+        puller = self._puller(peer_id, follow=False)
         try:
-            await self._puller(peer_id, follow=False).run()
+            await puller.run()
+            if puller.has_caught_up and peer_id in self._followed:
+                self._answered[peer_id] = asked_at
         except* (Refused, *_SURVIVED) as errors:
             log.info("not refreshed", extra={"peer": peer_id, "reasons": _reasons(errors)})
 

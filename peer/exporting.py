@@ -28,6 +28,7 @@ from protocols.authors import Author
 from protocols.cid import CID
 from protocols.errors import CoveyError, RemoteProtocolError
 from protocols.keys import peer_id_of, public_key_of
+from protocols.limits import CUT_AFTER_S
 from protocols.tombstone import Redaction, Redactions
 from protocols.verification import Verdict, verify_excerpt
 
@@ -90,11 +91,8 @@ class Sources:
         file = io.BytesIO()
         excerpt = self._written(writer("car"), rows, file, asked)
         file.seek(0)
-        verdict = verify_excerpt(file.read, mesh=mesh)
-        lost = [
-            f"record {cid}: its signed bytes are damaged or not here" for cid in excerpt.unproven
-        ]
-        return told(verdict, lost)
+        verdict = verify_excerpt(file.read, mesh=mesh, is_whole=not excerpt.unproven)
+        return told(verdict, [_why_unproven(excerpt, cid) for cid in excerpt.unproven])
 
     def _written(self, write: Write, rows: RowsOf, out: BinaryIO, asked: CID | None) -> Excerpt:
         shelf = AskedShelf(self.index)
@@ -110,6 +108,12 @@ class Sources:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(work, limiter=_exporting)
+
+
+def _why_unproven(excerpt: Excerpt, cid: CID) -> str:
+    if cid in excerpt.unsigned:
+        return f"record {cid}: it is not signed yet; records are signed within {CUT_AFTER_S:g} s"
+    return f"record {cid}: its signed bytes are damaged or not here"
 
 
 class AskedShelf:

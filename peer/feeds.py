@@ -35,6 +35,7 @@ from protocols.journal import (
     RecordBody,
 )
 from protocols.keys import SigningKey, peer_id_of
+from protocols.loss import Loss, loss_in
 from protocols.record import Record
 
 log = logging.getLogger(__name__)
@@ -70,8 +71,9 @@ class Feeds(HeldFeeds):
         self.effects = effects
         self._own = OwnFeed(journal, key, effects, self._index_own)
         self._adding: dict[bytes, tuple[Pending, Bundle]] = {}
-        self._partial: list[Header] = []
+        self._partial: list[bytes] = []
         """Cuts found at the start of which a record is gone: rotted away, or dropped."""
+        self._losses: list[Loss] = []
         self._replay()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -297,15 +299,20 @@ class Feeds(HeldFeeds):
         for offset, _, kind, body in self._journal.scan():
             if kind in replay:
                 replay[kind](offset, body)
-        for header in self._partial:
-            if not self.is_dropped(header.feed, header.epoch, header.first_sequence):
-                log.error("own bundle damaged", extra={"epoch": header.epoch})
+        for signed in self._partial:
+            header = Header.decode(signed)
+            key = header.feed, header.epoch
+            is_back = self.holds(key, header.first_sequence, CID.of(signed))
+            if not is_back and not any(loss.covers(header) for loss in self._losses):
+                log.error("bundle damaged on disk", extra=self._described(key, header))
         self._partial.clear()
         self._own.resume()
 
     def _replay_record(self, offset: int, body: bytes) -> None:
         told = RecordBody.decode(body)
         self._own.replay_record(offset, told)
+        if (loss := loss_in(told.record)) is not None:
+            self._losses.append(loss)
         self.bodies.recall(told.record, offset)  # of a dropped one, the header may be gone already
 
     def _replay_header(self, offset: int, body: bytes) -> None:
@@ -313,7 +320,7 @@ class Feeds(HeldFeeds):
         if cut is not None:
             self._index_own(cut)
         else:
-            self._partial.append(Header.decode(HeaderBody.decode(body).header))
+            self._partial.append(HeaderBody.decode(body).header)
 
     def _replay_epoch(self, offset: int, body: bytes) -> None:
         self._own.replay_epoch(offset, EpochBody.decode(body))

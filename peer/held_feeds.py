@@ -156,7 +156,7 @@ class HeldFeeds:
             log.error("bundle damaged on disk", extra=self._described(key, link))
             self._note_change()
 
-    def _described(self, key: FeedEpoch, link: Link) -> dict[str, object]:
+    def _described(self, key: FeedEpoch, link: Link | Header) -> dict[str, object]:
         is_acked = link.next_sequence <= self.acknowledged.up_to.get(key, 0)
         return {
             "feed": peer_id_of(key[0]),

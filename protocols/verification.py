@@ -105,13 +105,16 @@ class Verdict:
         return [author for author in self.members if author.state != MEMBER]
 
 
-def verify_excerpt(read: Read, about: CID | None = None, mesh: bytes | None = None) -> Verdict:
+def verify_excerpt(
+    read: Read, about: CID | None = None, mesh: bytes | None = None, *, is_whole: bool = True
+) -> Verdict:
     """Check a whole file; ``about`` must be a record in it or an entity that one names, and each
-    author a member of ``mesh`` whenever it signed.
+    author a member of ``mesh`` whenever it signed. Of one that ``is_whole`` not, whoever asks knows
+    what was left out, and tells it: that nothing here is ``about`` it or signed is no other fault.
 
     Never raises for what is in the file. Memory is bounded by ``MAX_EXCERPT_RECORDS``.
     """
-    check = _Check(about, mesh)
+    check = _Check(about, mesh, is_whole)
     try:
         reader = CarReader(read)
         check.verdict.is_car = True
@@ -134,7 +137,8 @@ class _Unproven(NamedTuple):
 class _Check:
     """The state of one verification."""
 
-    def __init__(self, about: CID | None, mesh: bytes | None) -> None:
+    def __init__(self, about: CID | None, mesh: bytes | None, is_whole: bool) -> None:
+        self._is_whole = is_whole
         self.verdict = Verdict(mesh=mesh)
         self._authors = Authors(mesh)
         self._statements = 0
@@ -302,15 +306,19 @@ class _Check:
             )
         self._check_parents()
         self._check_contents()
+        if self._is_whole:
+            self._check_wanted()
+        self.verdict.forked = set(_forked(self._headers))
+        self.verdict.members = self._authors.judged()
+        self.verdict.certificates = self._authors.certificates
+        if self._is_whole and self.verdict.mesh is not None and not self.verdict.members:
+            self.fault(WHOLE_FILE, "nobody signed anything here: it shows no member of any mesh")
+
+    def _check_wanted(self) -> None:
         wanted = self._wanted
         known = self._present | self.verdict.redacted.keys()
         if wanted is not None and wanted not in known and not self._is_wanted_named:
             self.fault(WHOLE_FILE, f"no record here is called {wanted} or names it")
-        self.verdict.forked = set(_forked(self._headers))
-        self.verdict.members = self._authors.judged()
-        self.verdict.certificates = self._authors.certificates
-        if self.verdict.mesh is not None and not self.verdict.members:
-            self.fault(WHOLE_FILE, "nobody signed anything here: it shows no member of any mesh")
 
     def _check_parents(self) -> None:
         declared = self.verdict.missing | self.verdict.left_out | self.verdict.redacted.keys()

@@ -8,21 +8,30 @@ from typing import Any
 import click
 
 from aggregator.cli.access import read
-from peer.cli import emit, json_option, printable
+from peer.cli import counted, emit, json_option, printable
 
 
 @click.command()
+@click.option(
+    "--accept-loss",
+    is_flag=True,
+    help="Give up what is damaged of this aggregator's own records, even if one that is away may"
+    " have it.",
+)
 @json_option
-def check(as_json: bool) -> None:
+def check(accept_loss: bool, as_json: bool) -> None:
     """Verify everything on the disk, and say what is wrong and who may still have it.
 
     Walks the journal: every digest, signature and chain, holes, missing parents, and whether the
-    index accounts for all of it. Exit status 1 means that something is wrong.
+    index accounts for all of it. What is damaged is asked for; records of this aggregator's own
+    that nobody could give back are told to be lost, once. Exit status 1 means that something is
+    wrong.
 
     \b
     Example:  covey-aggregator check
+              covey-aggregator check --accept-loss
     """
-    answer = read("/check")
+    answer = read("/check", **({"accept_loss": "true"} if accept_loss else {}))
     emit(answer, as_json, _render)
     if not answer["ok"]:
         sys.exit(1)
@@ -30,8 +39,8 @@ def check(as_json: bool) -> None:
 
 def _render(answer: dict[str, Any]) -> str:
     walked = (
-        f"{answer['records']} records in {answer['bundles']} bundles of {answer['feeds']} feeds, "
-        f"{answer['journal_bytes']} journal bytes"
+        f"{counted(answer['records'], 'record')} in {counted(answer['bundles'], 'bundle')} of "
+        f"{counted(answer['feeds'], 'feed')}, {counted(answer['journal_bytes'], 'journal byte')}"
     )
     if answer["damaged_bytes"]:
         walked += f", {answer['damaged_bytes']} of them damaged"
@@ -40,8 +49,12 @@ def _render(answer: dict[str, Any]) -> str:
             f"; of {answer['healed_bytes']} damaged bytes nothing is missed any more: they are"
             " given back, and told no more"
         )
+    if answer["lost_records"]:
+        walked += (
+            f"; {counted(answer['lost_records'], 'record')} more are lost, as their authors say"
+        )
     lines = [f"{each['code']}: {each['message']}{_source(each)}" for each in answer["findings"]]
-    if lines and any(each["fetch_from"] for each in answer["findings"]):
+    if any(each["fetch_from"] or each["code"] == "damaged" for each in answer["findings"]):
         lines.append("a running aggregator asks whoever has it for what is gone: check again")
     return "\n".join(map(printable, (walked, *(lines or ["nothing is wrong"]))))
 

@@ -27,6 +27,7 @@ FEED_COLUMNS = {"peer": "FEED", "epoch": "EPOCH", "next_sequence": "NEXT", "head
 
 
 def _render(value: dict[str, Any]) -> str:
+    absent = f"{value['absent']} {'body' if value['absent'] == 1 else 'bodies'}"
     facts = {
         "peer": value["peer"],
         "mesh": value["mesh"],
@@ -36,15 +37,16 @@ def _render(value: dict[str, Any]) -> str:
         "records": f"{value['records']} held in {counted(value['bundles'], 'bundle')}, "
         f"{value['missing']} missing",
         **_damaged(value),
-        "redacted": f"{value['redacted']}, {value['absent']} bodies absent otherwise"
-        f" ({value['refused_absent']} bundles refused for more),"
+        "redacted": f"{value['redacted']}, {absent} absent otherwise"
+        f" ({counted(value['refused_absent'], 'bundle')} refused for more),"
         f" {value['open_redactions']} named that are not here"
-        f" ({value['refused_redactions']} bundles refused for more)",
+        f" ({counted(value['refused_redactions'], 'bundle')} refused for more)",
         "checkpoint": _checkpoint(value["checkpoints"]),
         **_exchange(value["exchange"]),
         "holes, forks": f"{value['holes']} ({counted(value['awaited'], 'record')} awaited), "
         f"{value['forks']}",
-        "errors": f"{value['reports']} reports, {value['groups']} groups, {value['issues']} issues",
+        "errors": f"{counted(value['reports'], 'report')}, {counted(value['groups'], 'group')}, "
+        f"{counted(value['issues'], 'issue')}",
         "connected": ", ".join(value["connected"]) or "no peer",
         "index": f"{value['index_lag_bytes']} of {value['journal_bytes']} journal bytes behind",
     }
@@ -61,12 +63,16 @@ def _render(value: dict[str, Any]) -> str:
 
 
 def _damaged(value: dict[str, Any]) -> dict[str, str]:
-    """What lay in bytes that the disk has damaged, while anything does."""
+    """What lay in bytes that the disk has damaged, while anything does; and what is lost."""
+    lost: dict[str, str] = {}
+    if value["lost_records"]:
+        lost["lost"] = f"{counted(value['lost_records'], 'record')} for good, as their authors say"
     if not value["damaged_bundles"]:
-        return {}
+        return lost
     records = counted(value["damaged_records"], "record")
     told = f"{records} in {counted(value['damaged_bundles'], 'bundle')}, not held any more"
-    return {"damaged": f"{told}: `covey-aggregator check` says which, and who may have them"}
+    advice = "`covey-aggregator check` says which, and who may have them"
+    return {"damaged": f"{told}: {advice}", **lost}
 
 
 def _checkpoint(checkpoints: list[dict[str, Any]]) -> str:
@@ -74,7 +80,7 @@ def _checkpoint(checkpoints: list[dict[str, Any]]) -> str:
     if own is None:
         return "none yet"
     state = {True: "all of it is here", False: "NOT ALL HERE", None: "its heads are not here"}
-    return f"{own['at']}, {own['records']} records; {state[own['is_held']]}"
+    return f"{own['at']}, {counted(own['records'], 'record')}; {state[own['is_held']]}"
 
 
 def _exchange(told: dict[str, Any]) -> dict[str, str]:
@@ -83,8 +89,12 @@ def _exchange(told: dict[str, Any]) -> dict[str, str]:
         return {}
     slowed = ", ".join(told["slowed"]) or "nobody"
     return {
-        "sought": f"{told['dangling']} by name in {told['tries']} tries; {told['found']} found, "
+        "sought": f"{told['dangling']} by name in {_tries(told['tries'])}; {told['found']} found, "
         f"{told['given_up']} given up",
-        "slowed": f"{slowed} now; {told['put_off_bundles']} bundles put off, "
+        "slowed": f"{slowed} now; {counted(told['put_off_bundles'], 'bundle')} put off, "
         f"{told['slowed_s']:g} s waited",
     }
+
+
+def _tries(number: int) -> str:
+    return "1 try" if number == 1 else f"{number} tries"

@@ -150,3 +150,23 @@ async def test_what_nobody_else_has_stays_missing_and_is_not_acknowledged(tmp_pa
         assert read_all(one.feeds, author.key.public) == whole
         assert one.feeds.holes == {(author.key.public, author.feeds.epoch): [(0, 1)]}
         assert author.feeds.acknowledged_sequence() == 0
+
+
+async def test_who_was_asked_is_no_longer_so_when_more_turns_out_to_be_damaged(
+    tmp_path: Path,
+) -> None:
+    async with an_author_and_two_aggregators(tmp_path) as (author, one, other):
+        both = {author.key.peer_id, other.key.peer_id}
+        await one.exchange.refresh()
+        before = set(one.exchange.answered)
+        [_, damaged, _] = read_all(one.feeds, author.key.public)
+        assert damaged is not None
+        rot(one, Bundle.decode(damaged))
+        assert read_all(one.feeds, author.key.public).count(None) == 1
+        found = set(one.exchange.answered)
+        await one.exchange.refresh()
+        again = set(one.exchange.answered)
+        one.exchange.peer_down(other.key.peer_id)
+
+        assert (before, found, again) == (both, set(), both)
+        assert one.exchange.answered == [author.key.peer_id]
