@@ -26,6 +26,7 @@ class Format(NamedTuple):
 FORMATS: Final = {
     "car": Format("peer.exports.car", "records and the signatures over them, to be verified"),
     "in-toto": Format("peer.exports.in_toto", "signed SLSA provenance of all that was generated"),
+    "openlineage": Format("peer.exports.openlineage", "run events, a line each, for its servers"),
     "parquet": Format("peer.exports.parquet", "a table, for DuckDB, Spark and others"),
     "prov-json": Format("peer.exports.prov_json", "a W3C PROV document"),
 }

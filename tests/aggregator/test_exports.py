@@ -19,6 +19,14 @@ from google.protobuf import json_format
 from in_toto_attestation.predicates.provenance.v1 import provenance_pb2 as provenance_messages
 from in_toto_attestation.v1 import statement_pb2 as statement_messages
 from in_toto_attestation.v1.statement import Statement
+from openlineage.client.event_v2 import (
+    InputDataset,
+    Job,
+    OutputDataset,
+    Run,
+    RunEvent,
+    RunState,
+)
 from prov.model import ProvDocument
 from pyarrow import parquet
 from securesystemslib.dsse import Envelope
@@ -32,7 +40,7 @@ from aggregator.errors import NotFoundError
 from aggregator.metrics import Metrics
 from peer import excerpts
 from peer.control import SUMMARY_HEADER
-from peer.exports import FORMATS, car, prov_json, writer
+from peer.exports import FORMATS, car, openlineage, prov_json, writer
 from peer.revocations import Revocations
 from protocols.cid import CID
 from protocols.errors import CoveyError
@@ -40,6 +48,7 @@ from protocols.keys import public_key_of
 from protocols.record import Record
 from protocols.revocation import FOREVER_US, signed_list
 from protocols.verification import verify_excerpt
+from tests.support.excerpts import part_of
 from tests.support.feeds import segment_of
 from tests.support.home import Author, SignedJob, aggregator_home
 from tests.support.members import TestMesh, key_of
@@ -241,6 +250,48 @@ async def test_prov_json_is_valid_and_loads(tmp_path: Path) -> None:
     jsonschema.Draft4Validator(schema()).validate(json.loads(made))
     document = ProvDocument.deserialize(content=made.decode(), format="json")
     assert f"record:{mesh.job.run}" in {str(each.identifier) for each in document.get_records()}
+
+
+async def test_openlineage_events_are_read_by_its_own_client(tmp_path: Path) -> None:
+    async with filled(tmp_path) as mesh:
+        lines = (await mesh.export("openlineage", mesh.job.output)).splitlines()
+        seen = mesh.summary["records"]
+
+    events = [checked(json.loads(line)) for line in lines]
+    ended = {each["run"]["facets"]["covey"]["record"]: each for each in events[1::2]}
+    assert seen - 2 == len(ended), "all but the environment and the hardware"
+    for start, end in zip(events[::2], events[1::2], strict=True):
+        assert start["run"] == end["run"]
+        assert (start["eventType"], end["eventType"]) == ("START", "COMPLETE")
+        assert start["eventTime"] <= end["eventTime"]
+    run, accepted = ended[str(mesh.job.run)], ended[str(mesh.job.accepted)]
+    assert run["job"] == {"namespace": f"urn:covey:peer:{key_of(1).peer_id}", "name": "job.run"}
+    assert [each["name"] for each in run["outputs"]] == [str(mesh.job.output)]
+    roles = {each["name"]: each["facets"]["covey"]["roles"] for each in run["inputs"]}
+    assert roles[str(mesh.job.environment)] == ["environment"]
+    informers = [ended[str(cid)]["run"]["runId"] for cid in (mesh.job.submitted, mesh.job.run)]
+    assert accepted["run"]["facets"]["covey"]["informedBy"] == informers
+
+
+def checked(told: dict[str, Any]) -> dict[str, Any]:
+    """Return what the client's own classes take, which check what they are given."""
+    built = {**told, "eventType": RunState(told["eventType"]), "run": Run(**told["run"])}
+    assert built.pop("schemaURL") == RunEvent._get_schema()
+    built["job"] = Job(**told["job"])
+    built["inputs"] = [InputDataset(**each) for each in told["inputs"]]
+    built["outputs"] = [OutputDataset(**each) for each in told["outputs"]]
+    RunEvent(**built)
+    return told
+
+
+@pytest.mark.parametrize(("status", "ends"), [("cancelled", "ABORT"), ("error", "FAIL")])
+def test_how_a_run_ended_is_told_in_openlineages_words(status: str, ends: str) -> None:
+    author = Author(key_of(1))
+    author.add("job.run", status=status)
+
+    events = list(openlineage.events(part_of(author.cut())))
+
+    assert [checked(each)["eventType"] for each in events] == ["START", ends]
 
 
 async def test_in_toto_attestations_hold_in_the_hands_of_others(tmp_path: Path) -> None:

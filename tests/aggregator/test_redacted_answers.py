@@ -32,6 +32,7 @@ from protocols.cid import CID
 from protocols.errors import CoveyError
 from protocols.verification import verify_excerpt
 from tests.aggregator.test_checkpoints import showing
+from tests.aggregator.test_exports import checked
 from tests.support.home import Author, SignedJob, aggregator_home
 from tests.support.members import NOW_US, TestMesh, key_of
 from tests.unit.test_prov import schema
@@ -143,6 +144,18 @@ async def exported(answers: Answers, form: str, lineage: CID | None) -> bytes:
     out = io.BytesIO()
     await answers.export(form, str(lineage) if lineage else None, "", out)
     return out.getvalue()
+
+
+async def test_openlineage_tells_of_a_redacted_record(tmp_path: Path) -> None:
+    async with redacted(tmp_path, "run") as (answers, job):
+        lines = (await exported(answers, "openlineage", job.accepted)).splitlines()
+        by = answers.identity.peer_id
+
+    event = checked(json.loads(lines[-1]))
+    assert event["eventType"] == "OTHER"
+    told = event["run"]["facets"]["covey"]
+    assert (told["record"], told["reason"]) == (str(job.run), WHY)
+    assert told["redactedBy"] == by
 
 
 @pytest.mark.parametrize("is_all", [True, False])
