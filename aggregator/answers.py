@@ -20,7 +20,7 @@ from aggregator.check import Checker, Finding, walk
 from aggregator.checkpoints import Checkpoints, latest_in, vouched_told
 from aggregator.damaged import damaged_in
 from aggregator.errors import NotFoundError
-from aggregator.evidence import Evidence
+from aggregator.evidence import verified
 from aggregator.explain import explain
 from aggregator.healing import heal, is_healed, size_bytes
 from aggregator.intake import Intake
@@ -179,9 +179,9 @@ class Answers:
             if redactions.of(cid) is not None and not store.records([cid]):
                 raise self._erased(cid)
             closure = trace(store, cid, depth=min(depth, MAX_DEPTH), limit=min(limit, MAX_RECORDS))
-            evidence = Evidence(reader_of(self.journal, self.feeds.suspect), store.bundles_over)
-            verified = evidence.verify(closure.records.values(), closure.links)
-            answer = explain(closure, verified)
+            entry_at = reader_of(self.journal, self.feeds.suspect)
+            rows = closure.records.values()
+            answer = explain(closure, verified(entry_at, store.bundles_over, rows, closure.links))
             for each in answer["missing"]:
                 each["redacted"] = self._redaction_told(CID.parse(each["cid"]))
             return answer

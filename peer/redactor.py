@@ -24,7 +24,8 @@ from typing import Any, Final, Protocol
 
 import trio
 
-from peer.excerpts import Found, reader_of
+from peer.copies import Found
+from peer.excerpts import reader_of
 from peer.exporting import redaction_told
 from peer.feeds import Feeds
 from peer.index import Index

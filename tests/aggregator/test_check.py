@@ -64,9 +64,9 @@ def codes(answer: dict[str, Any]) -> list[str]:
     return [finding["code"] for finding in answer["findings"]]
 
 
-def of_ours(answers: Answers, number: int) -> Record:
+def of_ours(answers: Answers, number: int, kind: str = "tick") -> Record:
     nonce = str(number).encode()
-    return Record(author=answers.feeds.key.public, nonce=nonce, kind="tick", start_us=0)
+    return Record(author=answers.feeds.key.public, nonce=nonce, kind=kind, start_us=0)
 
 
 def full(*_: object) -> None:
