@@ -20,7 +20,7 @@ from aggregator.check import Checker, Finding, walk
 from aggregator.checkpoints import Checkpoints, latest_in, vouched_told
 from aggregator.damaged import damaged_in
 from aggregator.errors import NotFoundError
-from aggregator.evidence import verified
+from aggregator.evidence import shown_of, verified
 from aggregator.explain import explain
 from aggregator.healing import heal, is_healed, size_bytes
 from aggregator.intake import Intake
@@ -182,8 +182,15 @@ class Answers:
             entry_at = reader_of(self.journal, self.feeds.suspect)
             rows = closure.records.values()
             answer = explain(closure, verified(entry_at, store.bundles_over, rows, closure.links))
+            why = {each["cid"]: redactions.of(CID.parse(each["cid"])) for each in answer["missing"]}
+            shown = shown_of(entry_at, store, filter(None, why.values()))
             for each in answer["missing"]:
-                each["redacted"] = self._redaction_told(CID.parse(each["cid"]))
+                redaction = why[each["cid"]]
+                each["redacted"] = redaction and {
+                    **redaction_told(redaction, None),
+                    "is_verified": redaction in shown,
+                }
+            answer["verified"] &= shown.issuperset(filter(None, why.values()))
             return answer
 
         return await self.index.ask(answer)
@@ -280,6 +287,7 @@ class Answers:
         walked = await trio.to_thread.run_sync(walk, entries, own, limiter=_walking)
         self.feeds.quarantine([*walked.damage, *(Damage(at, at + 1) for at, _ in walked.faults)])
 
+        unshown = self.feeds.bodies.unshown()
         lost_in: dict[Damage, list[Lost]] = {}
 
         def judge(store: Store) -> list[Finding]:
@@ -289,12 +297,14 @@ class Answers:
             checker = Checker(walked, [*self.index.lost, *lost], known, self.feeds.gone_elsewhere)
             missing = store.missing(MAX_SHOWN_MISSING, self._redactions.named())
             absent = self.feeds.bodies.lacking[:MAX_SHOWN_MISSING]
+            shown = store.records(each.cid for each in unshown)
             own = latest_in(store).get(self.feeds.key.public)
             named_by = {row.cid: row for row in store.records(m.needed_by for m in missing)}
             return [
                 *checker.findings(rows),
                 *checker.vouched(own),
                 *checker.absent(absent),
+                *checker.unshown(unshown, {row.cid: row for row in shown}),
                 *checker.missing(missing, named_by),
             ]
 

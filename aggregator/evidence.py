@@ -10,8 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from aggregator.store import Store
 from peer.copies import BundlesOver, Copies, EntryAt
 from peer.rows import EdgeRow, RecordRow, rows_of
+from protocols.cid import CID
+from protocols.tombstone import Redaction
 
 
 def verified(
@@ -30,6 +33,19 @@ def verified(
         is_proven = copy is not None and _says(copy.encoded, row, links.get(row.cid, ()))
         told[row.cid] = is_proven
     return told
+
+
+def shown_of(entry_at: EntryAt, store: Store, redactions: Iterable[Redaction]) -> set[Redaction]:
+    """Return those of these redactions whose tombstones, and the certificates by which they count,
+    are ``verified``: the others hold, and nobody can be shown that they do.
+    """
+    statements = {
+        each: {cid for cid in (each.tombstone, each.certificate) if cid is not None}
+        for each in redactions
+    }
+    rows = store.records(set[CID]().union(*statements.values())) if statements else []
+    told = verified(entry_at, store.bundles_over, rows, {})
+    return {each for each, cids in statements.items() if all(told.get(cid, False) for cid in cids)}
 
 
 def _says(encoded: bytes, row: RecordRow, links: Iterable[EdgeRow]) -> bool:
