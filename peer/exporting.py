@@ -7,7 +7,7 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,10 +91,7 @@ class Sources:
         excerpt = self._written(writer("car"), rows, file, asked)
         file.seek(0)
         verdict = verify_excerpt(file.read, mesh=mesh)
-        lost = [
-            f"record {cid}: its signed bytes are damaged or not here" for cid in excerpt.unproven
-        ]
-        return told(verdict, lost)
+        return told(verdict, _lost_told(excerpt))
 
     def _written(self, write: Write, rows: RowsOf, out: BinaryIO, asked: CID | None) -> Excerpt:
         shelf = AskedShelf(self.index)
@@ -209,6 +206,14 @@ def mesh_named(text: str) -> bytes | None:
             code="bad-input",
             hint="it looks like a peer id, 12D3KooW…, and `covey status` of a member shows it",
         ) from error
+
+
+def _lost_told(excerpt: Excerpt) -> Iterator[str]:
+    redactions = [each.redaction for each in excerpt.redacted()]
+    statements = {cid for each in redactions for cid in (each.tombstone, each.certificate)}
+    for cid in excerpt.unproven:
+        what = ", by which others are redacted" if cid in statements else ""
+        yield f"record {cid}{what}: its signed bytes are damaged or not here"
 
 
 def _erased_told(erased: Erased) -> dict[str, Any]:
