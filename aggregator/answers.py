@@ -7,7 +7,7 @@ itself: only ``Surroundings`` differs, for a command sees nobody.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, BinaryIO, Final, TypeVar
 
@@ -16,18 +16,18 @@ import trio
 
 from aggregator import excerpts
 from aggregator.ancestry import Ancestry
-from aggregator.check import Checker, Finding, feeds_of, unreadable, walk, without
-from aggregator.checkpoints import Checkpoints, latest_in, vouched_told
-from aggregator.damaged import Absent, absent_in, held_told
+from aggregator.checkpoints import Checkpoints, vouched_told
+from aggregator.damaged import counted, held_told
 from aggregator.errors import NotFoundError
-from aggregator.evidence import Evidence
+from aggregator.evidence import shown_of, verified
 from aggregator.explain import explain
-from aggregator.healing import heal, is_healed, size_bytes
+from aggregator.inspection import Inspection
 from aggregator.intake import Intake
 from aggregator.lineage import MAX_DEPTH, MAX_RECORDS, trace
-from aggregator.losses import Losses, Stated, awaited, lost_told, not_held, sought, stated_in
+from aggregator.losses import Losses, Stated, awaited, lost_of, lost_told
 from aggregator.relatives import Asked, bodiless, page_of, paths_of
-from aggregator.store import Counts, Store
+from aggregator.store import Store
+from aggregator.surroundings import Surroundings
 from aggregator.told import group_told, issues_from, issues_told, reports_told, variant_told
 from peer.cids import parse_cid
 from peer.excerpts import reader_of
@@ -37,11 +37,9 @@ from peer.identity import Identity
 from peer.index import Index
 from peer.journal import Journal
 from peer.redactor import Redactor
-from peer.tables import Lost
 from protocols.checkpoint import CHECKPOINT_KIND
 from protocols.cid import CID
 from protocols.errors import CoveyError
-from protocols.journal import Damage
 from protocols.keys import peer_id_of
 from protocols.membership import FILER
 from protocols.report import RECORD_KIND
@@ -50,24 +48,6 @@ from protocols.tombstone import AGGREGATOR, Redactions
 T = TypeVar("T")
 
 MAX_SHOWN_MISSING: Final = 100
-MAX_SHOWN_ABSENT: Final = 100
-
-_walking = trio.CapacityLimiter(1)  # a walk reads the whole journal: one at a time is enough
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What only a running daemon knows."""
-
-    is_running: bool = False
-    addresses: list[str] = field(default_factory=list[str])
-    connected: list[str] = field(default_factory=list[str])
-    filers: list[str] = field(default_factory=list[str])
-    aggregators: list[str] = field(default_factory=list[str])
-    asked: list[str] = field(default_factory=list[str])
-    """Who of those that are up has sent all that lacks here; see ``Exchange.answered``."""
-    exchange: dict[str, Any] = field(default_factory=dict[str, Any])
-    """What is sought by name, and who is slowed; see ``Seeking.status``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +69,8 @@ class Answers:
         membership = self.identity.member
         roles = membership.certificate.roles
         redacted = self._redactions.named()
-        stated = await self._lost()
-        counts, absent = await self._counts(stated)
+        stated = await lost_of(self.index, self.feeds)
+        counts, absent = await counted(self.index, self.feeds, stated)
         filers = [self.identity.peer_id] if FILER in roles else around.filers
         return {
             "peer": self.identity.peer_id,
@@ -124,14 +104,6 @@ class Answers:
             "journal_segments": self.journal.segments,
             "index_lag_bytes": self.index.lag_bytes,
         }
-
-    async def _counts(self, stated: list[Stated]) -> tuple[Counts, Absent]:
-        redacted = self._redactions.named()
-        counts = await self.index.ask(lambda store: store.counts(redacted))
-        return counts, await absent_in(self.index, self.feeds, counts.bundles, stated)
-
-    async def _lost(self) -> list[Stated]:
-        return not_held(await self.index.ask(stated_in), self.feeds.chains)
 
     async def vouched(self) -> list[dict[str, Any]]:
         """Return the latest checkpoint of each aggregator, and whether we hold what it vouches
@@ -192,11 +164,18 @@ class Answers:
             if redactions.of(cid) is not None and not store.records([cid]):
                 raise self._erased(cid)
             closure = trace(store, cid, depth=min(depth, MAX_DEPTH), limit=min(limit, MAX_RECORDS))
-            evidence = Evidence(reader_of(self.journal, self.feeds.suspect), store.bundles_over)
-            verified = evidence.verify(closure.records.values(), closure.links)
-            answer = explain(closure, verified)
+            entry_at = reader_of(self.journal, self.feeds.suspect)
+            rows = closure.records.values()
+            answer = explain(closure, verified(entry_at, store.bundles_over, rows, closure.links))
+            why = {each["cid"]: redactions.of(CID.parse(each["cid"])) for each in answer["missing"]}
+            shown = shown_of(entry_at, store, filter(None, why.values()))
             for each in answer["missing"]:
-                each["redacted"] = self._redaction_told(CID.parse(each["cid"]))
+                redaction = why[each["cid"]]
+                each["redacted"] = redaction and {
+                    **redaction_told(redaction, None),
+                    "is_verified": redaction in shown,
+                }
+            answer["verified"] &= shown.issuperset(filter(None, why.values()))
             return answer
 
         return await self.index.ask(answer)
@@ -285,63 +264,9 @@ class Answers:
     async def check(
         self, around: Surroundings, *, is_loss_accepted: bool = False
     ) -> dict[str, Any]:
-        """Walk the journal as it lies on the disk and compare the index with it; say what is wrong
-        with either, and who may still have it. Bundles found damaged are held no longer, and asked
-        for again; damage behind which nothing is missing is let go of. What of our own feed was
-        asked for and came from nobody, a running daemon states to be lost, and with
-        ``is_loss_accepted`` also what somebody who is away may have.
-        """
-        await self.index.catch_up()
-        rows = await self.index.ask(lambda store: store.rows())
-        entries, own = self.journal.inspect(rows.mark), self.feeds.key.public
-        walked = await trio.to_thread.run_sync(walk, entries, own, limiter=_walking)
-        before = self.feeds.quarantined
-        self.feeds.quarantine(unreadable(walked))
-        is_news = self.feeds.quarantined != before  # and nobody was asked for it yet
-        asked = frozenset(() if is_news else around.asked)
-        stated = await self._lost()
-
-        lost_in: dict[Damage, list[Lost]] = {}
-
-        def judge(store: Store) -> list[Finding]:
-            lost_in.update((each, store.lost(*each)) for each in walked.damage)
-            lost = [each for found in lost_in.values() for each in found]
-            known = tuple(around.aggregators)
-            checker = Checker(walked, [*self.index.lost, *lost], known, self.feeds.gone_elsewhere)
-            checker = replace(checker, asked=asked, stated=[Lost(*each[:4]) for each in stated])
-            missing = store.missing(MAX_SHOWN_MISSING, self._redactions.named())
-            absent = self.feeds.bodies.lacking[:MAX_SHOWN_ABSENT]
-            own = latest_in(store).get(self.feeds.key.public)
-            named_by = {row.cid: row for row in store.records(m.needed_by for m in missing)}
-            return [
-                *checker.findings(rows),
-                *checker.vouched(own),
-                *checker.absent(absent),
-                *checker.missing(without(missing, absent), named_by, feeds_of(store, missing)),
-            ]
-
-        findings = await self.index.ask(judge)
-        if around.is_running and self.feeds.is_signing and not is_news:
-            findings = await self.losses.settle(findings, is_accepted=is_loss_accepted)
-            stated = await self._lost()
-        counts, absent_here = await self._counts(stated)
-        settled_at = self.feeds.settled_at
-        missed = {each: sought(lost, stated) for each, lost in lost_in.items()}
-        healed = [each for each, lost in missed.items() if is_healed(each, lost, settled_at)]
-        return {
-            "ok": not findings,
-            "journal_bytes": rows.mark,
-            "damaged_bytes": size_bytes(walked.damage),
-            "healed_bytes": await heal(self.journal, self.index, healed),
-            "tail_cut_bytes": self.journal.tail_cut_bytes,
-            "quarantined": self.feeds.quarantined,
-            "entries": walked.entries,
-            **held_told(counts, absent_here),
-            **lost_told(stated),
-            "bodiless": walked.bodiless,
-            "feeds": len({feed for feed, _ in walked.chains}),
-            "findings": [asdict(finding) for finding in findings],
-        }
+        """Say what is wrong with journal or index; see ``Inspection``."""
+        inspection = Inspection(self.journal, self.feeds, self.index, self.losses)
+        return await inspection.run(around, is_loss_accepted=is_loss_accepted)
 
     async def export(
         self, form: str, lineage: str | None, since: str, out: BinaryIO

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from aggregator.answers import Answers, Surroundings
+from aggregator.answers import Answers
 from aggregator.errors import NotFoundError
 from aggregator.lineage import MAX_DEPTH, MAX_RECORDS
 from aggregator.metrics import CONTENT_TYPE, Metrics
@@ -32,6 +32,7 @@ from aggregator.relatives import (
     PATHS,
     Asked,
 )
+from aggregator.surroundings import Surroundings
 from peer.control import HANDLERS
 from peer.exporting import respond
 from protocols.errors import CoveyError

@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from aggregator.checkpoints import Vouched, lost_since
 from aggregator.explain import moment
 from aggregator.store import MissingRow, Store
-from peer.bodies import LackingBody
+from peer.bodies import LackingBody, Unshown
 from peer.rows import RecordRow
 from peer.tables import Lost, Rows
 from protocols import dagcbor
@@ -32,6 +33,8 @@ from protocols.record import INFORMED_BY, Record
 from protocols.sync import Gone
 
 FeedEpoch = tuple[bytes, int]
+
+MAX_NAMED_REDACTED: Final = 3  # in one finding's sentence, of up to 256 that one tombstone names
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +227,20 @@ class Checker:
             holders = self._holders(author)
             yield Finding("body-absent", message, *place, str(body.cid), holders)
 
+    def unshown(
+        self, statements: Iterable[Unshown], rows: Mapping[bytes, RecordRow]
+    ) -> Iterator[Finding]:
+        """Yield the tombstones, and certificates by which some count, whose signed bytes are gone;
+        ``rows`` are those that the index still has of them.
+        """
+        for each in statements:
+            author, row = peer_id_of(each.author), rows.get(each.cid)
+            finding = Finding("tombstone-lost", _lost_told(each, author), author)
+            if row is not None:
+                at = (row.epoch, row.sequence, row.sequence + 1)
+                finding = Finding("tombstone-lost", finding.message, author, *at)
+            yield replace(finding, cid=str(each.cid), fetch_from=self._holders(author))
+
     def vouched(self, vouched: Vouched | None) -> Iterator[Finding]:
         """Yield what our latest checkpoint vouched for and the journal has no longer."""
         if vouched is None:
@@ -358,6 +375,17 @@ def without(missing: Iterable[MissingRow], absent: Iterable[LackingBody]) -> lis
 def feeds_of(store: Store, missing: Iterable[MissingRow]) -> dict[bytes, bytes]:
     """Return for missing records of which a header is here whose feed that is in."""
     return {row.cid: row.feed for row in store.bodiless([each.cid for each in missing])}
+
+
+def _lost_told(statement: Unshown, author: str) -> str:
+    named = ", ".join(map(str, statement.records[:MAX_NAMED_REDACTED]))
+    more = len(statement.records) - MAX_NAMED_REDACTED
+    redacted = f"{named} and {more} more" if more > 0 else named or "nothing that is known here"
+    what = "certificate for its tombstones" if statement.is_certificate else "tombstone"
+    return (
+        f"{author}'s {what}, {statement.cid}, is not here any more: the content of {redacted} stays"
+        " erased, and nobody can be shown why"
+    )
 
 
 def _author_of(row: MissingRow, child: RecordRow) -> str:

@@ -10,7 +10,6 @@ from importlib.metadata import version
 
 import trio
 
-from aggregator.answers import Surroundings
 from aggregator.api import Api
 from aggregator.config import AggregatorConfig, Github, Metrics as MetricsConfig, read_token
 from aggregator.core import opened
@@ -18,6 +17,7 @@ from aggregator.desk import Desk
 from aggregator.metrics import Metrics
 from aggregator.policy import Mesh
 from aggregator.seeking import Seeking
+from aggregator.surroundings import Surroundings
 from aggregator.trackers import InThread, Tracker
 from aggregator.trackers.folder import FolderTracker
 from peer import control, logs

@@ -32,6 +32,15 @@ class Absent(NamedTuple):
     lost: Damaged = Damaged()
 
 
+async def counted(
+    index: Index[Store], feeds: Feeds, stated: Sequence[Stated]
+) -> tuple[Counts, Absent]:
+    """Count what the index has, and what of it nobody holds."""
+    redacted = feeds.bodies.redactions.named()
+    counts = await index.ask(lambda store: store.counts(redacted))
+    return counts, await absent_in(index, feeds, counts.bundles, stated)
+
+
 async def absent_in(
     index: Index[Store], feeds: Feeds, remembered: Mapping[FeedEpoch, int], stated: Sequence[Stated]
 ) -> Absent:
@@ -47,10 +56,10 @@ async def absent_in(
     lost = [row for row in gone if _is_stated(row, stated)]
     damaged = [row for row in gone if row not in lost]
     own = feeds.key.public
-    return Absent(await _counted(index, damaged, own), await _counted(index, lost, own))
+    return Absent(await _size(index, damaged, own), await _size(index, lost, own))
 
 
-async def _counted(index: Index[Store], gone: Sequence[BundleRow], own: bytes) -> Damaged:
+async def _size(index: Index[Store], gone: Sequence[BundleRow], own: bytes) -> Damaged:
     records = await index.ask(lambda store: store.records_only_in(gone, own)) if gone else 0
     return Damaged(records, len({row.cid for row in gone}))
 

@@ -28,7 +28,8 @@ def explain(closure: Closure, verified: Mapping[bytes, bool]) -> dict[str, Any]:
     """Return the answer; ``verified`` says of each record whether its signed bytes were found and
     hold.
 
-    ``verified`` of the whole answer means that every record listed is, not that nothing is missing.
+    ``verified`` of the whole answer means that every record listed is, not that nothing is missing;
+    who adds what was redacted adds whether that is.
     """
     run, accepted = _accepted_run(closure)
     return {

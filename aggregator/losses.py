@@ -69,6 +69,11 @@ def not_held(stated: Iterable[Stated], chains: Mapping[FeedEpoch, Chain]) -> lis
     return [each for each in stated if not is_held(each)]
 
 
+async def lost_of(index: Index[Store], feeds: Feeds) -> list[Stated]:
+    """Return what the index knows to be stated and is not held."""
+    return not_held(await index.ask(stated_in), feeds.chains)
+
+
 def sought(lost: Iterable[Lost], stated: Sequence[Stated]) -> list[Lost]:
     """Return what lies in damaged bytes and is not stated to be lost for good."""
     return [each for each in lost if beyond(_of(stated, each[:2]), [each[2:4]])]

@@ -6,10 +6,10 @@ from typing import Any, BinaryIO
 
 import httpx
 
-from aggregator.answers import Surroundings
 from aggregator.api import Api
 from aggregator.core import opened
 from aggregator.metrics import Metrics
+from aggregator.surroundings import Surroundings
 from peer.control import answer_of
 from peer.effects import system_effects
 from peer.home import Home

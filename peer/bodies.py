@@ -7,7 +7,7 @@ erase. ``note`` is told of every bundle once it is on the disk, at start and lat
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import islice
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from protocols.cid import CID
 from protocols.feed import ABSENT, Bundle, Header, absent_in
 from protocols.limits import MAX_ABSENT_BODIES, MAX_ABSENT_OF_FEED, MAX_ERASED_TOGETHER
 from protocols.record import Record, kind_of
+from protocols.roster import CERTIFICATE_KIND
 from protocols.tombstone import STATEMENT_KINDS, Redactions, mentions_redaction
 
 FeedEpoch = tuple[bytes, int]
@@ -30,6 +31,18 @@ class LackingBody(NamedTuple):
     feed: bytes
     epoch: int
     sequence: int
+
+
+class Unshown(NamedTuple):
+    """A tombstone, or a certificate by which tombstones count, of which the signed bytes are not
+    here any more: what it says still holds here, and nobody can be shown why.
+    """
+
+    cid: CID
+    author: bytes
+    is_certificate: bool
+    records: tuple[CID, ...]
+    """What it redacts, or helps to."""
 
 
 class _Held(NamedTuple):
@@ -49,6 +62,9 @@ class Bodies:
         self._absent: dict[_Held, dict[int, CID]] = {}
         self._where: dict[CID, set[_Held]] = {}
         self._statements: dict[CID, tuple[FeedEpoch, int, bytes]] = {}
+        self._kept: dict[CID, tuple[bytes, bool]] = {}
+        """The statements that the journal has apart from their bundles: who made each, and whether
+        it is a certificate."""
         self._pending: dict[CID, int] = {}
         self._lacking: dict[_Held, int] = {}
         self._lacking_of: Counter[bytes] = Counter()
@@ -73,13 +89,50 @@ class Bodies:
                     place = ((header.feed, header.epoch), header.first_sequence, cid.digest)
                     self._statements[CID.of(record)] = place
 
-    def recall(self, kept: bytes, offset: int) -> None:
-        """Take in a stored record that redacts, or a certificate, whose bundle was dropped or is
-        not noted yet; nothing for what else is stored under the same kinds of entry.
+    def recall(self, kept: bytes, offset: int) -> bool:
+        """Take in a stored record that redacts, or a certificate, whose bundle was dropped, is
+        damaged or not noted yet; say whether it is one, and not something else that is stored under
+        the same kinds of entry.
         """
-        if mentions_redaction(kept) and kind_of(kept) in STATEMENT_KINDS:
-            feed = Record.decode_verified(kept).author
-            self._changed(self.redactions.take(kept, feed), feed, offset)
+        if not mentions_redaction(kept) or kind_of(kept) not in STATEMENT_KINDS:
+            return False
+        feed = Record.decode_verified(kept).author
+        self._changed(self.redactions.take(kept, feed), feed, offset)
+        return True
+
+    def keep(self, statement: bytes) -> None:
+        """Take in that the journal has a tombstone or certificate apart from its bundle."""
+        is_certificate = kind_of(statement) == CERTIFICATE_KIND
+        author = Record.decode_verified(statement).author
+        self._kept[CID.of(statement)] = author, is_certificate
+
+    @property
+    def kept(self) -> Set[CID]:
+        """The statements that the journal has apart from their bundles."""
+        return self._kept.keys()
+
+    def unkept(self, cids: Iterable[CID]) -> list[CID]:
+        """Return the tombstones and certificates by which these records are redacted and that the
+        journal has in their bundles alone.
+        """
+        return sorted(self.redactions.statements_about(cids) - self.kept)
+
+    def unshown(self) -> list[Unshown]:
+        """Return the kept statements whose bundles are not held, in the order of their CIDs."""
+        gone = {cid for cid in self._kept if not self._is_held(cid)}
+        if not gone:
+            return []
+        redacts: dict[CID, list[CID]] = {cid: [] for cid in gone}
+        for cid in self.redactions.named():
+            for statement in self.redactions.statements_about([cid]) & gone:
+                redacts[statement].append(cid)
+        return [Unshown(cid, *self._kept[cid], tuple(redacts[cid])) for cid in sorted(gone)]
+
+    def _is_held(self, statement: CID) -> bool:
+        if statement not in self._statements:
+            return False
+        key, first_sequence, header = self._statements[statement]
+        return self._chains[key].find(first_sequence, header) is not None
 
     def _note_absent(self, held: _Held, absent: dict[int, CID]) -> None:
         self._absent[held] = absent

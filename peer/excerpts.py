@@ -12,24 +12,20 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
+from peer.copies import Copies, EntryAt, Found
 from peer.journal import Journal
 from peer.rows import BodilessRow, BundleRow, RecordRow
 from peer.tables import Cursor
 from protocols.cid import CID
-from protocols.errors import CoveyError, RemoteProtocolError
+from protocols.errors import CoveyError
 from protocols.excerpt import Part, parents_of
-from protocols.feed import Bundle, SignedHeader
-from protocols.journal import Entry, HeaderBody, RecordBody
+from protocols.feed import SignedHeader
 from protocols.keys import SigningKey
 from protocols.membership import Membership
 from protocols.record import Record
 from protocols.tombstone import STATEMENT_KINDS, Redaction, Redactions, records_of
 
 PAGE: Final = 4_096  # rows asked for at a time, so that others get their answers in between
-
-Found = tuple[Entry, bytes]
-EntryAt = Callable[[int], Found | None]
-"""Kind and body of the whole entry that starts at a journal offset, if there is one."""
 
 
 class Shelf(Protocol):
@@ -135,15 +131,14 @@ class Excerpt:
         did not redact it itself, for anybody can name what somebody else made.
         """
         found: dict[CID, Erased] = {}
-        part = _Gathered()
+        copies = Copies(self.entry_at, self.shelf.bundles_over)
         for row in sorted(self.shelf.bodiless(cids), key=self._is_own) if cids else ():
             redaction = self.redactions.of(CID(row.cid), row.feed)
             if redaction is None or CID(row.cid) in found:
                 continue
-            if not part.commits_to(row):
-                part = self._proof_of(row)
-            if part.proof is not None:
-                found[CID(row.cid)] = Erased(CID(row.cid), part.proof, redaction)
+            proof = copies.header_of(row)
+            if proof is not None:
+                found[CID(row.cid)] = Erased(CID(row.cid), proof, redaction)
         for cid in cids:
             if cid not in found and (redaction := self.redactions.of(cid)) is not None:
                 found[cid] = Erased(cid, None, redaction)
@@ -161,24 +156,29 @@ class Excerpt:
         cids = {cid for each in redactions for cid in (each.tombstone, each.certificate) if cid}
         others = sorted(cids - self._statements)
         rows = self.shelf.records(others) if others else []
+        self.unproven += sorted(set(others) - {CID(row.cid) for row in rows})
         return self._parts(rows, self.unproven)
 
     def _parts(self, rows: Iterable[RecordRow], unproven: list[CID]) -> Iterator[Part]:
-        part = _Gathered()
+        copies = Copies(self.entry_at, self.shelf.bundles_over)
+        part: _Gathered | None = None
         for row in rows:
-            if not part.commits_to(row):
-                yield from part.finished()
-                part = self._proof_of(row)
-            record = part.take(row, self.entry_at)
-            if record is None:
+            copy = copies.of(row)
+            if copy is None:
                 unproven.append(CID(row.cid))
                 if not self.shelf.bundles_over(row.feed, row.epoch, row.sequence):
                     self.unsigned.add(CID(row.cid))
-            else:
+                continue
+            if part is None or part.proof.cid != copy.signed.cid:
+                if part is not None:
+                    yield part.finished()
+                part = _Gathered(copy.signed)
+            if part.add(row, copy.encoded):
                 self.records += 1
                 self.authors.add(row.feed)
-                self._note(CID(row.cid), record)
-        yield from part.finished()
+                self._note(CID(row.cid), copy.record)
+        if part is not None:
+            yield part.finished()
 
     def _note(self, cid: CID, record: Record) -> None:
         """Keep which redacted records a record names, and whether it says anything about them."""
@@ -193,14 +193,6 @@ class Excerpt:
         """Return those of these records that are on the shelf."""
         chunks = (cids[start : start + PAGE] for start in range(0, len(cids), PAGE))
         return {CID(row.cid) for chunk in chunks for row in self.shelf.records(chunk)}
-
-    def _proof_of(self, row: RecordRow | BodilessRow) -> _Gathered:
-        """Return the first bundle over a row's place that holds; there are two only in a fork."""
-        for bundle in self.shelf.bundles_over(row.feed, row.epoch, row.sequence):
-            gathered = _read(self.entry_at(bundle.place))
-            if gathered.commits_to(row):
-                return gathered
-        return _Gathered()
 
 
 def everything(shelf: Shelf, since_us: int = 0) -> Iterator[RecordRow]:
@@ -231,69 +223,18 @@ def reader_of(journal: Journal, suspect: Callable[[int], None]) -> EntryAt:
 class _Gathered:
     """A header and the records under it that were asked for so far."""
 
-    def __init__(self, proof: SignedHeader | None = None, carried: Sequence[bytes] = ()) -> None:
+    def __init__(self, proof: SignedHeader) -> None:
         self.proof = proof
-        self._carried = carried
-        self._records: list[bytes] = []
+        self._records: dict[bytes, bytes] = {}
 
-    def commits_to(self, row: RecordRow | BodilessRow) -> bool:
-        """Tell whether the header names this record at this place."""
-        if self.proof is None:
-            return False
-        header = self.proof.header
-        at = row.sequence - header.first_sequence
-        return (
-            (header.feed, header.epoch) == (row.feed, row.epoch)
-            and 0 <= at < len(header.digests)
-            and header.digests[at] == CID(row.cid).digest
-        )
+    def add(self, row: RecordRow, encoded: bytes) -> bool:
+        """Add a record; say whether it is the first time: what came again stands in two rows."""
+        is_new = row.cid not in self._records
+        self._records.setdefault(row.cid, encoded)
+        return is_new
 
-    def take(self, row: RecordRow, entry_at: EntryAt) -> Record | None:
-        """Add a row's record and return it; none when its bytes are not what the header says."""
-        if not self.commits_to(row):
-            return None
-        encoded = self._bytes_of(row, entry_at)
-        if encoded is None or CID.of(encoded) != row.cid:
-            return None
-        try:
-            record = Record.decode(encoded)  # its author vouched for these bytes, we do not
-        except RemoteProtocolError:
-            return None
-        self._records.append(encoded)
-        return record
-
-    def _bytes_of(self, row: RecordRow, entry_at: EntryAt) -> bytes | None:
-        assert self.proof is not None
-        if self._carried:
-            return self._carried[row.sequence - self.proof.header.first_sequence]
-        entry = entry_at(row.place)  # our own records lie apart from their headers
-        if entry is not None and entry[0] is Entry.BUNDLE:  # damaged here, and given back since
-            bundle = Bundle.decode_verified(entry[1])
-            return bundle.records[row.sequence - bundle.header.first_sequence]
-        if entry is None or entry[0] is not Entry.RECORD:
-            return None
-        return RecordBody.decode(entry[1]).record
-
-    def finished(self) -> Iterator[Part]:
-        if self.proof is not None and self._records:
-            yield Part(self.proof, tuple(self._records))
-
-
-def _read(entry: Found | None) -> _Gathered:
-    """Verify a bundle or a header of ours; nothing when it does not hold."""
-    if entry is None:
-        return _Gathered()
-    kind, body = entry
-    try:
-        if kind is Entry.BUNDLE:
-            bundle = Bundle.decode(body)
-            proof = SignedHeader(bundle.header_bytes, bundle.signature, bundle.header)
-            return _Gathered(proof, bundle.records)
-        if kind is Entry.HEADER:
-            return _Gathered(SignedHeader.decode(*HeaderBody.decode(body)))
-    except RemoteProtocolError:
-        pass  # whatever else it is, it proves nothing
-    return _Gathered()
+    def finished(self) -> Part:
+        return Part(self.proof, tuple(self._records.values()))
 
 
 class TooManyError(CoveyError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,7 +92,7 @@ class Sources:
         excerpt = self._written(writer("car"), rows, file, asked)
         file.seek(0)
         verdict = verify_excerpt(file.read, mesh=mesh, is_whole=not excerpt.unproven)
-        return told(verdict, [_why_unproven(excerpt, cid) for cid in excerpt.unproven])
+        return told(verdict, _why_unproven(excerpt))
 
     def _written(self, write: Write, rows: RowsOf, out: BinaryIO, asked: CID | None) -> Excerpt:
         shelf = AskedShelf(self.index)
@@ -110,10 +110,15 @@ class Sources:
         return await trio.to_thread.run_sync(work, limiter=_exporting)
 
 
-def _why_unproven(excerpt: Excerpt, cid: CID) -> str:
-    if cid in excerpt.unsigned:
-        return f"record {cid}: it is not signed yet; records are signed within {CUT_AFTER_S:g} s"
-    return f"record {cid}: its signed bytes are damaged or not here"
+def _why_unproven(excerpt: Excerpt) -> Iterator[str]:
+    redactions = [each.redaction for each in excerpt.redacted()]
+    statements = {cid for each in redactions for cid in (each.tombstone, each.certificate)}
+    for cid in excerpt.unproven:
+        what = ", by which others are redacted" if cid in statements else ""
+        why = "its signed bytes are damaged or not here"
+        if cid in excerpt.unsigned:
+            why = f"it is not signed yet; records are signed within {CUT_AFTER_S:g} s"
+        yield f"record {cid}{what}: {why}"
 
 
 class AskedShelf:

@@ -333,7 +333,8 @@ class Feeds(HeldFeeds):
         self.bodies.erased(map(CID, erased.cids), erased.mark)
 
     def _replay_kept(self, offset: int, body: bytes) -> None:
-        self.bodies.recall(body, offset)
+        if self.bodies.recall(body, offset):
+            self.bodies.keep(body)
 
     def _replay_ack(self, offset: int, body: bytes) -> None:
         self.acknowledged.note(SignedAck.decode(body))

@@ -209,15 +209,21 @@ class HeldFeeds:
             if redaction is None or redaction.by == hearer:
                 continue
             for statement in (redaction.certificate, redaction.tombstone):
-                place = None if statement is None else self.bodies.place_of(statement)
-                if place is None or statement is None or statement in told:
+                if statement is None or statement in told:
                     continue
-                told.add(statement)
-                key, first_sequence, digest = place
-                link = self._chains[key].find(first_sequence, digest)
-                bundle = None if link is None else self.read(link)
+                bundle = self.bundle_of(statement)
                 if bundle is not None:
+                    told.add(statement)
                     yield bundle
+
+    def bundle_of(self, statement: CID) -> bytes | None:
+        """Return the held bundle in which a tombstone or certificate is."""
+        place = self.bodies.place_of(statement)
+        if place is None:
+            return None
+        key, first_sequence, digest = place
+        link = self._chains[key].find(first_sequence, digest)
+        return None if link is None else self.read(link)
 
     def _holds(self, key: FeedEpoch, bundle: Bundle) -> bool:
         return self.holds(key, bundle.header.first_sequence, bundle.cid)

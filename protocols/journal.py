@@ -81,7 +81,10 @@ class Entry(IntEnum):
     of the last header, aggregator]``. What of it stands in front of this entry is no longer held.
     """
     KEPT = 9
-    """A record of ours that is needed although it was dropped: its bytes."""
+    """A record that is needed although it was dropped: its bytes. One that redacts others, or shows
+    the role by which it does, is kept so before anything is erased: were its bundle damaged, what
+    was erased would be taken for what has not come.
+    """
     ERASED = 10
     """Bodies that tombstones had erased from the index and from this journal up to an offset:
     DAG-CBOR ``[offset, CID…]``.

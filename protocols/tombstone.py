@@ -228,6 +228,20 @@ class Redactions:
         authors = {each.by for each in counted if each.authority == AUTHOR}
         return any(each.authority != AUTHOR for each in counted), authors
 
+    def statements_about(self, cids: Iterable[CID]) -> set[CID]:
+        """Return the tombstones that have these records erased, in whatever feed, and a certificate
+        for each author that needs one.
+        """
+        statements: set[CID] = set()
+        for cid in cids:
+            for each in self._named.get(cid, ()):
+                if self._counts(each, cid, each.by):
+                    shown = self._shown(each)
+                    statements.add(shown.tombstone)
+                    if shown.certificate is not None:
+                        statements.add(shown.certificate)
+        return statements
+
     def named(self) -> tuple[CID, ...]:
         """Return every record that a tombstone of any effect names."""
         changes, named = self._effective

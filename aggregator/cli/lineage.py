@@ -202,7 +202,8 @@ def _absence(entry: dict[str, Any]) -> str:
     redacted = entry["redacted"]
     if not redacted:
         return "missing"
-    return f"redacted by {redacted['by']} at {redacted['at']} ({redacted['reason']})"
+    why = f"redacted by {redacted['by']} at {redacted['at']} ({redacted['reason']})"
+    return why if redacted["is_verified"] else f"{why}, NOT VERIFIED"
 
 
 def _missing(value: dict[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import trio
 
-from aggregator.answers import Answers, Surroundings
+from aggregator.answers import Answers
 from aggregator.api import Api
 from aggregator.cli.lineage import render
 from aggregator.config import Filing
@@ -22,6 +22,7 @@ from aggregator.desk import Desk
 from aggregator.metrics import Metrics
 from aggregator.offline import answer_offline
 from aggregator.policy import Mesh
+from aggregator.surroundings import Surroundings
 from aggregator.trackers import InThread
 from aggregator.trackers.folder import FolderTracker
 from peer.effects import Effects

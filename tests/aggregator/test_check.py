@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import trio.testing
 
-from aggregator.answers import Answers, Surroundings
+from aggregator.answers import Answers
 from aggregator.cli.check import _render as check_told
 from aggregator.cli.status import _render as status_told
 from aggregator.core import opened
 from aggregator.offline import answer_offline
+from aggregator.surroundings import Surroundings
 from peer.effects import Effects
 from peer.home import Home
 from peer.identity import Identity
@@ -73,9 +74,9 @@ def codes(answer: dict[str, Any]) -> list[str]:
     return [finding["code"] for finding in answer["findings"]]
 
 
-def of_ours(answers: Answers, number: int) -> Record:
+def of_ours(answers: Answers, number: int, kind: str = "tick") -> Record:
     nonce = str(number).encode()
-    return Record(author=answers.feeds.key.public, nonce=nonce, kind="tick", start_us=0)
+    return Record(author=answers.feeds.key.public, nonce=nonce, kind=kind, start_us=0)
 
 
 def full(*_: object) -> None:
@@ -517,7 +518,7 @@ async def test_of_what_is_missing_the_feed_whose_header_names_it_is_the_source(
     run = worker.add("job.run")
     other.add("job.compared", informed_by=(run,))
     bare = worker.cut().with_records([b""])
-    monkeypatch.setattr("aggregator.answers.MAX_SHOWN_ABSENT", 0)  # more of them than are listed
+    monkeypatch.setattr("aggregator.inspection.MAX_SHOWN_ABSENT", 0)  # more of them than are listed
 
     async with holding(joined, bare, other.cut()) as answers:
         answer = await checked(answers)

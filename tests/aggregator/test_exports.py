@@ -33,11 +33,12 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import SSlibKey  # pyright: ignore[reportPrivateImportUsage]
 
-from aggregator.answers import Answers, Surroundings
+from aggregator.answers import Answers
 from aggregator.api import Api
 from aggregator.core import opened
 from aggregator.errors import NotFoundError
 from aggregator.metrics import Metrics
+from aggregator.surroundings import Surroundings
 from peer import excerpts
 from peer.control import SUMMARY_HEADER
 from peer.exports import FORMATS, car, openlineage, prov_json, writer

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from aggregator.answers import Answers, Surroundings
+from aggregator.answers import Answers
 from aggregator.offline import answer_offline
+from aggregator.surroundings import Surroundings
 from protocols.feed import Bundle, Place, sign_bundle
 from protocols.keys import peer_id_of
 from protocols.record import Record

@@ -8,8 +8,9 @@ from typing import Any
 import duckdb
 import pytest
 
-from aggregator.answers import Answers, Surroundings
+from aggregator.answers import Answers
 from aggregator.core import opened
+from aggregator.surroundings import Surroundings
 from peer.home import Home
 from protocols.feed import Bundle
 from protocols.record import Record
