@@ -6,6 +6,7 @@ erase. ``note`` is told of every bundle once it is on the disk, at start and lat
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -16,9 +17,12 @@ import trio
 from protocols.chain import Chain
 from protocols.cid import CID
 from protocols.feed import ABSENT, Bundle, Header, absent_in
+from protocols.keys import peer_id_of
 from protocols.limits import MAX_ABSENT_BODIES, MAX_ABSENT_OF_FEED, MAX_ERASED_TOGETHER
 from protocols.record import Record, kind_of
 from protocols.tombstone import STATEMENT_KINDS, Redactions, mentions_redaction
+
+log = logging.getLogger(__name__)
 
 FeedEpoch = tuple[bytes, int]
 
@@ -49,6 +53,8 @@ class Bodies:
         self._absent: dict[_Held, dict[int, CID]] = {}
         self._where: dict[CID, set[_Held]] = {}
         self._statements: dict[CID, tuple[FeedEpoch, int, bytes]] = {}
+        self._excessive: set[bytes] = set()
+        """Whom the log has told of."""
         self._pending: dict[CID, int] = {}
         self._lacking: dict[_Held, int] = {}
         self._lacking_of: Counter[bytes] = Counter()
@@ -67,19 +73,26 @@ class Bodies:
         if len(self.redactions):
             self._stir(self._to_erase(header, records), offset)
         if mentions_redaction(b"".join(records)):
+            place = ((header.feed, header.epoch), header.first_sequence, cid.digest)
             for record in filter(None, records):
-                self._changed(self.redactions.take(record, header.feed), header.feed, offset)
                 if kind_of(record) in STATEMENT_KINDS:
-                    place = ((header.feed, header.epoch), header.first_sequence, cid.digest)
                     self._statements[CID.of(record)] = place
+                    self._take(record, header.feed, offset)
 
     def recall(self, kept: bytes, offset: int) -> None:
         """Take in a stored record that redacts, or a certificate, whose bundle was dropped or is
         not noted yet; nothing for what else is stored under the same kinds of entry.
         """
         if mentions_redaction(kept) and kind_of(kept) in STATEMENT_KINDS:
-            feed = Record.decode_verified(kept).author
-            self._changed(self.redactions.take(kept, feed), feed, offset)
+            self._take(kept, Record.decode_verified(kept).author, offset)
+
+    def _take(self, statement: bytes, feed: bytes, offset: int) -> None:
+        self._changed(self.redactions.take(statement, feed), feed, offset)
+        for passed_over in self.redactions.take_passed_over():
+            self._statements.pop(passed_over, None)
+            if feed not in self._excessive:
+                self._excessive.add(feed)
+                log.warning("redacts more than counts", extra={"feed": peer_id_of(feed)})
 
     def _note_absent(self, held: _Held, absent: dict[int, CID]) -> None:
         self._absent[held] = absent
@@ -121,14 +134,6 @@ class Bodies:
             self._lacking_of[header.feed] + count <= MAX_ABSENT_OF_FEED
             and self.lacking_count + count <= MAX_ABSENT_BODIES
         )
-
-    def names_too_many(self, bundle: Bundle) -> bool:
-        """Say whether a bundle not yet held redacts more than is remembered of its author, of
-        records that are not here.
-        """
-        if not mentions_redaction(b"".join(bundle.records)):
-            return False
-        return self.redactions.would_open(filter(None, bundle.records), bundle.header.feed)
 
     def forget(self, feed: bytes, epoch: int, header: bytes) -> None:
         """Take in that the bundle with that header is held no longer: nobody fills it."""

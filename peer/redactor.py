@@ -42,6 +42,7 @@ from protocols.limits import (
     ERASING_SHARE,
     MAX_ERASED_AT_ONCE,
     MAX_REDACTION_REASON_CHARS,
+    MAX_REDACTIONS_OF_AUTHOR,
     MAX_TOMBSTONE_RECORDS,
 )
 from protocols.record import kind_of
@@ -196,6 +197,14 @@ class Redactor:
                 "another machine runs with the same identity, so this one signs nothing",
                 code="duplicate-instance",
                 hint="stop one of the two, then start this one again",
+            )
+        room = self.feeds.bodies.redactions.room_of(self.feeds.key.public, authority)
+        if room is not None and len(cids) > room:
+            raise CoveyError(
+                f"this node may redact {room} more records of its own, not {len(cids)}: of one"
+                f" author {MAX_REDACTIONS_OF_AUTHOR} are remembered",
+                code="too-many-redactions",
+                hint="an operator may redact any number: `covey-aggregator redact CID`",
             )
         for part in _parts(cids, MAX_TOMBSTONE_RECORDS):
             tombstone = Tombstone(records=tuple(part), reason=reason, authority=authority)

@@ -38,8 +38,8 @@ def _render(value: dict[str, Any]) -> str:
         **_damaged(value),
         "redacted": f"{value['redacted']}, {value['absent']} bodies absent otherwise"
         f" ({value['refused_absent']} bundles refused for more),"
-        f" {value['open_redactions']} named that are not here"
-        f" ({value['refused_redactions']} bundles refused for more)",
+        f" {value['open_redactions']} named that are not here or not erased yet"
+        f" ({counted(value['excessive_redactors'], 'author')} with more than count)",
         "checkpoint": _checkpoint(value["checkpoints"]),
         **_exchange(value["exchange"]),
         "holes, forks": f"{value['holes']} ({counted(value['awaited'], 'record')} awaited), "
