@@ -94,6 +94,12 @@ class Redactor:
     recorder: Recorder
     on_erased: Callable[[], Awaitable[None]] = _nobody
     _erased: trio.Event = field(default_factory=trio.Event)
+    _is_half_done: bool = field(init=False)
+    """Whether a crash may have come between an index's loss of rows and that of their bytes."""
+
+    def __post_init__(self) -> None:
+        """Make one for what was replayed."""
+        self._is_half_done = bool(self.feeds.bodies.pending)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Erase whatever is to be erased, until cancelled.
@@ -221,13 +227,14 @@ class Redactor:
         mark = self.index.mark
         parts = _parts(sorted(cids), MAX_ERASED_AT_ONCE)
         gone: dict[CID, set[bytes]] = {}
-        is_anew = False
+        is_anew = self._is_half_done
         for part in parts:
             found, may_be_dropped = await self._erase_from_journal(part, mark)
             gone |= found
             is_anew = is_anew or bool(found) or may_be_dropped
         if is_anew:
             await self.index.erase(gone, mark)  # where dropped rows may have left bytes, too
+            self._is_half_done = False
         for part in parts:
             await self.journal.append(Entry.ERASED, ErasedBody(mark, tuple(part)).encode())
             places = [(feed, cid) for cid in part for feed in gone.get(cid, ())]

@@ -20,6 +20,7 @@ from protocols.journal import Entry, ErasedBody
 from protocols.limits import MAX_ENTRY_BYTES, MAX_ERASED_AT_ONCE, MAX_TOMBSTONE_RECORDS
 from protocols.membership import AGGREGATOR as AGGREGATOR_ROLE
 from tests.node.test_redaction import AUTHOR, MARKER, OPERATOR, OWNER, Peer, marked, signed, up
+from tests.support.dying import Death
 from tests.support.feeds import START_US, bundles_of, cid_of, record
 from tests.support.retaining import AGGREGATOR, NOTHING, acknowledge, no_index, retention
 from tests.unit.test_tombstone import certificate, tombstone
@@ -323,3 +324,27 @@ async def test_however_many_are_redacted_together_the_index_is_written_anew_once
 
     assert asked == [320]
     assert kept == [0] * 5 + [1] * 5
+
+
+async def test_an_erasing_that_a_kill_ends_anywhere_is_done_again_to_its_end(
+    tmp_path: Path,
+) -> None:
+    left: list[list[Path]] = []
+    is_killed = True
+    while is_killed:
+        home = tmp_path / f"{len(left)}"
+        home.mkdir()
+        death = Death(home, steps_left=len(left))
+        async with up(home, erases=False) as peer:
+            await peer.feeds.add(signed(AUTHOR, marked(AUTHOR)))
+            await peer.index.catch_up()
+            await bury(peer, signed(AUTHOR, marked(AUTHOR)))
+            with death.near():
+                await peer.redactor.erase(peer.feeds.bodies.pending)
+        async with up(death.found or home) as peer:
+            await peer.erased()
+            left.append(peer.files_with_marker())
+        is_killed = death.found is not None
+
+    assert len(left) > 8, "journal, index and mark take some steps each"
+    assert left == [[]] * len(left)
