@@ -17,6 +17,7 @@ from protocols.cid import CID
 from protocols.errors import CoveyError
 from protocols.feed import Bundle
 from protocols.journal import Entry, ErasedBody
+from protocols.keys import SigningKey
 from protocols.limits import MAX_ENTRY_BYTES, MAX_ERASED_AT_ONCE, MAX_TOMBSTONE_RECORDS
 from protocols.membership import AGGREGATOR as AGGREGATOR_ROLE
 from tests.node.test_redaction import AUTHOR, MARKER, OPERATOR, OWNER, Peer, marked, signed, up
@@ -326,25 +327,38 @@ async def test_however_many_are_redacted_together_the_index_is_written_anew_once
     assert kept == [0] * 5 + [1] * 5
 
 
+@pytest.mark.parametrize("author", [AUTHOR, OWNER])
 async def test_an_erasing_that_a_kill_ends_anywhere_is_done_again_to_its_end(
-    tmp_path: Path,
+    tmp_path: Path, author: SigningKey
 ) -> None:
-    left: list[list[Path]] = []
+    seen: list[tuple[list[Path], bool]] = []
     is_killed = True
     while is_killed:
-        home = tmp_path / f"{len(left)}"
+        home = tmp_path / f"{len(seen)}"
         home.mkdir()
-        death = Death(home, steps_left=len(left))
+        death = Death(home, steps_left=len(seen))
         async with up(home, erases=False) as peer:
-            await peer.feeds.add(signed(AUTHOR, marked(AUTHOR)))
-            await peer.index.catch_up()
-            await bury(peer, signed(AUTHOR, marked(AUTHOR)))
+            await keep_and_bury(peer, author)
+            root = peer.feeds.state_root()
             with death.near():
                 await peer.redactor.erase(peer.feeds.bodies.pending)
         async with up(death.found or home) as peer:
             await peer.erased()
-            left.append(peer.files_with_marker())
+            found = peer.files_with_marker()
+        async with up(death.found or home) as peer:
+            seen.append((found, peer.feeds.state_root() == root))
         is_killed = death.found is not None
 
-    assert len(left) > 8, "journal, index and mark take some steps each"
-    assert left == [[]] * len(left)
+    assert len(seen) > 8, "journal, index and mark take some steps each"
+    assert seen == [([], True)] * len(seen)
+
+
+async def keep_and_bury(peer: Peer, author: SigningKey) -> None:
+    if author == OWNER:
+        await peer.feeds.append(marked(OWNER))
+        await peer.feeds.cut_all()
+    else:
+        await peer.feeds.add(signed(author, marked(author)))
+    await peer.index.catch_up()
+    said = tombstone(OPERATOR, "aggregator", cid_of(marked(author)))
+    await peer.feeds.add(signed(OPERATOR, certificate(OPERATOR, AGGREGATOR_ROLE), said))
