@@ -79,6 +79,14 @@ class Bodies:
                     self._statements[CID.of(record)] = place
                     self._take(record, header.feed, offset)
 
+    def note_cut(self, header: Header, absent: Iterable[CID], offset: int) -> None:
+        """Take in, at start, that records of ours were redacted before that header of theirs was
+        written. Their bodies are gone from the journal; whether they are from what was made of it,
+        only a later ``erased`` tells.
+        """
+        redacted = (cid for cid in absent if self.redactions.of(cid, header.feed) is not None)
+        self._stir(redacted, offset)
+
     def recall(self, kept: bytes, offset: int) -> None:
         """Take in a stored record that redacts, or a certificate, whose bundle was dropped or is
         not noted yet; nothing for what else is stored under the same kinds of entry.

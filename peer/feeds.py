@@ -25,7 +25,7 @@ from peer.own_feed import OnRefused, OwnBundle, OwnFeed
 from protocols.ack import SignedAck
 from protocols.chain import Dropped, Link
 from protocols.cid import CID
-from protocols.feed import Bundle, Header
+from protocols.feed import Bundle, Header, absent_in
 from protocols.journal import (
     DroppedBody,
     Entry,
@@ -337,6 +337,8 @@ class Feeds(HeldFeeds):
         self.reader.own[cut.header_offset] = cut.record_offsets
         self._index(cut.header, cut.cid, cut.header_offset)
         self._note(cut.header, cut.cid, cut.records, cut.header_offset)
+        absent = absent_in(cut.header, cut.records)
+        self.bodies.note_cut(cut.header, absent.values(), cut.header_offset)
 
     def _note(self, header: Header, cid: CID, records: Sequence[bytes], offset: int) -> None:
         """Take in a bundle's bodies; and of an author who shows only now that all its tombstones

@@ -224,7 +224,9 @@ class RecordBody(NamedTuple):
         """Return what is left when the record is redacted; it is no longer than before. Again it
         changes nothing: a crash may have it done twice.
         """
-        return self if self.digest else self._replace(record=b"", digest=sha256(self.record).digest())
+        return (
+            self if self.digest else self._replace(record=b"", digest=sha256(self.record).digest())
+        )
 
     @classmethod
     def decode(cls, body: bytes) -> RecordBody:

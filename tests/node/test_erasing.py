@@ -362,3 +362,28 @@ async def keep_and_bury(peer: Peer, author: SigningKey) -> None:
     await peer.index.catch_up()
     said = tombstone(OPERATOR, "aggregator", cid_of(marked(author)))
     await peer.feeds.add(signed(OPERATOR, certificate(OPERATOR, AGGREGATOR_ROLE), said))
+
+
+async def test_what_was_redacted_before_it_was_signed_leaves_the_index_although_a_kill_came_between(
+    tmp_path: Path,
+) -> None:
+    seen: list[list[Path]] = []
+    is_killed = True
+    while is_killed:
+        home = tmp_path / f"{len(seen)}"
+        home.mkdir()
+        death = Death(home, steps_left=len(seen))
+        async with up(home, erases=False) as peer:
+            cid = await peer.feeds.append(marked(OWNER))
+            said = tombstone(OPERATOR, "aggregator", cid)
+            await peer.feeds.add(signed(OPERATOR, certificate(OPERATOR, AGGREGATOR_ROLE), said))
+            await peer.redactor.erase(peer.feeds.bodies.pending)
+            await peer.feeds.cut_all()
+            with death.near():
+                await peer.redactor.erase(peer.feeds.bodies.pending)
+        async with up(death.found or home) as peer:
+            await peer.erased()
+            seen.append(peer.files_with_marker())
+        is_killed = death.found is not None
+
+    assert seen == [[]] * len(seen)

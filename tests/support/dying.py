@@ -101,6 +101,7 @@ class DyingMachine(KeepingMachine):
         cid = CID.of(self.made[marker].encode())
         self.dies(death, lambda keeper: redact_own(keeper, cid))
         self.life.do(lambda keeper: redact_own(keeper, cid))
+        self.life.do(Keeper.erased)  # of others, what was cut for it
         self.redacted.add(marker)
 
     @precondition(lambda self: self.has_rotted)

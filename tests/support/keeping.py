@@ -1,5 +1,5 @@
 """A state machine over all that makes records stay and go: feeds, retention, redaction, rot and
-restarts in whatever order. ``tests/node`` tries a little of it, ``tests.soak.keeping`` much.
+restarts in whatever order. See ``dying`` for kills in the midst of it.
 """
 
 from __future__ import annotations
