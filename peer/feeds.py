@@ -96,6 +96,13 @@ class Feeds(HeldFeeds):
         return self._own.place
 
     @property
+    def claimed(self) -> tuple[int, int]:
+        """The furthest place at which others saw our feed: we go on above it, now or as soon as the
+        bundle that is being cut is.
+        """
+        return self._own.claimed
+
+    @property
     def settled_at(self) -> int:
         """Where the journal has our last signature or move to another epoch: while that is whole,
         nothing is signed twice, whatever is damaged elsewhere.
