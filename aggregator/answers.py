@@ -94,7 +94,7 @@ class Answers:
             "absent": self.feeds.bodies.lacking_count,
             "refused_absent": self.feeds.refused_absent,
             "open_redactions": self._redactions.open_count,
-            "refused_redactions": self.feeds.refused_redactions,
+            "excessive_redactors": len(self._redactions.excessive),
             "checkpoints": await self.vouched(),
             "exchange": around.exchange,
             "groups": len(self.intake.groups),

@@ -26,8 +26,8 @@ FROM_STATUS: Final = {
     "forks": "Feeds whose key signed two histories",
     "quarantined": "Bundles that turned out to be damaged on the disk since the start",
     "refused_absent": "Bundles refused since the start because of the bodies that they lacked",
-    "open_redactions": "How often tombstones name records that are not here",
-    "refused_redactions": "Bundles refused since the start because they redact too much of that",
+    "open_redactions": "How often tombstones name records that are not here, or not erased yet",
+    "excessive_redactors": "Authors who redact more records than count of one",
     "journal_bytes": "Size of the journal",
     "index_lag_bytes": "How far the index is behind the journal",
 }

@@ -22,7 +22,7 @@ from peer.own_feed import OnRefused
 from peer.recorder import Recorder
 from protocols.cid import CID
 from protocols.errors import CoveyError, JobFailed
-from protocols.job import Done, Terms
+from protocols.job import Done, Failed, Terms
 from protocols.keys import PeerId
 from protocols.session import Late, Lost
 
@@ -93,7 +93,7 @@ class JobLedger:
 
     def __init__(self, recorder: Recorder, origin: Origin, effects: Effects) -> None:
         self.on_named: OnNamed = _ignore
-        """Is told whenever a record of ours names one that a worker made."""
+        """Is told of every record of a worker about a job of ours that this node hears of."""
         self._recorder = recorder
         self._origin = origin
         self.effects = effects
@@ -228,6 +228,13 @@ class JobLedger:
     async def ran(self, attempt: Attempt, output_cid: CID, execution: Mapping[str, Any]) -> CID:
         """The worker ran this job to its end."""
         return await self._run_record(attempt, "ok", [(output_cid, "output")], execution)
+
+    def failed_there(self, worker: PeerId, failed: Failed) -> None:
+        """A run failed at a worker, which recorded it and reported why: both are named, whether a
+        record of ours will name them or not.
+        """
+        for cid in filter(None, (failed.record_cid, failed.report_cid)):
+            self.on_named(worker, CID(cid))
 
     async def stopped(self, attempt: Attempt, status: str) -> CID:
         """The worker's run ended without an output: ``failed``, ``cancelled`` or ``expired``."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
 
-from protocols.job import Done
+from protocols.job import Done, Failed
 from protocols.keys import PeerId
 from protocols.limits import MAX_STRAY_RESULTS, MAX_SUBMITTER_JOBS
 from protocols.submitter_job import SubmitterJob
@@ -26,7 +26,7 @@ class PastJobs:
     def __init__(self) -> None:
         self._past: OrderedDict[bytes, _Past] = OrderedDict()
         self._strays: Counter[PeerId] = Counter()
-        """How many results that nobody owed us each worker had recorded here."""
+        """How many outcomes that nobody owed us each worker had recorded or copied here."""
 
     def add(self, machine: SubmitterJob) -> None:
         """A job has ended."""
@@ -41,12 +41,13 @@ class PastJobs:
         past = self._past.pop(job_id, None)
         return past.fence if past else 0
 
-    def is_recorded(self, peer: PeerId, done: Done) -> bool:
-        """Whether this result of a job that is not under way is to be recorded: one that its worker
-        still owed, or one of ``MAX_STRAY_RESULTS`` others, as after a crash of ours.
+    def is_recorded(self, peer: PeerId, outcome: Done | Failed) -> bool:
+        """Whether this outcome of a job that is not under way is to be recorded, or what its worker
+        recorded of it copied: one that the worker still owed, or one of ``MAX_STRAY_RESULTS``
+        others, as after a crash of ours.
         """
-        past = self._past.get(done.job_id)
-        owed = (peer, done.fence)
+        past = self._past.get(outcome.job_id)
+        owed = (peer, outcome.fence)
         if past is not None and owed in past.owed:
             past.owed.remove(owed)
             return True

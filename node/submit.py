@@ -371,8 +371,8 @@ class Submitter:
     def _on_message(self, link: SessionLink, message: FromWorker) -> None:
         if (job := self._jobs.get(message.job_id)) is None:
             return self._on_stray(link, message)
-        if isinstance(message, Failed) and message.record_cid:
-            self._ledger.on_named(link.peer_id, CID(message.record_cid))
+        if isinstance(message, Failed):
+            self._ledger.failed_there(link.peer_id, message)
         return job.receive(link.peer_id, message)
 
     def _on_stray(self, link: SessionLink, message: FromWorker) -> None:
@@ -391,6 +391,8 @@ class Submitter:
                     self._sessions.start_soon(self._means.write, message.job_id, late)
             case Failed():
                 link.send(Ack(message.job_id, message.fence))
+                if self._past.is_recorded(link.peer_id, message):
+                    self._ledger.failed_there(link.peer_id, message)
             case _:
                 pass
 

@@ -251,6 +251,7 @@ class SubmittedJob:
         if fault is not None:
             reason = f"its output is none: {fault.message}"[:MAX_REASON_CHARS]
             message = Failed(done.job_id, done.fence, BAD_OUTPUT, reason, True, done.record_cid)
+            self._means.ledger.failed_there(peer, message)
             self._notes.append(Violation(peer, fault))
         self._perform(self.machine.receive(peer, message, trio.current_time()))
 

@@ -50,6 +50,8 @@ class Watching:
         self._watched = dict(_kept_in(folder))
         own = feeds.key.public
         self._told = {peer: Told(own, kept.last) for peer, kept in self._watched.items()}
+        self._believed: set[PeerId] = set()
+        """Whose word that we once signed further was taken: each aggregator's once a life."""
         feeds.witness = self.told
 
     def status(self) -> list[dict[str, Any]]:
@@ -90,6 +92,7 @@ class Watching:
             await self._judge(peer, fresh, promised)
 
     async def _judge(self, peer: PeerId, fresh: Vouched, promised: Mapping[int, Range]) -> None:
+        self._rise_above(peer, fresh)
         judged = judge(self._watched.get(peer), fresh, self._own(), promised)
         if judged is None:
             return
@@ -98,6 +101,21 @@ class Watching:
             log.error("checkpoint contradicted", extra={"peer": peer, "cid": str(fresh.cid)})
             await self._report(_error(peer, judged.watched))
         await trio.to_thread.run_sync(self._save, peer, limiter=self._saving)
+
+    def _rise_above(self, peer: PeerId, fresh: Vouched) -> None:
+        """Whoever vouches for what we do not know to have signed may hold what we lost, after a
+        torn tail or in a backup that was restored: go on in an epoch above it, and accuse nobody.
+
+        Once, for it may be made up as well: who does that again has our epochs for no more.
+        """
+        beyond = fresh.beyond(self._own())
+        if beyond is None or peer in self._believed:
+            return
+        self._believed.add(peer)
+        epoch, next_sequence = beyond
+        told = {"aggregator": peer, "epoch": epoch, "next_sequence": next_sequence}
+        log.warning("own feed lost its end", extra=told)
+        self._feeds.start_epoch_above(epoch, next_sequence)
 
     async def _forget(self, peer: PeerId) -> None:
         del self._told[peer]
@@ -116,7 +134,8 @@ class Watching:
 
     def _own(self) -> Own:
         feeds = self._feeds
-        return Own(feeds.key.public, feeds.chains, feeds.place if feeds.is_signing else None)
+        signed = max(feeds.place, feeds.claimed) if feeds.is_signing else None
+        return Own(feeds.key.public, feeds.chains, signed)
 
     def _save(self, peer: PeerId) -> None:
         """Write what was judged last of an aggregator; blocks, one call at a time."""

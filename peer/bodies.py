@@ -6,6 +6,7 @@ erase. ``note`` is told of every bundle once it is on the disk, at start and lat
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import islice
@@ -16,10 +17,13 @@ import trio
 from protocols.chain import Chain
 from protocols.cid import CID
 from protocols.feed import ABSENT, Bundle, Header, absent_in
+from protocols.keys import peer_id_of
 from protocols.limits import MAX_ABSENT_BODIES, MAX_ABSENT_OF_FEED, MAX_ERASED_TOGETHER
 from protocols.record import Record, kind_of
 from protocols.roster import CERTIFICATE_KIND
 from protocols.tombstone import STATEMENT_KINDS, Redactions, mentions_redaction
+
+log = logging.getLogger(__name__)
 
 FeedEpoch = tuple[bytes, int]
 
@@ -65,6 +69,8 @@ class Bodies:
         self._kept: dict[CID, tuple[bytes, bool]] = {}
         """The statements that the journal has apart from their bundles: who made each, and whether
         it is a certificate."""
+        self._excessive: set[bytes] = set()
+        """Whom the log has told of."""
         self._pending: dict[CID, int] = {}
         self._lacking: dict[_Held, int] = {}
         self._lacking_of: Counter[bytes] = Counter()
@@ -83,22 +89,28 @@ class Bodies:
         if len(self.redactions):
             self._stir(self._to_erase(header, records), offset)
         if mentions_redaction(b"".join(records)):
+            place = ((header.feed, header.epoch), header.first_sequence, cid.digest)
             for record in filter(None, records):
-                self._changed(self.redactions.take(record, header.feed), header.feed, offset)
                 if kind_of(record) in STATEMENT_KINDS:
-                    place = ((header.feed, header.epoch), header.first_sequence, cid.digest)
                     self._statements[CID.of(record)] = place
+                    self._take(record, header.feed, offset)
+
+    def note_cut(self, header: Header, absent: Iterable[CID], offset: int) -> None:
+        """Take in, at start, that records of ours were redacted before that header of theirs was
+        written. Their bodies are gone from the journal; whether they are from what was made of it,
+        only a later ``erased`` tells.
+        """
+        redacted = (cid for cid in absent if self.redactions.of(cid, header.feed) is not None)
+        self._stir(redacted, offset)
 
     def recall(self, kept: bytes, offset: int) -> bool:
         """Take in a stored record that redacts, or a certificate, whose bundle was dropped, is
-        damaged or not noted yet; say whether it is one, and not something else that is stored under
-        the same kinds of entry.
+        damaged or not noted yet; say whether it is one that counts, and not something else that is
+        stored under the same kinds of entry.
         """
         if not mentions_redaction(kept) or kind_of(kept) not in STATEMENT_KINDS:
             return False
-        feed = Record.decode_verified(kept).author
-        self._changed(self.redactions.take(kept, feed), feed, offset)
-        return True
+        return self._take(kept, Record.decode_verified(kept).author, offset)
 
     def keep(self, statement: bytes) -> None:
         """Take in that the journal has a tombstone or certificate apart from its bundle."""
@@ -133,6 +145,18 @@ class Bodies:
             return False
         key, first_sequence, header = self._statements[statement]
         return self._chains[key].find(first_sequence, header) is not None
+
+    def _take(self, statement: bytes, feed: bytes, offset: int) -> bool:
+        """Say whether it is one of those that count, as far as is known by now."""
+        self._changed(self.redactions.take(statement, feed), feed, offset)
+        passed_over = self.redactions.take_passed_over()
+        for each in passed_over:
+            self._statements.pop(each, None)
+            self._kept.pop(each, None)
+        if passed_over and feed not in self._excessive:
+            self._excessive.add(feed)
+            log.warning("redacts more than counts", extra={"feed": peer_id_of(feed)})
+        return CID.of(statement) not in passed_over
 
     def _note_absent(self, held: _Held, absent: dict[int, CID]) -> None:
         self._absent[held] = absent
@@ -174,14 +198,6 @@ class Bodies:
             self._lacking_of[header.feed] + count <= MAX_ABSENT_OF_FEED
             and self.lacking_count + count <= MAX_ABSENT_BODIES
         )
-
-    def names_too_many(self, bundle: Bundle) -> bool:
-        """Say whether a bundle not yet held redacts more than is remembered of its author, of
-        records that are not here.
-        """
-        if not mentions_redaction(b"".join(bundle.records)):
-            return False
-        return self.redactions.would_open(filter(None, bundle.records), bundle.header.feed)
 
     def forget(self, feed: bytes, epoch: int, header: bytes) -> None:
         """Take in that the bundle with that header is held no longer: nobody fills it."""

@@ -7,7 +7,7 @@ in another order or from several sides at once changes nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
 
 import trio
@@ -25,7 +25,7 @@ from peer.own_feed import OnRefused, OwnBundle, OwnFeed
 from protocols.ack import SignedAck
 from protocols.chain import Dropped, Link
 from protocols.cid import CID
-from protocols.feed import Bundle, Header
+from protocols.feed import Bundle, Header, absent_in
 from protocols.journal import (
     DroppedBody,
     Entry,
@@ -51,8 +51,8 @@ class Added(Enum):
     FILLED = auto()
     """Held before, and kept again with bodies that were absent."""
     REFUSED = auto()
-    """Not kept: its feed has begun more epochs than anyone keeps of one, too many bodies that
-    nobody redacted would be absent here, or it redacts too much that is not here.
+    """Not kept: its feed has begun more epochs than anyone keeps of one, or too many bodies that
+    nobody redacted would be absent here.
     """
 
 
@@ -96,6 +96,13 @@ class Feeds(HeldFeeds):
     def place(self) -> tuple[int, int]:
         """Our epoch and how far in it we have signed; hello tells this to others."""
         return self._own.place
+
+    @property
+    def claimed(self) -> tuple[int, int]:
+        """The furthest place at which others saw our feed: we go on above it, now or as soon as the
+        bundle that is being cut is.
+        """
+        return self._own.claimed
 
     @property
     def settled_at(self) -> int:
@@ -196,11 +203,6 @@ class Feeds(HeldFeeds):
                 log.warning("too many absent bodies", extra={"feed": peer_id_of(key[0])})
             self.refused_absent += 1
             return False
-        if self.bodies.names_too_many(bundle):
-            if not self.refused_redactions:
-                log.warning("too many open redactions", extra={"feed": peer_id_of(key[0])})
-            self.refused_redactions += 1
-            return False
         return self._epochs.admit(key)
 
     async def _settle_other_form(self, bundle: Bundle) -> None:
@@ -239,7 +241,7 @@ class Feeds(HeldFeeds):
             self._note_change()
         else:
             is_fork = self._index(bundle.header, bundle.cid, offset)
-        self.bodies.note(bundle.header, bundle.cid, bundle.records, offset)
+        self._note(bundle.header, bundle.cid, bundle.records, offset)
         return is_fork
 
     def _filled(self, key: FeedEpoch, bundle: Bundle) -> Bundle | None:
@@ -349,7 +351,23 @@ class Feeds(HeldFeeds):
     def _index_own(self, cut: OwnBundle) -> None:
         self.reader.own[cut.header_offset] = cut.record_offsets
         self._index(cut.header, cut.cid, cut.header_offset)
-        self.bodies.note(cut.header, cut.cid, cut.records, cut.header_offset)
+        self._note(cut.header, cut.cid, cut.records, cut.header_offset)
+        absent = absent_in(cut.header, cut.records)
+        self.bodies.note_cut(cut.header, absent.values(), cut.header_offset)
+
+    def _note(self, header: Header, cid: CID, records: Sequence[bytes], offset: int) -> None:
+        """Take in a bundle's bodies; and of an author who shows only now that all its tombstones
+        count, those that were passed over.
+        """
+        self.bodies.note(header, cid, records, offset)
+        for author in self.bodies.redactions.take_recalled():
+            for link in self._links_of(author):
+                if (held := self.read(link)) is not None:
+                    bundle = Bundle.decode_verified(held)
+                    self.bodies.note(bundle.header, bundle.cid, bundle.records, link.offset)
+
+    def _links_of(self, feed: bytes) -> list[Link]:
+        return [link for key, chain in self._chains.items() if key[0] == feed for link in chain]
 
     def _index(self, header: Header, cid: CID, offset: int) -> bool:
         """Enter a durable bundle; say whether it is in conflict with another one."""

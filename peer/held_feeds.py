@@ -62,9 +62,6 @@ class HeldFeeds:
         """
         self.refused_absent = 0
         """How often a bundle was refused since the start because of the bodies that it lacked."""
-        self.refused_redactions = 0
-        """How often a bundle was refused since the start because of the records that it redacts and
-        that are not here."""
         self.quarantined = 0
         """How many bundles turned out to be damaged on the disk since the start."""
         self.vouching: Vouching = _vouch_for_nothing

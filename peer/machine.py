@@ -11,7 +11,7 @@ NO_SPACE: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 _OWNER: Final = "its owner must be the user who runs this command"
 _HINTS: Final = {
-    **dict.fromkeys(NO_SPACE, "free space there; nothing has to be restarted"),
+    **dict.fromkeys(NO_SPACE, "free space there; a daemon that runs goes on by itself"),
     errno.EROFS: "it must lie on a disk that can be written to",
     errno.EACCES: _OWNER,
     errno.EPERM: _OWNER,

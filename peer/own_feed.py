@@ -307,6 +307,11 @@ class OwnFeed:
 
     # Epochs
 
+    @property
+    def claimed(self) -> tuple[int, int]:
+        """The furthest place at which others saw our feed, of those that can be."""
+        return self._claimed
+
     def rise_above(self, epoch: int, next_sequence: int) -> None:
         """Others saw our feed at that place: if we never signed that far, sign only in a new
         epoch.

@@ -43,6 +43,7 @@ from protocols.limits import (
     ERASING_SHARE,
     MAX_ERASED_AT_ONCE,
     MAX_REDACTION_REASON_CHARS,
+    MAX_REDACTIONS_OF_AUTHOR,
     MAX_TOMBSTONE_RECORDS,
 )
 from protocols.record import kind_of
@@ -94,6 +95,12 @@ class Redactor:
     recorder: Recorder
     on_erased: Callable[[], Awaitable[None]] = _nobody
     _erased: trio.Event = field(default_factory=trio.Event)
+    _is_half_done: bool = field(init=False)
+    """Whether a crash may have come between an index's loss of rows and that of their bytes."""
+
+    def __post_init__(self) -> None:
+        """Make one for what was replayed."""
+        self._is_half_done = bool(self.feeds.bodies.pending)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Erase whatever is to be erased, until cancelled.
@@ -202,6 +209,14 @@ class Redactor:
                 code="duplicate-instance",
                 hint="stop one of the two, then start this one again",
             )
+        room = self.feeds.bodies.redactions.room_of(self.feeds.key.public, authority)
+        if room is not None and len(cids) > room:
+            raise CoveyError(
+                f"this node may redact {room} more records of its own, not {len(cids)}: of one"
+                f" author {MAX_REDACTIONS_OF_AUTHOR} are remembered",
+                code="too-many-redactions",
+                hint="an operator may redact any number: `covey-aggregator redact CID`",
+            )
         for part in _parts(cids, MAX_TOMBSTONE_RECORDS):
             tombstone = Tombstone(records=tuple(part), reason=reason, authority=authority)
             await self.recorder.activity(
@@ -218,13 +233,14 @@ class Redactor:
         mark = self.index.mark
         parts = _parts(sorted(cids), MAX_ERASED_AT_ONCE)
         gone: dict[CID, set[bytes]] = {}
-        is_anew = False
+        is_anew = self._is_half_done
         for part in parts:
             found, may_be_dropped = await self._erase_from_journal(part, mark)
             gone |= found
             is_anew = is_anew or bool(found) or may_be_dropped
         if is_anew:
             await self.index.erase(gone, mark)  # where dropped rows may have left bytes, too
+            self._is_half_done = False
         for part in parts:
             await self.journal.append(Entry.ERASED, ErasedBody(mark, tuple(part)).encode())
             places = [(feed, cid) for cid in part for feed in gone.get(cid, ())]

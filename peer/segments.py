@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from peer.journal_errors import JournalBusyError, JournalDamagedError, JournalErasedError
+from peer.machine import NO_SPACE
 from peer.segment import REPLACING, Segment, append, read_entry, salt_in, sync_folder
 from protocols.journal import FILLER, HEAD_BYTES, HEADER_BYTES, Damage, Scanned
 from protocols.limits import SEGMENT_BYTES
@@ -44,6 +45,8 @@ class Segments:
         self._tail = tail.create(salt) if tail.is_unwritten else tail.open()
         self.end = tail.end
         """The offset behind the last byte."""
+        self._is_torn = False
+        """Whether there is something behind that which is no part of the journal."""
         self._reading: tuple[int, int] | None = None
         """Start and descriptor of the segment that was read last; not the one that is written
         with, which another thread may close.
@@ -176,7 +179,7 @@ class Segments:
         """Whether a torn tail was cut off, now or at an earlier start, that nobody has
         ``settle_cut`` since.
         """
-        return (self.path / _CUT).exists()
+        return self._is_torn or (self.path / _CUT).exists()
 
     def settle_cut(self) -> None:
         """Forget that a torn tail was cut off. A crash may bring it back."""
@@ -184,18 +187,28 @@ class Segments:
 
     def cut(self, end: int) -> None:
         """Cut what is behind ``end`` off the last segment, on the disk too, and first that it
-        was.
+        was; on a full disk, before anything is written.
         """
-        (self.path / _CUT).touch(mode=0o600)
-        sync_folder(self.path)
-        os.ftruncate(self._tail, end - self.tail.start)
-        os.fsync(self._tail)
-        self.end = end
+        self.end, self._is_torn = end, True
+        try:
+            self._cut_torn()
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+
+    def _cut_torn(self) -> None:
+        if self._is_torn:
+            (self.path / _CUT).touch(mode=0o600)
+            sync_folder(self.path)
+            os.ftruncate(self._tail, self.end - self.tail.start)
+            os.fsync(self._tail)
+            self._is_torn = False
 
     def append(self, content: bytes) -> None:
         """Write and fsync ``content`` at the end, in a new segment if the last is full; on any
         error nothing of it stays behind.
         """
+        self._cut_torn()
         if self.end - self.tail.start >= SEGMENT_BYTES:
             self.rotate()
         append(self._tail, self.end - self.tail.start, content)
@@ -203,6 +216,7 @@ class Segments:
 
     def rotate(self) -> None:
         """Begin a new segment: the last one is left alone from now on."""
+        self._cut_torn()
         following = Segment(self.path, self.end)
         try:
             fd = following.create(self.salt)

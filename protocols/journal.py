@@ -224,8 +224,12 @@ class RecordBody(NamedTuple):
         return _encode_body(self if self.digest else self[:3])
 
     def erased(self) -> RecordBody:
-        """Return what is left when the record is redacted; it is no longer than before."""
-        return self._replace(record=b"", digest=sha256(self.record).digest())
+        """Return what is left when the record is redacted; it is no longer than before. Again it
+        changes nothing: a crash may have it done twice.
+        """
+        return (
+            self if self.digest else self._replace(record=b"", digest=sha256(self.record).digest())
+        )
 
     @classmethod
     def decode(cls, body: bytes) -> RecordBody:

@@ -8,12 +8,12 @@ the *set* of records held, so their order, repeats and splits never show.
 
 A tombstone says by whose authority it speaks, and counts only by that: as the author, for what
 stands in its own feed; as an aggregator, for everybody's, if its feed shows a certificate with that
-role. Any other stays a record like all others and has no effect.
+role. Any other stays a record like all others and has no effect; so do the latest of an author who
+redacts more records than are remembered of one (see ``Earliest``).
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -22,10 +22,11 @@ from msgspec import Meta
 
 from protocols.checkpoint import HEADS_KIND
 from protocols.cid import CID
+from protocols.earliest import Dated, Earliest
 from protocols.errors import RemoteProtocolError
 from protocols.limits import (
-    MAX_OPEN_REDACTIONS,
     MAX_REDACTION_REASON_CHARS,
+    MAX_REDACTIONS_OF_AUTHOR,
     MAX_TOMBSTONE_RECORDS,
 )
 from protocols.membership import STATEMENTS, TOMBSTONE, may
@@ -90,21 +91,30 @@ class Redaction(NamedTuple):
     """The record by which the signer shows the role that its authority takes."""
 
 
+def _speaker(redaction: Redaction) -> tuple[bytes, Authority]:
+    return redaction.by, redaction.authority
+
+
+def _order(redaction: Redaction) -> tuple[int, CID]:
+    return redaction.at_us, redaction.tombstone
+
+
 class Redactions:
-    """Every tombstone held, and which records they make redacted: a function of the set of records
-    taken in, and of which of them were found to stand in which feeds.
+    """Every tombstone held that may count, and which records they make redacted: a function of the
+    set of records taken in, and of which of them were found to stand in which feeds.
     """
 
     def __init__(self, mesh: bytes | None) -> None:
         """``mesh`` is the root that certificates must come from; without one no role is shown."""
         self._mesh = mesh
         self._certificates: dict[bytes, set[CID]] = {}
-        self._named: dict[CID, set[Redaction]] = {}
-        self._by: dict[bytes, set[CID]] = {}
+        self._named: dict[CID, tuple[Redaction, ...]] = {}
+        self._said: dict[tuple[bytes, Authority], Earliest] = {}
         self._found: dict[bytes, set[CID]] = {}
         self._found_anywhere: set[CID] = set()
-        self._open: Counter[bytes] = Counter()
-        self._effective: tuple[int, tuple[CID, ...]] = (0, ())
+        self._counted: tuple[int, tuple[CID, ...], int] = (0, (), 0)
+        self._passed_over: list[CID] = []
+        self._recalled: list[bytes] = []
         self.changes = 0
         """Grows with whatever may change an answer."""
 
@@ -130,23 +140,47 @@ class Redactions:
         redaction = Redaction(
             cid, record.author, record.start_us, tombstone.reason, tombstone.authority
         )
-        for named in tombstone.records:
-            self._name(named, redaction)
-        if tombstone.authority == AUTHOR:
-            return tombstone.records
-        self._by.setdefault(record.author, set()).update(tombstone.records)
-        return tombstone.records if self._may(record.author) else ()
+        dated = Dated(record.start_us, cid, tombstone.records)
+        said = self._said_by(record.author, tombstone.authority)
+        changed = list(tombstone.records)
+        if dated not in said:
+            gone = said.add(dated)
+            self._passed_over += (each.cid for each in gone)
+            if dated not in gone:
+                self._name(redaction, tombstone.records)
+            for each in gone:
+                changed += self._unname(each)
+        has_authority = tombstone.authority == AUTHOR or self._may(record.author)
+        return changed if has_authority else ()
 
-    def _name(self, cid: CID, redaction: Redaction) -> None:
-        known = self._named.setdefault(cid, set())
-        if redaction not in known:
-            known.add(redaction)
-            self._open[redaction.by] += self._is_open(redaction, cid)
-            self.changes += 1
+    def _said_by(self, author: bytes, authority: Authority) -> Earliest:
+        said = self._said.get((author, authority))
+        if said is None:
+            is_bound = authority == AUTHOR or not self._may(author)
+            said = Earliest(MAX_REDACTIONS_OF_AUTHOR if is_bound else None)
+            self._said[author, authority] = said
+        return said
 
-    def _is_open(self, redaction: Redaction, cid: CID) -> bool:
-        is_author = redaction.authority == AUTHOR
-        return cid not in (self.found_in(redaction.by) if is_author else self._found_anywhere)
+    def _name(self, redaction: Redaction, records: Iterable[CID]) -> None:
+        """Keep the earliest word of each author and authority about a record: it goes last."""
+        self.changes += 1
+        for cid in records:
+            known = self._named.get(cid, ())
+            same = [each for each in known if _speaker(each) == _speaker(redaction)]
+            if not same or _order(redaction) < _order(same[0]):
+                others = (each for each in known if each not in same)
+                self._named[cid] = (*others, redaction)
+
+    def _unname(self, dated: Dated) -> Iterable[CID]:
+        """Forget what a tombstone names that counts no longer; return that."""
+        self.changes += 1
+        for cid in dated.records:
+            left = tuple(each for each in self._named.get(cid, ()) if each.tombstone != dated.cid)
+            if left:
+                self._named[cid] = left
+            else:
+                self._named.pop(cid, None)
+        return dated.records
 
     def _take_certificate(self, record: Record, cid: CID) -> Iterable[CID]:
         if self._mesh is None:
@@ -157,10 +191,27 @@ class Redactions:
         is_news = not self._may(record.author)
         self._certificates.setdefault(record.author, set()).add(cid)
         self.changes += 1
-        return self._by.get(record.author, ()) if is_news else ()
+        if not is_news:
+            return ()
+        said = self._said_by(record.author, AGGREGATOR)
+        if said.unbind():
+            self._recalled.append(record.author)
+        return [cid for each in said.kept for cid in each.records]
 
     def _may(self, author: bytes) -> bool:
         return author in self._certificates
+
+    def take_passed_over(self) -> list[CID]:
+        """Return, once, tombstones that were taken in and do not count, or no longer."""
+        passed_over, self._passed_over = self._passed_over, []
+        return passed_over
+
+    def take_recalled(self) -> list[bytes]:
+        """Return, once, the authors whose tombstones are to be taken in again, all of them: some
+        were passed over before their certificates came.
+        """
+        recalled, self._recalled = self._recalled, []
+        return recalled
 
     def of(self, cid: CID, feed: bytes | None = None) -> Redaction | None:
         """Return why the record that a header of ``feed`` names is redacted, none if it is not;
@@ -188,33 +239,32 @@ class Redactions:
 
     def found(self, feed: bytes, cids: Iterable[CID]) -> None:
         """Take in that headers of a feed name these records, which are redacted in it."""
-        for cid in set(cids) - self.found_in(feed):
-            was_open = [each for each in self._named.get(cid, ()) if self._is_open(each, cid)]
-            self._found.setdefault(feed, set()).add(cid)
-            self._found_anywhere.add(cid)
-            closed = (each.by for each in was_open if not self._is_open(each, cid))
-            self._open.subtract(closed)
+        fresh = set(cids) - self.found_in(feed)
+        if fresh:
+            self._found.setdefault(feed, set()).update(fresh)
+            self._found_anywhere |= fresh
             self.changes += 1
-
-    def open_of(self, author: bytes) -> int:
-        """Return how often an author's tombstones name records that no header here was found to
-        name.
-        """
-        return self._open[author]
 
     @property
     def open_count(self) -> int:
-        """``open_of`` all authors."""
-        return self._open.total()
-
-    def would_open(self, records: Iterable[bytes], author: bytes) -> bool:
-        """Say whether there would be more of an author's than are remembered, were these records
-        kept. Whoever shows the role that redacts others' is not bounded: it answers for it.
+        """How often tombstones name records that no header here was found to name without a body:
+        of what is here, until it is erased.
         """
-        if self._may(author):
-            return False
-        count = sum(map(_naming, records))
-        return bool(count) and self.open_of(author) + count > MAX_OPEN_REDACTIONS
+        return self._count()[2]
+
+    @property
+    def excessive(self) -> list[bytes]:
+        """The authors who redact more records than are remembered of one."""
+        return sorted({author for (author, _), said in self._said.items() if said.is_cut})
+
+    def room_of(self, author: bytes, authority: Authority) -> int | None:
+        """Return how many records more an author's tombstones may name; none if as many as it
+        likes.
+        """
+        if authority == AGGREGATOR and self._may(author):
+            return None
+        said = self._said_by(author, authority)
+        return 0 if said.is_cut else MAX_REDACTIONS_OF_AUTHOR - said.named
 
     def found_in(self, feed: bytes) -> Set[CID]:
         """Return the redacted records that headers of a feed were found to name."""
@@ -244,11 +294,20 @@ class Redactions:
 
     def named(self) -> tuple[CID, ...]:
         """Return every record that a tombstone of any effect names."""
-        changes, named = self._effective
-        if changes != self.changes:  # 1.5 us a record, and many ask
+        return self._count()[1]
+
+    def _count(self) -> tuple[int, tuple[CID, ...], int]:
+        if self._counted[0] != self.changes:  # 2 us a record, and many ask
             named = tuple(cid for cid in self._named if self.of(cid) is not None)
-            self._effective = self.changes, named
-        return named
+            count = sum(
+                self._is_open(each, cid) for cid, known in self._named.items() for each in known
+            )
+            self._counted = self.changes, named, count
+        return self._counted
+
+    def _is_open(self, redaction: Redaction, cid: CID) -> bool:
+        is_author = redaction.authority == AUTHOR
+        return cid not in (self.found_in(redaction.by) if is_author else self._found_anywhere)
 
     @property
     def without_effect(self) -> int:
@@ -262,17 +321,6 @@ class Redactions:
             and self.of(cid, feed) is not None
             and kind_of(encoded) not in LASTING_KINDS
         )
-
-
-def _naming(encoded: bytes) -> int:
-    """Return how many records a stored record has erased, if it is a tombstone."""
-    if kind_of(encoded) != TOMBSTONE_KIND:
-        return 0
-    try:
-        named = Tombstone.from_attributes(Record.decode_verified(encoded).attributes).records
-    except RemoteProtocolError:
-        return 0
-    return len(named)
 
 
 STATEMENT_KINDS: Final = frozenset((TOMBSTONE_KIND, CERTIFICATE_KIND))

@@ -75,6 +75,13 @@ class Vouched(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         blocks = (Record.decode(block) for block in self.blocks)
         return [head for each in blocks for head in heads_in(each.attributes) if head.feed == feed]
 
+    def beyond(self, own: Own) -> Place | None:
+        """Return the furthest place of our feed that it vouches for and that lies beyond all that
+        we ever signed, as far as we know: it made that up, or our feed lost its end.
+        """
+        made_up = [head for head in self.heads_of(own.feed) if _is_made_up(head, own)]
+        return max(((head.epoch, head.next_sequence) for head in made_up), default=None)
+
 
 class Watched(msgspec.Struct, array_like=True, kw_only=True):
     """What one aggregator is held to, and by which checkpoint; its file's content."""

@@ -39,8 +39,8 @@ def _render(value: dict[str, Any]) -> str:
         **_damaged(value),
         "redacted": f"{value['redacted']}, {absent} absent otherwise"
         f" ({counted(value['refused_absent'], 'bundle')} refused for more),"
-        f" {value['open_redactions']} named that are not here"
-        f" ({counted(value['refused_redactions'], 'bundle')} refused for more)",
+        f" {value['open_redactions']} named that are not here or not erased yet"
+        f" ({counted(value['excessive_redactors'], 'author')} with more than count)",
         "checkpoint": _checkpoint(value["checkpoints"]),
         **_exchange(value["exchange"]),
         "holes, forks": f"{value['holes']} ({counted(value['awaited'], 'record')} awaited), "

@@ -17,9 +17,11 @@ from protocols.cid import CID
 from protocols.errors import CoveyError
 from protocols.feed import Bundle
 from protocols.journal import Entry, ErasedBody
+from protocols.keys import SigningKey
 from protocols.limits import MAX_ENTRY_BYTES, MAX_ERASED_AT_ONCE, MAX_TOMBSTONE_RECORDS
 from protocols.membership import AGGREGATOR as AGGREGATOR_ROLE
 from tests.node.test_redaction import AUTHOR, MARKER, OPERATOR, OWNER, Peer, marked, signed, up
+from tests.support.dying import Death
 from tests.support.feeds import START_US, bundles_of, cid_of, record
 from tests.support.retaining import AGGREGATOR, NOTHING, acknowledge, no_index, retention
 from tests.unit.test_tombstone import certificate, tombstone
@@ -323,3 +325,65 @@ async def test_however_many_are_redacted_together_the_index_is_written_anew_once
 
     assert asked == [320]
     assert kept == [0] * 5 + [1] * 5
+
+
+@pytest.mark.parametrize("author", [AUTHOR, OWNER])
+async def test_an_erasing_that_a_kill_ends_anywhere_is_done_again_to_its_end(
+    tmp_path: Path, author: SigningKey
+) -> None:
+    seen: list[tuple[list[Path], bool]] = []
+    is_killed = True
+    while is_killed:
+        home = tmp_path / f"{len(seen)}"
+        home.mkdir()
+        death = Death(home, steps_left=len(seen))
+        async with up(home, erases=False) as peer:
+            await keep_and_bury(peer, author)
+            root = peer.feeds.state_root()
+            with death.near():
+                await peer.redactor.erase(peer.feeds.bodies.pending)
+        async with up(death.found or home) as peer:
+            await peer.erased()
+            found = peer.files_with_marker()
+        async with up(death.found or home) as peer:
+            seen.append((found, peer.feeds.state_root() == root))
+        is_killed = death.found is not None
+
+    assert len(seen) > 8, "journal, index and mark take some steps each"
+    assert seen == [([], True)] * len(seen)
+
+
+async def keep_and_bury(peer: Peer, author: SigningKey) -> None:
+    if author == OWNER:
+        await peer.feeds.append(marked(OWNER))
+        await peer.feeds.cut_all()
+    else:
+        await peer.feeds.add(signed(author, marked(author)))
+    await peer.index.catch_up()
+    said = tombstone(OPERATOR, "aggregator", cid_of(marked(author)))
+    await peer.feeds.add(signed(OPERATOR, certificate(OPERATOR, AGGREGATOR_ROLE), said))
+
+
+async def test_what_was_redacted_before_it_was_signed_leaves_the_index_although_a_kill_came_between(
+    tmp_path: Path,
+) -> None:
+    seen: list[list[Path]] = []
+    is_killed = True
+    while is_killed:
+        home = tmp_path / f"{len(seen)}"
+        home.mkdir()
+        death = Death(home, steps_left=len(seen))
+        async with up(home, erases=False) as peer:
+            cid = await peer.feeds.append(marked(OWNER))
+            said = tombstone(OPERATOR, "aggregator", cid)
+            await peer.feeds.add(signed(OPERATOR, certificate(OPERATOR, AGGREGATOR_ROLE), said))
+            await peer.redactor.erase(peer.feeds.bodies.pending)
+            await peer.feeds.cut_all()
+            with death.near():
+                await peer.redactor.erase(peer.feeds.bodies.pending)
+        async with up(death.found or home) as peer:
+            await peer.erased()
+            seen.append(peer.files_with_marker())
+        is_killed = death.found is not None
+
+    assert seen == [[]] * len(seen)

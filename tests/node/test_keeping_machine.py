@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from hypothesis import settings
 
-from tests.support.keeping import KeepingMachine
+from tests.support.dying import DyingMachine
 
-TestKeeping = KeepingMachine.TestCase
+TestKeeping = DyingMachine.TestCase
 TestKeeping.settings = settings(
-    max_examples=8, stateful_step_count=12, deadline=None, derandomize=True
+    max_examples=12, stateful_step_count=12, deadline=None, derandomize=True
 )

@@ -329,26 +329,6 @@ async def test_bundles_that_lack_too_many_bodies_are_refused_and_counted_until_s
     assert again == (0, 0)
 
 
-async def test_who_redacts_too_much_that_is_not_here_is_refused_until_it_comes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("protocols.tombstone.MAX_OPEN_REDACTIONS", 2)
-    first = signed(AUTHOR, marked(AUTHOR), record(AUTHOR, 1))
-    said = (cid_of(marked(AUTHOR)), cid_of(record(AUTHOR, 1)), cid_of(record(AUTHOR, 2)))
-    some = signed(AUTHOR, tombstone(AUTHOR, "author", *said[:2]), before=first)
-    more = signed(AUTHOR, tombstone(AUTHOR, "author", *said[2:]), before=some)
-    async with up(tmp_path) as peer:
-        early = [(await peer.feeds.add(each)).name for each in (some, more)]
-        refused = peer.feeds.refused_redactions
-        await peer.erased()
-        late = [(await peer.feeds.add(each)).name for each in (first, more)]
-        await peer.erased()
-        left = peer.feeds.bodies.redactions.open_count
-
-    assert (early, refused) == (["NEW", "REFUSED"], 1)
-    assert (late, left) == (["NEW", "NEW"], 1)
-
-
 async def test_a_puller_gets_from_another_what_a_server_lacks_and_acknowledges_only_that(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:

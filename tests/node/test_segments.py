@@ -190,22 +190,32 @@ async def test_only_the_last_segment_has_a_torn_tail(tmp_path: Path) -> None:
     assert left.items() <= made.items()
 
 
-async def test_a_torn_tail_is_not_cut_where_nobody_could_be_told_of_it(
+async def test_a_torn_tail_on_a_full_disk_is_read_around_and_cut_when_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    path = tmp_path / "journal"
-    open_journal(path).close()
-    with segment_of(path).open("ab") as file:
+    path, touch = tmp_path / "journal", Path.touch
+    async with running(path) as journal:
+        made = await fill(journal, 2)
+    torn = files(path)[-1]
+    with torn.open("ab") as file:
         file.write(b"torn")
     with monkeypatch.context() as patch:
         patch.setattr(Path, "touch", refuse)
-        with pytest.raises(JournalFullError):
-            open_journal(path)
+        open_journal(path).close()
+        async with running(path) as journal:
+            assert (journal.tail_cut_bytes, journal.has_lost_tail) == (4, True)
+            assert found(journal) == made
+            with pytest.raises(JournalFullError):
+                await journal.append(Entry.SALT, b"refused")
+            assert torn.read_bytes().endswith(b"torn"), "nobody could be told of it yet"
+            patch.setattr(Path, "touch", touch)
+            made[await journal.append(Entry.SALT, b"x")] = b"x"
     with closing(open_journal(path)) as journal:
-        assert (journal.tail_cut_bytes, journal.has_lost_tail) == (4, True)
+        assert (journal.tail_cut_bytes, journal.has_lost_tail) == (0, True)
+        assert found(journal) == made
         journal.settle_tail()
         assert not journal.has_lost_tail
 

@@ -1,6 +1,7 @@
 """EXAMPLES (200) lives of one peer of STEPS (40) steps each: records are written, received,
-acknowledged, dropped, redacted, damaged and read again after restarts, in any order, with an index
-on the disk. ``make soak`` runs it; SEED replays a run, and Hypothesis prints what fails, shrunk.
+acknowledged, dropped, redacted, damaged, healed and read again after restarts, and after kills in
+the middle of erasing, healing and hearing of tombstones, in any order, with an index on the disk.
+``make soak`` runs it; SEED replays a run, and Hypothesis prints what fails, shrunk.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test  # pyright: ignore[reportUnknownVariableType]
 
 from tests.soak.replay import replayable, variables
-from tests.support.keeping import KeepingMachine
+from tests.support.dying import DyingMachine
 
 
-class Kept(KeepingMachine):
+class Kept(DyingMachine):
     """With an index in a file: redacted bytes must leave it too."""
 
     has_index_file: ClassVar[bool] = True

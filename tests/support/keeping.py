@@ -1,5 +1,5 @@
 """A state machine over all that makes records stay and go: feeds, retention, redaction, rot and
-restarts in whatever order. ``tests/node`` tries a little of it, ``tests.soak.keeping`` much.
+restarts in whatever order. See ``dying`` for kills in the midst of it.
 """
 
 from __future__ import annotations
@@ -320,12 +320,16 @@ class KeepingMachine(RuleBasedStateMachine):
         return made
 
     def receive(self, author: Any, records: list[Record]) -> None:
+        bundle = self.signed(author, records)
+        self.life.do(lambda keeper: keeper.feeds.add(bundle))
+
+    def signed(self, author: Any, records: list[Record]) -> Bundle:
         before = self.tips.get(author.public)
         place = Place(1, before.header.next_sequence, before.cid) if before else Place(1, 0, None)
         bundle = sign_bundle(author, place, [each.encode() for each in records], self.now_us)
         self.tips[author.public] = bundle
         self.sent.append(bundle)
-        self.life.do(lambda keeper: keeper.feeds.add(bundle))
+        return bundle
 
     def rot(self, link: Link, offset: int) -> None:
         self.rotten |= self.markers_at(link)

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, strategies as st
 
 from protocols.cid import CID
+from protocols.earliest import Dated, Earliest
 from protocols.errors import RemoteProtocolError
 from protocols.keys import SigningKey
-from protocols.limits import MAX_TOMBSTONE_RECORDS
+from protocols.limits import MAX_REDACTIONS_OF_AUTHOR, MAX_TOMBSTONE_RECORDS
 from protocols.membership import AGGREGATOR, WORKER
 from protocols.record import Record, kind_of
 from protocols.roster import CERTIFICATE_KIND
@@ -22,13 +23,15 @@ THING = record(AUTHOR, 1)
 CID_OF_THING = cid_of(THING)
 
 
-def tombstone(by: SigningKey, authority: Authority, *cids: CID, number: int = 0) -> Record:
+def tombstone(
+    by: SigningKey, authority: Authority, *cids: CID, number: int = 0, at_us: int = 1
+) -> Record:
     content = Tombstone(records=cids or (CID_OF_THING,), reason="why", authority=authority)
     return Record(
         author=by.public,
         nonce=bytes([number]),
         kind=TOMBSTONE_KIND,
-        start_us=1,
+        start_us=at_us,
         attributes=content.to_attributes(),
     )
 
@@ -112,22 +115,58 @@ def test_what_is_redacted_and_not_here_is_counted_until_it_is(
         taken.take(named.encode(), AUTHOR.public)
         taken.found(where.public, [CID_OF_THING])
 
-    assert taken.open_of(AUTHOR.public) == taken.open_count == 1 + left
-    assert taken.open_of(OUTSIDER.public) == 0
+    assert taken.open_count == 1 + left
 
 
-def test_an_operator_may_redact_more_that_is_not_here_than_others(
-    monkeypatch: pytest.MonkeyPatch,
+NUMBERED = [CID.of(bytes([number])) for number in range(12)]
+MANY = [
+    *(tombstone(AUTHOR, "author", *NUMBERED[n : n + 2], number=n, at_us=20 - n) for n in range(9)),
+    *(tombstone(OPERATOR, "aggregator", each, number=100 + n) for n, each in enumerate(NUMBERED)),
+    *(tombstone(OUTSIDER, "aggregator", each, number=200 + n) for n, each in enumerate(NUMBERED)),
+    certificate(OPERATOR, AGGREGATOR),
+]
+
+
+@given(st.permutations(MANY), st.integers(0, len(MANY)))
+def test_which_of_too_many_redactions_count_does_not_depend_on_their_order(
+    order: list[Record], again: int
 ) -> None:
-    monkeypatch.setattr("protocols.tombstone.MAX_OPEN_REDACTIONS", 2)
-    more = [tombstone(OPERATOR, "aggregator", CID.of(b"1"), CID.of(b"2"), CID.of(b"3")).encode()]
-    taken = redactions([])
-    first = taken.would_open(more, OPERATOR.public), taken.would_open(more, AUTHOR.public)
-    taken.take(certificate(OPERATOR, AGGREGATOR).encode(), OPERATOR.public)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("protocols.tombstone.MAX_REDACTIONS_OF_AUTHOR", 5)
+        taken = redactions([*order, *order[:again]])
+        for author in taken.take_recalled():
+            for each in MANY:
+                if each.author == author:
+                    taken.take(each.encode(), author)
 
-    assert first == (True, True)
-    assert not taken.would_open(more, OPERATOR.public)
-    assert not taken.would_open([THING.encode()], AUTHOR.public)
+    counted = [cid for cid in NUMBERED if taken.of(cid, AUTHOR.public)]
+    by_author = [cid for cid in NUMBERED if taken.redactors_of(cid) == (True, {AUTHOR.public})]
+    assert counted == NUMBERED, "the operator's all count"
+    assert by_author == NUMBERED[7:10], "the author's two earliest, of two records each"
+    assert taken.excessive == sorted([AUTHOR.public, OUTSIDER.public])
+
+
+@given(st.permutations(range(6)), st.integers(0, 6))
+def test_no_more_names_are_remembered_than_the_bound(order: list[int], bound: int) -> None:
+    told = [Dated(n, CID_OF_THING, tuple(NUMBERED[: n + 1])) for n in range(6)]
+    earliest, passed_over = Earliest(bound), list[Dated]()
+    for number in order:
+        passed_over += earliest.add(told[number])
+
+    fitting = [n for n in range(6) if sum(range(1, n + 2)) <= bound]
+    assert earliest.kept == [told[n] for n in fitting]
+    assert sorted(passed_over) == told[len(fitting) :]
+    assert (earliest.named, earliest.is_cut) == (sum(n + 1 for n in fitting), len(fitting) < 6)
+
+
+@pytest.mark.parametrize("authority", ["author", "aggregator"])
+def test_an_author_is_told_how_many_records_more_it_may_redact(authority: Authority) -> None:
+    few = redactions([tombstone(AUTHOR, authority)])
+    shown = redactions([tombstone(AUTHOR, authority), certificate(AUTHOR, AGGREGATOR)])
+
+    assert few.room_of(AUTHOR.public, authority) == MAX_REDACTIONS_OF_AUTHOR - 1
+    bound = None if authority == "aggregator" else MAX_REDACTIONS_OF_AUTHOR - 1
+    assert shown.room_of(AUTHOR.public, authority) == bound
 
 
 def test_a_certificate_of_another_mesh_gives_no_authority() -> None:

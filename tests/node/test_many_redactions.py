@@ -1,0 +1,92 @@
+"""An author who redacts more records than are remembered of one: what is held does not depend on
+what came first, nor does what of it counts, and everything is kept.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+from hypothesis import given, settings, strategies as st
+
+from protocols.errors import CoveyError
+from protocols.feed import Bundle
+from protocols.membership import AGGREGATOR
+from protocols.tombstone import Redactions
+from tests.node.test_redaction import AUTHOR, OPERATOR, OWNER, marked, signed, up
+from tests.support.feeds import bundles_of, cid_of, record
+from tests.unit.test_tombstone import certificate, tombstone
+
+BOUND = 3
+NAMED = [cid_of(each) for each in (marked(AUTHOR), *(record(AUTHOR, n) for n in range(5)))]
+
+
+def history() -> list[Bundle]:
+    """Tombstones of an author, the third of which is too much, and of an operator who shows its
+    role behind them; one record of the author is here.
+    """
+    chain = [signed(AUTHOR, marked(AUTHOR), record(AUTHOR, 9))]
+    for number, part in enumerate((NAMED[:1], NAMED[2:4], NAMED[4:])):
+        said = tombstone(AUTHOR, "author", *part, number=number, at_us=number)
+        chain.append(signed(AUTHOR, said, before=chain[-1]))
+    for number, cid in enumerate(NAMED[:4]):
+        said = tombstone(OPERATOR, "aggregator", cid, number=number)
+        before = None if number == 0 else chain[-1]
+        chain.append(signed(OPERATOR, said, before=before))
+    shown = signed(OPERATOR, certificate(OPERATOR, AGGREGATOR), before=chain[-1])
+    return [*chain, shown]
+
+
+HISTORY = history()
+
+
+def answers_of(redactions: Redactions) -> list[object]:
+    return [redactions.excessive, *(redactions.of(cid, AUTHOR.public) for cid in NAMED)]
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.permutations(range(len(HISTORY))))
+def test_what_is_held_and_what_counts_does_not_depend_on_the_order(
+    tmp_path_factory: pytest.TempPathFactory, order: list[int]
+) -> None:
+    async def answers(home: Path, numbers: list[int]) -> list[object]:
+        async with up(home) as peer:
+            for number in numbers:
+                await peer.feeds.add(HISTORY[number])
+                await peer.erased()
+            first = answers_of(peer.feeds.bodies.redactions)
+        async with up(home) as peer:
+            await peer.erased()
+            again = answers_of(peer.feeds.bodies.redactions)
+            held = [each.header for each in bundles_of(peer.feeds)]
+            root, found = peer.feeds.state_root(), peer.files_with_marker()
+        assert again == first
+        return [first, root, held, found]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("protocols.tombstone.MAX_REDACTIONS_OF_AUTHOR", BOUND)
+        usual = list(range(len(HISTORY)))
+        some, other = (
+            trio.run(answers, tmp_path_factory.mktemp("home"), each) for each in (order, usual)
+        )
+
+    assert some == other
+    assert len(some[2]) == len(HISTORY)
+    assert some[-1] == []
+
+
+async def test_an_author_redacts_no_more_than_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("protocols.tombstone.MAX_REDACTIONS_OF_AUTHOR", 1)
+    async with up(tmp_path) as peer:
+        cids = [await peer.feeds.append(record(OWNER, number)) for number in range(2)]
+        with pytest.raises(CoveyError) as refused:
+            await peer.redactor.redact(cids, "both", "author")
+        one = await peer.redactor.redact(cids[:1], "one", "author")
+        with pytest.raises(CoveyError, match="may redact 0 more"):
+            await peer.redactor.redact(cids[1:], "another", "author")
+
+    assert refused.value.code == "too-many-redactions"
+    assert [each["is_new"] for each in one] == [True]

@@ -1,0 +1,147 @@
+"""Lives that end in the middle of something, as a kill ends them: what had been written by then is
+what the next life finds. Deaths come before every step by which a file is synced, renamed or
+removed, so between any two of those; which one, the machine's choice says.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, precondition, rule
+
+from aggregator.healing import heal, is_healed
+from peer import redactor
+from protocols.cid import CID
+from protocols.membership import AGGREGATOR as AGGREGATOR_ROLE
+from tests.support.keeping import OPERATOR, Keeper, KeepingMachine, redact_own
+from tests.unit.test_tombstone import certificate, tombstone
+
+STEPS = ("fsync", "fdatasync", "ftruncate", "rename", "replace", "unlink")
+"""Of ``os``: what makes something last, or go."""
+MANY = 5  # records redacted together; the redactor takes them in parts of two
+DEATHS = st.integers(0, 30)
+
+
+class Death:
+    """Copies a home as it is before one step of many; ``found`` is the copy, once it was made."""
+
+    def __init__(self, home: Path, steps_left: int) -> None:
+        self._home = home
+        self._steps_left = steps_left
+        self.found: Path | None = None
+
+    @contextmanager
+    def near(self) -> Iterator[None]:
+        """Have it come while this lasts, if there are as many steps."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name in STEPS:
+                patch.setattr(os, name, self._before(getattr(os, name)))
+            yield
+
+    def _before(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        def stepped(*args: Any, **named: Any) -> Any:
+            if self._steps_left == 0:
+                self.found = Path(tempfile.mkdtemp(prefix="covey-dying-", dir=self._home.parent))
+                shutil.copytree(self._home, self.found, dirs_exist_ok=True)
+            self._steps_left -= 1
+            return step(*args, **named)
+
+        return stepped
+
+
+class DyingMachine(KeepingMachine):
+    """Whatever a life was at when it ended is done again by the next; nothing that was there before
+    is lost by it, and nothing that was redacted comes back.
+    """
+
+    @initialize()
+    def begin(self) -> None:
+        super().begin()
+        self.patch.setattr(redactor, "MAX_ERASED_AT_ONCE", 2)
+
+    @precondition(lambda self: self.made)
+    @rule(choice=st.data(), death=DEATHS)
+    def it_dies_while_many_are_erased(self, choice: Any, death: int) -> None:
+        chosen = self.some(choice)
+        cids = [CID.of(self.made[each].encode()) for each in chosen]
+        self.receive(OPERATOR, [tombstone(OPERATOR, "aggregator", *cids, number=self.next())])
+        self.dies(death, Keeper.erased)
+        self.life.do(Keeper.erased)
+        self.redacted |= set(chosen)
+
+    @precondition(lambda self: self.made)
+    @rule(choice=st.data(), death=DEATHS)
+    def it_dies_while_it_is_told(self, choice: Any, death: int) -> None:
+        """An aggregator tells of a tombstone, and of the certificate along, on every stream."""
+        chosen = self.some(choice)
+        cids = [CID.of(self.made[each].encode()) for each in chosen]
+        said = tombstone(OPERATOR, "aggregator", *cids, number=self.next())
+        told = self.signed(OPERATOR, [said, certificate(OPERATOR, AGGREGATOR_ROLE)])
+
+        async def hear(keeper: Keeper) -> None:
+            await keeper.feeds.add(told)
+            await keeper.erased()
+
+        self.dies(death, hear)
+        self.life.do(hear)
+        self.redacted |= set(chosen)
+
+    @precondition(lambda self: self.own())
+    @rule(choice=st.data(), death=DEATHS)
+    def it_dies_while_it_redacts_its_own(self, choice: Any, death: int) -> None:
+        marker = choice.draw(st.sampled_from(self.own()))
+        cid = CID.of(self.made[marker].encode())
+        self.dies(death, lambda keeper: redact_own(keeper, cid))
+        self.life.do(lambda keeper: redact_own(keeper, cid))
+        self.life.do(Keeper.erased)  # of others, what was cut for it
+        self.redacted.add(marker)
+
+    @precondition(lambda self: self.has_rotted)
+    @rule(death=DEATHS)
+    def it_dies_while_it_heals(self, death: int) -> None:
+        """What the disk spoiled is let go of once none of it is missed."""
+
+        async def heal_all(keeper: Keeper) -> None:
+            await keeper.index.catch_up()
+            damage = [] if self.rotten else keeper.journal.damage
+            settled_at = keeper.feeds.settled_at
+            healed = [each for each in damage if is_healed(each, (), settled_at)]
+            await heal(keeper.journal, keeper.index, healed)  # pyright: ignore[reportArgumentType]
+
+        self.dies(death, heal_all)
+        self.life.do(heal_all)
+
+    # How
+
+    def some(self, choice: Any) -> list[bytes]:
+        made = st.sampled_from(sorted(self.made))
+        return choice.draw(st.lists(made, min_size=1, max_size=MANY, unique=True))
+
+    def own(self) -> list[bytes]:
+        own = self.life.keeper.feeds.key.public
+        return sorted(each for each, record in self.made.items() if record.author == own)
+
+    def dies(self, steps: int, at: Callable[[Keeper], Awaitable[Any]]) -> None:
+        """Be at something until that many steps were made, and go on from what is on the disk."""
+        held = self.held()
+        death = Death(self.home, steps)
+        with death.near():
+            self.life.do(at)
+        if death.found is not None:
+            self.life.end()
+            shutil.rmtree(self.home)
+            self.home = death.found
+            self.life = self.started()
+            assert held <= self.held()
+
+    def held(self) -> set[bytes]:
+        chains = self.life.keeper.feeds.chains
+        return {link.digest for chain in chains.values() for link in chain}
