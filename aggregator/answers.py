@@ -7,7 +7,7 @@ itself: only ``Surroundings`` differs, for a command sees nobody.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, BinaryIO, Final, TypeVar
 
@@ -16,33 +16,32 @@ import trio
 
 from aggregator import excerpts
 from aggregator.ancestry import Ancestry
-from aggregator.check import Checker, Finding, walk
+from aggregator.checker import MeshChecker
 from aggregator.checkpoints import Checkpoints, latest_in, vouched_told
 from aggregator.damaged import damaged_in
 from aggregator.errors import NotFoundError
-from aggregator.evidence import Evidence
 from aggregator.explain import explain
-from aggregator.healing import heal, is_healed, size_bytes
 from aggregator.intake import Intake
 from aggregator.lineage import MAX_DEPTH, MAX_RECORDS, trace
 from aggregator.relatives import Asked, bodiless, page_of, paths_of
 from aggregator.store import Store
 from aggregator.told import group_told, issues_told, reports_told, variant_told
+from peer.check import Finding
 from peer.cids import parse_cid
+from peer.evidence import Evidence
 from peer.excerpts import reader_of
 from peer.exporting import Sources, mesh_named, redaction_told
 from peer.feeds import Feeds
 from peer.identity import Identity
 from peer.index import Index
+from peer.inspection import conclude, inspect
 from peer.journal import Journal
 from peer.redactor import Redactor
 from peer.rows import RecordRow
-from peer.tables import Lost
 from protocols import dagcbor
 from protocols.checkpoint import CHECKPOINT_KIND
 from protocols.cid import CID
 from protocols.errors import CoveyError
-from protocols.journal import Damage
 from protocols.keys import peer_id_of
 from protocols.membership import FILER
 from protocols.report import RECORD_KIND
@@ -51,8 +50,6 @@ from protocols.tombstone import AGGREGATOR, Redactions
 T = TypeVar("T")
 
 MAX_SHOWN_MISSING: Final = 100
-
-_walking = trio.CapacityLimiter(1)  # a walk reads the whole journal: one at a time is enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,47 +271,24 @@ class Answers:
         with either, and who may still have it. Bundles found damaged are held no longer, and asked
         for again; damage behind which nothing is missing is let go of.
         """
-        await self.index.catch_up()
-        rows = await self.index.ask(lambda store: store.rows())
-        entries, own = self.journal.inspect(rows.mark), self.feeds.key.public
-        walked = await trio.to_thread.run_sync(walk, entries, own, limiter=_walking)
-        self.feeds.quarantine([*walked.damage, *(Damage(at, at + 1) for at, _ in walked.faults)])
-
-        lost_in: dict[Damage, list[Lost]] = {}
+        inspection = await inspect(self.index, self.journal, self.feeds)
+        known, gone = tuple(around.aggregators), self.feeds.gone_elsewhere
+        checker = MeshChecker(inspection.walked, inspection.lost, known, gone)
 
         def judge(store: Store) -> list[Finding]:
-            lost_in.update((each, store.lost(*each)) for each in walked.damage)
-            lost = [each for found in lost_in.values() for each in found]
-            known = tuple(around.aggregators)
-            checker = Checker(walked, [*self.index.lost, *lost], known, self.feeds.gone_elsewhere)
             missing = store.missing(MAX_SHOWN_MISSING, self._redactions.named())
             absent = self.feeds.bodies.lacking[:MAX_SHOWN_MISSING]
             own = latest_in(store).get(self.feeds.key.public)
             named_by = {row.cid: row for row in store.records(m.needed_by for m in missing)}
             return [
-                *checker.findings(rows),
+                *checker.findings(inspection.rows),
                 *checker.vouched(own),
                 *checker.absent(absent),
                 *checker.missing(missing, named_by),
             ]
 
         findings = await self.index.ask(judge)
-        settled_at = self.feeds.settled_at
-        healed = [each for each, lost in lost_in.items() if is_healed(each, lost, settled_at)]
-        return {
-            "ok": not findings,
-            "journal_bytes": rows.mark,
-            "damaged_bytes": size_bytes(walked.damage),
-            "healed_bytes": await heal(self.journal, self.index, healed),
-            "tail_cut_bytes": self.journal.tail_cut_bytes,
-            "quarantined": self.feeds.quarantined,
-            "entries": walked.entries,
-            "bundles": walked.bundles,
-            "records": walked.records,
-            "bodiless": walked.bodiless,
-            "feeds": len({feed for feed, _ in walked.chains}),
-            "findings": [asdict(finding) for finding in findings],
-        }
+        return await conclude(inspection, findings, self.index, self.journal, self.feeds)
 
     async def export(
         self, form: str, lineage: str | None, since: str, out: BinaryIO

@@ -5,7 +5,7 @@ record's digest, the chain of every feed, and how many rows the index should hav
 use all the same: it remembers what lay where bytes are damaged now.
 
 Damage behind which nothing is missing any more (it was fetched again, or never was acknowledged) is
-counted and is no finding; ``aggregator.healing`` lets go of it.
+counted and is no finding; ``peer.healing`` lets go of it.
 """
 
 from __future__ import annotations
@@ -14,21 +14,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from aggregator.checkpoints import Vouched, lost_since
-from aggregator.explain import moment
-from aggregator.store import MissingRow
 from peer.bodies import LackingBody
-from peer.rows import RecordRow
 from peer.tables import Lost, Rows
-from protocols import dagcbor
 from protocols.ack import AckEntry, SignedAck
-from protocols.chain import Chain, Link
+from protocols.chain import Chain, Dropped, Link
 from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
 from protocols.feed import Bundle, Header, SignedHeader
-from protocols.journal import Damage, Entry, HeaderBody, RecordBody, Scanned
-from protocols.keys import is_peer_id, peer_id_of
-from protocols.record import INFORMED_BY, Record
+from protocols.journal import Damage, DroppedBody, Entry, HeaderBody, RecordBody, Scanned
+from protocols.keys import peer_id_of
+from protocols.record import Record
 from protocols.sync import Gone
 
 FeedEpoch = tuple[bytes, int]
@@ -68,6 +63,8 @@ class Walked:
     """Digests of our own records that no header has named yet."""
     broken: list[tuple[int, SignedHeader]] = field(default_factory=list[tuple[int, SignedHeader]])
     """Headers of our own of which records are gone, and where they are."""
+    has_dropped: bool = False
+    """Whether anything was let go of, the bytes of which may be there still."""
 
 
 def walk(entries: Iterable[Scanned | Damage], own: bytes) -> Walked:
@@ -86,8 +83,10 @@ def walk(entries: Iterable[Scanned | Damage], own: bytes) -> Walked:
         except RemoteProtocolError as error:
             walked.faults.append((found.offset, error.message))
     for offset, signed in walked.broken:
-        if _is_held(walked, signed):  # another aggregator gave it back whole
+        if _is_held(walked, signed):  # somebody gave it back whole
             walked.bundles += 1
+        elif _is_dropped(walked, signed):
+            continue
         else:
             walked.faults.append((offset, "a bundle of our own names records that are not here"))
     return walked
@@ -97,6 +96,12 @@ def _is_held(walked: Walked, signed: SignedHeader) -> bool:
     chain = walked.chains.get((signed.header.feed, signed.header.epoch))
     place = signed.header.first_sequence, signed.cid.digest
     return chain is not None and chain.find(*place) is not None
+
+
+def _is_dropped(walked: Walked, signed: SignedHeader) -> bool:
+    """Say whether that range was let go of: its header may outlive its records on the disk."""
+    chain = walked.chains.get((signed.header.feed, signed.header.epoch))
+    return chain is not None and signed.header.first_sequence < chain.dropped_below
 
 
 def _take_record(walked: Walked, found: Scanned) -> None:
@@ -142,11 +147,19 @@ def _take_ack(walked: Walked, found: Scanned) -> None:
     walked.ackers.add(ack.content.aggregator)
 
 
+def _take_dropped(walked: Walked, found: Scanned) -> None:
+    told = DroppedBody.decode(found.body)
+    chain = walked.chains.setdefault((told.feed, told.epoch), Chain())
+    chain.drop(Dropped(told.next_sequence, told.digest, told.aggregator))
+    walked.has_dropped = True
+
+
 _TAKERS: dict[int, Callable[[Walked, Scanned], None]] = {
     Entry.RECORD: _take_record,
     Entry.HEADER: _take_header,
     Entry.BUNDLE: _take_bundle,
     Entry.ACK: _take_ack,
+    Entry.DROPPED: _take_dropped,
 }
 
 
@@ -169,6 +182,10 @@ class Checker:
     aggregators: tuple[str, ...] = ()
     gone: Mapping[FeedEpoch, Gone] = field(default_factory=dict[FeedEpoch, Gone])
     """What peers told that they have dropped, because another aggregator holds it."""
+    whole: frozenset[bytes] | None = None
+    """Of which feeds everything should be here; none: of all."""
+    remedy: str = "`covey-aggregator rebuild` makes it anew"
+    """What is done about an index that differs."""
 
     def findings(self, rows: Rows) -> Iterator[Finding]:
         """Yield what is wrong with the journal, then whether the index with ``rows`` follows it."""
@@ -181,20 +198,6 @@ class Checker:
         yield from self._acked_findings()
         yield from self._index_findings(rows)
 
-    def missing(
-        self, rows: Iterable[MissingRow], named_by: Mapping[bytes, RecordRow]
-    ) -> Iterator[Finding]:
-        """Yield the records that others name and that are not here."""
-        for row in rows:
-            child = named_by[row.needed_by]
-            author = _author_of(row, child)
-            yield Finding(
-                "missing",
-                f"{row.what} {CID(row.cid)} is not here, and {CID(row.needed_by)} names it",
-                cid=str(CID(row.cid)),
-                fetch_from=self._holders(author),
-            )
-
     def absent(self, bodies: Iterable[LackingBody]) -> Iterator[Finding]:
         """Yield the records that headers name, that nobody redacted and nobody sent whole."""
         for body in bodies:
@@ -204,26 +207,17 @@ class Checker:
             holders = self._holders(author)
             yield Finding("body-absent", message, *place, str(body.cid), holders)
 
-    def vouched(self, vouched: Vouched | None) -> Iterator[Finding]:
-        """Yield what our latest checkpoint vouched for and the journal has no longer."""
-        if vouched is None:
-            return
-        if vouched.heads is None:
-            message = f"the heads of our checkpoint {vouched.cid} are not all here"
-            yield Finding("checkpoint-unreadable", message, cid=str(vouched.cid))
-        for head in lost_since(vouched, self.walked.chains):
-            place = (head.feed, head.epoch, head.first_sequence, head.next_sequence)
-            what = f"are not all here, and our checkpoint of {moment(vouched.at_us)} vouches for"
-            yield self._range("behind-checkpoint", f"{what} them", *place)
-
     def _chain_findings(self, feed: bytes, epoch: int, chain: Chain) -> Iterator[Finding]:
-        for first, end in chain.holes():
+        for first, end in chain.holes() if self._should_be_whole(feed) else ():
             if not any(_covers(lost, feed, epoch, first, end) for lost in self.lost):
                 yield self._hole(feed, epoch, first, end)
         if chain.is_forked:
             peer = peer_id_of(feed)
             message = f"the feed of {peer} forks in epoch {epoch}: its key signed two truths"
             yield Finding("fork", message, peer, epoch)
+
+    def _should_be_whole(self, feed: bytes) -> bool:
+        return self.whole is None or feed in self.whole
 
     def _hole(self, feed: bytes, epoch: int, first: int, end: int) -> Finding:
         gone = self.gone.get((feed, epoch))
@@ -241,6 +235,8 @@ class Checker:
         """An aggregator promised to keep what we had: had we lost it since, this shows it."""
         furthest: dict[FeedEpoch, int] = {}
         for entry in self.walked.acked:
+            if not self._should_be_whole(entry.feed):
+                continue
             key = (entry.feed, entry.epoch)
             furthest[key] = max(furthest.get(key, 0), entry.next_sequence)
         for key, end in sorted(furthest.items()):
@@ -251,8 +247,8 @@ class Checker:
 
     def _index_findings(self, rows: Rows) -> Iterator[Finding]:
         walked = self.walked
-        if walked.damage or walked.faults:
-            return  # the index remembers what was there, and must differ
+        if walked.damage or walked.faults or walked.has_dropped:
+            return  # the index remembers what was there, or forgot what still is, and must differ
         expected = (walked.records, walked.edges, walked.bundles, walked.bodiless)
         got = (rows.records, rows.edges, rows.bundles, rows.bodiless)
         if got != expected:
@@ -260,7 +256,7 @@ class Checker:
                 "index-differs",
                 "the index has {} records, {} links, {} bundles and {} absences".format(*got)
                 + ", the journal {}, {}, {} and {}".format(*expected)
-                + ": `covey-aggregator rebuild` makes it anew",
+                + f": {self.remedy}",
             )
 
     def _range(
@@ -281,12 +277,3 @@ class Checker:
 def _covers(lost: Lost, feed: bytes, epoch: int, first: int, end: int) -> bool:
     is_there = lost.first_sequence <= first and end <= lost.next_sequence
     return is_there and (lost.feed, lost.epoch) == (feed, epoch)
-
-
-def _author_of(row: MissingRow, child: RecordRow) -> str:
-    """Return whose feed a missing record belongs to, as far as the one that names it tells."""
-    if row.what == INFORMED_BY:
-        worker = dagcbor.decode_verified(child.attributes).get("worker")
-        if isinstance(worker, str) and is_peer_id(worker):
-            return worker
-    return peer_id_of(child.feed)
