@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from node.backing import Backing
 from node.benchmarks import reading as benchmarks
 from node.errors import InputError, UnknownError
 from node.store import Store
@@ -26,7 +27,7 @@ REPORT: Final = "error.report"
 Query = Mapping[str, Any]
 
 
-def list_records(store: Store, query: Query, redactions: Redactions) -> list[dict[str, Any]]:
+def list_records(store: Store, query: Query, backing: Backing) -> list[dict[str, Any]]:
     """Return the newest records, of one ``kind`` if named, at most ``limit``. Of those that were
     redacted nobody knows the kind any more.
     """
@@ -38,25 +39,25 @@ def list_records(store: Store, query: Query, redactions: Redactions) -> list[dic
         reverse=True,
     )
     return [
-        _left(row, redactions) if isinstance(row, BodilessRow) else {**_row(row), "redacted": None}
+        _left(row, backing.redactions) if isinstance(row, BodilessRow) else _row(row, backing)
         for row in rows[:limit]
     ]
 
 
-def show_record(store: Store, query: Query, redactions: Redactions) -> dict[str, Any]:
+def show_record(store: Store, query: Query, backing: Backing) -> dict[str, Any]:
     """Return one record whole, by its ``cid``; of one that was redacted what is left: its place,
     and why.
     """
     cid = parse_cid(query["cid"])
     row = store.record(cid)
     if row is None:
-        return _show_left(store, cid, redactions)
+        return _show_left(store, cid, backing.redactions)
     links = [
         {"direction": direction, "role": role, "cid": str(CID(target))}
         for direction, role, target in store.links(cid)
     ]
     return {
-        **_row(row),
+        **_row(row, backing),
         "epoch": row.epoch,
         "sequence": row.sequence,
         "duration_us": row.duration_us,
@@ -64,7 +65,6 @@ def show_record(store: Store, query: Query, redactions: Redactions) -> dict[str,
         "hardware": str(CID(row.hardware)) if row.hardware else None,
         "links": links,
         "attributes": plain(dagcbor.decode(row.attributes)),
-        "redacted": None,
     }
 
 
@@ -91,7 +91,7 @@ def _show_left(store: Store, cid: CID, redactions: Redactions) -> dict[str, Any]
     }
 
 
-def list_dropped(store: Store, _query: Query, _redactions: Redactions) -> list[dict[str, Any]]:
+def list_dropped(store: Store, _query: Query, _backing: Backing) -> list[dict[str, Any]]:
     """Return what this node holds no more of each feed, and which aggregator promised to keep
     it.
     """
@@ -106,30 +106,30 @@ def list_dropped(store: Store, _query: Query, _redactions: Redactions) -> list[d
     ]
 
 
-def list_errors(store: Store, query: Query, _redactions: Redactions) -> list[dict[str, Any]]:
+def list_errors(store: Store, query: Query, backing: Backing) -> list[dict[str, Any]]:
     """Return the newest error reports, at most ``limit``."""
-    return [_report(row) for row in store.newest(REPORT, _limit(query))]
+    return [_report(row, backing) for row in store.newest(REPORT, _limit(query))]
 
 
-def list_benchmarks(store: Store, query: Query, _redactions: Redactions) -> list[dict[str, Any]]:
+def list_benchmarks(store: Store, query: Query, backing: Backing) -> list[dict[str, Any]]:
     """Return the newest benchmarks, of one ``peer`` or ``kind`` if named, at most ``limit``."""
     found = benchmarks.newest(store, query, _limit(query))
-    return [{**_row(row), "record": row.kind, **told} for row, told in found]
+    return [{**_row(row, backing), "record": row.kind, **told} for row, told in found]
 
 
-def show_benchmark(store: Store, query: Query, redactions: Redactions) -> dict[str, Any]:
+def show_benchmark(store: Store, query: Query, backing: Backing) -> dict[str, Any]:
     """Return one benchmark whole, by the ``cid`` of its record."""
     cid = parse_cid(query["cid"])
-    if store.record(cid) is None and redactions.of(cid) is not None:
+    if store.record(cid) is None and backing.redactions.of(cid) is not None:
         raise UnknownError(
             f"record {cid} was redacted",
             code="redacted",
             hint=f"`covey records show {cid}` says by whom and why",
         )
     row, told = benchmarks.one(store, cid)
-    shown = show_record(store, query, redactions)
+    shown = show_record(store, query, backing)
     return {
-        **_row(row),
+        **_row(row, backing),
         "record": row.kind,
         **told,
         "duration_us": row.duration_us,
@@ -137,7 +137,7 @@ def show_benchmark(store: Store, query: Query, redactions: Redactions) -> dict[s
     }
 
 
-READERS: Final[dict[str, Callable[[Store, Query, Redactions], Any]]] = {
+READERS: Final[dict[str, Callable[[Store, Query, Backing], Any]]] = {
     "/records": list_records,
     "/records/{cid}": show_record,
     "/dropped": list_dropped,
@@ -174,13 +174,17 @@ def _unknown(cid: CID, dropped: list[DroppedRow]) -> UnknownError:
     )
 
 
-def _row(row: RecordRow) -> dict[str, Any]:
+def _row(row: RecordRow, backing: Backing) -> dict[str, Any]:
+    """Return what every list shows of a record; of a damaged one it is what the index remembers."""
+    damage = backing.damage_of(row)
     return {
         "cid": str(CID(row.cid)),
         "kind": row.kind,
-        "status": row.status,
+        "status": row.status if damage is None else "damaged",
         "peer": peer_id_of(row.feed),
         "at": _time(row.start_us),
+        "redacted": None,
+        "damaged": damage,
     }
 
 
@@ -194,6 +198,7 @@ def _left(row: BodilessRow, redactions: Redactions) -> dict[str, Any]:
         "peer": peer_id_of(row.feed),
         "at": None,
         "redacted": redaction and redaction_told(redaction, row.feed),
+        "damaged": None,
     }
 
 
@@ -219,7 +224,7 @@ def _limit(query: Query) -> int:
     return limit
 
 
-def _report(row: RecordRow) -> dict[str, Any]:
+def _report(row: RecordRow, backing: Backing) -> dict[str, Any]:
     attributes = dagcbor.decode(row.attributes)
     return {
         "cid": str(CID(row.cid)),
@@ -230,4 +235,5 @@ def _report(row: RecordRow) -> dict[str, Any]:
         "count": attributes.get("count", 1),
         "job_id": attributes.get("job.id"),
         "model": attributes.get("model"),
+        "damaged": backing.damage_of(row),
     }

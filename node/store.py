@@ -59,15 +59,19 @@ class Store:
 
     def newest(self, kind: str | None, limit: int) -> list[RecordRow]:
         """Return the newest records of our own feed, of one kind if named, in the order in which
-        they were journalled. Those of workers that are kept beside it are found by their names.
+        they were journalled. Those of workers that are kept beside it are found by their names. One
+        that came again, because the disk had damaged it, is there once, as it came last.
         """
         where, parameters = ("AND kind = ?", [kind]) if kind else ("", [])
         sql = f"""
             SELECT * FROM records WHERE feed = ? {where}
             ORDER BY place DESC, sequence DESC LIMIT ?
         """
-        rows = self._tables.run(sql, self._own, *parameters, limit)
-        return [RecordRow._make(row) for row in rows]
+        found = self._tables.run(sql, self._own, *parameters, limit)
+        latest: dict[bytes, RecordRow] = {}
+        for row in found:
+            latest.setdefault(row[0], RecordRow._make(row))
+        return list(latest.values())
 
     def newest_bodiless(self, limit: int) -> list[BodilessRow]:
         """Return the records of our own feed of which only the places are left, in the order of
@@ -81,8 +85,10 @@ class Store:
         return [BodilessRow._make(row) for row in rows]
 
     def record(self, cid: bytes) -> RecordRow | None:
-        """Return one record."""
-        rows = self._tables.run("SELECT * FROM records WHERE cid = ? LIMIT 1", cid)
+        """Return one record, as it came last."""
+        rows = self._tables.run(
+            "SELECT * FROM records WHERE cid = ? ORDER BY place DESC LIMIT 1", cid
+        )
         return RecordRow._make(rows[0]) if rows else None
 
     def links(self, cid: bytes) -> list[tuple[Any, ...]]:

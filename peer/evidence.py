@@ -73,6 +73,15 @@ class Evidence:
         return proof is not None and proof.covers(row)
 
 
+def is_whole(row: RecordRow, entry_at: EntryAt) -> bool:
+    """Tell whether the journal still has the bytes of a row's record, by their digest; whether
+    anybody signed them is not asked.
+    """
+    entry = entry_at(row.place)
+    encoded = None if entry is None else _bytes_of(entry, row)
+    return encoded is not None and CID.of(encoded) == row.cid
+
+
 def _bytes_of(entry: Found, row: RecordRow) -> bytes | None:
     """Return the record's bytes in its journal entry; our own records and headers lie apart."""
     kind, body = entry

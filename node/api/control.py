@@ -19,6 +19,7 @@ from node.api.bench import BenchApi
 from node.api.following import Following
 from node.api.jobs import JobsApi
 from node.api.requests import job_of, parse, wants_stream
+from node.backing import Backing
 from node.explanation import moment
 from node.job import JobSpec, summary_of
 from node.mesh_models import offered, summary
@@ -206,9 +207,9 @@ class ControlApi:
         async def answer(request: Request) -> JSONResponse:
             query = {**request.query_params, **request.path_params}
             await self._node.index.catch_up()
-            redactions = self._node.feeds.bodies.redactions
+            backing = Backing.of(self._node.journal, self._node.feeds)
             return JSONResponse(
-                await self._node.index.ask(lambda store: reader(store, query, redactions))
+                await self._node.index.ask(lambda store: reader(store, query, backing))
             )
 
         return answer

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from node.cli.arguments import LIMIT
+from node.cli.damage import note_damage
 from peer.cli import emit, json_option, table
 
 COLUMNS = {
@@ -36,4 +39,11 @@ def list_errors(limit: int, as_json: bool) -> None:
 
     with reader() as read:
         rows = read("/errors", limit=limit)
-        emit(rows, as_json, lambda rows: table(rows, COLUMNS, empty="no errors were reported"))
+    emit(rows, as_json, _render)
+    if not as_json:
+        note_damage(rows)
+
+
+def _render(rows: list[dict[str, Any]]) -> str:
+    marked = [{**row, "type": f"DAMAGED {row['type']}"} if row["damaged"] else row for row in rows]
+    return table(marked, COLUMNS, empty="no errors were reported")

@@ -15,6 +15,7 @@ from peer.starting import wait_for_daemon
 
 if TYPE_CHECKING:
     from peer.exporting import Sources
+    from peer.feeds import Feeds
 
 
 @contextmanager
@@ -48,13 +49,15 @@ def _read_files(path: str, **query: Any) -> Any:
 
 async def _answer(path: str, query: dict[str, Any]) -> Any:
     """Bring the index up to date with the journal and answer from it, as the daemon would."""
+    from node.backing import Backing
     from node.reading import READERS
 
     folder, _, cid = path.rpartition("/")
     route, query = (f"{folder}/{{cid}}", {"cid": cid}) if folder else (path, query)
-    async with _opened() as sources:
+    async with _opened() as (sources, feeds):
         await sources.index.catch_up()
-        return await sources.index.ask(lambda s: READERS[route](s, query, sources.redactions))
+        backing = Backing.of(sources.journal, feeds)
+        return await sources.index.ask(lambda store: READERS[route](store, query, backing))
 
 
 def download(form: str, out: BinaryIO, since: str) -> Any:
@@ -89,7 +92,7 @@ def _from_files(question: Callable[[Sources], Awaitable[Any]]) -> Any:
     import trio
 
     async def ask() -> Any:
-        async with _opened() as sources:
+        async with _opened() as (sources, _):
             return await question(sources)
 
     answer = trio.run(ask)
@@ -98,7 +101,7 @@ def _from_files(question: Callable[[Sources], Awaitable[Any]]) -> Any:
 
 
 @asynccontextmanager
-async def _opened() -> AsyncGenerator[Sources]:
+async def _opened() -> AsyncGenerator[tuple[Sources, Feeds]]:
     """Open the node's files, whose lock nobody else has meanwhile."""
     from node.config import NodeConfig
     from node.index import open_index
@@ -118,4 +121,4 @@ async def _opened() -> AsyncGenerator[Sources]:
             index = open_index(journal, place, identity, config)
             async with running(index.run):
                 feeds = Feeds(journal, identity.key, system_effects(), identity.member.mesh)
-                yield Sources(index, journal, identity, feeds.bodies.redactions)
+                yield Sources(index, journal, identity, feeds.bodies.redactions), feeds

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from node.cli.arguments import LIMIT
+from node.cli.damage import note_damage
 from peer.cli import CidName, emit, json_option, note, table
 from peer.excerpt_commands import (
     check_scope,
@@ -62,6 +63,7 @@ def list_records(kind: str | None, limit: int, as_json: bool) -> None:
             for row in rows:
                 if row["redacted"]:
                     note(f"covey: {redacted_line(row)}")
+            note_damage(rows)
             for row in read("/dropped"):
                 note(DROPPED.format(**row))
 
@@ -78,7 +80,9 @@ def show(cid: str, as_json: bool) -> None:
     from node.cli.reading import reader
 
     with reader() as read:
-        emit(read(f"/records/{cid}"), as_json, lambda row: json.dumps(row, indent=2))
+        row = read(f"/records/{cid}")
+    emit(row, as_json, lambda row: json.dumps(row, indent=2))
+    note_damage([row])
 
 
 @records.command("verify")
