@@ -23,6 +23,8 @@ class Store:
         self.last = tables.last
         self.rows = tables.rows
         self.lost = tables.lost
+        self.remembers = tables.remembers
+        self.named_in = tables.named_in
         self.close = tables.close
         self.feeds = tables.feeds
         self.page = tables.page

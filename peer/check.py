@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from peer.bodies import LackingBody
 from peer.tables import Lost, Rows
@@ -27,6 +28,8 @@ from protocols.record import Record
 from protocols.sync import Gone
 
 FeedEpoch = tuple[bytes, int]
+
+BROKEN: Final = "a bundle of our own names records that are not here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +64,8 @@ class Walked:
     ackers: set[bytes] = field(default_factory=set[bytes])
     uncut: Counter[bytes] = field(default_factory=Counter[bytes])
     """Digests of our own records that no header has named yet."""
-    broken: list[tuple[int, SignedHeader]] = field(default_factory=list[tuple[int, SignedHeader]])
-    """Headers of our own of which records are gone, and where they are."""
+    broken: dict[int, SignedHeader] = field(default_factory=dict[int, SignedHeader])
+    """Headers of our own of which records are gone, by where they are; they are ``faults`` too."""
     has_dropped: bool = False
     """Whether anything was let go of, the bytes of which may be there still."""
 
@@ -82,13 +85,13 @@ def walk(entries: Iterable[Scanned | Damage], own: bytes) -> Walked:
             take(walked, found)
         except RemoteProtocolError as error:
             walked.faults.append((found.offset, error.message))
-    for offset, signed in walked.broken:
-        if _is_held(walked, signed):  # somebody gave it back whole
-            walked.bundles += 1
-        elif _is_dropped(walked, signed):
-            continue
-        else:
-            walked.faults.append((offset, "a bundle of our own names records that are not here"))
+    walked.bundles += sum(_is_held(walked, signed) for signed in walked.broken.values())
+    walked.broken = {
+        offset: signed
+        for offset, signed in walked.broken.items()
+        if not _is_held(walked, signed) and not _is_dropped(walked, signed)
+    }
+    walked.faults += [(offset, BROKEN) for offset in walked.broken]
     return walked
 
 
@@ -124,7 +127,7 @@ def _take_header(walked: Walked, found: Scanned) -> None:
     is_broken = bool(named - walked.uncut)
     walked.uncut -= named
     if is_broken:
-        walked.broken.append((found.offset, signed))
+        walked.broken[found.offset] = signed
         return
     walked.bundles += 1
     _link(walked, signed.header, signed.cid, found.offset)
@@ -190,13 +193,28 @@ class Checker:
     def findings(self, rows: Rows) -> Iterator[Finding]:
         """Yield what is wrong with the journal, then whether the index with ``rows`` follows it."""
         for offset, message in self.walked.faults:
-            yield Finding("bad-entry", f"the entry at byte {offset} does not hold: {message}")
+            yield self._bad_entry(offset, message)
         for lost in self.lost:
             yield self._range("damaged", "lay in damaged bytes of the journal", *lost)
         for (feed, epoch), chain in sorted(self.walked.chains.items()):
             yield from self._chain_findings(feed, epoch, chain)
         yield from self._acked_findings()
         yield from self._index_findings(rows)
+
+    def _bad_entry(self, offset: int, message: str) -> Finding:
+        finding = Finding("bad-entry", f"the entry at byte {offset} does not hold: {message}")
+        signed = self.walked.broken.get(offset)
+        if signed is None:
+            return finding
+        header, peer = signed.header, peer_id_of(signed.header.feed)
+        return replace(
+            finding,
+            feed=peer,
+            epoch=header.epoch,
+            first_sequence=header.first_sequence,
+            next_sequence=header.next_sequence,
+            fetch_from=self._holders(peer),
+        )
 
     def absent(self, bodies: Iterable[LackingBody]) -> Iterator[Finding]:
         """Yield the records that headers name, that nobody redacted and nobody sent whole."""

@@ -25,7 +25,7 @@ from peer.own_feed import OnRefused, OwnBundle, OwnFeed
 from protocols.ack import SignedAck
 from protocols.chain import Dropped, Link
 from protocols.cid import CID
-from protocols.feed import Bundle, Header
+from protocols.feed import Bundle, Header, SignedHeader
 from protocols.journal import (
     DroppedBody,
     Entry,
@@ -70,7 +70,7 @@ class Feeds(HeldFeeds):
         self.effects = effects
         self._own = OwnFeed(journal, key, effects, self._index_own)
         self._adding: dict[bytes, tuple[Pending, Bundle]] = {}
-        self._partial: list[Header] = []
+        self._partial: list[SignedHeader] = []
         """Cuts found at the start of which a record is gone: rotted away, or dropped."""
         self._replay()
 
@@ -297,9 +297,12 @@ class Feeds(HeldFeeds):
         for offset, _, kind, body in self._journal.scan():
             if kind in replay:
                 replay[kind](offset, body)
-        for header in self._partial:
-            if not self.is_dropped(header.feed, header.epoch, header.first_sequence):
+        for signed in self._partial:
+            header = signed.header
+            key, place = (header.feed, header.epoch), (header.first_sequence, signed.cid)
+            if not self.holds(key, *place):  # nor dropped, nor given back whole
                 log.error("own bundle damaged", extra={"epoch": header.epoch})
+                self._damaged.add((key, header.first_sequence, signed.cid.digest))
         self._partial.clear()
         self._own.resume()
 
@@ -313,7 +316,7 @@ class Feeds(HeldFeeds):
         if cut is not None:
             self._index_own(cut)
         else:
-            self._partial.append(Header.decode(HeaderBody.decode(body).header))
+            self._partial.append(_unchecked(HeaderBody.decode(body)))
 
     def _replay_epoch(self, offset: int, body: bytes) -> None:
         self._own.replay_epoch(offset, EpochBody.decode(body))
@@ -350,3 +353,8 @@ class Feeds(HeldFeeds):
             # Our own signature on what we do not remember signing: we lost a journal.
             self._own.rise_above(header.epoch, header.next_sequence)
         return is_fork
+
+
+def _unchecked(body: HeaderBody) -> SignedHeader:
+    """Return a header of our own journal, which held when it was written."""
+    return SignedHeader(body.header, body.signature, Header.decode(body.header))

@@ -61,14 +61,16 @@ async def conclude(
     """Let go of damage behind which nothing is missing, and return the answer to a check."""
     walked, told = inspection.walked, [asdict(finding) for finding in findings]
     settled_at = feeds.settled_at
-    healed = [
+    healable = [
         each for each, lost in inspection.lost_in.items() if is_healed(each, lost, settled_at)
     ]
+    healed = await heal(journal, index, healable)
+    journal.damage = [each for each in walked.damage if each not in healed]
     return {
         "ok": not told,
         "journal_bytes": inspection.rows.mark,
         "damaged_bytes": size_bytes(walked.damage),
-        "healed_bytes": await heal(journal, index, healed),
+        "healed_bytes": size_bytes(healed),
         "tail_cut_bytes": journal.tail_cut_bytes,
         "quarantined": feeds.quarantined,
         "entries": walked.entries,

@@ -66,7 +66,7 @@ def download(form: str, out: BinaryIO, since: str) -> Any:
         with connect() as client:
             return client.download(f"/export/{form}", out, since=since)
 
-    async def export(sources: Sources) -> Any:
+    async def export(sources: Sources, _: Feeds) -> Any:
         from peer import exporting
 
         return await sources.export(form, exporting.since(since), out)
@@ -80,20 +80,34 @@ def verify(cid: str, mesh: str) -> Any:
         with connect() as client:
             return client.get(f"/verify/{cid}", mesh=mesh)
 
-    async def check(sources: Sources) -> Any:
+    async def judge(sources: Sources, _: Feeds) -> Any:
         from node import reading
 
         return await reading.verify(sources, cid, mesh)
 
-    return _from_files(check)
+    return _from_files(judge)
 
 
-def _from_files(question: Callable[[Sources], Awaitable[Any]]) -> Any:
+def check() -> Any:
+    """Return what is wrong with what this node holds."""
+    if _is_owned():
+        with connect(answer_s=None) as client:  # it reads all there is
+            return client.post("/check")
+
+    async def walk(sources: Sources, feeds: Feeds) -> Any:
+        from node.check import Check
+
+        return await Check(sources.index, sources.journal, feeds).run()
+
+    return _from_files(walk)
+
+
+def _from_files(question: Callable[[Sources, Feeds], Awaitable[Any]]) -> Any:
     import trio
 
     async def ask() -> Any:
-        async with _opened() as (sources, _):
-            return await question(sources)
+        async with _opened() as opened:
+            return await question(*opened)
 
     answer = trio.run(ask)
     note("covey: no daemon answers; the files were read")
