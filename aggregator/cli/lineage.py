@@ -27,7 +27,10 @@ UNKNOWN = "not known here"
 @click.option("--up", "way", flag_value="ancestors", help="List everything that it came from.")
 @click.option("--down", "way", flag_value="descendants", help="List everything that came from it.")
 @click.option(
-    "--outputs", "way", flag_value="outputs", help="List the outputs that came from it or a peer."
+    "--outputs",
+    "way",
+    flag_value="outputs",
+    help="List the outputs that came from it, or that a peer's or machine's own runs made.",
 )
 @click.option(
     "--to", "origin", type=CidName(), metavar="CID", help="Show how it came from that one."
