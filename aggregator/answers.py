@@ -15,7 +15,7 @@ import msgspec
 import trio
 
 from aggregator import excerpts
-from aggregator.ancestry import Ancestry
+from aggregator.ancestry import Ancestry, Question, Reach
 from aggregator.checker import MeshChecker
 from aggregator.checkpoints import Checkpoints, latest_in, vouched_told
 from aggregator.damaged import damaged_in
@@ -23,11 +23,13 @@ from aggregator.errors import NotFoundError
 from aggregator.explain import explain
 from aggregator.intake import Intake
 from aggregator.lineage import MAX_DEPTH, MAX_RECORDS, trace
-from aggregator.relatives import Asked, bodiless, page_of, paths_of
+from aggregator.makers import Maker, find_makers
+from aggregator.relatives import MAX_PAGE, Asked, bodiless, page_of, paths_of, unmade
 from aggregator.store import Store
 from aggregator.told import group_told, issues_told, reports_told, variant_told
 from peer.check import Finding
 from peer.cids import parse_cid
+from peer.cli import counted
 from peer.evidence import Evidence
 from peer.excerpts import reader_of
 from peer.exporting import Sources, mesh_named, redaction_told
@@ -179,11 +181,14 @@ class Answers:
             evidence = Evidence(reader_of(self.journal, self.feeds.suspect), store.bundles_over)
             verified = evidence.verify(closure.records.values(), closure.links)
             answer = explain(closure, verified)
-            for each in answer["missing"]:
-                each["redacted"] = self._redaction_told(CID.parse(each["cid"]))
+            lacking = [CID.parse(each["cid"]) for each in answer["missing"]]
+            makers = find_makers(lacking, redactions)(store)
+            for gone, each in zip(lacking, answer["missing"], strict=True):
+                each["redacted"] = self._redaction_told(gone)
+                each["makers"] = [maker.told for maker in makers if maker.entity == gone]
             return answer
 
-        return await self.index.ask(answer)
+        return await self._unless_gone(lambda: self.index.ask(answer))
 
     def _redaction_told(self, cid: CID) -> dict[str, Any] | None:
         redaction = self._redactions.of(cid)
@@ -213,9 +218,14 @@ class Answers:
         """Ask; whoever asks about a record that was redacted and that nothing names is told so."""
         try:
             return await ask()
-        except NotFoundError:
+        except NotFoundError as error:
             for cid in await self._why_gone(set(ends)):
                 raise self._erased(CID(cid)) from None
+            if (count := len(self._redactions.named())) and error.code == "unknown-cid":
+                redacted = f"{counted(count, 'record')} were redacted, and may have named it"
+                raise NotFoundError(
+                    error.message, code=error.code, hint=f"{error.hint}; {redacted}"
+                ) from error
             raise
 
     async def relatives(self, asked: Asked) -> dict[str, Any]:
@@ -227,7 +237,9 @@ class Answers:
             lambda: self.ancestry.page(question, asked.limit, asked.cursor), *ends
         )
         redacted = await self._why_gone(bodiless(page.nodes) | set(ends))
-        return await trio.to_thread.run_sync(page_of, asked, page, redacted)  # 60 ms for 10,000
+        makers = await self._makers({*unmade(page.nodes), *ends}) if asked.is_up else []
+        # 60 ms for 10,000
+        return await trio.to_thread.run_sync(page_of, asked, page, redacted, makers)
 
     async def paths(self, text: str, origin: str, depth: int, limit: int) -> dict[str, Any]:
         """Return the ways by which one CID came from another, the shortest first."""
@@ -237,7 +249,19 @@ class Answers:
             lambda: self.ancestry.paths(*ends, depth=depth, limit=limit), *ends
         )
         redacted = await self._why_gone(bodiless(chain.from_iterable(found)))
-        return paths_of(ends, found, is_cut, redacted)
+        makers = [] if found else await self._makers_above(ends[0], depth)
+        return paths_of(ends, (found, is_cut), redacted, makers)
+
+    async def _makers_above(self, start: CID, depth: int) -> list[Maker]:
+        """Return the redacted records at which the ways up from ``start`` end."""
+        if not len(self._redactions):
+            return []
+        question = Question(start, Reach(True, depth))
+        above = await self.ancestry.page(question, MAX_PAGE)
+        return await self._makers({start, *unmade(above.nodes)})
+
+    async def _makers(self, entities: set[bytes]) -> list[Maker]:
+        return await self.index.ask(find_makers(entities, self._redactions))
 
     def groups(self) -> list[dict[str, Any]]:
         """Return every group, the one seen last first."""

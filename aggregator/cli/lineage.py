@@ -85,6 +85,7 @@ def render_page(value: dict[str, Any]) -> str:
     lines = [redacted_line(value)] if value["redacted"] else []
     lines.append(table(value["nodes"], columns, empty="nothing that is known here"))
     lines += [redacted_line(node) for node in value["nodes"] if node["redacted"]]
+    lines += map(_made_by, value["makers"])
     if value["next"]:
         lines.append(f"there is more: --page {value['next']}")
     if value["is_cut"]:
@@ -100,6 +101,7 @@ def render_paths(value: dict[str, Any]) -> str:
         lines += [f"   {_named(node)}" for node in path]
     if not lines:
         lines.append(f"no way is known by which it came from {value['to']}")
+    lines += map(_made_by, value["makers"])
     if value["is_cut"]:
         lines.append("there may be more: see --depth and --limit")
     return "\n".join(map(printable, lines))
@@ -208,11 +210,23 @@ def _absence(entry: dict[str, Any]) -> str:
     return f"redacted by {redacted['by']} at {redacted['at']} ({redacted['reason']})"
 
 
+def _made_by(maker: dict[str, Any]) -> str:
+    """Say of something that its maker is redacted, and what of that is left."""
+    return printable(
+        f"{maker['of']} was made by record {maker['cid']} of {maker['peer']} (epoch"
+        f" {maker['epoch']}, sequence {maker['sequence']}), of which nothing else is known: it was"
+        f" {_absence(maker)}"
+    )
+
+
 def _missing(value: dict[str, Any]) -> list[str]:
-    lines = [
-        f"{_absence(entry)}: {entry['what']} {entry['cid']}, named by {entry['needed_by']}"
-        for entry in value["missing"]
-    ]
+    lines: list[str] = []
+    for entry in value["missing"]:
+        named = f"{entry['what']} {entry['cid']}, named by {entry['needed_by']}"
+        if entry["makers"]:
+            lines += map(_made_by, entry["makers"])
+        else:
+            lines.append(f"{_absence(entry)}: {named}")
     if value["is_cut"]:
         lines.append("cut at the limit: see --depth and --limit")
     return lines
