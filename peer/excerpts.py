@@ -89,6 +89,9 @@ class Excerpt:
     revoked: bytes | None = None
     """The revocation list that is known here."""
     records: int = 0
+    """How many of ``rows`` are exported."""
+    along: int = 0
+    """How many records go along, by which whoever reads the export can check it."""
     authors: set[bytes] = field(default_factory=set[bytes])
     unproven: list[CID] = field(default_factory=list[CID])
     """Records left out, because their signed bytes are damaged or not there yet."""
@@ -100,7 +103,9 @@ class Excerpt:
 
     def parts(self) -> Iterator[Part]:
         """Yield every part, in the order of ``rows``; those of one bundle should be neighbours."""
-        return self._parts(self.rows, self.unproven)
+        for part in self._parts(self.rows, self.unproven):
+            self.records += len(part.records)
+            yield part
 
     @property
     def signers(self) -> set[bytes]:
@@ -115,7 +120,7 @@ class Excerpt:
         are here and they are not among those ``written`` before.
         """
         rows = self.shelf.certificates(sorted(self.signers))
-        return self._parts((row for row in rows if CID(row.cid) not in written), [])
+        return self._along((row for row in rows if CID(row.cid) not in written), [])
 
     def redacted(self) -> list[Erased]:
         """Return the redacted records that were asked for or that the exported ones name, by links
@@ -159,7 +164,12 @@ class Excerpt:
         cids = {cid for each in redactions for cid in (each.tombstone, each.certificate) if cid}
         others = sorted(cids - self._statements)
         rows = self.shelf.records(others) if others else []
-        return self._parts(rows, self.unproven)
+        return self._along(rows, self.unproven)
+
+    def _along(self, rows: Iterable[RecordRow], unproven: list[CID]) -> Iterator[Part]:
+        for part in self._parts(rows, unproven):
+            self.along += len(part.records)
+            yield part
 
     def _parts(self, rows: Iterable[RecordRow], unproven: list[CID]) -> Iterator[Part]:
         part = _Gathered()
@@ -171,7 +181,6 @@ class Excerpt:
             if record is None:
                 unproven.append(CID(row.cid))
             else:
-                self.records += 1
                 self.authors.add(row.feed)
                 self._note(CID(row.cid), record)
         yield from part.finished()

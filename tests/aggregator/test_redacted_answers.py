@@ -212,6 +212,13 @@ async def test_prov_json_with_a_redacted_record_is_valid_and_loads(
     assert (content["covey:status"], content["covey:reason"]) == ("redacted", WHY)
     assert content["covey:redacted_by"] == f"peer:{answers.identity.peer_id}"
     assert made["activity"][f"record:{job.run}"]["covey:status"] == "redacted"
+    associated = [
+        (link["prov:agent"], link.get("prov:role"))
+        for link in made["wasAssociatedWith"].values()
+        if link["prov:activity"] == f"record:{job.run}"
+    ]
+    assert associated == [(f"peer:{key_of(1).peer_id}", "signer")]
+    assert f"peer:{key_of(1).peer_id}" in made["agent"]
     assert tombstone["prov:type"] == "record.tombstone"
     assert any(each.get_type().localpart == "Invalidation" for each in document.get_records())
 
@@ -253,7 +260,7 @@ async def test_a_car_file_of_everything_proves_all_that_was_redacted(tmp_path: P
 
     assert verdict.is_good
     assert set(verdict.redacted) == {job.run, job.accepted}
-    assert summary["records"] == verdict.records
+    assert summary["records"] + summary["along"] == verdict.records
 
 
 async def test_the_author_of_what_was_redacted_still_shows_to_be_a_member(tmp_path: Path) -> None:
