@@ -4,7 +4,7 @@ when the daemon is down.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -34,7 +34,7 @@ def list_records(store: Store, query: Query, backing: Backing) -> list[dict[str,
     kind, limit = query.get("kind") or None, _limit(query)
     erased = store.newest_bodiless(limit) if kind is None else []
     rows = sorted(
-        [*store.newest(kind, limit), *erased],
+        [*_latest(store.newest(kind, limit)), *erased],
         key=lambda row: (row.place, row.sequence),
         reverse=True,
     )
@@ -108,7 +108,18 @@ def list_dropped(store: Store, _query: Query, _backing: Backing) -> list[dict[st
 
 def list_errors(store: Store, query: Query, backing: Backing) -> list[dict[str, Any]]:
     """Return the newest error reports, at most ``limit``."""
-    return [_report(row, backing) for row in store.newest(REPORT, _limit(query))]
+    return [_report(row, backing) for row in _latest(store.newest(REPORT, _limit(query)))]
+
+
+def show_error(store: Store, query: Query, backing: Backing) -> dict[str, Any]:
+    """Return one error report whole, by the ``cid`` of its record."""
+    shown = show_record(store, query, backing)
+    if shown["kind"] not in (REPORT, None):
+        raise UnknownError(
+            f"record {shown['cid']} is no error report: it is of kind {shown['kind']}",
+            hint="`covey errors list` names them, and `covey records show` shows any record",
+        )
+    return shown
 
 
 def list_benchmarks(store: Store, query: Query, backing: Backing) -> list[dict[str, Any]]:
@@ -142,6 +153,7 @@ READERS: Final[dict[str, Callable[[Store, Query, Backing], Any]]] = {
     "/records/{cid}": show_record,
     "/dropped": list_dropped,
     "/errors": list_errors,
+    "/errors/{cid}": show_error,
     "/bench": list_benchmarks,
     "/bench/{cid}": show_benchmark,
 }
@@ -172,6 +184,14 @@ def _unknown(cid: CID, dropped: list[DroppedRow]) -> UnknownError:
         f"{message}; of its oldest, {count} were dropped after an aggregator promised to keep them",
         hint=f"ask aggregator {', '.join(holders)}: `covey-aggregator verify {cid}`",
     )
+
+
+def _latest(newest: Iterable[RecordRow]) -> list[RecordRow]:
+    """Keep of each record the place to which it came last: again, if the disk had damaged it."""
+    latest: dict[bytes, RecordRow] = {}
+    for row in newest:
+        latest.setdefault(row.cid, row)
+    return list(latest.values())
 
 
 def _row(row: RecordRow, backing: Backing) -> dict[str, Any]:

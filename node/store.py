@@ -61,19 +61,15 @@ class Store:
 
     def newest(self, kind: str | None, limit: int) -> list[RecordRow]:
         """Return the newest records of our own feed, of one kind if named, in the order in which
-        they were journalled. Those of workers that are kept beside it are found by their names. One
-        that came again, because the disk had damaged it, is there once, as it came last.
+        they were journalled. Those of workers that are kept beside it are found by their names.
         """
         where, parameters = ("AND kind = ?", [kind]) if kind else ("", [])
         sql = f"""
             SELECT * FROM records WHERE feed = ? {where}
             ORDER BY place DESC, sequence DESC LIMIT ?
         """
-        found = self._tables.run(sql, self._own, *parameters, limit)
-        latest: dict[bytes, RecordRow] = {}
-        for row in found:
-            latest.setdefault(row[0], RecordRow._make(row))
-        return list(latest.values())
+        rows = self._tables.run(sql, self._own, *parameters, limit)
+        return [RecordRow._make(row) for row in rows]
 
     def newest_bodiless(self, limit: int) -> list[BodilessRow]:
         """Return the records of our own feed of which only the places are left, in the order of

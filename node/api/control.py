@@ -93,6 +93,7 @@ class ControlApi:
             Route("/redact", self.redact, methods=["POST"]),
             Route("/dropped", self.read("/dropped")),
             Route("/errors", self.read("/errors")),
+            Route("/errors/{cid}", self.read("/errors/{cid}")),
             *BenchApi(self._node).routes(),
             Route("/bench", self.read("/bench")),
             Route("/bench/{cid}", self.read("/bench/{cid}")),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from node.errors import UnknownError
 from protocols.feed import Bundle
 from protocols.report import RECORD_KIND
 from tests.support.holding import held
@@ -44,11 +47,17 @@ async def test_an_error_report_whose_bytes_rotted_is_listed_as_damaged(tmp_path:
     async with held(tmp_path) as node:
         for marker in ("rotten", "sound"):
             await node.write(marker, RECORD_KIND, **a_report().to_attributes())
+        other = await node.write("no report")
         flip(node.path, b"rotten")
 
         listed = await node.read("/errors")
+        shown = await node.read("/errors/{cid}", cid=listed[1]["cid"])
+        with pytest.raises(UnknownError, match="it is of kind tick"):
+            await node.read("/errors/{cid}", cid=other)
 
     assert [row["damaged"] for row in listed] == [None, {"fetch_from": []}]
+    assert (shown["status"], shown["damaged"]) == ("damaged", {"fetch_from": []})
+    assert shown["attributes"]["exception.type"] == listed[1]["type"]
 
 
 async def test_a_record_that_came_back_is_listed_once_and_is_sound(tmp_path: Path) -> None:
