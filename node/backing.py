@@ -26,12 +26,15 @@ class Backing:
     entry_at: EntryAt
     holders: Callable[[RecordRow], list[PeerId]]
     """Who else may have a record that is or was here."""
+    is_damaged: bool = False
+    """Whether bytes of the journal are known to be damaged."""
 
     @classmethod
     def of(cls, journal: Journal, feeds: Feeds) -> Backing:
         """Return what backs a node's index; for its thread."""
         entry_at = reader_of(journal, feeds.suspect)
-        return cls(feeds.bodies.redactions, entry_at, partial(_holders, feeds))
+        is_damaged = bool(journal.damage or feeds.damaged_bundles)
+        return cls(feeds.bodies.redactions, entry_at, partial(_holders, feeds), is_damaged)
 
     def damage_of(self, row: RecordRow) -> dict[str, Any] | None:
         """Return who may have a record whose bytes the disk has damaged, as JSON can hold it; none

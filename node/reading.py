@@ -51,7 +51,7 @@ def show_record(store: Store, query: Query, backing: Backing) -> dict[str, Any]:
     cid = parse_cid(query["cid"])
     row = store.record(cid)
     if row is None:
-        return _show_left(store, cid, backing.redactions)
+        return _show_left(store, cid, backing)
     links = [
         {"direction": direction, "role": role, "cid": str(CID(target))}
         for direction, role, target in store.links(cid)
@@ -68,10 +68,14 @@ def show_record(store: Store, query: Query, backing: Backing) -> dict[str, Any]:
     }
 
 
-def _show_left(store: Store, cid: CID, redactions: Redactions) -> dict[str, Any]:
-    rows = store.bodiless([cid])
+def _show_left(store: Store, cid: CID, backing: Backing) -> dict[str, Any]:
+    rows, redactions = store.bodiless([cid]), backing.redactions
     if not rows:
-        raise _unknown(cid, store.dropped())
+        unknown = _unknown(cid, store.dropped())
+        if backing.is_damaged:
+            hint = "it may have lain in bytes that the disk damaged: `covey records check`"
+            raise UnknownError(unknown.message, hint=f"{hint}; or {unknown.hint}")
+        raise unknown
     row = next((each for each in rows if redactions.of(cid, each.feed)), rows[0])
     left = _left(row, redactions)
     if left["redacted"] is None:

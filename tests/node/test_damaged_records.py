@@ -60,6 +60,19 @@ async def test_an_error_report_whose_bytes_rotted_is_listed_as_damaged(tmp_path:
     assert shown["attributes"]["exception.type"] == listed[1]["type"]
 
 
+async def test_a_record_that_no_index_remembers_may_be_in_what_is_damaged(tmp_path: Path) -> None:
+    async with held(tmp_path) as node:
+        cid = await node.write("rotten")
+        await node.write("sound")
+    flip(node.path, b"rotten")
+    async with held(tmp_path) as node:
+        await node.index.rebuild()
+        with pytest.raises(UnknownError) as unknown:
+            await node.read("/records/{cid}", cid=cid)
+
+    assert "covey records check" in (unknown.value.hint or "")
+
+
 async def test_a_record_that_came_back_is_listed_once_and_is_sound(tmp_path: Path) -> None:
     async with held(tmp_path) as node:
         cid = await node.write("rotten")
