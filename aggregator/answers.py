@@ -237,7 +237,8 @@ class Answers:
             lambda: self.ancestry.page(question, asked.limit, asked.cursor), *ends
         )
         redacted = await self._why_gone(bodiless(page.nodes) | set(ends))
-        makers = await self._makers({*unmade(page.nodes), *ends}) if asked.is_up else []
+        ended = unmade(page.nodes) if page.nodes or asked.cursor else set(ends)
+        makers = await self._makers(ended) if asked.is_up else []
         # 60 ms for 10,000
         return await trio.to_thread.run_sync(page_of, asked, page, redacted, makers)
 
@@ -256,11 +257,12 @@ class Answers:
         """Return the redacted records at which the ways up from ``start`` end."""
         if not len(self._redactions):
             return []
-        question = Question(start, Reach(True, depth))
-        above = await self.ancestry.page(question, MAX_PAGE)
+        above = await self.ancestry.page(Question(start, Reach(True, depth)), MAX_PAGE)
         return await self._makers({start, *unmade(above.nodes)})
 
     async def _makers(self, entities: set[bytes]) -> list[Maker]:
+        if not entities or not len(self._redactions):
+            return []
         return await self.index.ask(find_makers(entities, self._redactions))
 
     def groups(self) -> list[dict[str, Any]]:
