@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -18,6 +18,7 @@ import trio
 
 from aggregator.dag.reach import Reach
 from aggregator.errors import NotFoundError, PageExpiredError
+from aggregator.explain import RUN
 from aggregator.store import Extent, Store
 from peer.index import Index
 from protocols.cid import CID, CID_BYTES
@@ -36,6 +37,7 @@ PART: Final = Extent(1 << 18, 1 << 19)  # rows at once: others want the index wi
 MAX_SEGMENTS: Final = 12  # past this a question that adds to the graph also merges
 HELD_WALKS: Final = 4
 HELD_BYTES: Final = 128 << 20
+MADE_LINKS: Final = 2  # from where a run was made, over the run, to its outputs
 
 
 class Node(NamedTuple):
@@ -241,15 +243,33 @@ def _begun(view: View, question: Question, cursor: Cursor | None) -> Walk:
             "the records that the earlier pages were made of have changed since",
             hint="ask for the first page again",
         )
-    if question.is_author:
-        start: int | list[int] = view.labels.of_author(question.start)
-        if not start:
-            raise NotFoundError("no record of this peer has arrived", code="unknown-peer")
-    else:
-        start = find(view, question.start)
-    walk = Walk(view, question.reach, start)
+    start, reach = _start(view, question), question.reach
+    if reach.only_outputs and isinstance(start, list):
+        is_all = reach.depth >= MADE_LINKS
+        reach = replace(reach, depth=min(reach.depth, MADE_LINKS), is_all=is_all)
+    walk = Walk(view, reach, start)
     walk.skip(cursor.position if cursor else 0)
     return walk
+
+
+def _start(view: View, question: Question) -> int | list[int]:
+    """Return where a walk starts: at a node, or one link before the records that have one of these
+    labels. The outputs of a peer or a machine are those of the runs there: others' use of a model
+    that it has, or of what was submitted there, does not count.
+    """
+    labels = view.labels
+    if question.is_author:
+        codes = labels.of_author(question.start)
+        if not codes:
+            raise NotFoundError("no record of this peer has arrived", code="unknown-peer")
+    else:
+        node = find(view, question.start)
+        if not question.reach.only_outputs or not labels.is_block(node):
+            return node
+        codes = labels.of_blocks([node])
+    if question.reach.only_outputs:
+        return [code for code in codes if labels.table[code].name == RUN]
+    return codes
 
 
 def find(view: View, cid: bytes) -> int:

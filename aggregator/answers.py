@@ -15,21 +15,25 @@ import msgspec
 import trio
 
 from aggregator import excerpts
-from aggregator.ancestry import Ancestry
+from aggregator.ancestry import Ancestry, Question, Reach
+from aggregator.audit import Audit
 from aggregator.checkpoints import Checkpoints, vouched_told
-from aggregator.damaged import counted, held_told
+from aggregator.damaged import counted as counts_of, held_told
 from aggregator.errors import NotFoundError
-from aggregator.evidence import shown_of, verified
+from aggregator.evidence import shown_of
 from aggregator.explain import explain
-from aggregator.inspection import Inspection
 from aggregator.intake import Intake
 from aggregator.lineage import MAX_DEPTH, MAX_RECORDS, trace
 from aggregator.losses import Losses, Stated, awaited, lost_of, lost_told
-from aggregator.relatives import Asked, bodiless, page_of, paths_of
+from aggregator.makers import Maker, find_makers
+from aggregator.relatives import MAX_PAGE, Asked, bodiless, page_of, paths_of, unmade
 from aggregator.store import Store
 from aggregator.surroundings import Surroundings
 from aggregator.told import group_told, issues_from, issues_told, reports_told, variant_told
 from peer.cids import parse_cid
+from peer.cli import counted
+from peer.copies import EntryAt
+from peer.evidence import verified
 from peer.excerpts import reader_of
 from peer.exporting import Sources, mesh_named, redaction_told
 from peer.feeds import Feeds
@@ -70,7 +74,7 @@ class Answers:
         roles = membership.certificate.roles
         redacted = self._redactions.named()
         stated = await lost_of(self.index, self.feeds)
-        counts, absent = await counted(self.index, self.feeds, stated)
+        counts, absent = await counts_of(self.index, self.feeds, stated)
         filers = [self.identity.peer_id] if FILER in roles else around.filers
         return {
             "peer": self.identity.peer_id,
@@ -167,18 +171,27 @@ class Answers:
             entry_at = reader_of(self.journal, self.feeds.suspect)
             rows = closure.records.values()
             answer = explain(closure, verified(entry_at, store.bundles_over, rows, closure.links))
-            why = {each["cid"]: redactions.of(CID.parse(each["cid"])) for each in answer["missing"]}
-            shown = shown_of(entry_at, store, filter(None, why.values()))
-            for each in answer["missing"]:
-                redaction = why[each["cid"]]
-                each["redacted"] = redaction and {
-                    **redaction_told(redaction, None),
-                    "is_verified": redaction in shown,
-                }
-            answer["verified"] &= shown.issuperset(filter(None, why.values()))
+            self._tell_missing(answer, store, entry_at)
             return answer
 
-        return await self.index.ask(answer)
+        return await self._unless_gone(lambda: self.index.ask(answer))
+
+    def _tell_missing(self, answer: dict[str, Any], store: Store, entry_at: EntryAt) -> None:
+        """Say of what a lineage lacks why it was redacted, and which redacted records made it."""
+        lacking = [CID.parse(each["cid"]) for each in answer["missing"]]
+        makers = find_makers(lacking, self._redactions)(store)
+        gone = {*lacking, *(CID(maker.cid) for maker in makers)}
+        why = {cid: each for cid in gone if (each := self._redactions.of(cid)) is not None}
+        shown = shown_of(entry_at, store, why.values())
+        for cid, told in zip(lacking, answer["missing"], strict=True):
+            redaction = why.get(cid)
+            told["redacted"] = redaction and {
+                **redaction_told(redaction, None),
+                "is_verified": redaction in shown,
+            }
+            made = (maker for maker in makers if maker.entity == cid)
+            told["makers"] = [each.verified(why[CID(each.cid)] in shown) for each in made]
+        answer["verified"] &= shown.issuperset(why.values())
 
     def _redaction_told(self, cid: CID) -> dict[str, Any] | None:
         redaction = self._redactions.of(cid)
@@ -208,9 +221,14 @@ class Answers:
         """Ask; whoever asks about a record that was redacted and that nothing names is told so."""
         try:
             return await ask()
-        except NotFoundError:
+        except NotFoundError as error:
             for cid in await self._why_gone(set(ends)):
                 raise self._erased(CID(cid)) from None
+            if (count := len(self._redactions.named())) and error.code == "unknown-cid":
+                redacted = f"{counted(count, 'record')} were redacted, and may have named it"
+                raise NotFoundError(
+                    error.message, code=error.code, hint=f"{error.hint}; {redacted}"
+                ) from error
             raise
 
     async def relatives(self, asked: Asked) -> dict[str, Any]:
@@ -222,7 +240,10 @@ class Answers:
             lambda: self.ancestry.page(question, asked.limit, asked.cursor), *ends
         )
         redacted = await self._why_gone(bodiless(page.nodes) | set(ends))
-        return await trio.to_thread.run_sync(page_of, asked, page, redacted)  # 60 ms for 10,000
+        ended = unmade(page.nodes) if page.nodes or asked.cursor else set(ends)
+        makers = await self._makers(ended) if asked.is_up else []
+        # 60 ms for 10,000
+        return await trio.to_thread.run_sync(page_of, asked, page, redacted, makers)
 
     async def paths(self, text: str, origin: str, depth: int, limit: int) -> dict[str, Any]:
         """Return the ways by which one CID came from another, the shortest first."""
@@ -232,7 +253,20 @@ class Answers:
             lambda: self.ancestry.paths(*ends, depth=depth, limit=limit), *ends
         )
         redacted = await self._why_gone(bodiless(chain.from_iterable(found)))
-        return paths_of(ends, found, is_cut, redacted)
+        makers = [] if found else await self._makers_above(ends[0], depth)
+        return paths_of(ends, (found, is_cut), redacted, makers)
+
+    async def _makers_above(self, start: CID, depth: int) -> list[Maker]:
+        """Return the redacted records at which the ways up from ``start`` end."""
+        if not len(self._redactions):
+            return []
+        above = await self.ancestry.page(Question(start, Reach(True, depth)), MAX_PAGE)
+        return await self._makers({start, *unmade(above.nodes)})
+
+    async def _makers(self, entities: set[bytes]) -> list[Maker]:
+        if not entities or not len(self._redactions):
+            return []
+        return await self.index.ask(find_makers(entities, self._redactions))
 
     def groups(self) -> list[dict[str, Any]]:
         """Return every group, the one seen last first."""
@@ -264,9 +298,9 @@ class Answers:
     async def check(
         self, around: Surroundings, *, is_loss_accepted: bool = False
     ) -> dict[str, Any]:
-        """Say what is wrong with journal or index; see ``Inspection``."""
-        inspection = Inspection(self.journal, self.feeds, self.index, self.losses)
-        return await inspection.run(around, is_loss_accepted=is_loss_accepted)
+        """Say what is wrong with journal or index; see ``Audit``."""
+        audit = Audit(self.journal, self.feeds, self.index, self.losses)
+        return await audit.run(around, is_loss_accepted=is_loss_accepted)
 
     async def export(
         self, form: str, lineage: str | None, since: str, out: BinaryIO

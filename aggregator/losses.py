@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
-from aggregator.check import Finding, beyond
 from aggregator.decisions import DECISION_KIND
 from aggregator.explain import moment
 from aggregator.store import Store
+from peer.check import Finding, beyond
 from peer.feeds import Feeds
 from peer.index import Index
 from peer.recorder import Recorder

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 from aggregator.ancestry import Cursor, Node, Page, Question, Reach
+from aggregator.makers import Maker
 from peer.cids import parse_cid
 from protocols.cid import CID
 from protocols.errors import CoveyError, RemoteProtocolError
@@ -28,6 +29,8 @@ PATHS: Final = 10
 _RECORD: Final = "record"
 _WHAT: Final = (_RECORD, "missing", "entity", "entity", "entity", "entity")
 """By rank (``dag.labels``)."""
+_USED: Final = 4
+"""The rank of what was only used; not imported, for numpy takes 20 MB."""
 
 
 class Asked(NamedTuple):
@@ -52,34 +55,63 @@ class Asked(NamedTuple):
             question = Question(author, reach, is_author=True)
         return cls(start, direction, question, limit, _cursor(page, question))
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it is asked what something came from."""
+        return self.direction == UP
+
 
 Told = Mapping[bytes, dict[str, Any]]
 """Why records were redacted of which nothing else is left."""
 
 
-def page_of(asked: Asked, page: Page, redacted: Told) -> dict[str, Any]:
-    """Return the JSON form of a page; ``next`` is what to ask for the page after it."""
+def page_of(asked: Asked, page: Page, redacted: Told, makers: Iterable[Maker]) -> dict[str, Any]:
+    """Return the JSON form of a page; ``next`` is what to ask for the page after it. ``makers``
+    made some of it and are redacted, so that no link leads on to them.
+    """
     return {
         "cid": asked.start,
         "direction": asked.direction,
         "redacted": redacted.get(asked.question.start),
         "nodes": [_node(node, redacted) for node in page.nodes],
+        "makers": [maker.told for maker in makers],
         "next": page.cursor and _text(page.cursor, asked.question),
         "is_cut": page.is_cut,
     }
 
 
 def paths_of(
-    ends: tuple[bytes, bytes], paths: list[list[Node]], is_cut: bool, redacted: Told
+    ends: tuple[bytes, bytes],
+    found: tuple[list[list[Node]], bool],
+    redacted: Told,
+    makers: Sequence[Maker],
 ) -> dict[str, Any]:
-    """Return the JSON form of ways."""
+    """Return the JSON form of ways, and whether there may be more; ``makers`` are where the ways up
+    end because they are redacted.
+    """
     start, origin = ends
+    paths, is_cut = found
     return {
         "cid": str(CID(start)),
         "to": str(CID(origin)),
-        "paths": [[_node(node, redacted) for node in path] for path in paths],
+        "paths": [[_node(node, redacted) for node in path] for path in paths]
+        or [_to_maker(maker) for maker in makers if (maker.entity, maker.cid) == ends],
+        "makers": [maker.told for maker in makers if maker.cid != origin],
         "is_cut": is_cut,
     }
+
+
+def unmade(nodes: Iterable[Node]) -> set[bytes]:
+    """Return which nodes are things that were used and that no record here made."""
+    return {node.cid for node in nodes if node.label.rank == _USED}
+
+
+def _to_maker(maker: Maker) -> list[dict[str, Any]]:
+    """Return the way from what a redacted record made up to it."""
+    nodes = {"redacted": None, "name": "", "peer": None}
+    made = {**nodes, "cid": maker.told["of"], "depth": 0, "what": "entity"}
+    told = {key: maker.told[key] for key in ("cid", "redacted", "peer")}
+    return [made, {**nodes, **told, "depth": 1, "what": "redacted"}]
 
 
 def bodiless(nodes: Iterable[Node]) -> set[bytes]:

@@ -33,6 +33,14 @@ MISSING: Final = f"""
     WHERE parent.target NOT IN ({LISTED})
 """
 
+INFORMERS: Final = f"""
+    SELECT DISTINCT taken.target, taken.record, informed.target
+    FROM edges AS taken JOIN edges AS informed ON informed.record = taken.record
+    WHERE taken.target IN ({LISTED}) AND taken.direction = 'used' AND taken.role = 'output'
+    AND informed.direction = 'informed_by' ORDER BY ALL LIMIT 10000
+"""
+"""As many as a page has nodes: what many took has one maker all the same."""
+
 ONLY_IN: Final = """
     WITH gone AS (
         SELECT unnest($feeds::BLOB[]) AS feed, unnest($epochs::UBIGINT[]) AS epoch,
@@ -162,6 +170,10 @@ class Store:
     def users(self, targets: Iterable[bytes]) -> list[EdgeRow]:
         """Return the links by which records used these entities, each once."""
         return self._links_to(USED, targets)
+
+    def informers(self, entities: Iterable[bytes]) -> list[tuple[bytes, bytes, bytes]]:
+        """Return (entity, who took it as an output, what informed that), each once."""
+        return [(a, b, c) for a, b, c in self._tables.run(INFORMERS, listed(entities))]
 
     def missing(self, limit: int, redacted: Iterable[bytes] = ()) -> list[MissingRow]:
         """Return records that others name and that have not arrived, at most ``limit``; those that

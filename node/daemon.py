@@ -90,6 +90,7 @@ class Node:
     submissions: Submissions
     carrier: Carrier
     worker: Worker
+    exchange: Exchange
     worker_bundles: WorkerBundles
     watching: Watching
     admitter: Admitter | None
@@ -194,6 +195,7 @@ async def started(
                     redactor=memory.redactor,
                     submissions=Submissions(submitter, ledger.report, clients),
                     worker=worker,
+                    exchange=exchange,
                     worker_bundles=bundles,
                     watching=watching,
                     admitter=admitter,

@@ -69,7 +69,7 @@ async def measure() -> dict[str, Any]:
         raise MeasureError(
             f"measuring the hardware ended with status {finished.returncode}: {said}"
         )
-    return _checked(json.loads(finished.stdout))
+    return checked(json.loads(finished.stdout))
 
 
 def is_recent(measured: dict[str, Any], now_us: int) -> bool:
@@ -145,7 +145,7 @@ def environment() -> dict[str, Any]:
 def unmeasured() -> dict[str, Any]:
     """Return what can be said of the hardware before, or without, a measurement."""
     return {
-        "cpu_model": cpu_model()[:MAX_TEXT_CHARS],
+        "cpu_model": _one_line(cpu_model())[:MAX_TEXT_CHARS],
         "cores": min(usable_cores(), logical_cores()),
     }
 
@@ -179,19 +179,28 @@ def _accelerated(device: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _checked(value: Any) -> Any:
-    """Return ``value`` if every number in it is finite; a record could not hold another."""
+def checked(value: Any) -> Any:
+    """Return ``value`` with every text in one line, if every number in it is finite: a record could
+    not hold another.
+    """
     match value:
         case dict():
             return {
-                str(key): _checked(inner) for key, inner in cast("dict[Any, Any]", value).items()
+                str(key): checked(inner) for key, inner in cast("dict[Any, Any]", value).items()
             }
         case list():
-            return [_checked(inner) for inner in cast("list[Any]", value)]
+            return [checked(inner) for inner in cast("list[Any]", value)]
+        case str():
+            return _one_line(value)
         case float() if not math.isfinite(value):
             raise MeasureError(f"measuring the hardware gave the number {value}")
         case _:
             return value
+
+
+def _one_line(text: str) -> str:
+    """Return a name without what would act on a terminal: drivers and firmware say anything."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _version(package: str) -> str | None:

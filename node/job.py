@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from node.benchmarks import is_benchmark
 from node.errors import InputError, NoWorkerError
 from node.manifest import ModelDamagedError, reinstall_hint
-from node.needs import AUTO, JobNeeds
+from node.needs import AUTO, JobNeeds, why_without
 from node.placement import Candidate, explain
 from node.requirements import NOTHING, Requirements
 from node.runner.kinds import kind_named
@@ -31,6 +31,8 @@ from protocols.limits import (
 )
 from protocols.session import JobState
 from protocols.submitter_job import SubmitterJob
+
+SHOWN_MODELS: Final = 12  # in a hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,8 +256,22 @@ def _hint(spec: JobSpec, code: str) -> str | None:
     return None
 
 
-def nobody(spec: JobSpec, considered: list[Candidate]) -> CoveyError:
-    """Return the error for a job that nobody could be asked for."""
+def nobody(
+    spec: JobSpec, considered: list[Candidate], models: Mapping[str, Sequence[str]]
+) -> CoveyError:
+    """Return the error for a job that nobody could be asked for; ``models`` are those that workers
+    offer, with the kinds of each.
+    """
+    without = why_without(spec.model)
+    if spec.peer is None and considered and all(each.reason == without for each in considered):
+        there = [f"{name} ({', '.join(kinds)})" for name, kinds in sorted(models.items())]
+        more = f" and {len(there) - SHOWN_MODELS} more" if len(there) > SHOWN_MODELS else ""
+        return NoWorkerError(
+            f"no worker offers the model {spec.model}",
+            hint=f"models there are: {', '.join(there[:SHOWN_MODELS])}{more}"
+            if there
+            else "no worker offers any: `covey models add` at one",
+        )
     return _refused(spec, explain(spec.needs, considered), {})
 
 

@@ -59,7 +59,7 @@ def why_not(advert: Advert, needs: JobNeeds) -> str | None:
     if not offers and advert.hardware is None:
         return MEASURES
     if not offers:
-        return f"has no model {needs.model}"
+        return why_without(needs.model)
     of_kind = [offer for offer in offers if serves(offer, needs.kind)]
     if not of_kind:
         return f"runs {needs.model} as {offers[0].kind}, not {needs.kind}"
@@ -68,6 +68,11 @@ def why_not(advert: Advert, needs: JobNeeds) -> str | None:
     if not any(_has_precision(offer, needs.precision) for offer in of_kind):
         return _other_precisions(of_kind[0])
     return why_unmet(needs.requirements, advert.capabilities)
+
+
+def why_without(model: str) -> str:
+    """Say what is wrong with a worker that lacks a model."""
+    return f"has no model {model}"
 
 
 def _other_precisions(offer: ModelOffer) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-from node.needs import JobNeeds, why_not
+from node.needs import JobNeeds, why_not, why_without
 from peer.directory import Directory
 from protocols.keys import PeerId
 from protocols.limits import MAX_CONSIDERED
@@ -38,7 +38,7 @@ def _reasons(directory: Directory, needs: JobNeeds) -> Iterator[tuple[PeerId, st
 def _told(reasons: dict[PeerId, str], needs: JobNeeds) -> str:
     if not reasons:
         return "no worker is known"
-    without = f"has no model {needs.model}"
+    without = why_without(needs.model)
     nearest = next(((peer, why) for peer, why in reasons.items() if why != without), None)
     if nearest is None:
         return f"no worker offers the model {needs.model}"

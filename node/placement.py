@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 from node.benchmarks import is_benchmark
 from node.breaker import Breakers
 from node.doubts import Doubts
+from node.mesh_models import offered
 from node.needs import (
     LEAST_TRUST,
     UNMEASURED_GFLOPS,
@@ -156,6 +157,11 @@ class Placement:
         """What a worker says of itself, if it is known and current."""
         worker = self._directory.worker(peer)
         return worker.advert if worker is not None else None
+
+    def models(self) -> dict[str, list[str]]:
+        """Return the kinds of every model that workers offer now, by its name."""
+        offers = offered(self._directory)
+        return {name: sorted({offer.kind for offer in each}) for name, each in offers.items()}
 
     def holders(self, model: str) -> int:
         """Return how many workers offer a model now."""

@@ -4,10 +4,11 @@ when the daemon is down.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from node.backing import Backing
 from node.benchmarks import reading as benchmarks
 from node.errors import InputError, UnknownError
 from node.store import Store
@@ -26,37 +27,37 @@ REPORT: Final = "error.report"
 Query = Mapping[str, Any]
 
 
-def list_records(store: Store, query: Query, redactions: Redactions) -> list[dict[str, Any]]:
+def list_records(store: Store, query: Query, backing: Backing) -> list[dict[str, Any]]:
     """Return the newest records, of one ``kind`` if named, at most ``limit``. Of those that were
     redacted nobody knows the kind any more.
     """
     kind, limit = query.get("kind") or None, _limit(query)
     erased = store.newest_bodiless(limit) if kind is None else []
     rows = sorted(
-        [*store.newest(kind, limit), *erased],
+        [*_latest(store.newest(kind, limit)), *erased],
         key=lambda row: (row.place, row.sequence),
         reverse=True,
     )
     return [
-        _left(row, redactions) if isinstance(row, BodilessRow) else {**_row(row), "redacted": None}
+        _left(row, backing.redactions) if isinstance(row, BodilessRow) else _row(row, backing)
         for row in rows[:limit]
     ]
 
 
-def show_record(store: Store, query: Query, redactions: Redactions) -> dict[str, Any]:
+def show_record(store: Store, query: Query, backing: Backing) -> dict[str, Any]:
     """Return one record whole, by its ``cid``; of one that was redacted what is left: its place,
     and why.
     """
     cid = parse_cid(query["cid"])
     row = store.record(cid)
     if row is None:
-        return _show_left(store, cid, redactions)
+        return _show_left(store, cid, backing)
     links = [
         {"direction": direction, "role": role, "cid": str(CID(target))}
         for direction, role, target in store.links(cid)
     ]
     return {
-        **_row(row),
+        **_row(row, backing),
         "epoch": row.epoch,
         "sequence": row.sequence,
         "duration_us": row.duration_us,
@@ -64,14 +65,17 @@ def show_record(store: Store, query: Query, redactions: Redactions) -> dict[str,
         "hardware": str(CID(row.hardware)) if row.hardware else None,
         "links": links,
         "attributes": plain(dagcbor.decode(row.attributes)),
-        "redacted": None,
     }
 
 
-def _show_left(store: Store, cid: CID, redactions: Redactions) -> dict[str, Any]:
-    rows = store.bodiless([cid])
+def _show_left(store: Store, cid: CID, backing: Backing) -> dict[str, Any]:
+    rows, redactions = store.bodiless([cid]), backing.redactions
     if not rows:
-        raise _unknown(cid, store.dropped())
+        unknown = _unknown(cid, store.dropped())
+        if backing.is_damaged:
+            hint = "it may have lain in bytes that the disk damaged: `covey records check`"
+            raise UnknownError(unknown.message, hint=f"{hint}; or {unknown.hint}")
+        raise unknown
     row = next((each for each in rows if redactions.of(cid, each.feed)), rows[0])
     left = _left(row, redactions)
     if left["redacted"] is None:
@@ -91,7 +95,7 @@ def _show_left(store: Store, cid: CID, redactions: Redactions) -> dict[str, Any]
     }
 
 
-def list_dropped(store: Store, _query: Query, _redactions: Redactions) -> list[dict[str, Any]]:
+def list_dropped(store: Store, _query: Query, _backing: Backing) -> list[dict[str, Any]]:
     """Return what this node holds no more of each feed, and which aggregator promised to keep
     it.
     """
@@ -106,30 +110,41 @@ def list_dropped(store: Store, _query: Query, _redactions: Redactions) -> list[d
     ]
 
 
-def list_errors(store: Store, query: Query, _redactions: Redactions) -> list[dict[str, Any]]:
+def list_errors(store: Store, query: Query, backing: Backing) -> list[dict[str, Any]]:
     """Return the newest error reports, at most ``limit``."""
-    return [_report(row) for row in store.newest(REPORT, _limit(query))]
+    return [_report(row, backing) for row in _latest(store.newest(REPORT, _limit(query)))]
 
 
-def list_benchmarks(store: Store, query: Query, _redactions: Redactions) -> list[dict[str, Any]]:
+def show_error(store: Store, query: Query, backing: Backing) -> dict[str, Any]:
+    """Return one error report whole, by the ``cid`` of its record."""
+    shown = show_record(store, query, backing)
+    if shown["kind"] not in (REPORT, None):
+        raise UnknownError(
+            f"record {shown['cid']} is no error report: it is of kind {shown['kind']}",
+            hint="`covey errors list` names them, and `covey records show` shows any record",
+        )
+    return shown
+
+
+def list_benchmarks(store: Store, query: Query, backing: Backing) -> list[dict[str, Any]]:
     """Return the newest benchmarks, of one ``peer`` or ``kind`` if named, at most ``limit``."""
     found = benchmarks.newest(store, query, _limit(query))
-    return [{**_row(row), "record": row.kind, **told} for row, told in found]
+    return [{**_row(row, backing), "record": row.kind, **told} for row, told in found]
 
 
-def show_benchmark(store: Store, query: Query, redactions: Redactions) -> dict[str, Any]:
+def show_benchmark(store: Store, query: Query, backing: Backing) -> dict[str, Any]:
     """Return one benchmark whole, by the ``cid`` of its record."""
     cid = parse_cid(query["cid"])
-    if store.record(cid) is None and redactions.of(cid) is not None:
+    if store.record(cid) is None and backing.redactions.of(cid) is not None:
         raise UnknownError(
             f"record {cid} was redacted",
             code="redacted",
             hint=f"`covey records show {cid}` says by whom and why",
         )
     row, told = benchmarks.one(store, cid)
-    shown = show_record(store, query, redactions)
+    shown = show_record(store, query, backing)
     return {
-        **_row(row),
+        **_row(row, backing),
         "record": row.kind,
         **told,
         "duration_us": row.duration_us,
@@ -137,11 +152,12 @@ def show_benchmark(store: Store, query: Query, redactions: Redactions) -> dict[s
     }
 
 
-READERS: Final[dict[str, Callable[[Store, Query, Redactions], Any]]] = {
+READERS: Final[dict[str, Callable[[Store, Query, Backing], Any]]] = {
     "/records": list_records,
     "/records/{cid}": show_record,
     "/dropped": list_dropped,
     "/errors": list_errors,
+    "/errors/{cid}": show_error,
     "/bench": list_benchmarks,
     "/bench/{cid}": show_benchmark,
 }
@@ -174,13 +190,25 @@ def _unknown(cid: CID, dropped: list[DroppedRow]) -> UnknownError:
     )
 
 
-def _row(row: RecordRow) -> dict[str, Any]:
+def _latest(newest: Iterable[RecordRow]) -> list[RecordRow]:
+    """Keep of each record the place to which it came last: again, if the disk had damaged it."""
+    latest: dict[bytes, RecordRow] = {}
+    for row in newest:
+        latest.setdefault(row.cid, row)
+    return list(latest.values())
+
+
+def _row(row: RecordRow, backing: Backing) -> dict[str, Any]:
+    """Return what every list shows of a record; of a damaged one it is what the index remembers."""
+    damage = backing.damage_of(row)
     return {
         "cid": str(CID(row.cid)),
         "kind": row.kind,
-        "status": row.status,
+        "status": row.status if damage is None else "damaged",
         "peer": peer_id_of(row.feed),
         "at": _time(row.start_us),
+        "redacted": None,
+        "damaged": damage,
     }
 
 
@@ -194,6 +222,7 @@ def _left(row: BodilessRow, redactions: Redactions) -> dict[str, Any]:
         "peer": peer_id_of(row.feed),
         "at": None,
         "redacted": redaction and redaction_told(redaction, row.feed),
+        "damaged": None,
     }
 
 
@@ -219,7 +248,7 @@ def _limit(query: Query) -> int:
     return limit
 
 
-def _report(row: RecordRow) -> dict[str, Any]:
+def _report(row: RecordRow, backing: Backing) -> dict[str, Any]:
     attributes = dagcbor.decode(row.attributes)
     return {
         "cid": str(CID(row.cid)),
@@ -230,4 +259,5 @@ def _report(row: RecordRow) -> dict[str, Any]:
         "count": attributes.get("count", 1),
         "job_id": attributes.get("job.id"),
         "model": attributes.get("model"),
+        "damaged": backing.damage_of(row),
     }

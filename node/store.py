@@ -23,6 +23,8 @@ class Store:
         self.last = tables.last
         self.rows = tables.rows
         self.lost = tables.lost
+        self.remembers = tables.remembers
+        self.named_in = tables.named_in
         self.close = tables.close
         self.feeds = tables.feeds
         self.page = tables.page
@@ -81,8 +83,10 @@ class Store:
         return [BodilessRow._make(row) for row in rows]
 
     def record(self, cid: bytes) -> RecordRow | None:
-        """Return one record."""
-        rows = self._tables.run("SELECT * FROM records WHERE cid = ? LIMIT 1", cid)
+        """Return one record, as it came last."""
+        rows = self._tables.run(
+            "SELECT * FROM records WHERE cid = ? ORDER BY place DESC LIMIT 1", cid
+        )
         return RecordRow._make(rows[0]) if rows else None
 
     def links(self, cid: bytes) -> list[tuple[Any, ...]]:

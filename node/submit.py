@@ -174,7 +174,7 @@ class Submitter:
     ) -> CoveyError:
         why = Explanation.of_nobody(spec.needs, considered, spec.job_id, began)
         self._explanations.add(spec.job_id, why)
-        return nobody(spec, considered)
+        return nobody(spec, considered, self._placement.models())
 
     def _machine(self, spec: JobSpec, terms: Terms, choice: Choice, past: Earlier) -> SubmitterJob:
         """Return a job's machine, which goes on from what was before."""

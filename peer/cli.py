@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,8 @@ T = TypeVar("T")
 
 WIDTH: Final = 160  # of a table that goes to a file or a program
 LEAST_COLUMN: Final = 24  # of characters: less tells nothing
+_ACTING: Final = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+"""Control characters of the second half, and what changes the direction of writing."""
 USAGE: Final = "usage"
 """The code of misuse."""
 
@@ -116,9 +119,15 @@ class RoleList(click.ParamType[tuple[str, ...]]):
 
 def emit(value: Any, as_json: bool, render: Callable[[Any], str]) -> None:
     """Print a result on stdout: as JSON, or as ``render`` writes it for a person."""
-    text = json.dumps(value, indent=2, ensure_ascii=False) if as_json else render(value)
+    text = _json(value) if as_json else render(value)
     if text:
         click.echo(text)
+
+
+def _json(value: Any) -> str:
+    """Return JSON in which nothing acts on a terminal: a peer's words may hold anything."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return _ACTING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def note(message: str) -> None:

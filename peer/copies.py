@@ -115,6 +115,28 @@ class Copies:
         return RecordBody.decode(entry[1]).record if entry and entry[0] is Entry.RECORD else None
 
 
+def is_whole(row: RecordRow, entry_at: EntryAt) -> bool:
+    """Tell whether the journal has a record's bytes where its row says, by their digest; whether
+    anybody signed them is not asked: our latest ones nobody has yet.
+    """
+    entry = entry_at(row.place)
+    encoded = None if entry is None else _bytes_of(entry, row)
+    return encoded is not None and CID.of(encoded) == row.cid
+
+
+def _bytes_of(entry: Found, row: RecordRow) -> bytes | None:
+    kind, body = entry
+    try:
+        if kind is Entry.RECORD:
+            return RecordBody.decode(body).record
+        if kind is Entry.BUNDLE:
+            bundle = Bundle.decode(body)
+            return bundle.records[row.sequence - bundle.header.first_sequence]
+    except (RemoteProtocolError, IndexError):
+        pass  # no whole record is there
+    return None
+
+
 def _opened(entry: Found | None) -> _Opened | None:
     """Verify a bundle or a header of ours; none when it does not hold."""
     if entry is None:

@@ -82,8 +82,26 @@ mesh_option = click.option(
 )
 
 
+class Reason(click.ParamType[str]):
+    """Why something is redacted."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the reason, which is not empty and not too long."""
+        from protocols.limits import MAX_REDACTION_REASON_CHARS
+
+        if not 0 < len(value) <= MAX_REDACTION_REASON_CHARS:
+            most = MAX_REDACTION_REASON_CHARS
+            self.fail(f"a reason has 1 to {most} characters, not {len(value)}", param, ctx)
+        return value
+
+
 reason_option = click.option(
-    "--reason", required=True, help="Why, for everybody to read: it stays when the content is gone."
+    "--reason",
+    required=True,
+    type=Reason(),
+    help="Why, for everybody to read: it stays when the content is gone.",
 )
 yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
@@ -148,9 +166,15 @@ def _render_export(summary: dict[str, Any]) -> str:
     ]
     if summary["more_redacted"]:
         lines.append(f"redacted: {counted(summary['more_redacted'], 'record')} more")
-    if summary["unproven"]:
+    if summary["along"]:
         lines.append(
-            f"{counted(len(summary['unproven']), 'record')} left out: signed bytes are damaged or"
+            f"{counted(summary['along'], 'record')} along, by which the others can be checked:"
+            " certificates and tombstones"
+        )
+    if summary["unproven"]:
+        unproven = len(summary["unproven"]) + summary["more_unproven"]
+        lines.append(
+            f"{counted(unproven, 'record')} left out: signed bytes are damaged or"
             " not there yet; records are signed within 10 s"
         )
     return "\n".join(lines)

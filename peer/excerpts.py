@@ -85,6 +85,9 @@ class Excerpt:
     revoked: bytes | None = None
     """The revocation list that is known here."""
     records: int = 0
+    """How many of ``rows`` are exported."""
+    along: int = 0
+    """How many records go along, by which whoever reads the export can check it."""
     authors: set[bytes] = field(default_factory=set[bytes])
     unproven: list[CID] = field(default_factory=list[CID])
     """Records left out, because their signed bytes are damaged or not there yet."""
@@ -98,7 +101,9 @@ class Excerpt:
 
     def parts(self) -> Iterator[Part]:
         """Yield every part, in the order of ``rows``; those of one bundle should be neighbours."""
-        return self._parts(self.rows, self.unproven)
+        for part in self._parts(self.rows, self.unproven):
+            self.records += len(part.records)
+            yield part
 
     @property
     def signers(self) -> set[bytes]:
@@ -113,7 +118,7 @@ class Excerpt:
         are here and they are not among those ``written`` before.
         """
         rows = self.shelf.certificates(sorted(self.signers))
-        return self._parts((row for row in rows if CID(row.cid) not in written), [])
+        return self._along((row for row in rows if CID(row.cid) not in written), [])
 
     def redacted(self) -> list[Erased]:
         """Return the redacted records that were asked for or that the exported ones name, by links
@@ -157,7 +162,12 @@ class Excerpt:
         others = sorted(cids - self._statements)
         rows = self.shelf.records(others) if others else []
         self.unproven += sorted(set(others) - {CID(row.cid) for row in rows})
-        return self._parts(rows, self.unproven)
+        return self._along(rows, self.unproven)
+
+    def _along(self, rows: Iterable[RecordRow], unproven: list[CID]) -> Iterator[Part]:
+        for part in self._parts(rows, unproven):
+            self.along += len(part.records)
+            yield part
 
     def _parts(self, rows: Iterable[RecordRow], unproven: list[CID]) -> Iterator[Part]:
         copies = Copies(self.entry_at, self.shelf.bundles_over)
@@ -174,7 +184,6 @@ class Excerpt:
                     yield part.finished()
                 part = _Gathered(copy.signed)
             if part.add(row, copy.encoded):
-                self.records += 1
                 self.authors.add(row.feed)
                 self._note(CID(row.cid), copy.record)
         if part is not None:

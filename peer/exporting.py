@@ -39,6 +39,7 @@ T = TypeVar("T")
 
 NO_BYTES: Final = "its signed bytes are damaged or not there yet"
 CHUNK_BYTES: Final = 1 << 20
+MAX_TOLD_UNPROVEN: Final = 100  # in a summary, of 59 characters each
 MAX_TOLD_REDACTED: Final = 10  # in a summary, which is a header: reasons have up to 3 kB in JSON
 
 _exporting = trio.CapacityLimiter(1)  # an export reads all over the disk: one at a time is enough
@@ -71,8 +72,10 @@ class Sources:
         return {
             "format": form,
             "records": excerpt.records,
+            "along": excerpt.along,
             "authors": len(excerpt.authors),
-            "unproven": [str(cid) for cid in excerpt.unproven],
+            "unproven": [str(cid) for cid in excerpt.unproven[:MAX_TOLD_UNPROVEN]],
+            "more_unproven": max(0, len(excerpt.unproven) - MAX_TOLD_UNPROVEN),
             "redacted": [_erased_told(each) for each in excerpt.redacted()[:MAX_TOLD_REDACTED]],
             "more_redacted": max(0, len(excerpt.redacted()) - MAX_TOLD_REDACTED),
             "bytes": out.tell(),

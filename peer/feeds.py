@@ -25,7 +25,7 @@ from peer.own_feed import OnRefused, OwnBundle, OwnFeed
 from protocols.ack import SignedAck
 from protocols.chain import Dropped, Link
 from protocols.cid import CID
-from protocols.feed import Bundle, Header, absent_in
+from protocols.feed import Bundle, Header, SignedHeader, absent_in
 from protocols.journal import (
     DroppedBody,
     Entry,
@@ -71,7 +71,7 @@ class Feeds(HeldFeeds):
         self.effects = effects
         self._own = OwnFeed(journal, key, effects, self._index_own)
         self._adding: dict[bytes, tuple[Pending, Bundle]] = {}
-        self._partial: list[bytes] = []
+        self._partial: list[SignedHeader] = []
         """Cuts found at the start of which a record is gone: rotted away, or dropped."""
         self._losses: list[Loss] = []
         self._replay()
@@ -302,11 +302,12 @@ class Feeds(HeldFeeds):
             if kind in replay:
                 replay[kind](offset, body)
         for signed in self._partial:
-            header = Header.decode(signed)
-            key = header.feed, header.epoch
-            is_back = self.holds(key, header.first_sequence, CID.of(signed))
+            header = signed.header
+            key, place = (header.feed, header.epoch), (header.first_sequence, signed.cid)
+            is_back = self.holds(key, *place)  # or dropped
             if not is_back and not any(loss.covers(header) for loss in self._losses):
                 log.error("bundle damaged on disk", extra=self._described(key, header))
+                self._damaged.add((key, header.first_sequence, signed.cid.digest))
         self._partial.clear()
         self._own.resume()
 
@@ -322,7 +323,7 @@ class Feeds(HeldFeeds):
         if cut is not None:
             self._index_own(cut)
         else:
-            self._partial.append(HeaderBody.decode(body).header)
+            self._partial.append(_unchecked(HeaderBody.decode(body)))
 
     def _replay_epoch(self, offset: int, body: bytes) -> None:
         self._own.replay_epoch(offset, EpochBody.decode(body))
@@ -376,3 +377,8 @@ class Feeds(HeldFeeds):
             # Our own signature on what we do not remember signing: we lost a journal.
             self._own.rise_above(header.epoch, header.next_sequence)
         return is_fork
+
+
+def _unchecked(body: HeaderBody) -> SignedHeader:
+    """Return a header of our own journal, which held when it was written."""
+    return SignedHeader(body.header, body.signature, Header.decode(body.header))

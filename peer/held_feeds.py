@@ -64,6 +64,7 @@ class HeldFeeds:
         """How often a bundle was refused since the start because of the bodies that it lacked."""
         self.quarantined = 0
         """How many bundles turned out to be damaged on the disk since the start."""
+        self._damaged: set[tuple[FeedEpoch, int, bytes]] = set()
         self.vouching: Vouching = _vouch_for_nothing
         """What we tell a feed's author that we vouch for; an aggregator sets it."""
         self.witness: Witness = _witness_nothing
@@ -75,6 +76,13 @@ class HeldFeeds:
     def chains(self) -> Mapping[FeedEpoch, Chain]:
         """Which bundles are held, by feed and epoch; not to be changed from outside."""
         return self._chains
+
+    @property
+    def damaged_bundles(self) -> int:
+        """How many bundles are known to be damaged on the disk and did not come again; of those
+        that were so at the start, only our own are known.
+        """
+        return len(self._damaged)
 
     @property
     def gone_elsewhere(self) -> dict[FeedEpoch, Gone]:
@@ -150,6 +158,7 @@ class HeldFeeds:
             self.bodies.forget(*key, link.digest)
             self.reader.own.pop(link.offset, None)
             self.quarantined += 1
+            self._damaged.add((key, link.first_sequence, link.digest))
             log.error("bundle damaged on disk", extra=self._described(key, link))
             self._note_change()
 
@@ -252,7 +261,10 @@ class HeldFeeds:
         self._epochs.count(key)
         chain = self._chains.setdefault(key, Chain())
         self.dropped_records += max(0, dropped.next_sequence - chain.dropped_below)
-        for link in chain.drop(dropped):
+        gone = chain.drop(dropped)
+        end = chain.dropped_below
+        self._damaged = {each for each in self._damaged if each[0] != key or each[1] >= end}
+        for link in gone:
             self.bodies.forget(*key, link.digest)
             self.reader.own.pop(link.offset, None)
 
@@ -265,6 +277,7 @@ class HeldFeeds:
         """Hold a durable bundle; say whether it is in conflict with another one."""
         key = (header.feed, header.epoch)
         self._epochs.count(key)
+        self._damaged.discard((key, header.first_sequence, cid.digest))
         chain = self._chains.setdefault(key, Chain())
         link = Link.of(header, cid.digest, offset)
         rival = chain.add(link)

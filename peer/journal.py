@@ -88,7 +88,8 @@ class Journal:
         self.tail_cut_bytes = 0
         """How many bytes of a torn tail ``open`` cut off behind that end."""
         self.damage: list[Damage] = []
-        """Where ``open`` found damage in front of whole entries; it is skipped for ever."""
+        """Where ``open``, or a check since, found damage in front of whole entries: it is skipped
+        until it is healed."""
         self._backlog = Backlog()
         self._closed: JournalError | None = None
         self._stirred = trio.Event()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, Final, cast
 
 _PLAIN: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
 class FieldsFormatter(logging.Formatter):
-    """Appends the ``extra`` fields of a record as ``key=value``, quoted where they hold spaces."""
+    """Appends the ``extra`` fields of a record as ``key=value``, quoted where they hold spaces; a
+    list is told as its items.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return one line, and the traceback of an exception below it."""
@@ -42,5 +45,6 @@ def _printable(text: str) -> str:
 
 
 def _quoted(value: object) -> str:
-    text = str(value)
+    is_list = isinstance(value, (list, tuple))
+    text = "; ".join(map(str, cast("Sequence[object]", value))) if is_list else str(value)
     return f'"{text}"' if " " in text or not text else text

@@ -65,6 +65,13 @@ LOST: Final = """
     AND cid NOT IN (SELECT cid FROM bundles WHERE place < $1 OR place >= $2)
     GROUP BY feed, epoch ORDER BY feed, epoch
 """
+NAMED_IN: Final = """
+    SELECT min_by(records.cid, records.sequence) FROM records LEFT JOIN bundles
+    ON bundles.feed = records.feed AND bundles.epoch = records.epoch
+    AND records.sequence >= bundles.first_sequence AND records.sequence < bundles.next_sequence
+    WHERE records.feed = ? AND records.epoch = ? AND records.sequence >= ? AND records.sequence < ?
+    GROUP BY bundles.cid LIMIT ?
+"""
 MOVE: Final = """
     UPDATE records SET epoch = ?, sequence = sequence - ?
     WHERE feed = ? AND epoch = ? AND sequence >= ? AND NOT EXISTS (

@@ -118,6 +118,18 @@ class Tables:
         """Return what the journal held between these offsets and nowhere else."""
         return [Lost._make(row) for row in self.run(sql.LOST, start, end)]
 
+    def remembers(self, start: int, end: int) -> bool:
+        """Say whether a row knows what the journal held between these offsets."""
+        asked = " UNION ALL ".join(
+            f"SELECT 1 FROM {name} WHERE place >= $start AND place < $end"
+            for name in ("records", "bundles", "bodiless")
+        )
+        return bool(self.run_named(f"{asked} LIMIT 1", {"start": start, "end": end}))
+
+    def named_in(self, lost: Lost, limit: int) -> list[bytes]:
+        """Return the name of one record of each bundle in such a range."""
+        return [cid for (cid,) in self.run(sql.NAMED_IN, *lost, limit)]
+
     def feeds(self, since_us: int) -> list[Cursor]:
         """Return where every feed begins that has records since a moment, in order."""
         where, parameters = (f"WHERE {sql.BEGUN}", {"since": since_us}) if since_us else ("", {})

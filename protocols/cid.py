@@ -14,7 +14,7 @@ import re
 from hashlib import sha256
 from typing import Final, Self
 
-from protocols.base58 import to_base58
+from protocols.base58 import from_base58, to_base58
 from protocols.errors import LocalProtocolError, RemoteProtocolError
 
 RAW: Final = 0x55
@@ -26,6 +26,7 @@ DIGEST_BYTES: Final = 32
 PREFIXES: Final = {codec: bytes((1, codec, 0x12, 0x20)) for codec in (RAW, DAG_CBOR)}
 _KNOWN_PREFIXES: Final = frozenset(PREFIXES.values())
 _TEXT_CHARS: Final = 59  # "b" and 58 base32 characters
+_MAX_TEXT_CHARS: Final = 128  # of others' CIDs: of the longest digests in use
 _CID_V0_PREFIX: Final = b"\x12\x20"
 
 
@@ -99,6 +100,22 @@ class CID(AnyCID):
     def codec(self) -> int:
         """``RAW`` or ``DAG_CBOR``: how the block is encoded."""
         return self[1]
+
+
+def parse_any(text: str) -> AnyCID | None:
+    """Read any CID in base32 or base58, as others write them; none for what is no CID."""
+    if len(text) > _MAX_TEXT_CHARS:
+        return None
+    try:
+        if text[:1] in ("b", "B") and text in (text.lower(), text.upper()):
+            padding = "=" * (-len(text[1:]) % 8)
+            raw = base64.b32decode(text[1:].upper() + padding)
+        else:
+            raw = from_base58(text.removeprefix("z"))
+    except (binascii.Error, ValueError):
+        return None
+    is_v0 = raw.startswith(_CID_V0_PREFIX)
+    return AnyCID(raw) if is_well_formed(raw) and is_v0 == text.startswith("Qm") else None
 
 
 def commitment(salt: bytes, content: bytes) -> CID:

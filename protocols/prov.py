@@ -26,7 +26,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from protocols.cid import CID
 from protocols.excerpt import Part
@@ -52,10 +52,20 @@ Moment = Callable[[int], str | None]
 Fields = dict[str, Any]
 
 
+class Gone(NamedTuple):
+    """A record of which nothing is left but why, and who signed a header that names it, if that is
+    known.
+    """
+
+    cid: CID
+    redaction: Redaction
+    signer: bytes | None
+
+
 def document(
     parts: Iterable[Part],
     moment: Moment,
-    redacted: Callable[[], Iterable[tuple[CID, Redaction]]] = tuple,
+    redacted: Callable[[], Iterable[Gone]] = tuple,
 ) -> Fields:
     """Return the PROV-JSON of all records of ``parts``, each once; ``redacted`` is asked, once they
     were read, for those of which nothing is left but why.
@@ -64,8 +74,8 @@ def document(
     for part in parts:
         for encoded in part.records:
             maker.add(encoded, part)
-    for cid, redaction in redacted():
-        maker.redact(cid, redaction)
+    for gone in redacted():
+        maker.redact(gone)
     return maker.finished()
 
 
@@ -123,8 +133,9 @@ class _Document:
             self._informants.add(link["informant"])
             self._relate("wasInformedBy", link)
 
-    def redact(self, cid: CID, redaction: Redaction) -> None:
+    def redact(self, gone: Gone) -> None:
         """Say that a record's content is gone, by which tombstone."""
+        cid, redaction = gone.cid, gone.redaction
         tombstone, at = f"record:{redaction.tombstone}", self._moment(redaction.at_us)
         agent = f"peer:{peer_id_of(redaction.by)}"
         told = {"covey:status": "redacted", "covey:reason": redaction.reason}
@@ -132,6 +143,7 @@ class _Document:
         self._thing(cid).update(told)
         if f"record:{cid}" in self._informants:
             self._things["activity"].setdefault(f"record:{cid}", {}).update(told)
+            self._sign(f"record:{cid}", gone.signer)
         if redaction.tombstone not in self._seen:
             self._seen.add(redaction.tombstone)
             self._things["agent"].setdefault(agent, dict(_AGENT))
@@ -140,6 +152,14 @@ class _Document:
             self._relate("wasAssociatedWith", {"activity": tombstone, "agent": agent})
         link = {"entity": _entity(cid), "activity": tombstone}
         self._relate("wasInvalidatedBy", {**link, "time": at} if at else link)
+
+    def _sign(self, activity: str, signer: bytes | None) -> None:
+        """Say who signed the header that names a record: that it made it, nothing shows."""
+        if signer is not None:
+            agent = f"peer:{peer_id_of(signer)}"
+            self._things["agent"].setdefault(agent, dict(_AGENT))
+            link = {"activity": activity, "agent": agent, "role": "signer"}
+            self._relate("wasAssociatedWith", link)
 
     def _thing(self, cid: CID) -> Fields:
         return self._things["entity"].setdefault(_entity(cid), {})

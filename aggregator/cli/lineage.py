@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from typing import Any, cast
 
 import click
 
@@ -20,14 +21,17 @@ from peer.cli import (
 from peer.excerpt_commands import redacted_line
 
 UNKNOWN = "not known here"
+WAYS = {"ancestors": "--up", "descendants": "--down", "outputs": "--outputs"}
 
 
 @click.command()
 @click.argument("cid")
-@click.option("--up", "way", flag_value="ancestors", help="List everything that it came from.")
-@click.option("--down", "way", flag_value="descendants", help="List everything that came from it.")
+@click.option("--up", "ancestors", is_flag=True, help="List everything that it came from.")
+@click.option("--down", "descendants", is_flag=True, help="List everything that came from it.")
 @click.option(
-    "--outputs", "way", flag_value="outputs", help="List the outputs that came from it or a peer."
+    "--outputs",
+    is_flag=True,
+    help="List the outputs that came from it, or that a peer's or machine's own runs made.",
 )
 @click.option(
     "--to", "origin", type=CidName(), metavar="CID", help="Show how it came from that one."
@@ -36,7 +40,7 @@ UNKNOWN = "not known here"
 @click.option("--limit", type=int, help="Records (1000), nodes a page (100), or paths (10).")
 @click.option("--page", metavar="NEXT", help="The page that the one before says is next.")
 @json_option
-def lineage(cid: str, way: str | None, origin: str | None, as_json: bool, **bounds: Any) -> None:
+def lineage(cid: str, origin: str | None, as_json: bool, **given: Any) -> None:
     """Show the model, input, software, hardware and peers that made an output, or led to a record.
 
     CID is an output's (`covey run --json` prints it as output_cid), an input's, a model's or a
@@ -51,10 +55,9 @@ def lineage(cid: str, way: str | None, origin: str | None, as_json: bool, **boun
     Example:  covey-aggregator lineage bafkreih…
               covey-aggregator lineage bafkreimodel… --outputs --limit 20
     """
+    way = _way(given, origin)
     _check_start(cid, way)
-    query = {name: value for name, value in bounds.items() if value is not None}
-    if way and origin:
-        raise click.UsageError("--to and a direction exclude each other")
+    query = {name: given[name] for name in ("depth", "limit", "page") if given[name] is not None}
     if "page" in query and not way:
         raise click.UsageError("only --up, --down and --outputs have pages")
     if origin:
@@ -63,6 +66,15 @@ def lineage(cid: str, way: str | None, origin: str | None, as_json: bool, **boun
         emit(read(f"/lineage/{cid}/{way}", **query), as_json, render_page)
     else:
         emit(read(f"/lineage/{cid}", **query), as_json, render)
+
+
+def _way(given: dict[str, Any], origin: str | None) -> str | None:
+    """Return the one direction that was asked for, if any; raises ``UsageError`` for several."""
+    asked = [way for way in WAYS if given[way]]
+    named = [WAYS[way] for way in asked] + ["--to"] * (origin is not None)
+    if len(named) > 1:
+        raise click.UsageError(f"{' and '.join(named)} exclude each other: ask one by one")
+    return asked[0] if asked else None
 
 
 def _check_start(text: str, way: str | None) -> None:
@@ -82,6 +94,7 @@ def render_page(value: dict[str, Any]) -> str:
     lines = [redacted_line(value)] if value["redacted"] else []
     lines.append(table(value["nodes"], columns, empty="nothing that is known here"))
     lines += [redacted_line(node) for node in value["nodes"] if node["redacted"]]
+    lines += map(_made_by, value["makers"])
     if value["next"]:
         lines.append(f"there is more: --page {value['next']}")
     if value["is_cut"]:
@@ -97,6 +110,7 @@ def render_paths(value: dict[str, Any]) -> str:
         lines += [f"   {_named(node)}" for node in path]
     if not lines:
         lines.append(f"no way is known by which it came from {value['to']}")
+    lines += map(_made_by, value["makers"])
     if value["is_cut"]:
         lines.append("there may be more: see --depth and --limit")
     return "\n".join(map(printable, lines))
@@ -123,7 +137,7 @@ def _summary(value: dict[str, Any]) -> list[str]:
         "model": _joined(model.get("name"), model.get("cid")),
         "input": _joined(value["input"], _items(execution.get("items"))),
         "software": _block(value["software"]),
-        "hardware": _block(value["hardware"]),
+        "hardware": hardware_line(value["hardware"]),
         "worker": value["worker"] or UNKNOWN,
         "submitter": value["submitter"] or UNKNOWN,
     }
@@ -153,6 +167,37 @@ def _block(block: dict[str, Any] | None) -> str:
         if key != "cid" and isinstance(value, (str, int, float))
     ]
     return ", ".join(plain) or block["cid"]
+
+
+def hardware_line(block: dict[str, Any] | None) -> str:
+    """Write what a machine is, as people say it; its peer may have written anything there."""
+    if block is None:
+        return UNKNOWN
+    model, cores = block.get("cpu_model"), block.get("usable_cores", block.get("cores"))
+    memory, devices = block.get("memory_total_bytes"), block.get("accelerators")
+    listed = cast("list[Any]", devices) if isinstance(devices, list) else []
+    parts = [
+        model if isinstance(model, str) else None,
+        counted(cores, "core") if isinstance(cores, int) else None,
+        _gigabytes(memory) if isinstance(memory, int) else None,
+        *(
+            f"{count} x {name}"
+            for name, count in Counter(filter(None, map(_device, listed))).items()
+        ),
+    ]
+    return ", ".join(filter(None, parts)) or block["cid"]
+
+
+def _device(device: Any) -> str | None:
+    match device:
+        case {"name": str(name), "backend": str(backend), "memory_bytes": int(memory)}:
+            return f"{name} ({backend}, {_gigabytes(memory)})"
+        case _:
+            return None
+
+
+def _gigabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.1f} GB"
 
 
 def _tree(value: dict[str, Any]) -> list[str]:
@@ -203,14 +248,29 @@ def _absence(entry: dict[str, Any]) -> str:
     if not redacted:
         return "missing"
     why = f"redacted by {redacted['by']} at {redacted['at']} ({redacted['reason']})"
-    return why if redacted["is_verified"] else f"{why}, NOT VERIFIED"
+    is_verified = redacted.get(
+        "is_verified", True
+    )  # listings verify nothing, and say nothing of it
+    return why if is_verified else f"{why}, NOT VERIFIED"
+
+
+def _made_by(maker: dict[str, Any]) -> str:
+    """Say of something that its maker is redacted, and what of that is left."""
+    return printable(
+        f"{maker['of']} was made by record {maker['cid']} of {maker['peer']} (epoch"
+        f" {maker['epoch']}, sequence {maker['sequence']}), of which nothing else is known: it was"
+        f" {_absence(maker)}"
+    )
 
 
 def _missing(value: dict[str, Any]) -> list[str]:
-    lines = [
-        f"{_absence(entry)}: {entry['what']} {entry['cid']}, named by {entry['needed_by']}"
-        for entry in value["missing"]
-    ]
+    lines: list[str] = []
+    for entry in value["missing"]:
+        named = f"{entry['what']} {entry['cid']}, named by {entry['needed_by']}"
+        if entry["makers"]:
+            lines += map(_made_by, entry["makers"])
+        else:
+            lines.append(f"{_absence(entry)}: {named}")
     if value["is_cut"]:
         lines.append("cut at the limit: see --depth and --limit")
     return lines

@@ -15,3 +15,5 @@ class Reach:
     depth: int
     """Links from the start; the walk says whether there would have been more."""
     only_outputs: bool = False
+    is_all: bool = False
+    """Whether nothing beyond the depth is asked for."""

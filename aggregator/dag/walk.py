@@ -87,7 +87,7 @@ class Walk:
             if not any(map(len, next_level)):
                 return
             level = next_level
-        self.is_cut = any(len(found) for found in self._around(level))
+        self.is_cut = not self._reach.is_all and any(map(len, self._around(level)))
 
     def _first_level(self) -> tuple[list[Found], int]:
         start = self._start

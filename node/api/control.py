@@ -19,6 +19,8 @@ from node.api.bench import BenchApi
 from node.api.following import Following
 from node.api.jobs import JobsApi
 from node.api.requests import job_of, parse, wants_stream
+from node.backing import Backing
+from node.check import Check
 from node.explanation import moment
 from node.job import JobSpec, summary_of
 from node.mesh_models import offered, summary
@@ -27,11 +29,12 @@ from peer.addresses import announced
 from peer.cids import parse_cid
 from peer.control import HANDLERS, json_lines
 from peer.exporting import Sources, respond, since
+from peer.healing import size_bytes
 from peer.leaving import from_ticket, leave
 from peer.revocations import revoke
 from protocols.errors import CoveyError
 from protocols.keys import peer_id_of
-from protocols.membership import ADMITTER
+from protocols.membership import ADMITTER, AGGREGATOR
 from protocols.prov import plain
 from protocols.tombstone import AUTHOR
 
@@ -90,11 +93,13 @@ class ControlApi:
             Route("/redact", self.redact, methods=["POST"]),
             Route("/dropped", self.read("/dropped")),
             Route("/errors", self.read("/errors")),
+            Route("/errors/{cid}", self.read("/errors/{cid}")),
             *BenchApi(self._node).routes(),
             Route("/bench", self.read("/bench")),
             Route("/bench/{cid}", self.read("/bench/{cid}")),
             Route("/export/{form}", self.export),
             Route("/verify/{cid}", self.verify),
+            Route("/check", self.check, methods=["POST"]),
         ]
         return Starlette(routes=routes, exception_handlers=HANDLERS)
 
@@ -127,6 +132,8 @@ class ControlApi:
                 "acknowledged": node.feeds.acknowledged_sequence(),
                 "dropped_reports": node.recorder.dropped.total,
                 "quarantined": node.feeds.quarantined,
+                "damaged_bundles": node.feeds.damaged_bundles,
+                "damaged_bytes": size_bytes(node.journal.damage),
                 "records_of_workers": node.worker_bundles.status(),
                 "checkpoints": node.watching.status(),
                 "dropped_records": node.feeds.dropped_records,
@@ -206,9 +213,9 @@ class ControlApi:
         async def answer(request: Request) -> JSONResponse:
             query = {**request.query_params, **request.path_params}
             await self._node.index.catch_up()
-            redactions = self._node.feeds.bodies.redactions
+            backing = Backing.of(self._node.journal, self._node.feeds)
             return JSONResponse(
-                await self._node.index.ask(lambda store: reader(store, query, redactions))
+                await self._node.index.ask(lambda store: reader(store, query, backing))
             )
 
         return answer
@@ -226,6 +233,14 @@ class ControlApi:
         """What the signed bytes of one record are worth."""
         mesh = request.query_params.get("mesh", "")
         return JSONResponse(await verify(self._sources, request.path_params["cid"], mesh))
+
+    async def check(self, _request: Request) -> JSONResponse:
+        """What is wrong with what this node holds; others are asked for what is gone."""
+        node = self._node
+        known = node.presence.directory.with_role(AGGREGATOR)
+        aggregators = tuple(entry.peer_id for entry in known)
+        check = Check(node.index, node.journal, node.feeds, aggregators, node.exchange.seek)
+        return JSONResponse(await check.run())
 
     @property
     def _sources(self) -> Sources:

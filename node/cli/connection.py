@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from peer.control import ControlClient
+from peer.control import ANSWER_S, ControlClient
 from peer.home import Home
 from peer.starting import wait_for_daemon
 
@@ -18,10 +18,11 @@ def home() -> Home:
     return place
 
 
-def connect() -> ControlClient:
+def connect(answer_s: float | None = ANSWER_S) -> ControlClient:
     """A client of the running daemon, which is waited for while it starts; its calls raise
-    ``DaemonDownError`` when there is none.
+    ``DaemonDownError`` when there is none. An answer is waited for so long, or for ever.
     """
     place = home()
     wait_for_daemon(place)
-    return ControlClient(place.control_socket, hint="start the node with `covey up`")
+    hint = "start the node with `covey up`"
+    return ControlClient(place.control_socket, hint=hint, answer_s=answer_s)

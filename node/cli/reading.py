@@ -15,6 +15,7 @@ from peer.starting import wait_for_daemon
 
 if TYPE_CHECKING:
     from peer.exporting import Sources
+    from peer.feeds import Feeds
 
 
 @contextmanager
@@ -48,13 +49,15 @@ def _read_files(path: str, **query: Any) -> Any:
 
 async def _answer(path: str, query: dict[str, Any]) -> Any:
     """Bring the index up to date with the journal and answer from it, as the daemon would."""
+    from node.backing import Backing
     from node.reading import READERS
 
     folder, _, cid = path.rpartition("/")
     route, query = (f"{folder}/{{cid}}", {"cid": cid}) if folder else (path, query)
-    async with _opened() as sources:
+    async with _opened() as (sources, feeds):
         await sources.index.catch_up()
-        return await sources.index.ask(lambda s: READERS[route](s, query, sources.redactions))
+        backing = Backing.of(sources.journal, feeds)
+        return await sources.index.ask(lambda store: READERS[route](store, query, backing))
 
 
 def download(form: str, out: BinaryIO, since: str) -> Any:
@@ -63,7 +66,7 @@ def download(form: str, out: BinaryIO, since: str) -> Any:
         with connect() as client:
             return client.download(f"/export/{form}", out, since=since)
 
-    async def export(sources: Sources) -> Any:
+    async def export(sources: Sources, _: Feeds) -> Any:
         from peer import exporting
 
         return await sources.export(form, exporting.since(since), out)
@@ -77,20 +80,34 @@ def verify(cid: str, mesh: str) -> Any:
         with connect() as client:
             return client.get(f"/verify/{cid}", mesh=mesh)
 
-    async def check(sources: Sources) -> Any:
+    async def judge(sources: Sources, _: Feeds) -> Any:
         from node import reading
 
         return await reading.verify(sources, cid, mesh)
 
-    return _from_files(check)
+    return _from_files(judge)
 
 
-def _from_files(question: Callable[[Sources], Awaitable[Any]]) -> Any:
+def check() -> Any:
+    """Return what is wrong with what this node holds."""
+    if _is_owned():
+        with connect(answer_s=None) as client:  # it reads all there is
+            return client.post("/check")
+
+    async def walk(sources: Sources, feeds: Feeds) -> Any:
+        from node.check import Check
+
+        return await Check(sources.index, sources.journal, feeds).run()
+
+    return _from_files(walk)
+
+
+def _from_files(question: Callable[[Sources, Feeds], Awaitable[Any]]) -> Any:
     import trio
 
     async def ask() -> Any:
-        async with _opened() as sources:
-            return await question(sources)
+        async with _opened() as opened:
+            return await question(*opened)
 
     answer = trio.run(ask)
     note("covey: no daemon answers; the files were read")
@@ -98,7 +115,7 @@ def _from_files(question: Callable[[Sources], Awaitable[Any]]) -> Any:
 
 
 @asynccontextmanager
-async def _opened() -> AsyncGenerator[Sources]:
+async def _opened() -> AsyncGenerator[tuple[Sources, Feeds]]:
     """Open the node's files, whose lock nobody else has meanwhile."""
     from node.config import NodeConfig
     from node.index import open_index
@@ -118,4 +135,4 @@ async def _opened() -> AsyncGenerator[Sources]:
             index = open_index(journal, place, identity, config)
             async with running(index.run):
                 feeds = Feeds(journal, identity.key, system_effects(), identity.member.mesh)
-                yield Sources(index, journal, identity, feeds.bodies.redactions)
+                yield Sources(index, journal, identity, feeds.bodies.redactions), feeds

@@ -1,13 +1,15 @@
-"""``covey records list|show|verify|export|redact``."""
+"""``covey records list|show|verify|check|export|redact``."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import click
 
 from node.cli.arguments import LIMIT
+from node.cli.damage import note_damage, render_check
 from peer.cli import CidName, emit, json_option, note, table
 from peer.excerpt_commands import (
     check_scope,
@@ -62,6 +64,7 @@ def list_records(kind: str | None, limit: int, as_json: bool) -> None:
             for row in rows:
                 if row["redacted"]:
                     note(f"covey: {redacted_line(row)}")
+            note_damage(rows)
             for row in read("/dropped"):
                 note(DROPPED.format(**row))
 
@@ -78,7 +81,9 @@ def show(cid: str, as_json: bool) -> None:
     from node.cli.reading import reader
 
     with reader() as read:
-        emit(read(f"/records/{cid}"), as_json, lambda row: json.dumps(row, indent=2))
+        row = read(f"/records/{cid}")
+    emit(row, as_json, lambda row: json.dumps(row, indent=2))
+    note_damage([row])
 
 
 @records.command("verify")
@@ -105,6 +110,26 @@ def verify_record(cid: str | None, file: Path | None, mesh: str | None, as_json:
     from node.cli.reading import verify
 
     emit_verdict(verify(cid, mesh or ""), as_json)
+
+
+@records.command("check")
+@json_option
+def check_records(as_json: bool) -> None:
+    """Check every byte of what this node holds, and say what is wrong and who may still have it.
+
+    Walks the journal: digests, signatures and chains of its own feed and of what it keeps of
+    workers, and whether the index follows it. A running node asks whoever may have what is gone.
+    Exit status 1 means that something is wrong.
+
+    \b
+    Example:  covey records check
+    """
+    from node.cli.reading import check
+
+    answer = check()
+    emit(answer, as_json, render_check)
+    if not answer["ok"]:
+        sys.exit(1)
 
 
 @records.command("export", epilog=export_epilog)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from peer.cli import emit, json_option, listing
+from peer.cli import counted, emit, json_option, listing
 
 
 @click.command()
@@ -24,7 +24,14 @@ def status(as_json: bool) -> None:
 
 
 def _render(answer: dict[str, Any]) -> str:
-    return listing({**answer, "runners": [_runner(each) for each in answer["runners"]]})
+    told: dict[str, Any] = {**answer, "runners": list(map(_runner, answer["runners"]))}
+    bundles, damaged_bytes = told.pop("damaged_bundles"), told.pop("damaged_bytes")
+    if bundles or damaged_bytes:
+        told["damaged"] = (
+            f"{counted(bundles, 'bundle')} and {damaged_bytes} bytes on this disk:"
+            " `covey records check` says which, and who may have them"
+        )
+    return listing(told)
 
 
 def _runner(runner: dict[str, Any]) -> str:

@@ -8,11 +8,9 @@ from datetime import UTC, datetime
 from typing import BinaryIO
 
 from peer.excerpts import Excerpt, TooManyError
-from protocols.cid import CID
 from protocols.excerpt import Part
 from protocols.limits import MAX_DOCUMENT_RECORDS
-from protocols.prov import document
-from protocols.tombstone import Redaction
+from protocols.prov import Gone, document
 
 
 def write(excerpt: Excerpt, out: BinaryIO) -> None:
@@ -22,8 +20,11 @@ def write(excerpt: Excerpt, out: BinaryIO) -> None:
     out.write(b"\n")
 
 
-def _redacted(excerpt: Excerpt) -> list[tuple[CID, Redaction]]:
-    return [(each.cid, each.redaction) for each in excerpt.redacted()]
+def _redacted(excerpt: Excerpt) -> list[Gone]:
+    return [
+        Gone(each.cid, each.redaction, each.proof.header.feed if each.proof else None)
+        for each in excerpt.redacted()
+    ]
 
 
 def moment(at_us: int) -> str | None:

@@ -19,7 +19,7 @@ from aggregator.dag import labels as labels_module, walk as walk_module
 from aggregator.dag.reach import Reach
 from aggregator.errors import PageExpiredError
 from peer.service import running
-from protocols.cid import CID
+from protocols.cid import CID, RAW
 from protocols.keys import peer_id_of
 from tests.aggregator.test_aggregator import asking
 from tests.support.home import Author, SignedJob, aggregator_home
@@ -66,6 +66,34 @@ async def test_the_api_tells_what_came_from_a_model_a_machine_or_a_peer(tmp_path
     }  # fmt: skip
     assert (above["next"], above["is_cut"]) == (None, False)
     assert str(job.hardware) in render_page(above)
+
+
+async def test_outputs_of_a_peer_or_a_machine_are_those_that_its_own_runs_made(
+    tmp_path: Path,
+) -> None:
+    async with with_a_job(tmp_path) as (answers, job), asking(answers) as ask:
+        other = Author(key_of(3))
+        laptop = other.add_block("hardware", cores=1)
+        other.add("model.registered", generated=((job.model, "model"),), hardware=laptop)
+        other.add("job.submitted", generated=((job.input, "input"),), hardware=laptop)
+        made = CID.of(b"made of the first output", RAW)
+        run = {"used": ((job.output, "input"),), "hardware": laptop}
+        other.add("job.run", generated=((made, "output"),), **run)
+        await answers.feeds.add(other.cut())
+        worker, idle = (peer_id_of(job.worker.key.public), peer_id_of(job.submitter.key.public))
+
+        async def outputs(start: object, query: str = "") -> tuple[list[str], bool]:
+            answer = (await ask(f"/lineage/{start}/outputs{query}")).json()
+            return cids(answer), answer["is_cut"]
+
+        assert await outputs(worker) == ([str(job.output)], False)
+        assert await outputs(job.hardware) == ([str(job.output)], False)
+        assert await outputs(job.environment) == ([str(job.output)], False)
+        assert await outputs(other.key.peer_id) == ([str(made)], False)
+        assert await outputs(laptop) == ([str(made)], False)
+        assert await outputs(idle) == ([], False)
+        assert await outputs(worker, "?depth=1") == ([], True)
+        assert await outputs(job.model) == ([str(job.output), str(made)], False)
 
 
 async def test_the_api_shows_the_ways_between_two_things(tmp_path: Path) -> None:

@@ -518,7 +518,7 @@ async def test_of_what_is_missing_the_feed_whose_header_names_it_is_the_source(
     run = worker.add("job.run")
     other.add("job.compared", informed_by=(run,))
     bare = worker.cut().with_records([b""])
-    monkeypatch.setattr("aggregator.inspection.MAX_SHOWN_ABSENT", 0)  # more of them than are listed
+    monkeypatch.setattr("aggregator.audit.MAX_SHOWN_ABSENT", 0)  # more of them than are listed
 
     async with holding(joined, bare, other.cut()) as answers:
         answer = await checked(answers)

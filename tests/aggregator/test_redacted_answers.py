@@ -107,6 +107,59 @@ async def test_a_lineage_says_when_what_it_lacks_was_redacted(tmp_path: Path) ->
     assert f"at {erased['redacted']['at']}" in render(lineage)
 
 
+async def test_an_output_whose_run_was_redacted_is_said_to_be_made_by_it(tmp_path: Path) -> None:
+    async with redacted(tmp_path, "run") as (answers, job):
+        up = await listed(answers, job.output, "ancestors")
+        to_model = await answers.paths(str(job.output), str(job.model), 9, 9)
+        to_run = await answers.paths(str(job.output), str(job.run), 9, 9)
+        lineage = await answers.lineage(str(job.output))
+        down = await listed(answers, job.output, "descendants")
+
+        [maker] = up["makers"]
+        assert (maker["of"], maker["cid"]) == (str(job.output), str(job.run))
+        place = key_of(1).peer_id, 1, 3
+        assert (maker["peer"], maker["epoch"], maker["sequence"]) == place
+        assert said(maker["redacted"], answers)
+        assert up["nodes"] == to_model["paths"] == down["makers"] == []
+        assert to_model["makers"] == [maker]
+        assert [[node["cid"] for node in path] for path in to_run["paths"]] == [
+            [str(job.output), str(job.run)]
+        ]
+        [missing] = [each for each in lineage["missing"] if each["cid"] == str(job.output)]
+        assert missing["makers"] == [
+            {**maker, "redacted": {**maker["redacted"], "is_verified": True}}
+        ]
+        for text in (render_page(up), render_paths(to_model), render(lineage)):
+            assert f"made by record {job.run} of {key_of(1).peer_id}" in text
+            assert WHY in text
+        assert "missing: output" not in render(lineage)
+
+
+async def test_what_a_run_used_is_said_to_be_made_by_a_redacted_one(tmp_path: Path) -> None:
+    async with redacted(tmp_path, "run") as (answers, job):
+        later = Author(key_of(3))
+        run = later.add("job.run", used=((job.output, "input"),))
+        await answers.feeds.add(later.cut())
+        up = await listed(answers, run, "ancestors")
+        paths = await answers.paths(str(run), str(job.model), 9, 9)
+
+    assert [maker["cid"] for maker in up["makers"]] == [str(job.run)]
+    assert [maker["of"] for maker in paths["makers"]] == [str(job.output)]
+
+
+async def test_who_asks_what_nothing_names_is_told_that_redacted_records_may_have(
+    tmp_path: Path,
+) -> None:
+    async with redacted(tmp_path, "run", "accepted") as (answers, job):
+        for ask in (
+            lambda: answers.lineage(str(job.output)),
+            lambda: listed(answers, job.output, "ancestors"),
+        ):
+            with pytest.raises(NotFoundError) as unknown:
+                await ask()
+            assert "2 records were redacted" in (unknown.value.hint or "")
+
+
 @pytest.mark.parametrize("form", FORMATS)
 async def test_every_export_says_what_in_it_was_redacted(
     tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
@@ -174,6 +227,13 @@ async def test_prov_json_with_a_redacted_record_is_valid_and_loads(
     assert (content["covey:status"], content["covey:reason"]) == ("redacted", WHY)
     assert content["covey:redacted_by"] == f"peer:{answers.identity.peer_id}"
     assert made["activity"][f"record:{job.run}"]["covey:status"] == "redacted"
+    associated = [
+        (link["prov:agent"], link.get("prov:role"))
+        for link in made["wasAssociatedWith"].values()
+        if link["prov:activity"] == f"record:{job.run}"
+    ]
+    assert associated == [(f"peer:{key_of(1).peer_id}", "signer")]
+    assert f"peer:{key_of(1).peer_id}" in made["agent"]
     assert tombstone["prov:type"] == "record.tombstone"
     assert any(each.get_type().localpart == "Invalidation" for each in document.get_records())
 
@@ -215,7 +275,7 @@ async def test_a_car_file_of_everything_proves_all_that_was_redacted(tmp_path: P
 
     assert verdict.is_good
     assert set(verdict.redacted) == {job.run, job.accepted}
-    assert summary["records"] == verdict.records
+    assert summary["records"] + summary["along"] == verdict.records
 
 
 async def test_the_author_of_what_was_redacted_still_shows_to_be_a_member(tmp_path: Path) -> None:

@@ -144,7 +144,12 @@ FILES = {
 }
 
 INPUTS = [
-    Case("unknown model", ("run", "embed", "--model", "no-such"), "has no model no-such", "peers"),
+    Case(
+        "unknown model",
+        ("run", "embed", "--model", "no-such"),
+        "no worker offers the model no-such",
+        "models there are",
+    ),
     Case(
         "unknown kind",
         ("run", "dream", "--model", MODEL),

@@ -10,9 +10,7 @@ from tests.support.rot import flip
 pytestmark = pytest.mark.e2e
 
 
-def test_a_bit_that_flips_under_a_running_aggregator_is_found_and_fetched_from_its_author(
-    root: Path,
-) -> None:
+def test_a_bit_that_flips_on_one_disk_is_found_and_fetched_from_the_other(root: Path) -> None:
     node = Machine("node", root / "node")
     aggregator = Machine("aggregator", root / "aggregator", "covey-aggregator")
     with stopping(node, aggregator):
@@ -33,3 +31,31 @@ def test_a_bit_that_flips_under_a_running_aggregator_is_found_and_fetched_from_i
         status = aggregator.json("status")
         assert status["quarantined"] == 1
         assert status["holes"] == 0
+
+        node.until(lambda: node.json("status")["acknowledged"] > 2, "be acknowledged")
+        [rotten] = [
+            row["cid"] for row in node.json("records", "list") if row["kind"] == "environment"
+        ]
+        whole = node.run("status").stdout
+
+        flip(node.home / "journal", b"environment")
+        shown = node.run("records", "show", rotten)
+        damaged = node.run("status").stdout
+        found = node.run("records", "check", status=1).stdout
+        again = node.run("records", "check").stdout
+        mended = node.json("status")
+        restored = node.run("records", "show", rotten)
+        node.kill()
+        offline = node.run("records", "check").stdout
+
+        keeper = aggregator.json("status")["peer"]
+        assert '"status": "damaged"' in shown.stdout
+        assert f"{keeper} may have what is gone" in shown.stderr
+        assert "`covey records check` says which" in damaged
+        assert "`covey records check` says which" not in whole
+        assert f"may be fetched from {keeper}" in found
+        assert "1 bundle came again" in found
+        assert "nothing is wrong" in again
+        assert (mended["damaged_bundles"], mended["damaged_bytes"]) == (0, 0)
+        assert '"damaged": null' in restored.stdout
+        assert "nothing is wrong" in offline

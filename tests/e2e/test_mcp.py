@@ -112,7 +112,7 @@ async def test_a_client_finds_what_there_is_runs_it_and_is_told_what_is_wrong(
     assert {total for _, total in told} == {2}
     assert len(result["rows"]) == 1
     assert why["candidates"]
-    expected = ("no kind", "has no model no-such", "no seed", "its own", "base64", "not a job id")
+    expected = ("no kind", "the model no-such", "no seed", "its own", "base64", "not a job id")
     for text, part in zip(wrong, expected, strict=True):
         assert part in text
 

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from aggregator.check import Checker, walk
+from peer.check import Checker, walk
 from peer.tables import Rows
 from protocols.chain import state_root
 from protocols.feed import Bundle

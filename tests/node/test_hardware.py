@@ -8,6 +8,9 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
+from node import hardware
 from node.hardware import capabilities, measure
 from protocols import dagcbor
 
@@ -49,3 +52,15 @@ def test_without_torch_numpy_measures_and_says_so():
     assert all(is_a_spread(spread) for spread in figures(measured))
     assert "all_threads" not in measured["memory_copy_gb_s"]
     assert capabilities(measured, "cpu")["memory_gb_s"] > 0
+
+
+def test_what_hardware_calls_itself_is_one_line_of_plain_text(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    raw = "Sneaky\x1b[2J\u202e  CPU\n v9\x00"
+    monkeypatch.setattr(hardware, "cpu_model", lambda: raw)
+
+    named = hardware.unmeasured()["cpu_model"]
+    checked = hardware.checked({"accelerators": [{"name": raw}]})
+
+    assert named == checked["accelerators"][0]["name"] == "Sneaky [2J CPU v9"

@@ -11,6 +11,7 @@ import trio
 from hypothesis import example, given, settings, strategies as st
 from trio.testing import MockClock
 
+from node.backing import Backing
 from node.reading import list_records, show_record
 from node.store import Store
 from peer.excerpts import Excerpt, reader_of
@@ -116,13 +117,13 @@ async def test_what_is_left_of_a_redacted_record_is_listed_and_shown(tmp_path: P
         cids = [await peer.feeds.append(each) for each in (record(OWNER, 1), marked(OWNER))]
         await peer.redactor.redact([cids[1]], "personal", "author")
         await peer.index.catch_up()
-        redactions = peer.feeds.bodies.redactions
+        backing = Backing.of(peer.redactor.journal, peer.feeds)
         listed, of_a_kind, shown, other = await peer.index.ask(
             lambda store: (
-                list_records(store, {}, redactions),
-                list_records(store, {"kind": "tick"}, redactions),
-                show_record(store, {"cid": str(cids[1])}, redactions),
-                show_record(store, {"cid": str(cids[0])}, redactions),
+                list_records(store, {}, backing),
+                list_records(store, {"kind": "tick"}, backing),
+                show_record(store, {"cid": str(cids[1])}, backing),
+                show_record(store, {"cid": str(cids[0])}, backing),
             )
         )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from node import reading
+from node.backing import Backing
 from node.config import Records
 from node.errors import UnknownError
 from node.retention import retention_of
@@ -98,10 +99,10 @@ async def test_whoever_asks_for_a_dropped_record_is_told_who_keeps_it(tmp_path: 
         indexed(journal, store)
 
         with pytest.raises(UnknownError) as caught:
-            reading.show_record(store, {"cid": str(gone)}, feeds.bodies.redactions)
+            reading.show_record(store, {"cid": str(gone)}, Backing.of(journal, feeds))
         assert "3 were dropped" in caught.value.message
         assert peer_id_of(AGGREGATOR.public) in (caught.value.hint or "")
-        assert reading.list_dropped(store, {}, feeds.bodies.redactions) == [
+        assert reading.list_dropped(store, {}, Backing.of(journal, feeds)) == [
             {
                 "peer": peer_id_of(OWNER.public),
                 "epoch": feeds.epoch,

@@ -21,3 +21,9 @@ def test_what_a_peer_sends_cannot_forge_a_line_or_speak_to_the_terminal() -> Non
 
     assert "\n" not in line
     assert line.isprintable()
+
+
+def test_a_list_is_told_as_its_items() -> None:
+    line = formatted("stopped", reasons=["no answer", "gone"], none=[], one=["silent"])
+
+    assert line.endswith('stopped reasons="no answer; gone" none="" one=silent')

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from aggregator.healing import heal, is_healed
 from peer import redactor
+from peer.healing import heal, is_healed
 from protocols.cid import CID
 from protocols.membership import AGGREGATOR as AGGREGATOR_ROLE
 from tests.support.keeping import OPERATOR, Keeper, KeepingMachine, redact_own
@@ -114,7 +114,7 @@ class DyingMachine(KeepingMachine):
             damage = [] if self.rotten else keeper.journal.damage
             settled_at = keeper.feeds.settled_at
             healed = [each for each in damage if is_healed(each, (), settled_at)]
-            await heal(keeper.journal, keeper.index, healed)  # pyright: ignore[reportArgumentType]
+            await heal(keeper.journal, keeper.index, healed)
 
         self.dies(death, heal_all)
         self.life.do(heal_all)

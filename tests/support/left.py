@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from aggregator.check import Walked, walk
+from peer.check import Walked, walk
 from peer.identity import Identity
 from peer.journal import Journal
 from protocols.cid import CID

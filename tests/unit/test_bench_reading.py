@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from node.backing import Backing
 from node.benchmarks.statement import MEASURED, RESULT, Statement
 from node.errors import InputError, UnknownError
 from node.reading import READERS
@@ -15,13 +16,13 @@ from node.store import Store
 from peer.cids import NotACidError
 from peer.rows import Batch, rows_of
 from protocols.cid import CID
+from protocols.journal import Entry, RecordBody
 from protocols.record import Record, block
 from protocols.tombstone import Redactions
 from tests.support.benchmarks import statement
 from tests.support.feeds import key
 
 US = key(1)
-NONE = Redactions(None)
 HARDWARE = block(US.public, "hardware", {"cpu_model": "EPYC", "usable_cores": 2}, ())
 
 
@@ -31,6 +32,8 @@ class Found:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.count = 0
+        self.entries: dict[int, tuple[Entry, bytes]] = {}
+        self.backing = Backing(Redactions(None), self.entries.get, lambda _: [])
 
     def add(self, kind: str, stated: Statement | None = None, **fields: Any) -> str:
         record = Record(
@@ -46,12 +49,13 @@ class Found:
     def keep(self, record: Record) -> str:
         encoded = record.encode()
         row, edges = rows_of(encoded, (US.public, 1, self.count), self.count)
+        self.entries[self.count] = Entry.RECORD, RecordBody(1, self.count, encoded).encode()
         self.count += 1
         self.store.insert(Batch(mark=self.count, records=[row], edges=edges))
         return str(CID.of(encoded))
 
     def listed(self, **query: object) -> list[str]:
-        return [row["cid"] for row in READERS["/bench"](self.store, query, NONE)]
+        return [row["cid"] for row in READERS["/bench"](self.store, query, self.backing)]
 
 
 @pytest.fixture
@@ -91,7 +95,7 @@ def test_a_worker_names_its_machine_by_its_own_records(found: Found) -> None:
     hardware = found.keep(HARDWARE)
     cid = found.add(MEASURED, statement(machine={}), hardware=CID.of(HARDWARE.encode()))
 
-    shown = READERS["/bench/{cid}"](found.store, {"cid": cid}, NONE)
+    shown = READERS["/bench/{cid}"](found.store, {"cid": cid}, found.backing)
 
     assert shown["machine"] == {"cpu_model": "EPYC", "cores": 2}
     assert shown["hardware"] == hardware
@@ -102,7 +106,7 @@ def test_a_submitter_does_not_take_its_own_machine_for_the_workers(found: Found)
     stated = statement(hardware=theirs)
     cid = found.add(RESULT, stated, hardware=CID.of(HARDWARE.encode()))
 
-    shown = READERS["/bench/{cid}"](found.store, {"cid": cid}, NONE)
+    shown = READERS["/bench/{cid}"](found.store, {"cid": cid}, found.backing)
 
     assert (shown["hardware"], shown["machine"]) == (str(theirs), {"cores": 2})
     assert shown["environment"] is None
@@ -112,8 +116,8 @@ def test_what_is_no_benchmark_is_said_to_be_something_else(found: Found) -> None
     run = found.add("job.run")
 
     with pytest.raises(InputError, match=r"is no benchmark: it is job\.run"):
-        READERS["/bench/{cid}"](found.store, {"cid": run}, NONE)
+        READERS["/bench/{cid}"](found.store, {"cid": run}, found.backing)
     with pytest.raises(UnknownError, match="holds no record"):
-        READERS["/bench/{cid}"](found.store, {"cid": str(CID.of(b"nowhere"))}, NONE)
+        READERS["/bench/{cid}"](found.store, {"cid": str(CID.of(b"nowhere"))}, found.backing)
     with pytest.raises(NotACidError, match="is not a CID"):
-        READERS["/bench/{cid}"](found.store, {"cid": "x"}, NONE)
+        READERS["/bench/{cid}"](found.store, {"cid": "x"}, found.backing)

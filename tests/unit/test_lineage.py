@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 
+from aggregator.cli.lineage import hardware_line
 from aggregator.errors import NotFoundError
 from aggregator.explain import explain
 from aggregator.lineage import MAX_GENERATORS, Missing, trace
@@ -196,6 +197,27 @@ def test_the_answer_names_what_made_the_output() -> None:
     }  # fmt: skip
     assert answer["hardware"]["cores"] == 2
     assert {record["cid"] for record in answer["records"]} == set(map(str, job.records))
+
+
+def test_hardware_is_told_as_people_say_it() -> None:
+    told = hardware_line(
+        {
+            "cid": "bafy",
+            "cpu_model": "EPYC 7763",
+            "usable_cores": 8,
+            "logical_cores": 64,
+            "memory_total_bytes": 67_500_000_000,
+            "measured_at_us": 1_790_000_000_000_000,
+            "accelerators": [
+                {"backend": "cuda", "name": "H100", "memory_bytes": 85_000_000_000},
+                {"backend": "cuda", "name": "H100", "memory_bytes": 85_000_000_000},
+            ],
+        }
+    )
+
+    assert told == "EPYC 7763, 8 cores, 67.5 GB, 2 x H100 (cuda, 85.0 GB)"
+    assert hardware_line({"cid": "bafy", "cores": 2}) == "2 cores"
+    assert hardware_line({"cid": "bafy", "accelerators": "odd", "cpu_model": 7}) == "bafy"
 
 
 def test_one_record_without_proof_makes_the_whole_answer_unverified() -> None:

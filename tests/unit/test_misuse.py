@@ -16,9 +16,13 @@ import pytest
 from aggregator.cli import main as operate
 from node.cli import main
 from node.runner.kinds import KINDS, BadInputError, kind_named
+from protocols.base58 import to_base58
 from protocols.cid import CID, RAW
 
 NOWHERE = str(CID.of(b"nowhere", RAW))
+DAG_PB = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi"
+DAG_PB_V0 = "QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWKPbdG"
+IN_BASE58 = f"z{to_base58(CID.of(b'nowhere', RAW))}"
 PEER = "12D3KooWSxpeJpcAebtV9emdNM7bUNATFhTx2JirESHYLkxhVvHC"
 RUN = ("run", "embed", "--model", "m")
 GENERATE = ("run", "generate", "--model", "m")
@@ -54,6 +58,12 @@ MISUSE = [
     (("records", "show", "a" + NOWHERE[1:]), "is not a CID", "some letter of this one is wrong"),
     (("records", "show", "ba0" + NOWHERE[3:]), "is not a CID", "some letter of this one is wrong"),
     (("records", "show", PEER), "is not a CID", "that is the id of a peer"),
+    (("records", "show", DAG_PB), "nothing here has the name", "a CID of another kind"),
+    (("records", "show", DAG_PB_V0), "nothing here has the name", "a CID of another kind"),
+    (("records", "show", DAG_PB_V0[:-1]), "is not a CID", "this has 45"),
+    (("records", "show", IN_BASE58), "nothing here has the name", f"written as {NOWHERE}"),
+    (("records", "redact", NOWHERE, "--reason", "", "--yes"), "a reason has 1 to", "--help"),
+    (("records", "redact", NOWHERE, "--reason", 1_001 * "r"), "not 1001", "--help"),
     (("records", "verify", "/"), "'/' is not a CID", "begins with baf"),
     (("records", "verify", __file__), "is not a CID", f"--file {__file__} checks it"),
     (("records", "redact", "xyz", "--reason", "r"), "'xyz' is not a CID", "begins with baf"),
@@ -80,6 +90,9 @@ OF_AN_OPERATOR = [
     (("lineage", "xyz"), "'xyz' is not a CID", "this has 3"),
     (("lineage", NOWHERE, "--to", "xyz"), "'xyz' is not a CID", "this has 3"),
     (("lineage", PEER), "is a peer", "--outputs"),
+    (("lineage", NOWHERE, "--up", "--down"), "--up and --down exclude each other", "--help"),
+    (("lineage", NOWHERE, "--outputs", "--to", NOWHERE), "--to exclude each other", "--help"),
+    (("redact", NOWHERE, "--reason", "", "--yes"), "a reason has 1 to", "--help"),
     (("lineage", PEER, "--up"), "is a peer", "--outputs"),
     (("lineage", "xyz", "--outputs"), "'xyz' is not a CID", "this has 3"),
     (("verify", "xyz", "--deep"), "'xyz' is not a CID", "this has 3"),

@@ -5,7 +5,7 @@ record's digest, the chain of every feed, and how many rows the index should hav
 use all the same: it remembers what lay where bytes are damaged now.
 
 Damage behind which nothing is missing any more (it was fetched again, or never was acknowledged) is
-counted and is no finding; ``aggregator.healing`` lets go of it.
+counted and is no finding; ``peer.healing`` lets go of it.
 """
 
 from __future__ import annotations
@@ -15,21 +15,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from aggregator.checkpoints import Vouched, lost_since
-from aggregator.explain import moment
-from aggregator.store import MissingRow, Store
 from peer.bodies import LackingBody, Unshown
 from peer.rows import RecordRow
 from peer.tables import Lost, Rows
-from protocols import dagcbor
 from protocols.ack import AckEntry, SignedAck
-from protocols.chain import Chain, Link, Range, merge
+from protocols.chain import Chain, Dropped, Link, Range, merge
 from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
-from protocols.feed import Bundle, Head, Header, SignedHeader
-from protocols.journal import Damage, Entry, HeaderBody, RecordBody, Scanned
-from protocols.keys import is_peer_id, peer_id_of
-from protocols.record import INFORMED_BY, Record
+from protocols.feed import Bundle, Header, SignedHeader
+from protocols.journal import Damage, DroppedBody, Entry, HeaderBody, RecordBody, Scanned
+from protocols.keys import peer_id_of
+from protocols.record import Record
 from protocols.sync import Gone
 
 FeedEpoch = tuple[bytes, int]
@@ -70,10 +66,12 @@ class Walked:
     ackers: set[bytes] = field(default_factory=set[bytes])
     uncut: Counter[bytes] = field(default_factory=Counter[bytes])
     """Digests of our own records that no header has named yet."""
-    broken: list[tuple[int, SignedHeader]] = field(default_factory=list[tuple[int, SignedHeader]])
-    """Headers of our own of which records are gone, and where they are; after the walk, those whose
-    bundle is not here in another way either.
+    broken: dict[int, SignedHeader] = field(default_factory=dict[int, SignedHeader])
+    """Headers of our own of which records are gone, by where they are; after the walk, those whose
+    bundle is not here in another way either, nor was dropped.
     """
+    has_dropped: bool = False
+    """Whether anything was let go of, the bytes of which may be there still."""
 
 
 def walk(entries: Iterable[Scanned | Damage], own: bytes) -> Walked:
@@ -92,14 +90,17 @@ def walk(entries: Iterable[Scanned | Damage], own: bytes) -> Walked:
         except RemoteProtocolError as error:
             walked.faults.append((found.offset, error.message))
     walked.bundles += len(walked.broken)
-    # what another aggregator gave back whole is not broken
-    walked.broken = [each for each in walked.broken if not _is_held(walked, each[1])]
+    walked.broken = {
+        offset: signed
+        for offset, signed in walked.broken.items()
+        if not _is_held(walked, signed) and not _is_dropped(walked, signed)
+    }
     return walked
 
 
 def unreadable(walked: Walked) -> list[Damage]:
     """Return where bundles may begin that cannot be read whole."""
-    broken = [*(at for at, _ in walked.faults), *(at for at, _ in walked.broken)]
+    broken = [*(at for at, _ in walked.faults), *walked.broken]
     return [*walked.damage, *(Damage(at, at + 1) for at in broken)]
 
 
@@ -107,6 +108,12 @@ def _is_held(walked: Walked, signed: SignedHeader) -> bool:
     chain = walked.chains.get((signed.header.feed, signed.header.epoch))
     place = signed.header.first_sequence, signed.cid.digest
     return chain is not None and chain.find(*place) is not None
+
+
+def _is_dropped(walked: Walked, signed: SignedHeader) -> bool:
+    """Say whether that range was let go of: its header may outlive its records on the disk."""
+    chain = walked.chains.get((signed.header.feed, signed.header.epoch))
+    return chain is not None and signed.header.first_sequence < chain.dropped_below
 
 
 def _take_record(walked: Walked, found: Scanned) -> None:
@@ -129,7 +136,7 @@ def _take_header(walked: Walked, found: Scanned) -> None:
     is_broken = bool(named - walked.uncut)
     walked.uncut -= named
     if is_broken:
-        walked.broken.append((found.offset, signed))
+        walked.broken[found.offset] = signed
         return
     walked.bundles += 1
     _link(walked, signed.header, signed.cid, found.offset)
@@ -152,11 +159,19 @@ def _take_ack(walked: Walked, found: Scanned) -> None:
     walked.ackers.add(ack.content.aggregator)
 
 
+def _take_dropped(walked: Walked, found: Scanned) -> None:
+    told = DroppedBody.decode(found.body)
+    chain = walked.chains.setdefault((told.feed, told.epoch), Chain())
+    chain.drop(Dropped(told.next_sequence, told.digest, told.aggregator))
+    walked.has_dropped = True
+
+
 _TAKERS: dict[int, Callable[[Walked, Scanned], None]] = {
     Entry.RECORD: _take_record,
     Entry.HEADER: _take_header,
     Entry.BUNDLE: _take_bundle,
     Entry.ACK: _take_ack,
+    Entry.DROPPED: _take_dropped,
 }
 
 
@@ -183,6 +198,10 @@ class Checker:
     """Who has sent all that it had after the damage was found: what is not here is not there."""
     stated: Sequence[Lost] = ()
     """What of feeds is lost for good, as their authors say: nobody is asked for it."""
+    whole: frozenset[bytes] | None = None
+    """Of which feeds everything should be here; none: of all."""
+    remedy: str = "`covey-aggregator rebuild` makes it anew"
+    """What is done about an index that differs."""
 
     def findings(self, rows: Rows) -> Iterator[Finding]:
         """Yield what is wrong with the journal, then whether the index with ``rows`` follows it."""
@@ -197,26 +216,6 @@ class Checker:
             yield from self._chain_findings(feed, epoch, chain)
         yield from self._acked_findings()
         yield from self._index_findings(rows)
-
-    def missing(
-        self,
-        rows: Iterable[MissingRow],
-        named_by: Mapping[bytes, RecordRow],
-        feeds: Mapping[bytes, bytes],
-    ) -> Iterator[Finding]:
-        """Yield the records that others name and that are not here; ``feeds`` are those of which a
-        header here names one.
-        """
-        for row in rows:
-            is_known = row.cid in feeds
-            child = named_by[row.needed_by]
-            author = peer_id_of(feeds[row.cid]) if is_known else _author_of(row, child)
-            yield Finding(
-                "missing",
-                f"{row.what} {CID(row.cid)} is not here, and {CID(row.needed_by)} names it",
-                cid=str(CID(row.cid)),
-                fetch_from=self._holders(author),
-            )
 
     def absent(self, bodies: Iterable[LackingBody]) -> Iterator[Finding]:
         """Yield the records that headers name, that nobody redacted and nobody sent whole."""
@@ -241,27 +240,17 @@ class Checker:
                 finding = Finding("tombstone-lost", finding.message, author, *at)
             yield replace(finding, cid=str(each.cid), fetch_from=self._holders(author))
 
-    def vouched(self, vouched: Vouched | None) -> Iterator[Finding]:
-        """Yield what our latest checkpoint vouched for and the journal has no longer."""
-        if vouched is None:
-            return
-        if vouched.heads is None:
-            message = f"the heads of our checkpoint {vouched.cid} are not all here"
-            yield Finding("checkpoint-unreadable", message, cid=str(vouched.cid))
-        for head in lost_since(vouched, self.walked.chains):
-            if self._is_stated(head):
-                continue
-            place = (head.feed, head.epoch, head.first_sequence, head.next_sequence)
-            what = f"are not all here, and our checkpoint of {moment(vouched.at_us)} vouches for"
-            yield self._range("behind-checkpoint", f"{what} them", *place)
-
     def _chain_findings(self, feed: bytes, epoch: int, chain: Chain) -> Iterator[Finding]:
-        for first, end in beyond(self._told(feed, epoch), chain.holes()):
+        holes = chain.holes() if self._should_be_whole(feed) else []
+        for first, end in beyond(self._told(feed, epoch), holes):
             yield self._hole(feed, epoch, first, end)
         if chain.is_forked:
             peer = peer_id_of(feed)
             message = f"the feed of {peer} forks in epoch {epoch}: its key signed two truths"
             yield Finding("fork", message, peer, epoch)
+
+    def _should_be_whole(self, feed: bytes) -> bool:
+        return self.whole is None or feed in self.whole
 
     def _hole(self, feed: bytes, epoch: int, first: int, end: int) -> Finding:
         gone = self.gone.get((feed, epoch))
@@ -279,6 +268,8 @@ class Checker:
         """An aggregator promised to keep what we had: had we lost it since, this shows it."""
         furthest: dict[FeedEpoch, int] = {}
         for entry in self.walked.acked:
+            if not self._should_be_whole(entry.feed):
+                continue
             key = (entry.feed, entry.epoch)
             furthest[key] = max(furthest.get(key, 0), entry.next_sequence)
         for key, end in sorted(furthest.items()):
@@ -291,10 +282,10 @@ class Checker:
         walked = self.walked
         is_broken = any(
             beyond(self._stated(header.feed, header.epoch), [_extent(header)])
-            for header in (signed.header for _, signed in walked.broken)
+            for header in (signed.header for signed in walked.broken.values())
         )
-        if walked.damage or walked.faults or is_broken:
-            return  # the index remembers what was there, and must differ
+        if walked.damage or walked.faults or is_broken or walked.has_dropped:
+            return  # the index remembers what was there, or forgot what still is, and must differ
         expected = (walked.records, walked.edges, walked.bundles, walked.bodiless)
         got = (rows.records, rows.edges, rows.bundles, rows.bodiless)
         if got != expected:
@@ -302,7 +293,7 @@ class Checker:
                 "index-differs",
                 "the index has {} records, {} links, {} bundles and {} absences".format(*got)
                 + ", the journal {}, {}, {} and {}".format(*expected)
-                + ": `covey-aggregator rebuild` makes it anew",
+                + f": {self.remedy}",
             )
 
     def _range(
@@ -325,7 +316,7 @@ class Checker:
         ranges: dict[FeedEpoch, list[Range]] = {}
         for feed, epoch, first, end in self.lost:
             ranges.setdefault((feed, epoch), []).append((first, end))
-        for header in (signed.header for _, signed in self.walked.broken):
+        for header in (signed.header for signed in self.walked.broken.values()):
             ranges.setdefault((header.feed, header.epoch), []).append(_extent(header))
         return {key: merge(several) for key, several in ranges.items()}
 
@@ -335,13 +326,6 @@ class Checker:
             for one in self.stated
             if one[:2] == (feed, epoch)
         ]
-
-    def _is_stated(self, head: Head) -> bool:
-        """Say whether all that lacks of a run is lost for good."""
-        chain = self.walked.chains.get((head.feed, head.epoch))
-        held = chain.ranges() if chain is not None else []
-        lacking = beyond(held, [(head.first_sequence, head.next_sequence)])
-        return bool(lacking) and not beyond(self._stated(head.feed, head.epoch), lacking)
 
     def _told(self, feed: bytes, epoch: int) -> list[Range]:
         """Return of which ranges something is told already, or need not be."""
@@ -366,17 +350,6 @@ def beyond(known: Iterable[Range], ranges: Iterable[Range]) -> list[Range]:
     return left
 
 
-def without(missing: Iterable[MissingRow], absent: Iterable[LackingBody]) -> list[MissingRow]:
-    """Return what is missing but for what ``Checker.absent`` tells of."""
-    told = {body.cid for body in absent}
-    return [row for row in missing if row.cid not in told]
-
-
-def feeds_of(store: Store, missing: Iterable[MissingRow]) -> dict[bytes, bytes]:
-    """Return for missing records of which a header is here whose feed that is in."""
-    return {row.cid: row.feed for row in store.bodiless([each.cid for each in missing])}
-
-
 def _lost_told(statement: Unshown, author: str) -> str:
     named = ", ".join(map(str, statement.records[:MAX_NAMED_REDACTED]))
     more = len(statement.records) - MAX_NAMED_REDACTED
@@ -386,12 +359,3 @@ def _lost_told(statement: Unshown, author: str) -> str:
         f"{author}'s {what}, {statement.cid}, is not here any more: the content of {redacted} stays"
         " erased, and nobody can be shown why"
     )
-
-
-def _author_of(row: MissingRow, child: RecordRow) -> str:
-    """Return whose feed a missing record belongs to, as far as the one that names it tells."""
-    if row.what == INFORMED_BY:
-        worker = dagcbor.decode_verified(child.attributes).get("worker")
-        if isinstance(worker, str) and is_peer_id(worker):
-            return worker
-    return peer_id_of(child.feed)

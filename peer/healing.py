@@ -10,7 +10,6 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from aggregator.store import Store
 from peer.index import Index
 from peer.journal import Journal
 from protocols.journal import Damage
@@ -26,17 +25,17 @@ def is_healed(damage: Damage, lost: Iterable[Any], settled_at: int) -> bool:
     return not any(lost) and damage.end_offset <= settled_at
 
 
-async def heal(journal: Journal, index: Index[Store], damage: Iterable[Damage]) -> int:
-    """Have what ``is_healed`` be no damage any more, and its room given back; return how many bytes
-    that are. Whenever it ends before its end, doing it again does the rest.
+async def heal(journal: Journal, index: Index[Any], damage: Iterable[Damage]) -> list[Damage]:
+    """Have what ``is_healed`` be no damage any more, and its room given back; return which that
+    are. Whenever it ends before its end, doing it again does the rest.
     """
     healed = [each for each in damage if journal.may_heal(each)]
     if not healed:
-        return 0
+        return []
     await index.forget(healed)
     await journal.rewrite({}, healed)
     log.info("damage healed", extra={"places": len(healed)})
-    return size_bytes(healed)
+    return healed
 
 
 def size_bytes(damage: Iterable[Damage]) -> int:

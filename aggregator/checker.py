@@ -1,0 +1,86 @@
+"""What an aggregator's check says beyond what a peer's own journal shows (``peer.check``): what
+records name and did not arrive, and what a checkpoint of ours vouched for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from aggregator.checkpoints import Vouched, lost_since
+from aggregator.explain import moment
+from aggregator.store import MissingRow, Store
+from peer.bodies import LackingBody
+from peer.check import Checker, Finding, beyond
+from peer.rows import RecordRow
+from protocols import dagcbor
+from protocols.cid import CID
+from protocols.feed import Head
+from protocols.keys import is_peer_id, peer_id_of
+from protocols.record import INFORMED_BY
+
+
+@dataclass(frozen=True, slots=True)
+class MeshChecker(Checker):
+    """Adds the mesh's part to the findings of a walk."""
+
+    def missing(
+        self,
+        rows: Iterable[MissingRow],
+        named_by: Mapping[bytes, RecordRow],
+        feeds: Mapping[bytes, bytes],
+    ) -> Iterator[Finding]:
+        """Yield the records that others name and that are not here; ``feeds`` are those of which a
+        header here names one.
+        """
+        for row in rows:
+            is_known = row.cid in feeds
+            child = named_by[row.needed_by]
+            author = peer_id_of(feeds[row.cid]) if is_known else _author_of(row, child)
+            yield Finding(
+                "missing",
+                f"{row.what} {CID(row.cid)} is not here, and {CID(row.needed_by)} names it",
+                cid=str(CID(row.cid)),
+                fetch_from=self._holders(author),
+            )
+
+    def vouched(self, vouched: Vouched | None) -> Iterator[Finding]:
+        """Yield what our latest checkpoint vouched for and the journal has no longer."""
+        if vouched is None:
+            return
+        if vouched.heads is None:
+            message = f"the heads of our checkpoint {vouched.cid} are not all here"
+            yield Finding("checkpoint-unreadable", message, cid=str(vouched.cid))
+        for head in lost_since(vouched, self.walked.chains):
+            if self._is_stated(head):
+                continue
+            place = (head.feed, head.epoch, head.first_sequence, head.next_sequence)
+            what = f"are not all here, and our checkpoint of {moment(vouched.at_us)} vouches for"
+            yield self._range("behind-checkpoint", f"{what} them", *place)
+
+    def _is_stated(self, head: Head) -> bool:
+        """Say whether all that lacks of a run is lost for good."""
+        chain = self.walked.chains.get((head.feed, head.epoch))
+        held = chain.ranges() if chain is not None else []
+        lacking = beyond(held, [(head.first_sequence, head.next_sequence)])
+        return bool(lacking) and not beyond(self._stated(head.feed, head.epoch), lacking)
+
+
+def without(missing: Iterable[MissingRow], absent: Iterable[LackingBody]) -> list[MissingRow]:
+    """Return what is missing but for what ``Checker.absent`` tells of."""
+    told = {body.cid for body in absent}
+    return [row for row in missing if row.cid not in told]
+
+
+def feeds_of(store: Store, missing: Iterable[MissingRow]) -> dict[bytes, bytes]:
+    """Return for missing records of which a header is here whose feed that is in."""
+    return {row.cid: row.feed for row in store.bodiless([each.cid for each in missing])}
+
+
+def _author_of(row: MissingRow, child: RecordRow) -> str:
+    """Return whose feed a missing record belongs to, as far as the one that names it tells."""
+    if row.what == INFORMED_BY:
+        worker = dagcbor.decode_verified(child.attributes).get("worker")
+        if isinstance(worker, str) and is_peer_id(worker):
+            return worker
+    return peer_id_of(child.feed)

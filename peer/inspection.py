@@ -1,0 +1,86 @@
+"""What every check begins and ends with: the walk over the journal beside the index that follows
+it, and letting go of damage behind which nothing is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import trio
+
+from peer.check import Finding, Walked, unreadable, walk
+from peer.feeds import Feeds
+from peer.healing import heal, is_healed, size_bytes
+from peer.index import FollowingStore, Index
+from peer.journal import Journal
+from peer.tables import Lost, Rows
+from protocols.journal import Damage
+
+_walking = trio.CapacityLimiter(1)  # a walk reads the whole journal: one at a time is enough
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A journal as it lies on the disk, and what the index remembers of what is damaged there."""
+
+    rows: Rows
+    walked: Walked
+    lost_in: Mapping[Damage, list[Lost]]
+    lost_before: tuple[Lost, ...]
+    """What lay in a tail that was cut."""
+    is_news: bool
+    """Whether bundles turned out to be damaged just now, so that nobody was asked for them yet."""
+
+    @property
+    def lost(self) -> list[Lost]:
+        """What lay in bytes that are damaged or gone, and is nowhere else."""
+        return [*self.lost_before, *(each for found in self.lost_in.values() for each in found)]
+
+
+async def inspect(index: Index[Any], journal: Journal, feeds: Feeds) -> Inspection:
+    """Walk the journal; bundles that are found damaged are held no longer."""
+    await index.catch_up()
+    rows: Rows = await index.ask(lambda store: store.rows())
+    entries, own = journal.inspect(rows.mark), feeds.key.public
+    walked = await trio.to_thread.run_sync(walk, entries, own, limiter=_walking)
+    before = feeds.quarantined
+    feeds.quarantine(unreadable(walked))
+    is_news = feeds.quarantined != before
+
+    def lost_in(store: FollowingStore) -> dict[Damage, list[Lost]]:
+        return {damage: store.lost(*damage) for damage in walked.damage}
+
+    return Inspection(rows, walked, await index.ask(lost_in), tuple(index.lost), is_news)
+
+
+async def conclude(
+    inspection: Inspection,
+    findings: Iterable[Finding],
+    index: Index[Any],
+    journal: Journal,
+    feeds: Feeds,
+) -> dict[str, Any]:
+    """Let go of damage behind which nothing is missing, and return the answer to a check."""
+    walked, told = inspection.walked, [asdict(finding) for finding in findings]
+    settled_at = feeds.settled_at
+    healable = [
+        each for each, lost in inspection.lost_in.items() if is_healed(each, lost, settled_at)
+    ]
+    healed = await heal(journal, index, healable)
+    journal.damage = [each for each in walked.damage if each not in healed]
+    return {
+        "ok": not told,
+        "journal_bytes": inspection.rows.mark,
+        "damaged_bytes": size_bytes(walked.damage),
+        "healed_bytes": size_bytes(healed),
+        "tail_cut_bytes": journal.tail_cut_bytes,
+        "quarantined": feeds.quarantined,
+        "entries": walked.entries,
+        "bundles": walked.bundles,
+        "records": walked.records,
+        "bodiless": walked.bodiless,
+        "feeds": len({feed for feed, _ in walked.chains}),
+        "findings": told,
+    }
