@@ -26,8 +26,9 @@ from protocols.errors import CoveyError
 
 MEASURE_WITHIN_S: Final = 90.0  # 5 s on a quiet machine, most of it torch's import from a cold disk
 RECENT_S: Final = 600.0  # a daemon that a supervisor starts again and again measures once
-MAX_TEXT_CHARS: Final = 64
-MAX_ACCELERATORS: Final = 8  # kinds of device, not devices: a machine has one or two
+MAX_TEXT_BYTES: Final = 64
+MAX_FLAG_BYTES: Final = 16
+MAX_ACCELERATORS: Final = 4  # kinds of device, not devices: a machine has one or two
 SHOWN_STDERR_CHARS: Final = 600
 
 ACCELERATED_SPEED: Final = "matmul_fp32_gflops"
@@ -87,8 +88,8 @@ def capabilities(measured: dict[str, Any], device: str) -> dict[str, Any]:
         measured.get(name, math.inf) for name in ("memory_total_bytes", "cgroup_memory_bytes")
     )
     compact = {
-        "cpu_model": str(measured["cpu_model"])[:MAX_TEXT_CHARS],
-        "cpu_flags": [str(flag)[:MAX_TEXT_CHARS] for flag in measured["cpu_flags"]][:24],
+        "cpu_model": _cut(measured["cpu_model"]),
+        "cpu_flags": [_cut(flag, MAX_FLAG_BYTES) for flag in measured["cpu_flags"]][:24],
         "cores": measured["usable_cores"],
         "memory_gb": round(memory / 1e9, 1) if math.isfinite(memory) else None,
         "matmul_gflops": _median(measured, "matmul_fp32_gflops", "all_threads"),
@@ -97,7 +98,7 @@ def capabilities(measured: dict[str, Any], device: str) -> dict[str, Any]:
         "measured_at_us": measured.get("measured_at_us"),
         "memory_gb_s": _median(measured, "memory_copy_gb_s", "all_threads")
         or _median(measured, "memory_copy_gb_s", "one_thread"),
-        "engine": str(measured["engine"])[:MAX_TEXT_CHARS],
+        "engine": _cut(measured["engine"]),
         "accelerators": _grouped(measured["accelerators"], device),
     }
     return {name: value for name, value in compact.items() if value is not None}
@@ -145,9 +146,14 @@ def environment() -> dict[str, Any]:
 def unmeasured() -> dict[str, Any]:
     """Return what can be said of the hardware before, or without, a measurement."""
     return {
-        "cpu_model": _one_line(cpu_model())[:MAX_TEXT_CHARS],
+        "cpu_model": _cut(_one_line(cpu_model())),
         "cores": min(usable_cores(), logical_cores()),
     }
+
+
+def _cut(text: object, size_bytes: int = MAX_TEXT_BYTES) -> str:
+    """Return as much of a text as fits into so many bytes of UTF-8."""
+    return str(text).encode()[:size_bytes].decode(errors="ignore")
 
 
 def _median(measured: dict[str, Any], figure: str, threads: str) -> float | None:
@@ -161,7 +167,7 @@ def _grouped(accelerators: list[dict[str, Any]], computing: str) -> list[dict[st
     """
     groups: dict[tuple[str, str, int], dict[str, Any]] = {}
     for device in accelerators:
-        backend, name = str(device["backend"]), str(device["name"])[:MAX_TEXT_CHARS]
+        backend, name = _cut(device["backend"], MAX_FLAG_BYTES), _cut(device["name"])
         size = int(device["memory_bytes"])
         stated = {"backend": backend, "name": name, "memory_gb": round(size / 1e9, 1), "count": 0}
         if ACCELERATED_SPEED in device and backend == computing:

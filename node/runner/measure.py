@@ -28,6 +28,7 @@ COPY_BYTES: Final = 64 << 20  # larger than the last-level cache of most machine
 REPEATS_MAX: Final = 12
 FIGURE_CPU_S: Final = 0.35  # of processor time for one figure
 ACCELERATOR_TIMES: Final = 8  # as wide, and as much memory: less would measure how soon it begins
+PRODUCT_S: Final = 0.1  # at most, on a slow accelerator of less wide ones: it is done 26 times
 NUMPY_ONE_THREAD: Final = "--numpy-one-thread"
 
 Figure = dict[str, int | float]
@@ -149,33 +150,50 @@ def _with_first_measured(found: list[Accelerator]) -> list[Accelerator]:
     if not found:
         return found
     try:
-        return [{**found[0], **_accelerator_figures(str(found[0]["backend"]))}, *found[1:]]
+        import torch
+
+        figures = accelerator_figures(str(found[0]["backend"]), torch.accelerator.synchronize)
+        return [{**found[0], **figures}, *found[1:]]
     except RuntimeError:  # torch's class of whatever a device refuses
         return found
 
 
-def _accelerator_figures(device: str) -> dict[str, Figure]:
+def accelerator_figures(device: str, finish: Callable[[], None]) -> dict[str, Figure]:
+    """Return what a device of torch's does; ``finish`` waits until it has done it."""
     import torch
 
-    def finished(work: Callable[[], object]) -> Callable[[], None]:
-        def run() -> None:
-            work()
-            torch.accelerator.synchronize()
+    def rate(work: Callable[[], object], amount: float) -> Figure:
+        return repeated(lambda: (work(), finish()), amount, 1)
 
-        return run
-
-    a, b = torch.rand(
-        2, ACCELERATOR_TIMES * MATMUL_SIZE, ACCELERATOR_TIMES * MATMUL_SIZE, device=device
-    )
+    times = _times_as_wide(device, finish)
+    a, b = torch.rand(2, times * MATMUL_SIZE, times * MATMUL_SIZE, device=device)
     a16, b16 = a.bfloat16(), b.bfloat16()
-    source = torch.ones(ACCELERATOR_TIMES * COPY_BYTES // 4, device=device)
+    source = torch.ones(times * COPY_BYTES // 4, device=device)
     target = torch.empty_like(source)
-    gflop, gb = ACCELERATOR_TIMES**3 * _matmul_gflop(), ACCELERATOR_TIMES * _copied_gb()
+    gflop = times**3 * _matmul_gflop()
     return {
-        "matmul_fp32_gflops": repeated(finished(lambda: a @ b), gflop, 1),
-        "matmul_bf16_gflops": repeated(finished(lambda: a16 @ b16), gflop, 1),
-        "memory_copy_gb_s": repeated(finished(lambda: target.copy_(source)), gb, 1),
+        "matmul_fp32_gflops": rate(lambda: a @ b, gflop),
+        "matmul_bf16_gflops": rate(lambda: a16 @ b16, gflop),
+        "memory_copy_gb_s": rate(lambda: target.copy_(source), times * _copied_gb()),
     }
+
+
+def _times_as_wide(device: str, finish: Callable[[], None]) -> int:
+    """Return how many times as wide as the processor's its matrices are, by doubling."""
+    import torch
+
+    times = 1
+    while times < ACCELERATOR_TIMES:
+        a, b = torch.rand(2, times * MATMUL_SIZE, times * MATMUL_SIZE, device=device)
+        torch.mm(a, b)  # to warm up
+        finish()
+        began = time.perf_counter()
+        torch.mm(a, b)
+        finish()
+        if 8 * (time.perf_counter() - began) > PRODUCT_S:
+            break
+        times *= 2
+    return times
 
 
 def accelerators() -> list[Accelerator]:

@@ -2,8 +2,9 @@
 
 Datasets are what CIDs name, in the namespace ``ipfs``; a dataset's facet ``covey`` says in which
 role, the run's says the rest. Environments and hardware have no time and are no runs: they are
-inputs of those that name them. Behind the runs, an event of the type OTHER for each record that was
-redacted, for OpenLineage has no word for it. See https://openlineage.io/spec/2-0-2/OpenLineage.json
+inputs of those that name them. A time that no calendar holds is told as 1970, beside the
+microseconds that the author wrote. Behind the runs, an event of the type OTHER for each record that
+was redacted, for OpenLineage has no word for it. See https://openlineage.io/spec/2-0-2/OpenLineage.json
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ Fields = dict[str, Any]
 
 def write(excerpt: Excerpt, out: BinaryIO) -> None:
     """Write JSON lines, each of which an OpenLineage server takes as it is."""
+    seen: set[CID] = set()  # a record may stand at two places of its feed
     for part in excerpt.parts():
-        _write_all(events(part), out)
+        _write_all(events(part, seen), out)
     _write_all(map(redaction_event, excerpt.redacted()), out)
 
 
@@ -41,23 +43,27 @@ def _write_all(told: Iterable[Fields], out: BinaryIO) -> None:
     out.writelines(json.dumps(event, ensure_ascii=False).encode() + b"\n" for event in told)
 
 
-def events(part: Part) -> Iterator[Fields]:
-    """Yield the run events of each record of ``part`` that has a time which calendars hold."""
+def events(part: Part, seen: set[CID]) -> Iterator[Fields]:
+    """Yield the run events of each record of ``part`` that has a time and is not among those
+    ``seen`` before.
+    """
     for encoded in part.records:
-        record = Record.decode_verified(encoded)
-        began, ended = moment(record.start_us), moment(record.start_us + record.duration_us)
-        if not record.start_us or not began or not ended:
+        record, cid = Record.decode_verified(encoded), CID.of(encoded)
+        if not record.start_us or cid in seen:
             continue
-        cid = CID.of(encoded)
+        seen.add(cid)
         told = _told(cid, record.author, record.kind, _of_run(cid, record, part))
+        began = _moment(record.start_us)
         yield {**told, "eventType": "START", "eventTime": began, "outputs": []}
-        yield {**told, **_ended(record, ended)}
+        yield {**told, **_ended(record, _moment(record.start_us + record.duration_us))}
+
+
+def _moment(at_us: int) -> str | None:
+    return moment(at_us) or moment(0)
 
 
 def redaction_event(erased: Erased) -> Fields:
-    """Return the event that a record's content was erased, at the moment that its tombstone says,
-    or in 1970 where that is none that calendars hold.
-    """
+    """Return the event that a record's content was erased."""
     redaction = erased.redaction
     facet = {
         "record": str(erased.cid),
@@ -68,7 +74,7 @@ def redaction_event(erased: Erased) -> Fields:
         "tombstone": str(redaction.tombstone),
     }
     told = _told(erased.cid, redaction.by, "redacted", facet)
-    at = moment(redaction.at_us) or moment(0)
+    at = _moment(redaction.at_us)
     return {**told, "eventType": "OTHER", "eventTime": at, "inputs": [], "outputs": []}
 
 
@@ -91,6 +97,8 @@ def _of_run(cid: CID, record: Record, part: Part) -> Fields:
     return {
         "record": str(cid),
         "status": record.status,
+        "startUs": record.start_us,
+        "durationUs": record.duration_us,
         "author": peer_id_of(record.author),
         "informedBy": [str(run_id(parent)) for parent in record.informed_by],
         "attributes": plain(record.attributes),
@@ -98,7 +106,7 @@ def _of_run(cid: CID, record: Record, part: Part) -> Fields:
     }
 
 
-def _ended(record: Record, at: str) -> Fields:
+def _ended(record: Record, at: str | None) -> Fields:
     blocks = ((record.environment, "environment"), (record.hardware, "hardware"))
     used = [*record.used, *((target, role) for target, role in blocks if target)]
     return {

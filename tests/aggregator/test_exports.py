@@ -290,9 +290,23 @@ def test_how_a_run_ended_is_told_in_openlineages_words(status: str, ends: str) -
     author = Author(key_of(1))
     author.add("job.run", status=status)
 
-    events = list(openlineage.events(part_of(author.cut())))
+    part, seen = part_of(author.cut()), set[CID]()
+    events = list(openlineage.events(part, seen))
 
     assert [checked(each)["eventType"] for each in events] == ["START", ends]
+    assert list(openlineage.events(part, seen)) == [], "a record that stands twice is one run"
+
+
+def test_a_run_that_no_calendar_holds_is_told_all_the_same() -> None:
+    author = Author(key_of(1))
+    start_us = 1 << 62
+    record = Record(author=author.key.public, nonce=b"", kind="job.run", start_us=start_us)
+    author.records.append(record)
+
+    events = [checked(each) for each in openlineage.events(part_of(author.cut()), set())]
+
+    assert [each["eventTime"][:4] for each in events] == ["1970", "1970"]
+    assert events[0]["run"]["facets"]["covey"]["startUs"] == start_us
 
 
 async def test_in_toto_attestations_hold_in_the_hands_of_others(tmp_path: Path) -> None:

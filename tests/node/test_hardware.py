@@ -12,6 +12,7 @@ import pytest
 
 from node import hardware
 from node.hardware import capabilities, measure
+from node.runner.measure import accelerator_figures
 from protocols import dagcbor
 
 WITHOUT_TORCH = """
@@ -52,6 +53,13 @@ def test_without_torch_numpy_measures_and_says_so():
     assert all(is_a_spread(spread) for spread in figures(measured))
     assert "all_threads" not in measured["memory_copy_gb_s"]
     assert capabilities(measured, "cpu")["memory_gb_s"] > 0
+
+
+def test_what_an_accelerator_does_is_measured_as_wide_as_it_is_fast_for() -> None:
+    figures = accelerator_figures("cpu", lambda: None)  # torch's own name for no accelerator
+
+    assert list(figures) == ["matmul_fp32_gflops", "matmul_bf16_gflops", "memory_copy_gb_s"]
+    assert all(is_a_spread(spread) for spread in figures.values())
 
 
 def test_what_hardware_calls_itself_is_one_line_of_plain_text(

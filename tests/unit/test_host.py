@@ -131,11 +131,18 @@ def test_a_benchmark_renews_what_an_advert_says():
 
 
 def test_an_advert_stays_small_whatever_the_hardware_calls_itself():
-    device = {"backend": "cuda", "memory_bytes": 80 << 30}
-    many = [{**device, "name": f"{n} " + "x" * 500} for n in range(100)]
-    large = measured(accelerators=many, cpu_model="é" * 900, cpu_flags=["avx512_bf16"] * 90)
+    spread = {"median": 123_456.78, "min": 50.0, "max": 67.0, "n": 45, "threads": 1}
+    figures = dict.fromkeys(
+        ("matmul_fp32_gflops", "matmul_bf16_gflops", "memory_copy_gb_s"), spread
+    )
+    device = {"backend": "cuda" * 9, "memory_bytes": 80 << 30, **figures}
+    many = [{**device, "name": f"{n} " + "加速器" * 500} for n in range(100)]
+    large = measured(accelerators=many, cpu_model="é" * 900, cpu_flags=["avx512_bf16" * 9] * 90)
 
-    assert len(dagcbor.encode(capabilities(large, "cpu"))) <= 2_048
+    said = capabilities(large, "cuda" * 4)
+
+    assert said["accelerators"][0]["matmul_gflops"] == 123_456.8
+    assert len(dagcbor.encode(said)) <= 2_048
 
 
 def test_equal_accelerators_are_one_entry():
