@@ -102,6 +102,7 @@ class FeedPuller:
                     self._stirred.set()
                 self._is_over = True
                 self._stirred.set()
+            await stream.finish()  # both ends have: the server sees that nothing was cut off
         finally:
             await stream.aclose()
 

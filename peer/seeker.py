@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import trio
 
-from peer.feed_server import send
+from peer.feed_server import drain, send
 from peer.feeds import Feeds
-from protocols.errors import Refused, RemoteProtocolError
+from protocols.errors import Refused, RemoteProtocolError, StreamLostError
 from protocols.feed import Bundle, UnverifiedBundle
 from protocols.keys import PeerId
 from protocols.limits import PULL_SILENCE_S
@@ -46,7 +47,10 @@ class Seeker:
         stream = await self._transport.open_stream(self._peer_id, PROTOCOL)
         try:
             await send(stream, [Seek(VERSION, tuple(digests))])
-            return await self._receive(stream, frozenset(digests))
+            found = await self._receive(stream, frozenset(digests))
+            with suppress(StreamLostError):  # what was asked for is here
+                await drain(stream)
+            return found
         finally:
             await stream.aclose()
 

@@ -17,6 +17,7 @@ from peer.feed_server import Recent
 from peer.service import running
 from protocols.ack import AckEntry, SignedAck
 from protocols.chain import Range
+from protocols.cid import CID
 from protocols.errors import StreamLostError
 from protocols.feed import Bundle, Place
 from protocols.journal import Entry
@@ -97,6 +98,24 @@ async def test_a_refresh_brings_what_a_followed_peer_would_send_only_later(
 
         assert before is None
         assert aggregator.feeds.last_seen(node.key.public) == (node.feeds.epoch, 1)
+
+
+async def test_a_question_that_was_answered_ends_without_a_word_in_the_log(
+    tmp_path: Path, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with Meeting(tmp_path).peers(node=OPEN, aggregator=FOLLOWING) as (node, aggregator):
+        await meet(node, aggregator)
+        await node.write(1)
+        await trio.sleep(1)
+
+        await aggregator.exchange.refresh()
+        written = CID.of(record(node.key, 1).encode())
+        found = await aggregator.exchange.seek(node.transport.peer_id, [written.digest])
+        await trio.sleep(1)
+
+        assert len(found) == 1
+        assert [each.message for each in caplog.records] == []
 
 
 async def test_a_peer_that_is_met_when_the_exchange_has_stopped_is_let_be(tmp_path: Path) -> None:
