@@ -56,11 +56,10 @@ class Audit:
         findings = await self._judged(inspection, around, stated)
         if not is_loss_accepted:
             findings = await self.losses.explain(findings)
-        elif self._is_news(around):
-            findings = self.losses.put_off(findings)
         else:
             broken = [signed.header for signed in inspection.walked.broken.values()]
-            findings = await self.losses.give_up(findings, broken)
+            up = None if self._is_news(around) else frozenset(around.connected)
+            findings = await self.losses.give_up(findings, broken, up)
             stated = await self.losses.known()
         return await self._concluded(inspection, findings, stated)
 

@@ -7,7 +7,7 @@ record like any other: it is durable, signed, and spreads to whoever else misses
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
@@ -156,15 +156,6 @@ class Losses:
             for each in findings
         ]
 
-    def put_off(self, findings: Iterable[Finding]) -> list[Finding]:
-        """Return the findings; those that might be given up say that it is too early."""
-        return [
-            replace(each, message=f"{each.message}; {_TOO_EARLY}")
-            if self._may_give_up(each)
-            else each
-            for each in findings
-        ]
-
     async def _way_out(self, finding: Finding) -> str:
         held = await self._kinds_in(*_range_of(finding))
         return (
@@ -172,15 +163,22 @@ class Losses:
             f" aggregator running, states that they are lost. {_contents(held)}"
         )
 
-    async def give_up(self, findings: Iterable[Finding], broken: Sequence[Header]) -> list[Finding]:
+    async def give_up(
+        self, findings: Iterable[Finding], broken: Sequence[Header], up: Set[str] | None
+    ) -> list[Finding]:
         """State that ranges of our own feed are lost; return the findings, each of these with what
-        became of it. ``broken`` are headers of ours whose records are gone. On return the
+        became of it. ``broken`` are headers of ours whose records are gone; of those who are ``up``
+        nobody is left out who may have them, and without it nobody was asked yet. On return the
         statements are signed and indexed, as far as the disk has room.
         """
-        told = [
-            await self._give_up(each, broken) if self._may_give_up(each) else each
-            for each in findings
-        ]
+        told: list[Finding] = []
+        for each in findings:
+            if not self._may_give_up(each):
+                told.append(each)
+            elif up is None or not up.isdisjoint(each.fetch_from):
+                told.append(replace(each, message=f"{each.message}; {_TOO_EARLY}"))
+            else:
+                told.append(await self._give_up(each, broken))
         await self.feeds.cut_all()
         await self.index.catch_up()
         return told
@@ -262,7 +260,7 @@ class Losses:
 
 
 _TOO_EARLY: Final = (
-    "not given up: damage was found just now, so check again once whoever may have it was asked"
+    "not given up: whoever is connected and may have them is being asked, so check again"
 )
 
 

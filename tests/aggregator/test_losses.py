@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -189,8 +190,27 @@ async def test_damage_that_a_reader_met_after_others_were_asked_is_still_to_be_a
         stated = await statements_of(answers)
 
     assert (codes(told), told["findings"][0]["fetch_from"]) == (["damaged"], [OTHER.peer_id])
-    assert "check again once" in told["findings"][0]["message"]
+    assert "is being asked, so check again" in told["findings"][0]["message"]
     assert stated == 0
+
+
+async def test_nothing_is_given_up_while_who_may_have_it_is_connected_and_was_not_asked(
+    joined: Joined,
+) -> None:
+    async with holding(joined) as answers:
+        await three_bundles(answers)
+        flip(joined[0], b"own11")
+        await checked(answers)
+        around = Surroundings(
+            is_running=True,
+            connected=[OTHER.peer_id],
+            aggregators=[OTHER.peer_id],
+            asked_at=answers.feeds.quarantined,
+        )
+        told = await answers.check(around, is_loss_accepted=True)
+        lost = await answers.check(replace(around, asked=[OTHER.peer_id]), is_loss_accepted=True)
+
+    assert (codes(told), codes(lost)) == (["damaged"], ["lost"])
 
 
 async def test_an_aggregator_that_the_index_knows_is_a_source_though_nobody_was_met(
