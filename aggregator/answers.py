@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, BinaryIO, Final, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 import trio
 
 from aggregator import excerpts
 from aggregator.ancestry import Ancestry, Question, Reach
-from aggregator.audit import Audit
+from aggregator.audit import MAX_SHOWN_MISSING, Audit
 from aggregator.checkpoints import Checkpoints, vouched_told
 from aggregator.damaged import counted as counts_of, held_told
 from aggregator.errors import NotFoundError
@@ -24,7 +24,7 @@ from aggregator.evidence import shown_of
 from aggregator.explain import explain
 from aggregator.intake import Intake
 from aggregator.lineage import MAX_DEPTH, MAX_RECORDS, trace
-from aggregator.losses import Losses, Stated, awaited, lost_of, lost_told
+from aggregator.losses import NOTHING_LOST, Losses, Stated, awaited, lost_told
 from aggregator.makers import Maker, find_makers
 from aggregator.relatives import MAX_PAGE, Asked, bodiless, page_of, paths_of, unmade
 from aggregator.store import Store
@@ -51,8 +51,6 @@ from protocols.tombstone import AGGREGATOR, Redactions
 
 T = TypeVar("T")
 
-MAX_SHOWN_MISSING: Final = 100
-
 
 @dataclass(frozen=True, slots=True)
 class Answers:
@@ -73,7 +71,7 @@ class Answers:
         membership = self.identity.member
         roles = membership.certificate.roles
         redacted = self._redactions.named()
-        stated = await lost_of(self.index, self.feeds)
+        stated = await self.losses.known()
         counts, absent = await counts_of(self.index, self.feeds, stated)
         filers = [self.identity.peer_id] if FILER in roles else around.filers
         return {
@@ -126,7 +124,7 @@ class Answers:
             raise CoveyError("there is nothing to vouch for yet", code="nothing-held")
         return {"is_new": made is not None, **vouched_told(last, self.feeds)}
 
-    def standing(self, lost: Sequence[Stated] = ()) -> dict[str, Any]:
+    def standing(self, lost: Stated = NOTHING_LOST) -> dict[str, Any]:
         """Return where each feed stands; two aggregators with one state root hold the same. Nobody
         waits for what is ``lost``.
         """
@@ -149,9 +147,9 @@ class Answers:
         }
 
     async def missing(self) -> list[dict[str, str]]:
-        """Return records that others name and that have not arrived."""
-        redacted = self._redactions.named()
-        rows = await self.index.ask(lambda store: store.missing(MAX_SHOWN_MISSING, redacted))
+        """Return records that others name and that have not arrived, nor are lost for good."""
+        known = [*self._redactions.named(), *(await self.losses.known()).records]
+        rows = await self.index.ask(lambda store: store.missing(MAX_SHOWN_MISSING, known))
         return [
             {"cid": str(CID(row.cid)), "what": row.what, "needed_by": str(CID(row.needed_by))}
             for row in rows

@@ -118,7 +118,7 @@ class Api:
 
     async def state_root(self, _request: Request) -> Response:
         """Where each feed stands."""
-        return JSONResponse(self._answers.standing())
+        return JSONResponse(self._answers.standing(await self._answers.losses.known()))
 
     async def missing(self, _request: Request) -> Response:
         """Records that others name and that have not arrived."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from aggregator.checker import MeshChecker, feeds_of, without
 from aggregator.checkpoints import latest_in
 from aggregator.damaged import counted, held_told
-from aggregator.losses import Losses, Stated, lost_of, lost_told, sought
+from aggregator.losses import Losses, Stated, lost_told, sought
 from aggregator.store import Store
 from aggregator.surroundings import Surroundings
 from peer.check import Finding
@@ -17,7 +17,8 @@ from peer.feeds import Feeds
 from peer.index import Index
 from peer.inspection import Inspection, conclude, inspect
 from peer.journal import Journal
-from peer.tables import Lost
+from protocols.errors import CoveyError
+from protocols.keys import peer_id_of
 
 MAX_SHOWN_MISSING: Final = 100
 MAX_SHOWN_ABSENT: Final = 100
@@ -36,17 +37,41 @@ class Audit:
     losses: Losses
 
     async def run(self, around: Surroundings, *, is_loss_accepted: bool) -> dict[str, Any]:
-        """Return what is wrong, and who may still have it. What of our own feed was asked for and
-        came from nobody, a running daemon states to be lost, and with ``is_loss_accepted`` also
-        what somebody who is away may have.
+        """Return what is wrong, and who may still have it. With ``is_loss_accepted`` a running
+        daemon states that what of its own feed is gone is lost, once whoever is up was asked for
+        it; otherwise nothing is signed.
         """
+        if is_loss_accepted and not self.feeds.is_signing:
+            raise CoveyError(
+                "another machine runs with the same identity, so this one signs nothing",
+                code="duplicate-instance",
+                hint="stop one of the two, then start this one again",
+            )
+        async with self.losses.turn:
+            return await self._run(around, is_loss_accepted=is_loss_accepted)
+
+    async def _run(self, around: Surroundings, *, is_loss_accepted: bool) -> dict[str, Any]:
         inspection = await inspect(self.index, self.journal, self.feeds)
-        stated = await lost_of(self.index, self.feeds)
+        stated = await self.losses.known()
         findings = await self._judged(inspection, around, stated)
-        if around.is_running and self.feeds.is_signing and not inspection.is_news:
-            findings = await self.losses.settle(findings, is_accepted=is_loss_accepted)
-            stated = await lost_of(self.index, self.feeds)
-        missed = {at: sought(lost, stated) for at, lost in inspection.lost_in.items()}
+        if not is_loss_accepted:
+            findings = await self.losses.explain(findings)
+        else:
+            broken = [signed.header for signed in inspection.walked.broken.values()]
+            up = None if self._is_news(around) else frozenset(around.connected)
+            findings = await self.losses.give_up(findings, broken, up)
+            stated = await self.losses.known()
+        return await self._concluded(inspection, findings, stated)
+
+    def _is_news(self, around: Surroundings) -> bool:
+        """Say whether bundles turned out to be damaged since everyone was asked."""
+        return around.asked_at != self.feeds.quarantined
+
+    async def _concluded(
+        self, inspection: Inspection, findings: Iterable[Finding], stated: Stated
+    ) -> dict[str, Any]:
+        own = self.feeds.key.public
+        missed = {at: sought(lost, stated, own) for at, lost in inspection.lost_in.items()}
         inspection = replace(inspection, lost_in=missed)
         counts, absent = await counted(self.index, self.feeds, stated)
         return {
@@ -56,21 +81,23 @@ class Audit:
         }
 
     async def _judged(
-        self, inspection: Inspection, around: Surroundings, stated: Sequence[Stated]
+        self, inspection: Inspection, around: Surroundings, stated: Stated
     ) -> list[Finding]:
         bodies = self.feeds.bodies
         unshown, absent = bodies.unshown(), bodies.lacking[:MAX_SHOWN_ABSENT]
         checker = MeshChecker(
             inspection.walked,
             inspection.lost,
-            tuple(around.aggregators),
+            (*around.aggregators, *map(peer_id_of, self.losses.aggregators)),
             self.feeds.gone_elsewhere,
-            asked=frozenset(() if inspection.is_news else around.asked),
-            stated=[Lost(*each[:4]) for each in stated],
+            asked=frozenset(() if self._is_news(around) else around.asked),
+            stated=stated.ranges,
+            signed_to=self.feeds.place,
         )
+        known = [*bodies.redactions.named(), *stated.records]
 
         def judge(store: Store) -> list[Finding]:
-            missing = store.missing(MAX_SHOWN_MISSING, bodies.redactions.named())
+            missing = store.missing(MAX_SHOWN_MISSING, known)
             shown = store.records(each.cid for each in unshown)
             named_by = {row.cid: row for row in store.records(m.needed_by for m in missing)}
             return [

@@ -11,16 +11,15 @@ from aggregator.checkpoints import Vouched, lost_since
 from aggregator.explain import moment
 from aggregator.store import MissingRow, Store
 from peer.bodies import LackingBody
-from peer.check import Checker, Finding, beyond
+from peer.check import Checker, Finding
 from peer.rows import RecordRow
 from protocols import dagcbor
 from protocols.cid import CID
-from protocols.feed import Head
 from protocols.keys import is_peer_id, peer_id_of
 from protocols.record import INFORMED_BY
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class MeshChecker(Checker):
     """Adds the mesh's part to the findings of a walk."""
 
@@ -52,18 +51,9 @@ class MeshChecker(Checker):
             message = f"the heads of our checkpoint {vouched.cid} are not all here"
             yield Finding("checkpoint-unreadable", message, cid=str(vouched.cid))
         for head in lost_since(vouched, self.walked.chains):
-            if self._is_stated(head):
-                continue
             place = (head.feed, head.epoch, head.first_sequence, head.next_sequence)
             what = f"are not all here, and our checkpoint of {moment(vouched.at_us)} vouches for"
             yield self._range("behind-checkpoint", f"{what} them", *place)
-
-    def _is_stated(self, head: Head) -> bool:
-        """Say whether all that lacks of a run is lost for good."""
-        chain = self.walked.chains.get((head.feed, head.epoch))
-        held = chain.ranges() if chain is not None else []
-        lacking = beyond(held, [(head.first_sequence, head.next_sequence)])
-        return bool(lacking) and not beyond(self._stated(head.feed, head.epoch), lacking)
 
 
 def without(missing: Iterable[MissingRow], absent: Iterable[LackingBody]) -> list[MissingRow]:

@@ -46,5 +46,5 @@ async def opened(home: Home, identity: Identity, effects: Effects) -> AsyncGener
                 Ancestry(index, home.path),
                 Redactor(journal, feeds, index, recorder, on_erased=intake.start_over),
                 Checkpoints(feeds, index, recorder),
-                Losses(feeds, index, recorder),
+                Losses(feeds, index, intake, recorder),
             )

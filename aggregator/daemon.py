@@ -25,6 +25,7 @@ from peer.adverts import Offering
 from peer.config import load
 from peer.effects import Effects, system_effects
 from peer.exchange import Exchange, policy_of
+from peer.feeds import Feeds
 from peer.finder import in_index
 from peer.home import Home
 from peer.identity import Identity
@@ -87,7 +88,7 @@ async def main(
             api = Api(
                 answers,
                 Metrics(),
-                partial(_around, presence, seeking, exchange),
+                partial(_around, presence, seeking, exchange, feeds),
                 exchange.refresh,
                 desk.sync,
             )
@@ -128,7 +129,7 @@ def _describe(identity: Identity) -> Callable[[], Offering]:
     return lambda: Offering(roles=roles, addresses=(), software=software)
 
 
-def _around(presence: Presence, seeking: Seeking, exchange: Exchange) -> Surroundings:
+def _around(presence: Presence, seeking: Seeking, exchange: Exchange, feeds: Feeds) -> Surroundings:
     directory = presence.directory
     return Surroundings(
         is_running=True,
@@ -137,6 +138,7 @@ def _around(presence: Presence, seeking: Seeking, exchange: Exchange) -> Surroun
         filers=sorted(entry.peer_id for entry in directory.with_role(FILER)),
         aggregators=sorted(entry.peer_id for entry in directory.with_role(AGGREGATOR)),
         asked=exchange.answered,
+        asked_at=feeds.quarantined,
         exchange=seeking.status(),
     )
 

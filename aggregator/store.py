@@ -24,13 +24,22 @@ FeedEpoch = tuple[bytes, int]
 MEMORY_LIMIT: Final = "512MB"  # the index serves beside an intake and a transport in one process
 THREADS: Final = 1  # a second one costs 4 of 9 CPU-us a merged record, and scans gain little
 
-MISSING: Final = f"""
-    SELECT DISTINCT parent.target, parent.what, parent.record FROM (
+PARENTS: Final = """
         SELECT target, direction AS what, record FROM edges WHERE direction = 'informed_by'
         UNION ALL SELECT environment, 'environment', cid FROM records WHERE environment IS NOT NULL
         UNION ALL SELECT hardware, 'hardware', cid FROM records WHERE hardware IS NOT NULL
-    ) AS parent ANTI JOIN records ON records.cid = parent.target
+"""
+MISSING: Final = f"""
+    SELECT DISTINCT parent.target, parent.what, parent.record FROM ({PARENTS})
+    AS parent ANTI JOIN records ON records.cid = parent.target
     WHERE parent.target NOT IN ({LISTED})
+"""
+
+NAMED: Final = f"SELECT DISTINCT target FROM ({PARENTS}) WHERE target IN ({LISTED})"
+EARLIEST: Final = """
+    SELECT * FROM records WHERE kind = $kind AND feed IN (SELECT unnest($feeds::BLOB[]))
+    QUALIFY row_number() OVER (PARTITION BY feed ORDER BY epoch, sequence, place) <= $limit
+    ORDER BY feed, epoch, sequence, place
 """
 
 INFORMERS: Final = f"""
@@ -225,6 +234,29 @@ class Store:
             end,
         )
         return [(kind, count) for kind, count in rows]
+
+    def records_in(self, feed: bytes, epoch: int, first: int, end: int) -> list[tuple[int, bytes]]:
+        """Return (sequence, CID) of the records in a range of a feed, in order."""
+        rows = self._tables.run(
+            "SELECT DISTINCT sequence, cid FROM records WHERE feed = ? AND epoch = ?"
+            " AND sequence >= ? AND sequence < ? ORDER BY ALL",
+            feed,
+            epoch,
+            first,
+            end,
+        )
+        return [(sequence, cid) for sequence, cid in rows]
+
+    def named(self, cids: Iterable[bytes]) -> set[bytes]:
+        """Return which of these records others name, so that they would be ``missing``."""
+        return {cid for (cid,) in self._tables.run(NAMED, listed(cids))}
+
+    def earliest(self, kind: str, feeds: Iterable[bytes], limit: int) -> list[RecordRow]:
+        """Return the records of a kind in these feeds, of each feed the first ``limit``, each
+        once.
+        """
+        named = {"kind": kind, "feeds": list(feeds), "limit": limit}
+        return _each_once(RecordRow._make(row) for row in self._tables.run_named(EARLIEST, named))
 
     def extent(self) -> Extent:
         """Return how many rows there are."""

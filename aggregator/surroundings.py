@@ -17,5 +17,7 @@ class Surroundings:
     aggregators: list[str] = field(default_factory=list[str])
     asked: list[str] = field(default_factory=list[str])
     """Who of those that are up has sent all that lacks here; see ``Exchange.answered``."""
+    asked_at: int = 0
+    """How many bundles had turned out to be damaged when this was gathered."""
     exchange: dict[str, Any] = field(default_factory=dict[str, Any])
     """What is sought by name, and who is slowed; see ``Seeking.status``."""

@@ -59,6 +59,7 @@ class Check:
             inspection.walked,
             inspection.lost,
             self.aggregators,
+            signed_to=self.feeds.place,
             whole=own,  # of a worker's feed we hold what our jobs need
             remedy="it is made anew",
         )

@@ -11,7 +11,7 @@ counted and is no finding; ``peer.healing`` lets go of it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -19,7 +19,7 @@ from peer.bodies import LackingBody, Unshown
 from peer.rows import RecordRow
 from peer.tables import Lost, Rows
 from protocols.ack import AckEntry, SignedAck
-from protocols.chain import Chain, Dropped, Link, Range, merge
+from protocols.chain import Chain, Dropped, Link, Range, beyond, merge
 from protocols.cid import CID
 from protocols.errors import RemoteProtocolError
 from protocols.feed import Bundle, Header, SignedHeader
@@ -155,7 +155,7 @@ def _take_bundle(walked: Walked, found: Scanned) -> None:
 def _take_ack(walked: Walked, found: Scanned) -> None:
     ack = SignedAck.decode(found.body)
     SignedAck.verified(ack.payload, ack.signature, ack.content.aggregator)
-    walked.acked += ack.content.feeds
+    walked.acked += ack.feeds
     walked.ackers.add(ack.content.aggregator)
 
 
@@ -185,7 +185,7 @@ def _link(walked: Walked, header: Header, cid: CID, offset: int) -> None:
         chain.add(Link.of(header, cid.digest, offset))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Checker:
     """Turns a walk into findings; ``lost`` is what the index knows to have lain in damage."""
 
@@ -196,19 +196,33 @@ class Checker:
     """What peers told that they have dropped, because another aggregator holds it."""
     asked: frozenset[str] = frozenset()
     """Who has sent all that it had after the damage was found: what is not here is not there."""
-    stated: Sequence[Lost] = ()
-    """What of feeds is lost for good, as their authors say: nobody is asked for it."""
+    stated: Mapping[FeedEpoch, list[Range]] = field(default_factory=dict[FeedEpoch, list[Range]])
+    """What of feeds is lost for good, as their authors say: that it is not here is no news. Of
+    others' feeds that does not excuse that we had it."""
+    signed_to: tuple[int, int] | None = None
+    """The epoch of our own feed, and how far in it we have signed."""
     whole: frozenset[bytes] | None = None
     """Of which feeds everything should be here; none: of all."""
     remedy: str = "`covey-aggregator rebuild` makes it anew"
     """What is done about an index that differs."""
+    damaged: dict[FeedEpoch, list[Range]] = field(init=False)
+    """What lies in damaged bytes. A bundle of our own is gone with any of its parts."""
+
+    def __post_init__(self) -> None:
+        """Gather what is damaged."""
+        ranges: dict[FeedEpoch, list[Range]] = {}
+        for feed, epoch, first, end in self.lost:
+            ranges.setdefault((feed, epoch), []).append((first, end))
+        for header in (signed.header for signed in self.walked.broken.values()):
+            ranges.setdefault((header.feed, header.epoch), []).append(_extent(header))
+        self.damaged = {key: merge(several) for key, several in ranges.items()}
 
     def findings(self, rows: Rows) -> Iterator[Finding]:
         """Yield what is wrong with the journal, then whether the index with ``rows`` follows it."""
         for offset, message in self.walked.faults:
             yield Finding("bad-entry", f"the entry at byte {offset} does not hold: {message}")
-        for key, ranges in sorted(self._damaged().items()):
-            for first, end in beyond(self._stated(*key), ranges):
+        for key, ranges in sorted(self.damaged.items()):
+            for first, end in beyond(self._given_up(*key), ranges):
                 yield self._range(
                     "damaged", "lay in damaged bytes of the journal", *key, first, end
                 )
@@ -234,7 +248,7 @@ class Checker:
         """
         for each in statements:
             author, row = peer_id_of(each.author), rows.get(each.cid)
-            finding = Finding("tombstone-lost", _lost_told(each, author), author)
+            finding = Finding("tombstone-lost", _statement_told(each, author), author)
             if row is not None:
                 at = (row.epoch, row.sequence, row.sequence + 1)
                 finding = Finding("tombstone-lost", finding.message, author, *at)
@@ -242,7 +256,8 @@ class Checker:
 
     def _chain_findings(self, feed: bytes, epoch: int, chain: Chain) -> Iterator[Finding]:
         holes = chain.holes() if self._should_be_whole(feed) else []
-        for first, end in beyond(self._told(feed, epoch), holes):
+        key = (feed, epoch)
+        for first, end in beyond([*self.damaged.get(key, ()), *self.stated.get(key, ())], holes):
             yield self._hole(feed, epoch, first, end)
         if chain.is_forked:
             peer = peer_id_of(feed)
@@ -271,17 +286,27 @@ class Checker:
             if not self._should_be_whole(entry.feed):
                 continue
             key = (entry.feed, entry.epoch)
-            furthest[key] = max(furthest.get(key, 0), entry.next_sequence)
+            furthest[key] = max(furthest.get(key, 0), self._possible(entry))
         for key, end in sorted(furthest.items()):
             chain = self.walked.chains.get(key)
             first = chain.next_sequence if chain else 0
-            for gone in beyond(self._told(*key), [(first, end)] if first < end else []):
+            told = [*self.damaged.get(key, ()), *self._given_up(*key)]
+            for gone in beyond(told, [(first, end)] if first < end else []):
                 yield self._range("behind-ack", "were acknowledged and are gone", *key, *gone)
+
+    def _possible(self, entry: AckEntry) -> int:
+        """Return up to where an acknowledgement can be true: nobody has what we have not signed."""
+        if self.signed_to is None or entry.feed != self.walked.own:
+            return entry.next_sequence
+        epoch, end = self.signed_to
+        if entry.epoch < epoch:
+            return entry.next_sequence
+        return min(end, entry.next_sequence) if entry.epoch == epoch else 0
 
     def _index_findings(self, rows: Rows) -> Iterator[Finding]:
         walked = self.walked
         is_broken = any(
-            beyond(self._stated(header.feed, header.epoch), [_extent(header)])
+            beyond(self._given_up(header.feed, header.epoch), [_extent(header)])
             for header in (signed.header for signed in walked.broken.values())
         )
         if walked.damage or walked.faults or is_broken or walked.has_dropped:
@@ -311,46 +336,16 @@ class Checker:
         cannot = self.asked | {peer_id_of(self.walked.own)}
         return [peer for peer in (author, *others) if peer not in cannot]
 
-    def _damaged(self) -> dict[FeedEpoch, list[Range]]:
-        """Return what lies in damaged bytes. A bundle of our own is gone with any of its parts."""
-        ranges: dict[FeedEpoch, list[Range]] = {}
-        for feed, epoch, first, end in self.lost:
-            ranges.setdefault((feed, epoch), []).append((first, end))
-        for header in (signed.header for signed in self.walked.broken.values()):
-            ranges.setdefault((header.feed, header.epoch), []).append(_extent(header))
-        return {key: merge(several) for key, several in ranges.items()}
-
-    def _stated(self, feed: bytes, epoch: int) -> list[Range]:
-        return [
-            (one.first_sequence, one.next_sequence)
-            for one in self.stated
-            if one[:2] == (feed, epoch)
-        ]
-
-    def _told(self, feed: bytes, epoch: int) -> list[Range]:
-        """Return of which ranges something is told already, or need not be."""
-        return [*self._damaged().get((feed, epoch), ()), *self._stated(feed, epoch)]
+    def _given_up(self, feed: bytes, epoch: int) -> list[Range]:
+        """Return what of our own feed we stated ourselves to be lost."""
+        return self.stated.get((feed, epoch), []) if feed == self.walked.own else []
 
 
 def _extent(header: Header) -> Range:
     return header.first_sequence, header.next_sequence
 
 
-def beyond(known: Iterable[Range], ranges: Iterable[Range]) -> list[Range]:
-    """Return what of ``ranges`` lies in none of the ``known`` ones."""
-    left: list[Range] = []
-    covered = merge(known)
-    for first, end in ranges:
-        for known_first, known_end in covered:
-            if first < min(end, known_first):
-                left.append((first, min(end, known_first)))
-            first = max(first, known_end)
-        if first < end:
-            left.append((first, end))
-    return left
-
-
-def _lost_told(statement: Unshown, author: str) -> str:
+def _statement_told(statement: Unshown, author: str) -> str:
     named = ", ".join(map(str, statement.records[:MAX_NAMED_REDACTED]))
     more = len(statement.records) - MAX_NAMED_REDACTED
     redacted = f"{named} and {more} more" if more > 0 else named or "nothing that is known here"

@@ -265,10 +265,13 @@ class Feeds(HeldFeeds):
         return self.acked.get((self.key.public, self.epoch), 0)
 
     async def acknowledge(self, ack: SignedAck) -> None:
-        """Journal an aggregator's verified acknowledgement, if it says anything new."""
-        if self.acknowledged.is_news(ack):
-            await self._journal.append(Entry.ACK, ack.encode())
-            self.acknowledged.note(ack)
+        """Journal an aggregator's verified acknowledgement, if it says anything new; what it says
+        beyond what is held here does not count.
+        """
+        bounded = self.acknowledged.bounded(ack)
+        if self.acknowledged.is_news(bounded):
+            await self._journal.append(Entry.ACK, bounded.encode())
+            self.acknowledged.note(bounded)
 
     # Letting go
 
@@ -309,6 +312,7 @@ class Feeds(HeldFeeds):
                 log.error("bundle damaged on disk", extra=self._described(key, header))
                 self._damaged.add((key, header.first_sequence, signed.cid.digest))
         self._partial.clear()
+        self._losses.clear()
         self._own.resume()
 
     def _replay_record(self, offset: int, body: bytes) -> None:

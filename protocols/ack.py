@@ -7,8 +7,8 @@ other would acknowledge each other's acknowledgements for ever.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Final, TypeAlias
 
 import msgspec
@@ -55,6 +55,19 @@ class SignedAck:
     content: AckContent
     payload: bytes
     signature: bytes
+    counted: tuple[int, ...] | None = None
+    """Which of its entries count, by number: none are all. Whoever receives one says so."""
+
+    @property
+    def feeds(self) -> tuple[AckEntry, ...]:
+        """What it promises, as far as that counts."""
+        entries = self.content.feeds
+        return entries if self.counted is None else tuple(entries[at] for at in self.counted)
+
+    def only(self, holds: Callable[[AckEntry], bool]) -> SignedAck:
+        """Return it with only those entries counted of which that holds."""
+        kept = tuple(at for at, entry in enumerate(self.content.feeds) if holds(entry))
+        return self if len(kept) == len(self.content.feeds) else replace(self, counted=kept)
 
     @classmethod
     def sign(cls, key: SigningKey, feeds: Sequence[AckEntry], time_us: int) -> SignedAck:
@@ -78,11 +91,15 @@ class SignedAck:
     @classmethod
     def decode(cls, data: bytes) -> SignedAck:
         """Read the body of an ``ACK`` entry of our own journal."""
-        return cls._read(*dagcbor.decode_verified(data))
+        payload, signature, *rest = dagcbor.decode_verified(data)
+        signed = cls._read(payload, signature)
+        return replace(signed, counted=tuple(rest[0])) if rest else signed
 
     def encode(self) -> bytes:
         """Return the body of an ``ACK`` entry."""
-        return dagcbor.encode([self.payload, self.signature], max_bytes=2 * MAX_ACK_BYTES)
+        counted = [] if self.counted is None else [list(self.counted)]
+        body = [self.payload, self.signature, *counted]
+        return dagcbor.encode(body, max_bytes=2 * MAX_ACK_BYTES)
 
     @classmethod
     def _read(cls, payload: bytes, signature: bytes) -> SignedAck:

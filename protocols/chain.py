@@ -210,13 +210,7 @@ class Chain:
     def outside(self, ranges: Iterable[Range]) -> list[Link]:
         """Return the bundles that no range of ``ranges`` covers whole, in order."""
         covered = merge(ranges)
-        starts = [first for first, _ in covered]
-
-        def is_covered(link: Link) -> bool:
-            index = bisect_right(starts, link.first_sequence) - 1
-            return index >= 0 and link.next_sequence <= covered[index][1]
-
-        return [link for link in self._links if not is_covered(link)]
+        return [link for link in self._links if not covers(covered, *link[:2])]
 
     def over(self, sequence: int) -> list[Link]:
         """Return the bundles whose range covers a sequence number; several in a fork."""
@@ -269,6 +263,30 @@ def merge(ranges: Iterable[Range]) -> list[Range]:
         else:
             merged.append((first, end))
     return merged
+
+
+def beyond(known: Iterable[Range], ranges: Iterable[Range]) -> list[Range]:
+    """Return what of ``ranges`` lies in none of the ``known`` ones."""
+    left: list[Range] = []
+    covered = merge(known)
+    ends = [end for _, end in covered]
+    for first, end in ranges:
+        for at in range(bisect_right(ends, first), len(covered)):
+            known_first, known_end = covered[at]
+            if known_first >= end:
+                break
+            if first < known_first:
+                left.append((first, known_first))
+            first = known_end
+        if first < end:
+            left.append((first, end))
+    return left
+
+
+def covers(merged: Sequence[Range], first: int, end: int) -> bool:
+    """Say whether one of the ``merged`` ranges has all of another one."""
+    at = bisect_right(merged, first, key=lambda one: one[0]) - 1
+    return at >= 0 and end <= merged[at][1]
 
 
 def state_root(chains: Mapping[tuple[bytes, int], Chain]) -> CID:

@@ -56,7 +56,8 @@ DECISION: Final = "group.decision"
 FILING: Final = ("issue.intent", "issue.filed")
 TOMBSTONE: Final = "record.tombstone"
 CHECKPOINT: Final = "state.checkpoint"
-STATEMENTS: Final = (DECISION, *FILING, TOMBSTONE, CHECKPOINT)
+LOSS: Final = "feed.lost"
+STATEMENTS: Final = (DECISION, *FILING, TOMBSTONE, CHECKPOINT, LOSS)
 """Kinds of records that are no observations but decide what all aggregators show."""
 
 STRANGERS: Final = frozenset({JOIN_PROTOCOL, HELLO_PROTOCOL})
@@ -75,6 +76,7 @@ ALLOWED: Final[dict[str, frozenset[str]]] = {
     **dict.fromkeys(FILING, frozenset({FILER})),
     TOMBSTONE: frozenset({AGGREGATOR}),
     CHECKPOINT: frozenset({AGGREGATOR}),
+    LOSS: frozenset({AGGREGATOR}),
 }
 """The one table of who may do what: whoever has one of these roles may open the protocol to us,
 send the message, have the topic's message passed on, or have records of the kind counted."""

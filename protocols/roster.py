@@ -36,6 +36,10 @@ class Roster:
         """
         self._roles[feed].update(shown_roles(self._mesh, feed, attributes))
 
+    def stating(self, kind: str) -> list[bytes]:
+        """Return the feeds whose statements of this kind count, sorted."""
+        return sorted(feed for feed in self._roles if self.may_state(feed, kind))
+
     def may_state(self, feed: bytes, kind: str) -> bool:
         """Say whether statements of this kind count when they come from this feed."""
         return may(tuple(self._roles.get(feed, ())), kind)

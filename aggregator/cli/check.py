@@ -15,17 +15,18 @@ from peer.cli import counted, emit, json_option, printable
 @click.option(
     "--accept-loss",
     is_flag=True,
-    help="Give up what is damaged of this aggregator's own records, even if one that is away may"
-    " have it.",
+    help="State that what is gone of this aggregator's own records is lost, though one that is away"
+    " may have it; the aggregator must be running.",
 )
 @json_option
 def check(accept_loss: bool, as_json: bool) -> None:
     """Verify everything on the disk, and say what is wrong and who may still have it.
 
     Walks the journal: every digest, signature and chain, holes, missing parents, and whether the
-    index accounts for all of it. What is damaged is asked for; records of this aggregator's own
-    that nobody could give back are told to be lost, once. Exit status 1 means that something is
-    wrong.
+    index accounts for all of it. What is damaged is asked for. Where nobody is left who may have
+    records of this aggregator's own, --accept-loss gives them up: it tells once what is lost, and
+    no aggregator looks for it any more. Exit status 1 means that something is wrong, or was given
+    up just now.
 
     \b
     Example:  covey-aggregator check
@@ -54,7 +55,7 @@ def _render(answer: dict[str, Any]) -> str:
             f"; {counted(answer['lost_records'], 'record')} more are lost, as their authors say"
         )
     lines = [f"{each['code']}: {each['message']}{_source(each)}" for each in answer["findings"]]
-    if any(each["fetch_from"] or each["code"] == "damaged" for each in answer["findings"]):
+    if any(each["fetch_from"] for each in answer["findings"]):
         lines.append("a running aggregator asks whoever has it for what is gone: check again")
     return "\n".join(map(printable, (walked, *(lines or ["nothing is wrong"]))))
 

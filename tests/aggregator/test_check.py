@@ -433,6 +433,25 @@ async def test_what_another_aggregator_acknowledged_and_we_lost_can_be_fetched_t
     assert finding["fetch_from"] == [WORKER.peer_id, OTHER.peer_id]
 
 
+@pytest.mark.parametrize("is_journalled", [False, True])
+async def test_nobody_acknowledges_what_we_have_not_signed(
+    joined: Joined, is_journalled: bool
+) -> None:
+    async with holding(joined) as answers:
+        await answers.feeds.append(of_ours(answers, 1))
+        await answers.feeds.cut_all()
+        own, epoch = answers.feeds.key.public, answers.feeds.epoch
+        entries = [AckEntry(own, epoch, 1), AckEntry(own, epoch, 1 << 62)]
+        ack = SignedAck.sign(OTHER, [*entries, AckEntry(own, epoch + 1, 9)], 1)
+        if is_journalled:
+            await answers.journal.append(Entry.ACK, ack.encode())
+        else:
+            await answers.feeds.acknowledge(ack)
+        answer = await checked(answers)
+
+    assert answer["findings"] == []
+
+
 async def test_an_index_that_lacks_rows_is_found_and_a_rebuild_mends_it(joined: Joined) -> None:
     async with holding(joined, *a_job()[1]) as answers:
         await answers.index.catch_up()

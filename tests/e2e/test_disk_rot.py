@@ -59,3 +59,25 @@ def test_a_bit_that_flips_on_one_disk_is_found_and_fetched_from_the_other(root: 
         assert (mended["damaged_bundles"], mended["damaged_bytes"]) == (0, 0)
         assert '"damaged": null' in restored.stdout
         assert "nothing is wrong" in offline
+
+
+def test_what_nobody_has_is_given_up_when_a_person_says_so(root: Path) -> None:
+    node = Machine("node", root / "node")
+    aggregator = Machine("aggregator", root / "aggregator", "covey-aggregator")
+    with stopping(node, aggregator):
+        node.run("init")
+        node.up()
+        aggregator.run("join", node.run("ticket", "--role", "aggregator").stdout.strip())
+        aggregator.up()
+        aggregator.run("checkpoint")
+        flip(aggregator.home / "journal", b"state.checkpoint")
+        named = aggregator.run("check", status=1).stdout
+        lost = aggregator.run("check", "--accept-loss", status=1).stdout
+        after = aggregator.run("check").stdout
+
+        assert "`covey-aggregator check --accept-loss`" in named
+        assert "lost: records " in lost
+        assert "1 state.checkpoint" in lost
+        assert "Nothing needs doing" in lost
+        assert "nothing is wrong" in after
+        assert "more are lost, as their authors say" in after

@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from peer.check import walk
 from peer.feeds import Added, Feeds
 from peer.journal import JournalError, JournalFullError
 from protocols.ack import AckEntry, SignedAck
@@ -426,6 +427,25 @@ async def test_acknowledgements_are_remembered_and_never_exceed_what_isbundles_o
 
     async with running_feeds(tmp_path / "journal", OWNER) as feeds:
         assert feeds.acked == {own: 2}
+
+
+async def test_of_an_acknowledgement_only_what_was_held_here_counts(tmp_path: Path) -> None:
+    aggregator, path = key(9), tmp_path / "journal"
+    async with running_feeds(path, OWNER) as feeds:
+        await _append(feeds, 1, 2)
+        await feeds.cut()
+        own = (OWNER.public, feeds.epoch)
+        true, forged = AckEntry(*own, 2), AckEntry(*own, 1 << 62)
+        unknown = AckEntry(aggregator.public, 1, 5)
+        await feeds.acknowledge(SignedAck.sign(aggregator, [forged, true, unknown], START_US))
+        assert feeds.acked == {own: 2}
+
+    async with running_feeds(path, OWNER) as feeds:
+        walked = walk(feeds._journal.inspect(feeds.journal_end), OWNER.public)
+        assert feeds.acked == {own: 2}
+
+    assert walked.acked == [true]
+    assert walked.faults == []
 
 
 async def test_a_cut_that_is_cancelled_is_either_made_or_not(tmp_path: Path) -> None:

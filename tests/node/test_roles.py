@@ -39,6 +39,7 @@ from protocols.membership import (
     FILING,
     HELLO_PROTOCOL,
     JOIN_PROTOCOL,
+    LOSS,
     OFFER,
     RECORD_BY_NAME,
     REVOCATIONS,
@@ -217,6 +218,12 @@ async def vouches(theirs: Membership, _home: Path) -> bool:
     return roster.may_state(THEM.public, CHECKPOINT)
 
 
+async def gives_up(theirs: Membership, _path: Path) -> bool:
+    roster = Roster(MESH.root.public)
+    roster.add(THEM.public, shown(theirs))
+    return roster.stating(LOSS) == [THEM.public]
+
+
 def shown(theirs: Membership) -> dict[str, bytes]:
     return {
         "certificate": theirs.certificate.encode(),
@@ -248,6 +255,7 @@ PROBES: dict[str, Probe] = {
     **{kind: states(kind) for kind in (DECISION, *FILING)},
     TOMBSTONE: redacts,
     CHECKPOINT: vouches,
+    LOSS: gives_up,
 }
 
 
