@@ -171,9 +171,13 @@ async def test_a_tombstone_in_two_bundles_outlives_either(tmp_path: Path, rotten
         at = bundle_at(answers, (of.burial[0], again)[rotten])
         flip_at(of.joined[0].journal, at + 200)
         answer = await checked(answers)
+        lineage = await answers.lineage(str(of.job.accepted))
+        verify = await answers.verify(str(of.job.run), False)
         told = set(answers.feeds.about_redactions_of(WORKER.public, OPERATOR.public, set()))
 
     assert "tombstone-lost" not in codes(answer)
+    assert lineage["verified"]
+    assert verify["faults"] == []
     assert told == {(again, of.burial[0])[rotten].encode()}
 
 
