@@ -168,7 +168,7 @@ class Answers:
             closure = trace(store, cid, depth=min(depth, MAX_DEPTH), limit=min(limit, MAX_RECORDS))
             entry_at = reader_of(self.journal, self.feeds.suspect)
             rows = closure.records.values()
-            answer = explain(closure, verified(entry_at, store.bundles_over, rows, closure.links))
+            answer = explain(closure, verified(entry_at, store, rows, closure.links))
             self._tell_missing(answer, store, entry_at)
             return answer
 

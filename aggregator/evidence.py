@@ -20,5 +20,5 @@ def shown_of(entry_at: EntryAt, store: Store, redactions: Iterable[Redaction]) -
         for each in redactions
     }
     rows = store.records(set[CID]().union(*statements.values())) if statements else []
-    told = verified(entry_at, store.bundles_over, rows, {})
+    told = verified(entry_at, store, rows, {})
     return {each for each, cids in statements.items() if all(told.get(cid, False) for cid in cids)}

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from itertools import islice
+from operator import itemgetter
 from typing import NamedTuple
 
 import trio
 
+from peer.statement_places import HeldBundle, StatementPlaces
 from protocols.chain import Chain
 from protocols.cid import CID
 from protocols.feed import ABSENT, Bundle, Header, absent_in
 from protocols.keys import peer_id_of
 from protocols.limits import MAX_ABSENT_BODIES, MAX_ABSENT_OF_FEED, MAX_ERASED_TOGETHER
 from protocols.record import Record, kind_of
-from protocols.roster import CERTIFICATE_KIND
 from protocols.tombstone import STATEMENT_KINDS, Redactions, mentions_redaction
 
 log = logging.getLogger(__name__)
@@ -47,12 +48,8 @@ class Unshown(NamedTuple):
     is_certificate: bool
     records: tuple[CID, ...]
     """What it redacts, or helps to."""
-
-
-class _Held(NamedTuple):
-    feed: bytes
-    epoch: int
-    header: bytes
+    is_kept: bool
+    """Whether it still holds after the next start."""
 
 
 class Bodies:
@@ -63,16 +60,13 @@ class Bodies:
     def __init__(self, mesh: bytes | None, chains: Mapping[FeedEpoch, Chain]) -> None:
         self.redactions = Redactions(mesh)
         self._chains = chains
-        self._absent: dict[_Held, dict[int, CID]] = {}
-        self._where: dict[CID, set[_Held]] = {}
-        self._statements: dict[CID, tuple[FeedEpoch, int, bytes]] = {}
-        self._kept: dict[CID, tuple[bytes, bool]] = {}
-        """The statements that the journal has apart from their bundles: who made each, and whether
-        it is a certificate."""
+        self._absent: dict[HeldBundle, dict[int, CID]] = {}
+        self._where: dict[CID, set[HeldBundle]] = {}
+        self._places = StatementPlaces()
         self._excessive: set[bytes] = set()
         """Whom the log has told of."""
         self._pending: dict[CID, int] = {}
-        self._lacking: dict[_Held, int] = {}
+        self._lacking: dict[HeldBundle, int] = {}
         self._lacking_of: Counter[bytes] = Counter()
         self.lacking_count = 0
         """How many records ``lacking`` has."""
@@ -82,18 +76,28 @@ class Bodies:
         """Take in a bundle that is on the disk, at that offset of the journal, and in its chain;
         again when it was filled.
         """
-        held = _Held(header.feed, header.epoch, cid.digest)
+        held = HeldBundle(header.feed, header.epoch, cid.digest)
         absent = absent_in(header, records)
         if absent or held in self._absent:
             self._note_absent(held, absent)
         if len(self.redactions):
             self._stir(self._to_erase(header, records), offset)
         if mentions_redaction(b"".join(records)):
-            place = ((header.feed, header.epoch), header.first_sequence, cid.digest)
-            for record in filter(None, records):
-                if kind_of(record) in STATEMENT_KINDS:
-                    self._statements[CID.of(record)] = place
-                    self._take(record, header.feed, offset)
+            self._note_statements(held, header.first_sequence, records, offset)
+
+    def _note_statements(
+        self, held: HeldBundle, first_sequence: int, records: Sequence[bytes], offset: int
+    ) -> None:
+        statements = {
+            CID.of(record): record
+            for record in records
+            if record and kind_of(record) in STATEMENT_KINDS
+        }
+        self._places.note(held, first_sequence, statements)
+        for cid, statement in statements.items():
+            self._take(statement, held.feed, offset)
+            self.redactions.hold(held.feed, cid)
+        self._wake()
 
     def note_cut(self, header: Header, absent: Iterable[CID], offset: int) -> None:
         """Take in, at start, that records of ours were redacted before that header of theirs was
@@ -112,59 +116,76 @@ class Bodies:
             return False
         return self._take(kept, Record.decode_verified(kept).author, offset)
 
-    def keep(self, statement: bytes) -> None:
-        """Take in that the journal has a tombstone or certificate apart from its bundle."""
-        is_certificate = kind_of(statement) == CERTIFICATE_KIND
-        author = Record.decode_verified(statement).author
-        self._kept[CID.of(statement)] = author, is_certificate
+    def keep(self, statement: bytes, offset: int) -> None:
+        """Take in that the journal has a tombstone or certificate apart from its bundle, there."""
+        self._places.keep(CID.of(statement), offset)
+
+    def lose_copies(self, is_gone: Callable[[int], bool]) -> None:
+        """Take in that what ``keep`` told of is not whole any more at the offsets of which
+        ``is_gone`` says so.
+        """
+        self._places.lose_copies(is_gone)
+        self._wake()
 
     @property
     def kept(self) -> Set[CID]:
         """The statements that the journal has apart from their bundles."""
-        return self._kept.keys()
+        return self._places.copied
 
-    def unkept(self, cids: Iterable[CID]) -> list[CID]:
+    def copies_of(self, statement: CID) -> tuple[int, ...]:
+        """Return at which offsets the journal has a statement apart from its bundles."""
+        return self._places.copies_of(statement)
+
+    def unkept(self, cids: Iterable[CID]) -> set[CID]:
         """Return the tombstones and certificates by which these records are redacted and that the
         journal has in their bundles alone.
         """
-        return sorted(self.redactions.statements_about(cids) - self.kept)
+        return self.redactions.statements_about(cids) - self.kept
+
+    def to_keep(self) -> list[CID]:
+        """Return the statements that the journal had apart from their bundles, until it was
+        damaged, and has in those.
+        """
+        return self._places.to_copy()
 
     def unshown(self) -> list[Unshown]:
-        """Return the kept statements whose bundles are not held, in the order of their CIDs."""
-        gone = {cid for cid in self._kept if not self._is_held(cid)}
+        """Return the statements of which no bundle is held any more and that something here is
+        redacted by, in the order of their CIDs.
+        """
+        gone = self._places.unheld
         if not gone:
             return []
-        redacts: dict[CID, list[CID]] = {cid: [] for cid in gone}
+        redacts: dict[tuple[CID, bytes, bool], list[CID]] = {}
         for cid in self.redactions.named():
-            for statement in self.redactions.statements_about([cid]) & gone:
-                redacts[statement].append(cid)
-        return [Unshown(cid, *self._kept[cid], tuple(redacts[cid])) for cid in sorted(gone)]
-
-    def _is_held(self, statement: CID) -> bool:
-        if statement not in self._statements:
-            return False
-        key, first_sequence, header = self._statements[statement]
-        return self._chains[key].find(first_sequence, header) is not None
+            for each in self.redactions.about(cid):
+                for statement in (each.tombstone, each.certificate):
+                    if statement is not None and statement in gone:
+                        found = statement, each.by, statement == each.certificate
+                        redacts.setdefault(found, []).append(cid)
+        kept = self.kept
+        return [
+            Unshown(*found, tuple(cids), found[0] in kept)
+            for found, cids in sorted(redacts.items(), key=itemgetter(0))
+        ]
 
     def _take(self, statement: bytes, feed: bytes, offset: int) -> bool:
         """Say whether it is one of those that count, as far as is known by now."""
         self._changed(self.redactions.take(statement, feed), feed, offset)
         passed_over = self.redactions.take_passed_over()
         for each in passed_over:
-            self._statements.pop(each, None)
-            self._kept.pop(each, None)
+            self._places.drop(each)
         if passed_over and feed not in self._excessive:
             self._excessive.add(feed)
             log.warning("redacts more than counts", extra={"feed": peer_id_of(feed)})
         return CID.of(statement) not in passed_over
 
-    def _note_absent(self, held: _Held, absent: dict[int, CID]) -> None:
+    def _note_absent(self, held: HeldBundle, absent: dict[int, CID]) -> None:
         self._absent[held] = absent
         for cid in absent.values():
             self._where.setdefault(cid, set()).add(held)
         self._judge(held)
 
-    def _judge(self, held: _Held) -> None:
+    def _judge(self, held: HeldBundle) -> None:
         """Say in its chain whether a bundle is to be filled."""
         lacking = self._chains[held.feed, held.epoch].lacking
         wanted = [
@@ -182,7 +203,7 @@ class Bodies:
             lacking[held.header] = min(wanted)
         self._count_lacking(held, len(wanted))
 
-    def _count_lacking(self, held: _Held, count: int) -> None:
+    def _count_lacking(self, held: HeldBundle, count: int) -> None:
         change = count - self._lacking.pop(held, 0)
         if count:
             self._lacking[held] = count
@@ -201,12 +222,14 @@ class Bodies:
 
     def forget(self, feed: bytes, epoch: int, header: bytes) -> None:
         """Take in that the bundle with that header is held no longer: nobody fills it."""
-        held = _Held(feed, epoch, header)
+        held = HeldBundle(feed, epoch, header)
         self._count_lacking(held, 0)
         for cid in self._absent.pop(held, {}).values():
             self._where[cid].discard(held)
             if not self._where[cid]:
                 del self._where[cid]
+        for statement in self._places.forget(held):
+            self.redactions.release(statement)
 
     def _to_erase(self, header: Header, records: Sequence[bytes]) -> list[CID]:
         named = zip(map(CID.of_digest, header.digests), records, strict=True)
@@ -224,7 +247,10 @@ class Bodies:
 
     def _stir(self, cids: Iterable[CID], offset: int) -> None:
         self._pending.update(dict.fromkeys(cids, offset))
-        if self._pending:
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._pending or self.to_keep():
             self._stirred.set()
 
     def strip(self, bundle: Bundle) -> Bundle:
@@ -239,7 +265,7 @@ class Bodies:
 
     def absent_from(self, header: Header, cid: CID) -> Mapping[int, CID]:
         """Return the records whose bodies are absent from a held bundle, by their sequence."""
-        return self._absent.get(_Held(header.feed, header.epoch, cid.digest), {})
+        return self._absent.get(HeldBundle(header.feed, header.epoch, cid.digest), {})
 
     def would_fill(self, header: Header, cid: CID, absent: Mapping[int, CID]) -> bool:
         """Say whether a held bundle that comes again brings bodies that are to be filled: half of
@@ -287,15 +313,17 @@ class Bodies:
         for feed, cid in places:
             self.redactions.found(feed, [cid])
 
-    def place_of(self, statement: CID) -> tuple[FeedEpoch, int, bytes] | None:
-        """Return in which bundle a tombstone or certificate is: its feed's epoch, its first
-        sequence and its header's digest.
+    def bundles_of(self, statement: CID) -> list[tuple[HeldBundle, int]]:
+        """Return in which held bundles a tombstone or certificate is, and the first sequence of
+        each.
         """
-        return self._statements.get(statement)
+        return self._places.bundles_of(statement)
 
     async def wait_pending(self) -> frozenset[CID]:
-        """Return what is to be erased once there is anything: the first of it, if it is much."""
-        while not self._pending:
+        """Return what is to be erased once there is anything: the first of it, if it is much; and
+        nothing, once there is anything ``to_keep`` alone.
+        """
+        while not self._pending and not self.to_keep():
             self._stirred = trio.Event()
             await self._stirred.wait()
         return frozenset(islice(self._pending, MAX_ERASED_TOGETHER))

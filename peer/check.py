@@ -350,7 +350,8 @@ def _statement_told(statement: Unshown, author: str) -> str:
     more = len(statement.records) - MAX_NAMED_REDACTED
     redacted = f"{named} and {more} more" if more > 0 else named or "nothing that is known here"
     what = "certificate for its tombstones" if statement.is_certificate else "tombstone"
+    until = "" if statement.is_kept else " until the next start"
     return (
         f"{author}'s {what}, {statement.cid}, is not here any more: the content of {redacted} stays"
-        " erased, and nobody can be shown why"
+        f" erased{until}, and nobody can be shown why"
     )

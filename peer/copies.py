@@ -9,8 +9,8 @@ index proves nothing. Everything blocks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 from peer.rows import BodilessRow, BundleRow, RecordRow
 from protocols.cid import CID
@@ -23,8 +23,19 @@ Found = tuple[Entry, bytes]
 EntryAt = Callable[[int], Found | None]
 """Kind and body of the whole entry that starts at a journal offset, if there is one."""
 
-BundlesOver = Callable[[bytes, int, int], list[BundleRow]]
-"""The bundles that cover (feed, epoch, sequence), at each place where they were kept."""
+
+class Places(Protocol):
+    """What an index says of where something lies."""
+
+    def bundles_over(self, feed: bytes, epoch: int, sequence: int, /) -> list[BundleRow]:
+        """Return the bundles whose range covers one place of a feed, at each place where they were
+        kept.
+        """
+        ...
+
+    def places(self, cids: Iterable[bytes], /) -> list[RecordRow]:
+        """Return the rows of these records, one for each place at which a body stands."""
+        ...
 
 
 class Copy(NamedTuple):
@@ -60,19 +71,27 @@ class Copies:
     once.
     """
 
-    def __init__(self, entry_at: EntryAt, bundles_over: BundlesOver) -> None:
+    def __init__(self, entry_at: EntryAt, index: Places) -> None:
         self._entry_at = entry_at
-        self._bundles_over = bundles_over
+        self._index = index
         self._last: _Opened | None = None
 
     def of(self, row: RecordRow) -> Copy | None:
         """Return the copy that answers for a record; none when no whole and proven one is here."""
-        for opened in self._over(row):
-            copy = self._copy(opened, row)
-            if copy is not None:
-                self._last = opened
-                return copy
+        for each in self._rows(row):
+            for opened in self._over(each):
+                copy = self._copy(opened, each)
+                if copy is not None:
+                    self._last = opened
+                    return copy
         return None
+
+    def _rows(self, row: RecordRow) -> Iterator[RecordRow]:
+        """Yield a record's row, then where else it stands: what is unsigned when its feed moves to
+        another epoch may have been signed before.
+        """
+        yield row
+        yield from (each for each in self._index.places([row.cid]) if each.place != row.place)
 
     def header_of(self, row: RecordRow | BodilessRow) -> SignedHeader | None:
         """Return a header that names a record, whether the body is here or not."""
@@ -95,7 +114,7 @@ class Copies:
 
     def _places(self, row: RecordRow | BodilessRow) -> Iterator[int]:
         yield row.place  # no index need be asked when that one answers, as it mostly does
-        bundles = self._bundles_over(row.feed, row.epoch, row.sequence)
+        bundles = self._index.bundles_over(row.feed, row.epoch, row.sequence)
         yield from sorted({each.place for each in bundles} - {row.place}, reverse=True)
 
     def _copy(self, opened: _Opened, row: RecordRow) -> Copy | None:

@@ -10,20 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from peer.copies import BundlesOver, Copies, EntryAt
+from peer.copies import Copies, EntryAt, Places
 from peer.rows import EdgeRow, RecordRow, rows_of
 
 
 def verified(
     entry_at: EntryAt,
-    bundles_over: BundlesOver,
+    index: Places,
     rows: Iterable[RecordRow],
     links: Mapping[bytes, Iterable[EdgeRow]],
 ) -> dict[bytes, bool]:
     """Return for each record whether signed bytes for it are in the journal, hold, and say
     everything that the index shows of it.
     """
-    copies = Copies(entry_at, bundles_over)
+    copies = Copies(entry_at, index)
     told: dict[bytes, bool] = {}
     for row in sorted(rows, key=lambda row: (row.feed, row.epoch, row.sequence)):
         copy = copies.of(row)

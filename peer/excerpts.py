@@ -12,9 +12,9 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
-from peer.copies import Copies, EntryAt, Found
+from peer.copies import Copies, EntryAt, Found, Places
 from peer.journal import Journal
-from peer.rows import BodilessRow, BundleRow, RecordRow
+from peer.rows import BodilessRow, RecordRow
 from peer.tables import Cursor
 from protocols.cid import CID
 from protocols.errors import CoveyError
@@ -28,7 +28,7 @@ from protocols.tombstone import STATEMENT_KINDS, Redaction, Redactions, records_
 PAGE: Final = 4_096  # rows asked for at a time, so that others get their answers in between
 
 
-class Shelf(Protocol):
+class Shelf(Places, Protocol):
     """What an export asks of an index."""
 
     def records(self, cids: Iterable[bytes], /) -> list[RecordRow]:
@@ -47,10 +47,6 @@ class Shelf(Protocol):
 
     def bodiless(self, cids: Iterable[bytes], /) -> list[BodilessRow]:
         """Return the places at which headers name these records and no body stands."""
-        ...
-
-    def bundles_over(self, feed: bytes, epoch: int, sequence: int, /) -> list[BundleRow]:
-        """Return the bundles whose range covers one place of a feed."""
         ...
 
     def certificates(self, feeds: Iterable[bytes], /) -> list[RecordRow]:
@@ -136,7 +132,7 @@ class Excerpt:
         did not redact it itself, for anybody can name what somebody else made.
         """
         found: dict[CID, Erased] = {}
-        copies = Copies(self.entry_at, self.shelf.bundles_over)
+        copies = Copies(self.entry_at, self.shelf)
         for row in sorted(self.shelf.bodiless(cids), key=self._is_own) if cids else ():
             redaction = self.redactions.of(CID(row.cid), row.feed)
             if redaction is None or CID(row.cid) in found:
@@ -170,7 +166,7 @@ class Excerpt:
             yield part
 
     def _parts(self, rows: Iterable[RecordRow], unproven: list[CID]) -> Iterator[Part]:
-        copies = Copies(self.entry_at, self.shelf.bundles_over)
+        copies = Copies(self.entry_at, self.shelf)
         part: _Gathered | None = None
         for row in rows:
             copy = copies.of(row)

@@ -152,6 +152,11 @@ class AskedShelf:
         wanted = list(cids)
         return self.ask(lambda store: store.bodiless(wanted))
 
+    def places(self, cids: Iterable[bytes]) -> list[RecordRow]:
+        """See ``Places``."""
+        wanted = list(cids)
+        return self.ask(lambda store: store.places(wanted))
+
     def bundles_over(self, feed: bytes, epoch: int, sequence: int) -> list[BundleRow]:
         """See ``Shelf``."""
         return self.ask(lambda store: store.bundles_over(feed, epoch, sequence))

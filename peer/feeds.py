@@ -341,7 +341,7 @@ class Feeds(HeldFeeds):
 
     def _replay_kept(self, offset: int, body: bytes) -> None:
         if self.bodies.recall(body, offset):
-            self.bodies.keep(body)
+            self.bodies.keep(body, offset)
 
     def _replay_ack(self, offset: int, body: bytes) -> None:
         self.acknowledged.note(SignedAck.decode(body))

@@ -16,7 +16,7 @@ from peer.bodies import Bodies
 from peer.bundle_reader import Arrival, BundleReader
 from peer.journal import Journal, JournalDamagedError
 from peer.known_epochs import KnownEpochs
-from peer.quarantine import damaged_links
+from peer.quarantine import damaged_links, within
 from protocols.chain import Chain, Dropped, Link, Range, state_root
 from protocols.cid import CID
 from protocols.feed import Bundle, ForkProof, Head, Header, SignedHeader, UnverifiedBundle
@@ -146,7 +146,9 @@ class HeldFeeds:
         """Hold no longer what lies in damaged bytes of the journal: it is not served any more, and
         counts as missing, so that whoever has it is asked for it.
         """
-        self._forget(damaged_links(self._chains, self.reader.own, damage))
+        is_damaged = within(damage)
+        self._forget(damaged_links(self._chains, self.reader.own, is_damaged))
+        self.bodies.lose_copies(is_damaged)
 
     def suspect(self, offset: int) -> None:
         """As ``quarantine``, of the entry at ``offset``; for the worker threads that read it."""
@@ -223,13 +225,12 @@ class HeldFeeds:
                     yield bundle
 
     def bundle_of(self, statement: CID) -> bytes | None:
-        """Return the held bundle in which a tombstone or certificate is."""
-        place = self.bodies.place_of(statement)
-        if place is None:
-            return None
-        key, first_sequence, digest = place
-        link = self._chains[key].find(first_sequence, digest)
-        return None if link is None else self.read(link)
+        """Return a held bundle in which a tombstone or certificate is."""
+        for held, first_sequence in self.bodies.bundles_of(statement):
+            link = self._chains[held.feed, held.epoch].find(first_sequence, held.header)
+            if link is not None and (bundle := self.read(link)) is not None:
+                return bundle
+        return None
 
     def _holds(self, key: FeedEpoch, bundle: Bundle) -> bool:
         return self.holds(key, bundle.header.first_sequence, bundle.cid)

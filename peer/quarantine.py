@@ -19,12 +19,11 @@ FeedEpoch = tuple[bytes, int]
 def damaged_links(
     chains: Mapping[FeedEpoch, Chain],
     own_records: Mapping[int, array[int]],
-    damage: Iterable[Damage],
+    is_damaged: Callable[[int], bool],
 ) -> list[tuple[FeedEpoch, Link]]:
-    """Return every held bundle of which an entry begins in ``damage``; ``own_records`` has, by the
+    """Return every held bundle of which an entry ``is_damaged``; ``own_records`` has, by the
     place of a header of ours, the places of its records.
     """
-    is_damaged = _within(damage)
     return [
         (key, link)
         for key, chain in chains.items()
@@ -33,7 +32,8 @@ def damaged_links(
     ]
 
 
-def _within(damage: Iterable[Damage]) -> Callable[[int], bool]:
+def within(damage: Iterable[Damage]) -> Callable[[int], bool]:
+    """Return what says of an entry's place whether it begins in damaged bytes."""
     ranges = merge((each.offset, each.end_offset) for each in damage)
     starts = [start for start, _ in ranges]
 

@@ -29,7 +29,8 @@ from peer.excerpts import reader_of
 from peer.exporting import redaction_told
 from peer.feeds import Feeds
 from peer.index import Index
-from peer.journal import Journal, JournalFullError, Pending
+from peer.journal import Journal, JournalFullError
+from peer.keeping import keep_statements
 from peer.recorder import Recorder
 from peer.rows import BodilessRow, RecordRow
 from protocols.cid import CID
@@ -113,11 +114,11 @@ class Redactor:
         earlier = bodies.redactions.named()  # what a version erased that kept no statements
         while True:
             try:
-                await self._keep_statements(earlier)
+                await keep_statements(self.journal, self.feeds, earlier)
                 earlier = ()
                 pending = await bodies.wait_pending()
                 began = trio.current_time()
-                is_anew = await self.erase(pending)
+                is_anew = bool(pending) and await self.erase(pending)
             except JournalFullError as error:
                 log.warning("erasing waits for the disk", extra={"reason": error.message})
                 await trio.sleep(CUT_RETRY_S)
@@ -228,7 +229,7 @@ class Redactor:
 
     async def erase(self, cids: Collection[CID]) -> bool:
         """Erase these, of what is pending; say whether the index was written anew for it."""
-        await self._keep_statements(cids)
+        await keep_statements(self.journal, self.feeds, cids)
         await self.index.catch_up()
         mark = self.index.mark
         parts = _parts(sorted(cids), MAX_ERASED_AT_ONCE)
@@ -252,22 +253,6 @@ class Redactor:
         self._erased.set()
         self._erased = trio.Event()
         return is_anew
-
-    async def _keep_statements(self, cids: Iterable[CID]) -> None:
-        """Have what redacts these twice in the journal before anything is erased: its bundle may be
-        damaged later, and its author gone, and a body that is absent would be fetched again.
-        """
-        pending: list[tuple[Pending, bytes]] = []
-        for statement in self.feeds.bodies.unkept(cids):
-            bundle = self.feeds.bundle_of(statement)
-            records = () if bundle is None else Bundle.decode_verified(bundle).records
-            for record in records:
-                if record and CID.of(record) == statement:
-                    await self.journal.wait_room()
-                    pending.append((self.journal.append_soon(Entry.KEPT, record), record))
-        for entry, record in pending:
-            await entry.wait()
-            self.feeds.bodies.keep(record)
 
     async def _erase_from_journal(
         self, cids: Sequence[CID], mark: int

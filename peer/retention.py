@@ -75,9 +75,13 @@ class _Candidate:
 class _Swept:
     """What becomes of a segment: which entries go, and what is written anew of them."""
 
+    start: int
+    end: int
     held: set[int]
     gone: dict[int, bytes | None] = field(default_factory=dict[int, bytes | None])
     anew: list[tuple[Entry, bytes]] = field(default_factory=list[tuple[Entry, bytes]])
+    statements: set[CID] = field(default_factory=set[CID])
+    """Those among what is written anew, or is kept elsewhere."""
     healed: list[Damage] = field(default_factory=list[Damage])
 
 
@@ -178,8 +182,8 @@ class Retention:
                 self._left[start] = left
 
     async def _sweep_segment(self, start: int, end: int) -> None:
-        swept = _Swept(self._entries_held(start, end))
-        await self._journal.aside(partial(self._sort_out, swept, start, end))
+        swept = _Swept(start, end, self._entries_held(start, end))
+        await self._journal.aside(partial(self._sort_out, swept))
         pending: list[tuple[Pending, Entry, bytes]] = []
         for kind, body in swept.anew:
             await self._journal.wait_room()
@@ -189,9 +193,12 @@ class Retention:
             offset = await entry.wait()
             if self._is_redacted(kind, body):  # whoever erased it may not have seen this one
                 swept.gone[offset] = None
+            elif kind is Entry.KEPT and _is_statement(body):
+                self._feeds.bodies.keep(body, offset)
         if swept.gone or swept.healed:
             await self._forewarn(swept.gone)
             await self._journal.rewrite(swept.gone, swept.healed)
+            self._feeds.bodies.lose_copies(swept.gone.__contains__)
             log.info("records erased", extra={"entries": len(swept.gone), "segment": start})
 
     async def _held(self) -> list[tuple[int, int]]:
@@ -214,9 +221,9 @@ class Retention:
                 held.update(reader.entries_of(link.offset))
         return {offset for offset in held if start <= offset < end}
 
-    def _sort_out(self, swept: _Swept, start: int, end: int) -> None:
+    def _sort_out(self, swept: _Swept) -> None:
         """Read a segment, which takes a while."""
-        for found in self._journal.inspect(end, start):
+        for found in self._journal.inspect(swept.end, swept.start):
             if isinstance(found, Damage):
                 # Of what is whole beside it next to nothing is held; but who forgot that our latest
                 # signature may have been in it would sign the same range once more
@@ -226,7 +233,8 @@ class Retention:
                 kind = Entry(found.kind)
                 if kind in _OF_FEEDS and not self._is_dropped(kind, found.body):
                     continue
-                swept.anew += self._still_needed(kind, found.body)
+                needed = self._still_needed(kind, found.body)
+                swept.anew += (each for each in needed if not self._is_kept(swept, *each))
                 swept.gone[found.offset] = None
 
     def _is_dropped(self, kind: Entry, body: bytes) -> bool:
@@ -250,6 +258,23 @@ class Retention:
         moved = _MOVED[kind]
         needed = content if _is_statement(content) else self._needed(moved, content)
         return [(moved, needed)] if needed else []
+
+    def _is_kept(self, swept: _Swept, kind: Entry, body: bytes) -> bool:
+        """Say whether a statement is written anew already, or has a whole copy elsewhere."""
+        if kind is not Entry.KEPT or not _is_statement(body):
+            return False
+        cid = CID.of(body)
+        if cid in swept.statements:
+            return True
+        swept.statements.add(cid)
+        copies = self._feeds.bodies.copies_of(cid)
+        return any(self._is_whole(at) for at in copies if not swept.start <= at < swept.end)
+
+    def _is_whole(self, offset: int) -> bool:
+        try:
+            return bool(self._journal.read(offset))
+        except JournalDamagedError:
+            return False
 
     def _is_redacted(self, kind: Entry, body: bytes) -> bool:
         """Say whether a record that was needed was redacted since."""

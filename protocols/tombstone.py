@@ -108,6 +108,8 @@ class Redactions:
         """``mesh`` is the root that certificates must come from; without one no role is shown."""
         self._mesh = mesh
         self._certificates: dict[bytes, set[CID]] = {}
+        self._held: set[CID] = set()
+        """The certificates that can be shown to others."""
         self._named: dict[CID, tuple[Redaction, ...]] = {}
         self._said: dict[tuple[bytes, Authority], Earliest] = {}
         self._found: dict[bytes, set[CID]] = {}
@@ -235,7 +237,22 @@ class Redactions:
         if redaction.authority == AUTHOR:
             return redaction
         # the certificate that shows the role: any will do, and always the same one is taken
-        return redaction._replace(certificate=min(self._certificates[redaction.by]))
+        known = self._certificates[redaction.by]
+        return redaction._replace(certificate=min(known & self._held or known))
+
+    def hold(self, author: bytes, statement: CID) -> None:
+        """Take in that a record of ``author`` can be shown to others, signed as it was; of those
+        certificates that show a role, ``of`` names one that can, if any.
+        """
+        if statement in self._certificates.get(author, ()) and statement not in self._held:
+            self._held.add(statement)
+            self.changes += 1
+
+    def release(self, statement: CID) -> None:
+        """Take in that a record cannot be shown to others any more."""
+        if statement in self._held:
+            self._held.remove(statement)
+            self.changes += 1
 
     def found(self, feed: bytes, cids: Iterable[CID]) -> None:
         """Take in that headers of a feed name these records, which are redacted in it."""
@@ -278,19 +295,18 @@ class Redactions:
         authors = {each.by for each in counted if each.authority == AUTHOR}
         return any(each.authority != AUTHOR for each in counted), authors
 
+    def about(self, cid: CID) -> list[Redaction]:
+        """Return by which tombstones that count the record is erased, in whatever feed."""
+        known = self._named.get(cid, ())
+        return [self._shown(each) for each in known if self._counts(each, cid, each.by)]
+
     def statements_about(self, cids: Iterable[CID]) -> set[CID]:
         """Return the tombstones that have these records erased, in whatever feed, and a certificate
         for each author that needs one.
         """
-        statements: set[CID] = set()
-        for cid in cids:
-            for each in self._named.get(cid, ()):
-                if self._counts(each, cid, each.by):
-                    shown = self._shown(each)
-                    statements.add(shown.tombstone)
-                    if shown.certificate is not None:
-                        statements.add(shown.certificate)
-        return statements
+        shown = [each for cid in cids for each in self.about(cid)]
+        certificates = {each.certificate for each in shown if each.certificate is not None}
+        return {each.tombstone for each in shown} | certificates
 
     def named(self) -> tuple[CID, ...]:
         """Return every record that a tombstone of any effect names."""

@@ -16,6 +16,7 @@ from protocols.membership import AGGREGATOR
 from protocols.tombstone import Redactions
 from tests.node.test_redaction import AUTHOR, OPERATOR, OWNER, marked, signed, up
 from tests.support.feeds import bundles_of, cid_of, record
+from tests.support.rot import flip_at
 from tests.unit.test_tombstone import certificate, tombstone
 
 BOUND = 3
@@ -90,3 +91,37 @@ async def test_an_author_redacts_no_more_than_counts(
 
     assert refused.value.code == "too-many-redactions"
     assert [each["is_new"] for each in one] == [True]
+
+
+async def test_a_tombstone_that_counts_no_longer_is_not_missed_and_redacts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its author names too many with an earlier one, and it lies in damaged bytes."""
+    monkeypatch.setattr("protocols.tombstone.MAX_REDACTIONS_OF_AUTHOR", BOUND)
+    whole = signed(AUTHOR, marked(AUTHOR), record(AUTHOR, 9))
+    late = tombstone(AUTHOR, "author", NAMED[0], number=1, at_us=1)
+    last = signed(AUTHOR, late, before=whole)
+    early = signed(AUTHOR, tombstone(AUTHOR, "author", *NAMED[1:4], at_us=0), before=last)
+    async with up(tmp_path) as peer:
+        await peer.feeds.add_all([whole, last])
+        await peer.erased()
+        kept = set(peer.feeds.bodies.kept)
+        await peer.feeds.add(early)
+        await peer.erased()
+        link = peer.feeds.chains[AUTHOR.public, 1].find(2, last.cid.digest)
+        assert link is not None
+        flip_at(tmp_path / "journal", link.offset + 60)
+        assert peer.feeds.read(link) is None
+        missed = peer.feeds.bodies.unshown()
+        kept_then = set(peer.feeds.bodies.kept)
+    async with up(tmp_path) as peer:
+        missed += peer.feeds.bodies.unshown()
+        lacking = [each.cid for each in peer.feeds.bodies.lacking]
+        await peer.feeds.add(whole)
+        held = [each for bundle in bundles_of(peer.feeds) for each in bundle.records]
+
+    assert kept == {cid_of(late)}
+    assert cid_of(late) not in kept_then
+    assert missed == []
+    assert lacking == [NAMED[0]]
+    assert marked(AUTHOR).encode() in held
