@@ -19,9 +19,12 @@ from hypothesis.stateful import initialize, precondition, rule
 
 from peer import redactor
 from peer.healing import heal, is_healed
+from peer.keeping import keep_statements
 from protocols.cid import CID
+from protocols.journal import Damage
 from protocols.membership import AGGREGATOR as AGGREGATOR_ROLE
-from tests.support.keeping import OPERATOR, Keeper, KeepingMachine, redact_own
+from tests.support.keeping import OPERATOR, Keeper, KeepingMachine, in_order, redact_own
+from tests.support.rot import flip_at
 from tests.unit.test_tombstone import certificate, tombstone
 
 STEPS = ("fsync", "fdatasync", "ftruncate", "rename", "replace", "unlink")
@@ -119,6 +122,24 @@ class DyingMachine(KeepingMachine):
         self.dies(death, heal_all)
         self.life.do(heal_all)
 
+    @rule(choice=st.data(), death=DEATHS)
+    def a_copy_of_what_redacts_rots(self, choice: Any, death: int) -> None:
+        """And is made anew, for its bundle is whole."""
+        spoilable = self.life.do(in_order(copies_beside_bundles))
+        if not spoilable:
+            return
+        at = choice.draw(st.sampled_from(spoilable))
+        flip_at(self.home / "journal", at + 24)
+        self.has_rotted = True
+
+        async def keep(keeper: Keeper) -> None:
+            keeper.feeds.quarantine([Damage(at, at + 1)])
+            named = keeper.feeds.bodies.redactions.named()
+            await keep_statements(keeper.journal, keeper.feeds, named)
+
+        self.dies(death, keep)
+        self.life.do(keep)
+
     # How
 
     def some(self, choice: Any) -> list[bytes]:
@@ -145,3 +166,14 @@ class DyingMachine(KeepingMachine):
     def held(self) -> set[bytes]:
         chains = self.life.keeper.feeds.chains
         return {link.digest for chain in chains.values() for link in chain}
+
+
+def copies_beside_bundles(keeper: Keeper) -> list[int]:
+    """Where the journal has what redacts apart from a bundle that is whole."""
+    bodies, feeds = keeper.feeds.bodies, keeper.feeds
+    return [
+        offset
+        for statement in sorted(bodies.kept)
+        if feeds.bundle_of(statement) is not None
+        for offset in bodies.copies_of(statement)
+    ]
