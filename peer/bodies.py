@@ -95,7 +95,8 @@ class Bodies:
         }
         self._places.note(held, first_sequence, statements)
         for cid, statement in statements.items():
-            self._take(statement, held.feed, offset)
+            if self._take(statement, held.feed, offset):
+                self._places.come_across(cid, offset)
             self.redactions.hold(held.feed, cid)
         self._wake()
 
@@ -114,7 +115,10 @@ class Bodies:
         """
         if not mentions_redaction(kept) or kind_of(kept) not in STATEMENT_KINDS:
             return False
-        return self._take(kept, Record.decode_verified(kept).author, offset)
+        counts = self._take(kept, Record.decode_verified(kept).author, offset)
+        if counts:
+            self._places.come_across(CID.of(kept), offset)
+        return counts
 
     def keep(self, statement: bytes, offset: int) -> None:
         """Take in that the journal has a tombstone or certificate apart from its bundle, there."""
@@ -141,6 +145,16 @@ class Bodies:
         journal has in their bundles alone.
         """
         return self.redactions.statements_about(cids) - self.kept
+
+    def entry_of(self, statement: CID) -> int | None:
+        """Return where the journal had a statement that is not kept when it came."""
+        return self._places.entry_of(statement)
+
+    def is_kept(self, cid: CID) -> bool:
+        """Say whether what redacts a record is kept, so far that it is redacted after a start
+        whatever bundles were damaged before.
+        """
+        return self.redactions.is_shown_by(self.kept, cid)
 
     def to_keep(self) -> list[CID]:
         """Return the statements that the journal had apart from their bundles, until it was
@@ -246,7 +260,8 @@ class Bodies:
         self._stir((cid for cid in cids if self.redactions.of(cid, by) is not None), offset)
 
     def _stir(self, cids: Iterable[CID], offset: int) -> None:
-        self._pending.update(dict.fromkeys(cids, offset))
+        for cid in cids:  # what was recalled may be told of earlier places than are known
+            self._pending[cid] = max(self._pending.get(cid, offset), offset)
         self._wake()
 
     def _wake(self) -> None:
@@ -312,6 +327,12 @@ class Bodies:
                 del self._pending[cid]
         for feed, cid in places:
             self.redactions.found(feed, [cid])
+
+    def defer(self, cids: Iterable[CID]) -> None:
+        """Let whatever else is pending come before these."""
+        for cid in cids:
+            if (offset := self._pending.pop(cid, None)) is not None:
+                self._pending[cid] = offset
 
     def bundles_of(self, statement: CID) -> list[tuple[HeldBundle, int]]:
         """Return in which held bundles a tombstone or certificate is, and the first sequence of

@@ -95,6 +95,10 @@ def _speaker(redaction: Redaction) -> tuple[bytes, Authority]:
     return redaction.by, redaction.authority
 
 
+def _is_authors(redaction: Redaction) -> bool:
+    return redaction.authority == AUTHOR
+
+
 def _order(redaction: Redaction) -> tuple[int, CID]:
     return redaction.at_us, redaction.tombstone
 
@@ -299,6 +303,17 @@ class Redactions:
         """Return by which tombstones that count the record is erased, in whatever feed."""
         known = self._named.get(cid, ())
         return [self._shown(each) for each in known if self._counts(each, cid, each.by)]
+
+    def is_shown_by(self, statements: Set[CID], cid: CID) -> bool:
+        """Say whether the record would be redacted wherever it is if there were no others than
+        these ``statements``.
+        """
+        counted = [each for each in self._named.get(cid, ()) if self._counts(each, cid, each.by)]
+        shown = [each for each in counted if each.tombstone in statements]
+        if all(map(_is_authors, counted)):
+            return len(shown) == len(counted)
+        by = {each.by for each in shown if not _is_authors(each)}  # one is enough for every feed
+        return any(not self._certificates[each].isdisjoint(statements) for each in by)
 
     def statements_about(self, cids: Iterable[CID]) -> set[CID]:
         """Return the tombstones that have these records erased, in whatever feed, and a certificate
