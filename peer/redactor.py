@@ -24,6 +24,7 @@ from typing import Any, Final, Protocol
 
 import trio
 
+from peer.absences import BodyPlace
 from peer.copies import Found
 from peer.excerpts import reader_of
 from peer.exporting import redaction_told
@@ -96,8 +97,8 @@ class Redactor:
     recorder: Recorder
     on_erased: Callable[[], Awaitable[None]] = _nobody
     _erased: trio.Event = field(default_factory=trio.Event)
-    _gone: dict[CID, set[bytes]] = field(default_factory=dict[CID, set[bytes]])
-    """In whose feeds was what is erased and not noted as such yet: the disk may be full."""
+    _gone: dict[CID, set[BodyPlace]] = field(default_factory=dict[CID, set[BodyPlace]])
+    """Where what is erased stood, and is not noted as such yet: the disk may be full."""
     _is_waiting: bool = False
     """Whether something is not erased because what redacts it could not be kept."""
     _is_half_done: bool = field(init=False)
@@ -252,8 +253,8 @@ class Redactor:
             await self._erase_from_index(mark)
         for part in parts:
             await self.journal.append(Entry.ERASED, ErasedBody(mark, tuple(part)).encode())
-            places = [(feed, cid) for cid in part for feed in self._gone.pop(cid, ())]
-            self.feeds.bodies.erased(part, mark, places)
+            places = [(place, cid) for cid in part for place in self._gone.pop(cid, ())]
+            self.feeds.note_erased(part, mark, places)
         self._erased.set()
         self._erased = trio.Event()
         return is_anew
@@ -277,9 +278,10 @@ class Redactor:
         uncut = self.feeds.uncut_offsets()
         unsigned = {row.cid for row in found if row.place in uncut}
         rows = [row for row in found if row.place < mark and row.cid not in unsigned]
-        gone: dict[CID, set[bytes]] = {}
+        gone: dict[CID, set[BodyPlace]] = {}
         for row in filter(self._applies, rows):
-            gone.setdefault(CID(row.cid), set()).add(row.feed)
+            place = BodyPlace(row.feed, row.epoch, row.sequence, row.place)
+            gone.setdefault(CID(row.cid), set()).add(place)
         places = {row.place for row in rows if row.cid in gone}
         dropped = self._dropped(cids)
         if gone or dropped or self.journal.is_stained:
@@ -288,8 +290,8 @@ class Redactor:
                 changes.pop(offset, None)
             await self.index.ask(lambda store: store.unpin(changes))
             await self.journal.clean(changes)  # what rotted may have been one of them
-        for cid, feeds in gone.items():
-            self._gone.setdefault(cid, set()).update(feeds)
+        for cid, where in gone.items():
+            self._gone.setdefault(cid, set()).update(where)
         return bool(gone or dropped)
 
     def _dropped(self, cids: Collection[CID]) -> Dropped:
