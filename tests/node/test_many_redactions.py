@@ -13,6 +13,7 @@ from hypothesis import given, settings, strategies as st
 
 from protocols.errors import CoveyError
 from protocols.feed import Bundle
+from protocols.journal import Entry
 from protocols.membership import AGGREGATOR
 from protocols.tombstone import Redactions
 from tests.node.test_redaction import AUTHOR, OPERATOR, OWNER, Peer, marked, signed, up, without
@@ -213,3 +214,20 @@ async def test_what_an_author_leaves_wanted_takes_nobody_elses_room(
 
     assert [each.name for each in outcomes] == ["NEW", "NEW", "NEW", "NEW", "FILLED"]
     assert wanted == [0, 6, 2]
+
+
+async def test_a_certificate_that_is_only_kept_makes_all_count_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("protocols.tombstone.MAX_REDACTIONS_OF_AUTHOR", 1)
+    said = signed(
+        OPERATOR, *(tombstone(OPERATOR, "aggregator", NAMED[n], number=n) for n in (1, 2))
+    )
+    async with up(tmp_path) as peer:
+        await peer.feeds.add(said)
+        shown = certificate(OPERATOR, AGGREGATOR)
+        await peer.redactor.journal.append(Entry.KEPT, shown.encode())
+    async with up(tmp_path, erases=False) as peer:
+        counted = [peer.feeds.bodies.redactions.of(cid) is not None for cid in NAMED[1:3]]
+
+    assert counted == [True, True]
