@@ -333,7 +333,6 @@ class KeepingMachine(RuleBasedStateMachine):
         return bundle
 
     def what_rotted_comes_again(self) -> None:
-        """From whoever has it."""
         for bundle in self.spoiled:
             self.life.do(partial(add, bundle=bundle))
             if self.life.do(in_order(partial(link_of, bundle=bundle))) is not None:
