@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from aggregator.checkpoints import Vouched, lost_since
 from aggregator.explain import moment
 from aggregator.store import MissingRow, Store
-from peer.bodies import LackingBody
+from peer.absences import LackingBody
 from peer.check import Checker, Finding
 from peer.rows import RecordRow
 from protocols import dagcbor

@@ -7,7 +7,6 @@ erase. ``note`` is told of every bundle once it is on the disk, at start and lat
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from itertools import islice
 from operator import itemgetter
@@ -15,27 +14,17 @@ from typing import NamedTuple
 
 import trio
 
+from peer.absences import Absences, FeedEpoch
 from peer.statement_places import HeldBundle, StatementPlaces
 from protocols.chain import Chain
 from protocols.cid import CID
 from protocols.feed import ABSENT, Bundle, Header, absent_in
 from protocols.keys import peer_id_of
-from protocols.limits import MAX_ABSENT_BODIES, MAX_ABSENT_OF_FEED, MAX_ERASED_TOGETHER
+from protocols.limits import MAX_ERASED_TOGETHER
 from protocols.record import Record, kind_of
-from protocols.tombstone import STATEMENT_KINDS, Redactions, mentions_redaction
+from protocols.tombstone import STATEMENT_KINDS, mentions_redaction
 
 log = logging.getLogger(__name__)
-
-FeedEpoch = tuple[bytes, int]
-
-
-class LackingBody(NamedTuple):
-    """A record whose body nobody has sent, though its header is here."""
-
-    cid: CID
-    feed: bytes
-    epoch: int
-    sequence: int
 
 
 class Unshown(NamedTuple):
@@ -52,24 +41,17 @@ class Unshown(NamedTuple):
     """Whether it still holds after the next start."""
 
 
-class Bodies:
+class Bodies(Absences):
     """Absent, present, redacted: what one peer knows of the bodies under the headers that it
-    holds. It keeps ``lacking`` of the chains.
+    holds.
     """
 
     def __init__(self, mesh: bytes | None, chains: Mapping[FeedEpoch, Chain]) -> None:
-        self.redactions = Redactions(mesh)
-        self._chains = chains
-        self._absent: dict[HeldBundle, dict[int, CID]] = {}
-        self._where: dict[CID, set[HeldBundle]] = {}
+        super().__init__(mesh, chains)
         self._places = StatementPlaces()
         self._excessive: set[bytes] = set()
         """Whom the log has told of."""
         self._pending: dict[CID, int] = {}
-        self._lacking: dict[HeldBundle, int] = {}
-        self._lacking_of: Counter[bytes] = Counter()
-        self.lacking_count = 0
-        """How many records ``lacking`` has."""
         self._stirred = trio.Event()
 
     def note(self, header: Header, cid: CID, records: Sequence[bytes], offset: int) -> None:
@@ -95,7 +77,8 @@ class Bodies:
         }
         self._places.note(held, first_sequence, statements)
         for cid, statement in statements.items():
-            self._take(statement, held.feed, offset)
+            if self._take(statement, held.feed, offset):
+                self._places.come_across(cid, offset)
             self.redactions.hold(held.feed, cid)
         self._wake()
 
@@ -114,7 +97,10 @@ class Bodies:
         """
         if not mentions_redaction(kept) or kind_of(kept) not in STATEMENT_KINDS:
             return False
-        return self._take(kept, Record.decode_verified(kept).author, offset)
+        counts = self._take(kept, Record.decode_verified(kept).author, offset)
+        if counts:
+            self._places.come_across(CID.of(kept), offset)
+        return counts
 
     def keep(self, statement: bytes, offset: int) -> None:
         """Take in that the journal has a tombstone or certificate apart from its bundle, there."""
@@ -141,6 +127,16 @@ class Bodies:
         journal has in their bundles alone.
         """
         return self.redactions.statements_about(cids) - self.kept
+
+    def entry_of(self, statement: CID) -> int | None:
+        """Return where the journal had a statement that is not kept when it came."""
+        return self._places.entry_of(statement)
+
+    def is_kept(self, cid: CID) -> bool:
+        """Say whether what redacts a record is kept, so far that it is redacted after a start
+        whatever bundles were damaged before.
+        """
+        return self.redactions.is_shown_by(self.kept, cid)
 
     def to_keep(self) -> list[CID]:
         """Return the statements that the journal had apart from their bundles, until it was
@@ -179,55 +175,10 @@ class Bodies:
             log.warning("redacts more than counts", extra={"feed": peer_id_of(feed)})
         return CID.of(statement) not in passed_over
 
-    def _note_absent(self, held: HeldBundle, absent: dict[int, CID]) -> None:
-        self._absent[held] = absent
-        for cid in absent.values():
-            self._where.setdefault(cid, set()).add(held)
-        self._judge(held)
-
-    def _judge(self, held: HeldBundle) -> None:
-        """Say in its chain whether a bundle is to be filled."""
-        lacking = self._chains[held.feed, held.epoch].lacking
-        wanted = [
-            sequence
-            for sequence, cid in self._absent[held].items()
-            if self.redactions.of(cid, held.feed) is None
-        ]
-        redacted = set(self._absent[held].values()).difference(
-            self._absent[held][sequence] for sequence in wanted
-        )
-        if redacted:
-            self.redactions.found(held.feed, redacted)
-        lacking.pop(held.header, None)
-        if wanted:
-            lacking[held.header] = min(wanted)
-        self._count_lacking(held, len(wanted))
-
-    def _count_lacking(self, held: HeldBundle, count: int) -> None:
-        change = count - self._lacking.pop(held, 0)
-        if count:
-            self._lacking[held] = count
-        self._lacking_of[held.feed] += change
-        self.lacking_count += change
-
-    def admits(self, header: Header, absent: Mapping[int, CID]) -> bool:
-        """Say whether a bundle not yet held may be kept without those bodies: each that nobody
-        redacted is remembered until it comes. What is on its way to the disk is not counted yet.
-        """
-        count = sum(self.redactions.of(cid, header.feed) is None for cid in absent.values())
-        return not count or (
-            self._lacking_of[header.feed] + count <= MAX_ABSENT_OF_FEED
-            and self.lacking_count + count <= MAX_ABSENT_BODIES
-        )
-
     def forget(self, feed: bytes, epoch: int, header: bytes) -> None:
         """Take in that the bundle with that header is held no longer: nobody fills it."""
         held = HeldBundle(feed, epoch, header)
-        self._count_lacking(held, 0)
-        for cid in self._absent.pop(held, {}).values():
-            self._where[cid].discard(held)
-            if not self._where[cid]:
-                del self._where[cid]
+        self._forget_absent(held)
         for statement in self._places.forget(held):
             self.redactions.release(statement)
 
@@ -240,13 +191,12 @@ class Bodies:
         ]
 
     def _changed(self, cids: Iterable[CID], by: bytes, offset: int) -> None:
-        for cid in cids:
-            for held in self._where.get(cid, ()):
-                self._judge(held)
+        self._judge_those_with(cids)
         self._stir((cid for cid in cids if self.redactions.of(cid, by) is not None), offset)
 
     def _stir(self, cids: Iterable[CID], offset: int) -> None:
-        self._pending.update(dict.fromkeys(cids, offset))
+        for cid in cids:  # what was recalled may be told of earlier places than are known
+            self._pending[cid] = max(self._pending.get(cid, offset), offset)
         self._wake()
 
     def _wake(self) -> None:
@@ -263,33 +213,6 @@ class Bodies:
         named = zip(map(CID.of_digest, bundle.header.digests), bundle.records, strict=True)
         return bundle.with_records(ABSENT if cid in erased else record for cid, record in named)
 
-    def absent_from(self, header: Header, cid: CID) -> Mapping[int, CID]:
-        """Return the records whose bodies are absent from a held bundle, by their sequence."""
-        return self._absent.get(HeldBundle(header.feed, header.epoch, cid.digest), {})
-
-    def would_fill(self, header: Header, cid: CID, absent: Mapping[int, CID]) -> bool:
-        """Say whether a held bundle that comes again brings bodies that are to be filled: half of
-        them or more, for each time the journal takes the whole bundle anew. So it does seven times
-        at most.
-        """
-        wanted = [
-            sequence
-            for sequence, record in self.absent_from(header, cid).items()
-            if self.redactions.of(record, header.feed) is None
-        ]
-        brought = sum(sequence not in absent for sequence in wanted)
-        return bool(brought) and 2 * brought >= len(wanted)
-
-    @property
-    def lacking(self) -> list[LackingBody]:
-        """The records whose bodies are absent here and not redacted, in feed order."""
-        return sorted(
-            LackingBody(cid, held.feed, held.epoch, sequence)
-            for held, absent in self._absent.items()
-            for sequence, cid in absent.items()
-            if self.redactions.of(cid, held.feed) is None
-        )
-
     # Erasing
 
     @property
@@ -301,17 +224,19 @@ class Bodies:
         """Say whether any of these is in ``pending``."""
         return any(cid in self._pending for cid in cids)
 
-    def erased(
-        self, cids: Iterable[CID], mark: int, places: Iterable[tuple[bytes, CID]] = ()
-    ) -> None:
-        """Take in that these bodies are nowhere before ``mark`` in the journal any more, and in
-        whose feeds they were. What has been noted behind it is still to be erased.
+    def erased(self, cids: Iterable[CID], mark: int) -> None:
+        """Take in that these bodies are nowhere before ``mark`` in the journal any more. What has
+        been noted behind it is still to be erased.
         """
         for cid in cids:
             if self._pending.get(cid, mark) < mark:
                 del self._pending[cid]
-        for feed, cid in places:
-            self.redactions.found(feed, [cid])
+
+    def defer(self, cids: Iterable[CID]) -> None:
+        """Let whatever else is pending come before these."""
+        for cid in cids:
+            if (offset := self._pending.pop(cid, None)) is not None:
+                self._pending[cid] = offset
 
     def bundles_of(self, statement: CID) -> list[tuple[HeldBundle, int]]:
         """Return in which held bundles a tombstone or certificate is, and the first sequence of

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from peer.bodies import LackingBody, Unshown
+from peer.absences import LackingBody
+from peer.bodies import Unshown
 from peer.rows import RecordRow
 from peer.tables import Lost, Rows
 from protocols.ack import AckEntry, SignedAck

@@ -314,6 +314,7 @@ class Feeds(HeldFeeds):
         self._partial.clear()
         self._losses.clear()
         self._own.resume()
+        self._note_recalled()  # a certificate may have been in the last entry, without its bundle
 
     def _replay_record(self, offset: int, body: bytes) -> None:
         told = RecordBody.decode(body)
@@ -361,10 +362,13 @@ class Feeds(HeldFeeds):
         self.bodies.note_cut(cut.header, absent.values(), cut.header_offset)
 
     def _note(self, header: Header, cid: CID, records: Sequence[bytes], offset: int) -> None:
-        """Take in a bundle's bodies; and of an author who shows only now that all its tombstones
-        count, those that were passed over.
-        """
         self.bodies.note(header, cid, records, offset)
+        self._note_recalled()
+
+    def _note_recalled(self) -> None:
+        """Take in, of an author who shows only now that all its tombstones count, those that were
+        passed over.
+        """
         for author in self.bodies.redactions.take_recalled():
             for link in self._links_of(author):
                 if (held := self.read(link)) is not None:

@@ -11,12 +11,14 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 
 import trio
 
+from peer.absences import BodyPlace
 from peer.acknowledged import Acknowledged, FeedEpoch
 from peer.bodies import Bodies
 from peer.bundle_reader import Arrival, BundleReader
 from peer.journal import Journal, JournalDamagedError
 from peer.known_epochs import KnownEpochs
 from peer.quarantine import damaged_links, within
+from peer.statement_places import HeldBundle
 from protocols.chain import Chain, Dropped, Link, Range, state_root
 from protocols.cid import CID
 from protocols.feed import Bundle, ForkProof, Head, Header, SignedHeader, UnverifiedBundle
@@ -149,6 +151,24 @@ class HeldFeeds:
         is_damaged = within(damage)
         self._forget(damaged_links(self._chains, self.reader.own, is_damaged))
         self.bodies.lose_copies(is_damaged)
+
+    def note_erased(
+        self, cids: Iterable[CID], mark: int, places: Iterable[tuple[BodyPlace, CID]]
+    ) -> None:
+        """As ``Bodies.erased``, of bodies that stood at these places: they are absent from now on,
+        as they are after a start.
+        """
+        self.bodies.erased(cids, mark)
+        lost: dict[HeldBundle, dict[int, CID]] = {}
+        for place, cid in places:
+            self.bodies.redactions.found(place.feed, [cid])
+            chain = self._chains.get((place.feed, place.epoch), Chain())
+            for link in chain.over(place.sequence):
+                if place.offset in self.reader.entries_of(link.offset):
+                    held = HeldBundle(place.feed, place.epoch, link.digest)
+                    lost.setdefault(held, {})[place.sequence] = cid
+        for held, bodies in lost.items():
+            self.bodies.lose(held, bodies)
 
     def suspect(self, offset: int) -> None:
         """As ``quarantine``, of the entry at ``offset``; for the worker threads that read it."""

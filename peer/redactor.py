@@ -24,13 +24,14 @@ from typing import Any, Final, Protocol
 
 import trio
 
+from peer.absences import BodyPlace
 from peer.copies import Found
 from peer.excerpts import reader_of
 from peer.exporting import redaction_told
 from peer.feeds import Feeds
 from peer.index import Index
 from peer.journal import Journal, JournalFullError
-from peer.keeping import keep_statements
+from peer.keeping import erasable, keep_statements
 from peer.recorder import Recorder
 from peer.rows import BodilessRow, RecordRow
 from protocols.cid import CID
@@ -96,6 +97,10 @@ class Redactor:
     recorder: Recorder
     on_erased: Callable[[], Awaitable[None]] = _nobody
     _erased: trio.Event = field(default_factory=trio.Event)
+    _gone: dict[CID, set[BodyPlace]] = field(default_factory=dict[CID, set[BodyPlace]])
+    """Where what is erased stood, and is not noted as such yet: the disk may be full."""
+    _is_waiting: bool = False
+    """Whether something is not erased because what redacts it could not be kept."""
     _is_half_done: bool = field(init=False)
     """Whether a crash may have come between an index's loss of rows and that of their bytes."""
 
@@ -124,7 +129,8 @@ class Redactor:
                 await trio.sleep(CUT_RETRY_S)
             else:
                 took_s = trio.current_time() - began if is_anew else 0.0
-                await trio.sleep(min((ERASING_SHARE - 1) * took_s, ERASING_PAUSE_S_MAX))
+                pause_s = min((ERASING_SHARE - 1) * took_s, ERASING_PAUSE_S_MAX)
+                await trio.sleep(CUT_RETRY_S if pending and self._is_waiting else pause_s)
 
     async def redact(
         self, cids: Sequence[CID], reason: str, authority: Authority, *, is_dropped: bool = False
@@ -228,46 +234,54 @@ class Redactor:
         await self.feeds.cut_all()
 
     async def erase(self, cids: Collection[CID]) -> bool:
-        """Erase these, of what is pending; say whether the index was written anew for it."""
+        """Erase these, of what is pending, unless what redacts them cannot be kept; say whether the
+        index was written anew for it. Raises ``JournalFullError``; doing it again does the rest.
+        """
         await keep_statements(self.journal, self.feeds, cids)
+        kept, unkept = await erasable(self.feeds, sorted(cids))
+        self._is_waiting = bool(unkept)
+        if unkept:
+            self.feeds.bodies.defer(unkept)
+            log.warning("erasing waits for what redacts", extra={"records": len(unkept)})
         await self.index.catch_up()
         mark = self.index.mark
-        parts = _parts(sorted(cids), MAX_ERASED_AT_ONCE)
-        gone: dict[CID, set[bytes]] = {}
+        parts = _parts(kept, MAX_ERASED_AT_ONCE)
         is_anew = self._is_half_done
         for part in parts:
-            found, may_be_dropped = await self._erase_from_journal(part, mark)
-            gone |= found
-            is_anew = is_anew or bool(found) or may_be_dropped
+            is_anew = await self._erase_from_journal(part, mark) or is_anew
         if is_anew:
-            await self.index.erase(gone, mark)  # where dropped rows may have left bytes, too
-            self._is_half_done = False
+            await self._erase_from_index(mark)
         for part in parts:
             await self.journal.append(Entry.ERASED, ErasedBody(mark, tuple(part)).encode())
-            places = [(feed, cid) for cid in part for feed in gone.get(cid, ())]
-            self.feeds.bodies.erased(part, mark, places)
-        if gone:
-            await self.on_erased()
-            shown = [str(cid) for cid in islice(gone, MAX_LOGGED)]
-            log.info("records redacted", extra={"records": len(gone), "cids": shown})
+            places = [(place, cid) for cid in part for place in self._gone.pop(cid, ())]
+            self.feeds.note_erased(part, mark, places)
         self._erased.set()
         self._erased = trio.Event()
         return is_anew
 
-    async def _erase_from_journal(
-        self, cids: Sequence[CID], mark: int
-    ) -> tuple[dict[CID, set[bytes]], bool]:
-        """Erase these bodies from the journal before ``mark``; return in whose feeds which of them
-        were, and whether others may have been among what was dropped.
+    async def _erase_from_index(self, mark: int) -> None:
+        """Erase what left the journal, and where dropped rows may have left bytes, too."""
+        self._is_half_done = True
+        await self.index.erase(self._gone, mark)
+        self._is_half_done = False
+        if self._gone:
+            await self.on_erased()
+            shown = [str(cid) for cid in islice(self._gone, MAX_LOGGED)]
+            log.info("records redacted", extra={"records": len(self._gone), "cids": shown})
+
+    async def _erase_from_journal(self, cids: Sequence[CID], mark: int) -> bool:
+        """Erase these bodies from the journal before ``mark``; say whether any were there, or may
+        have been among what was dropped.
         """
         found = await self.index.ask(lambda store: store.places(cids))
         # What no bundle holds yet has no header that could stay: it is pending again once one does
         uncut = self.feeds.uncut_offsets()
         unsigned = {row.cid for row in found if row.place in uncut}
         rows = [row for row in found if row.place < mark and row.cid not in unsigned]
-        gone: dict[CID, set[bytes]] = {}
+        gone: dict[CID, set[BodyPlace]] = {}
         for row in filter(self._applies, rows):
-            gone.setdefault(CID(row.cid), set()).add(row.feed)
+            place = BodyPlace(row.feed, row.epoch, row.sequence, row.place)
+            gone.setdefault(CID(row.cid), set()).add(place)
         places = {row.place for row in rows if row.cid in gone}
         dropped = self._dropped(cids)
         if gone or dropped or self.journal.is_stained:
@@ -276,7 +290,9 @@ class Redactor:
                 changes.pop(offset, None)
             await self.index.ask(lambda store: store.unpin(changes))
             await self.journal.clean(changes)  # what rotted may have been one of them
-        return gone, bool(dropped)
+        for cid, where in gone.items():
+            self._gone.setdefault(cid, set()).update(where)
+        return bool(gone or dropped)
 
     def _dropped(self, cids: Collection[CID]) -> Dropped:
         """Return, by feed, which of these records may be among those that were dropped here: no

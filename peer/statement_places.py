@@ -33,6 +33,7 @@ class StatementPlaces:
         self._copies: dict[CID, tuple[int, ...]] = {}
         self._unheld: set[CID] = set()
         self._uncopied: set[CID] = set()
+        self._entry: dict[CID, int] = {}
 
     def note(self, held: HeldBundle, first_sequence: int, statements: Iterable[CID]) -> None:
         """Take in which statements a bundle has that is held."""
@@ -77,6 +78,7 @@ class StatementPlaces:
 
     def drop(self, statement: CID) -> None:
         """Take in that a statement does not count: it is no matter where it is."""
+        self._entry.pop(statement, None)
         self._bundle.pop(statement, None)
         self._others.pop(statement, None)
         self._copies.pop(statement, None)
@@ -91,8 +93,20 @@ class StatementPlaces:
         if offset not in copies:
             self._copies[statement] = (*copies, offset)
         self._uncopied.discard(statement)
+        self._entry.pop(statement, None)
         if statement not in self._bundle:
             self._unheld.add(statement)
+
+    def come_across(self, statement: CID, offset: int) -> None:
+        """Take in an entry of the journal that has a statement of which there is no copy yet."""
+        if statement not in self._copies:
+            self._entry.setdefault(statement, offset)
+
+    def entry_of(self, statement: CID) -> int | None:
+        """Return where the journal had a statement when it came: to copy it from where no bundle
+        that holds it can be read.
+        """
+        return self._entry.get(statement)
 
     def lose_copies(self, is_gone: Callable[[int], bool]) -> None:
         """Take in that no copy is any more at the offsets of which ``is_gone`` says so."""

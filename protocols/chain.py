@@ -14,7 +14,7 @@ from typing import NamedTuple
 from protocols import dagcbor
 from protocols.cid import CID, RAW
 from protocols.feed import Header
-from protocols.limits import MAX_CBOR_CONTAINERS
+from protocols.limits import MAX_BUNDLE_RECORDS, MAX_CBOR_CONTAINERS
 
 Range = tuple[int, int]
 """First sequence, and the sequence after the last."""
@@ -216,7 +216,8 @@ class Chain:
         """Return the bundles whose range covers a sequence number; several in a fork."""
         end = bisect_left(self._links, (sequence + 1,))
         # Ranges of a chain that does not fork are disjoint; a fork's may reach over many others.
-        start = 0 if self.is_forked else max(0, end - 1)
+        first = (sequence - MAX_BUNDLE_RECORDS + 1,)
+        start = bisect_left(self._links, first) if self.is_forked else max(0, end - 1)
         return [link for link in self._links[start:end] if link.next_sequence > sequence]
 
     def covers(self, run: Run) -> bool:

@@ -20,6 +20,8 @@ class Dated(NamedTuple):
     at_us: int
     cid: CID
     records: tuple[CID, ...]
+    authority: str
+    """By which it speaks: the bound is one for all."""
 
 
 class Earliest:
@@ -27,8 +29,8 @@ class Earliest:
     the set of those that were added. Once one of them does not fit, none behind it counts.
     """
 
-    def __init__(self, bound: int | None) -> None:
-        """Without a ``bound`` all count."""
+    def __init__(self, bound: int) -> None:
+        """The ``bound`` is a number of records."""
         self._bound = bound
         self._kept: list[Dated] = []
         self._named = 0
@@ -40,8 +42,8 @@ class Earliest:
 
     @property
     def kept(self) -> list[Dated]:
-        """Those that count, in order; not to be changed."""
-        return self._kept
+        """Those that count, in order."""
+        return list(self._kept)
 
     @property
     def named(self) -> int:
@@ -62,14 +64,18 @@ class Earliest:
         insort(self._kept, dated)
         self._named += len(dated.records)
         gone: list[Dated] = []
-        while self._bound is not None and self._named > self._bound:
+        while self._named > self._bound:
             self._cut = self._kept.pop()
             self._named -= len(self._cut.records)
             gone.append(self._cut)
         return gone
 
-    def unbind(self) -> bool:
-        """Let all count from now on; say whether some did not, which are to be added again."""
-        was_cut = self.is_cut
-        self._bound = self._cut = None
-        return was_cut
+    def without(self, authority: str) -> Earliest:
+        """Return those of these that speak by another authority; where ``is_cut``, more may count
+        by now, and all are to be added again.
+        """
+        left = Earliest(self._bound)
+        for dated in self._kept:
+            if dated.authority != authority:
+                left.add(dated)
+        return left

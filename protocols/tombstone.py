@@ -14,7 +14,7 @@ redacts more records than are remembered of one (see ``Earliest``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping, Set
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -49,6 +49,11 @@ class Tombstone(msgspec.Struct, frozen=True, kw_only=True):
     records: Annotated[tuple[CID, ...], Meta(min_length=1, max_length=MAX_TOMBSTONE_RECORDS)]
     reason: Annotated[str, Meta(min_length=1, max_length=MAX_REDACTION_REASON_CHARS)]
     authority: Authority
+
+    def __post_init__(self) -> None:
+        """Refuse what counts more than once towards what is remembered of its author."""
+        if len(set(self.records)) != len(self.records):
+            raise ValueError("it names each record once")
 
     def to_attributes(self) -> dict[str, Any]:
         """Return the tombstone as a record's attributes."""
@@ -95,6 +100,10 @@ def _speaker(redaction: Redaction) -> tuple[bytes, Authority]:
     return redaction.by, redaction.authority
 
 
+def _is_authors(redaction: Redaction) -> bool:
+    return redaction.authority == AUTHOR
+
+
 def _order(redaction: Redaction) -> tuple[int, CID]:
     return redaction.at_us, redaction.tombstone
 
@@ -111,10 +120,17 @@ class Redactions:
         self._held: set[CID] = set()
         """The certificates that can be shown to others."""
         self._named: dict[CID, tuple[Redaction, ...]] = {}
-        self._said: dict[tuple[bytes, Authority], Earliest] = {}
+        self._said: dict[bytes, Earliest] = {}
         self._found: dict[bytes, set[CID]] = {}
         self._found_anywhere: set[CID] = set()
-        self._counted: tuple[int, tuple[CID, ...], int] = (0, (), 0)
+        self._effective: dict[CID, None] = {}
+        """What ``named`` returns, in the order in which it came."""
+        self._listed: tuple[int, tuple[CID, ...]] = (0, ())
+        self._open: dict[CID, int] = {}
+        self.open_count = 0
+        """How often tombstones name records that no header here was found to name without a body:
+        of what is here, until it is erased.
+        """
         self._passed_over: list[CID] = []
         self._recalled: list[bytes] = []
         self.changes = 0
@@ -142,9 +158,12 @@ class Redactions:
         redaction = Redaction(
             cid, record.author, record.start_us, tombstone.reason, tombstone.authority
         )
-        dated = Dated(record.start_us, cid, tombstone.records)
-        said = self._said_by(record.author, tombstone.authority)
-        changed = list(tombstone.records)
+        if tombstone.authority == AGGREGATOR and self._may(record.author):
+            self._name(redaction, tombstone.records)
+            return tombstone.records
+        dated = Dated(record.start_us, cid, tombstone.records, tombstone.authority)
+        said = self._said_by(record.author)
+        changed = list(tombstone.records) if tombstone.authority == AUTHOR else []
         if dated not in said:
             gone = said.add(dated)
             self._passed_over += (each.cid for each in gone)
@@ -152,36 +171,36 @@ class Redactions:
                 self._name(redaction, tombstone.records)
             for each in gone:
                 changed += self._unname(each)
-        has_authority = tombstone.authority == AUTHOR or self._may(record.author)
-        return changed if has_authority else ()
+        return changed
 
-    def _said_by(self, author: bytes, authority: Authority) -> Earliest:
-        said = self._said.get((author, authority))
+    def _said_by(self, author: bytes) -> Earliest:
+        """Return what an author says within its bound: all but what a shown role lets it say."""
+        said = self._said.get(author)
         if said is None:
-            is_bound = authority == AUTHOR or not self._may(author)
-            said = Earliest(MAX_REDACTIONS_OF_AUTHOR if is_bound else None)
-            self._said[author, authority] = said
+            said = self._said[author] = Earliest(MAX_REDACTIONS_OF_AUTHOR)
         return said
 
     def _name(self, redaction: Redaction, records: Iterable[CID]) -> None:
         """Keep the earliest word of each author and authority about a record: it goes last."""
-        self.changes += 1
+        changed: list[CID] = []
         for cid in records:
             known = self._named.get(cid, ())
             same = [each for each in known if _speaker(each) == _speaker(redaction)]
             if not same or _order(redaction) < _order(same[0]):
                 others = (each for each in known if each not in same)
                 self._named[cid] = (*others, redaction)
+                changed.append(cid)
+        self._recount(changed)
 
     def _unname(self, dated: Dated) -> Iterable[CID]:
         """Forget what a tombstone names that counts no longer; return that."""
-        self.changes += 1
         for cid in dated.records:
             left = tuple(each for each in self._named.get(cid, ()) if each.tombstone != dated.cid)
             if left:
                 self._named[cid] = left
             else:
                 self._named.pop(cid, None)
+        self._recount(dated.records)
         return dated.records
 
     def _take_certificate(self, record: Record, cid: CID) -> Iterable[CID]:
@@ -195,10 +214,15 @@ class Redactions:
         self.changes += 1
         if not is_news:
             return ()
-        said = self._said_by(record.author, AGGREGATOR)
-        if said.unbind():
+        said = self._said_by(record.author)
+        if said.is_cut:
             self._recalled.append(record.author)
-        return [cid for each in said.kept for cid in each.records]
+        changed = [
+            cid for each in said.kept if each.authority == AGGREGATOR for cid in each.records
+        ]
+        self._said[record.author] = said.without(AGGREGATOR)
+        self._recount(changed)
+        return changed
 
     def _may(self, author: bytes) -> bool:
         return author in self._certificates
@@ -260,19 +284,12 @@ class Redactions:
         if fresh:
             self._found.setdefault(feed, set()).update(fresh)
             self._found_anywhere |= fresh
-            self.changes += 1
-
-    @property
-    def open_count(self) -> int:
-        """How often tombstones name records that no header here was found to name without a body:
-        of what is here, until it is erased.
-        """
-        return self._count()[2]
+            self._recount(fresh)
 
     @property
     def excessive(self) -> list[bytes]:
         """The authors who redact more records than are remembered of one."""
-        return sorted({author for (author, _), said in self._said.items() if said.is_cut})
+        return sorted(author for author, said in self._said.items() if said.is_cut)
 
     def room_of(self, author: bytes, authority: Authority) -> int | None:
         """Return how many records more an author's tombstones may name; none if as many as it
@@ -280,7 +297,7 @@ class Redactions:
         """
         if authority == AGGREGATOR and self._may(author):
             return None
-        said = self._said_by(author, authority)
+        said = self._said_by(author)
         return 0 if said.is_cut else MAX_REDACTIONS_OF_AUTHOR - said.named
 
     def found_in(self, feed: bytes) -> Set[CID]:
@@ -300,6 +317,17 @@ class Redactions:
         known = self._named.get(cid, ())
         return [self._shown(each) for each in known if self._counts(each, cid, each.by)]
 
+    def is_shown_by(self, statements: Set[CID], cid: CID) -> bool:
+        """Say whether the record would be redacted wherever it is if there were no others than
+        these ``statements``.
+        """
+        counted = [each for each in self._named.get(cid, ()) if self._counts(each, cid, each.by)]
+        shown = [each for each in counted if each.tombstone in statements]
+        if all(map(_is_authors, counted)):
+            return len(shown) == len(counted)
+        by = {each.by for each in shown if not _is_authors(each)}  # one is enough for every feed
+        return any(not self._certificates[each].isdisjoint(statements) for each in by)
+
     def statements_about(self, cids: Iterable[CID]) -> set[CID]:
         """Return the tombstones that have these records erased, in whatever feed, and a certificate
         for each author that needs one.
@@ -310,16 +338,23 @@ class Redactions:
 
     def named(self) -> tuple[CID, ...]:
         """Return every record that a tombstone of any effect names."""
-        return self._count()[1]
+        if self._listed[0] != self.changes:  # 3 ms for MAX_REDACTIONS_OF_AUTHOR, and many ask
+            self._listed = self.changes, tuple(self._effective)
+        return self._listed[1]
 
-    def _count(self) -> tuple[int, tuple[CID, ...], int]:
-        if self._counted[0] != self.changes:  # 2 us a record, and many ask
-            named = tuple(cid for cid in self._named if self.of(cid) is not None)
-            count = sum(
-                self._is_open(each, cid) for cid, known in self._named.items() for each in known
-            )
-            self._counted = self.changes, named, count
-        return self._counted
+    def _recount(self, cids: Collection[CID]) -> None:
+        """Take in that more or less may be said or known of these records."""
+        self.changes += bool(cids)
+        for cid in cids:
+            known = self._named.get(cid, ())
+            if any(self._counts(each, cid, None) for each in known):
+                self._effective[cid] = None
+            else:
+                self._effective.pop(cid, None)
+            is_open = sum(self._is_open(each, cid) for each in known)
+            self.open_count += is_open - self._open.pop(cid, 0)
+            if is_open:
+                self._open[cid] = is_open
 
     def _is_open(self, redaction: Redaction, cid: CID) -> bool:
         is_author = redaction.authority == AUTHOR
@@ -328,7 +363,7 @@ class Redactions:
     @property
     def without_effect(self) -> int:
         """How many records are named by tombstones of authors who lack the authority alone."""
-        return len(self._named) - len(self.named())
+        return len(self._named) - len(self._effective)
 
     def applies(self, encoded: bytes, cid: CID, feed: bytes) -> bool:
         """Say whether a body of ``feed`` is to be erased: what rules others' answers never is."""

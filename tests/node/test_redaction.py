@@ -312,7 +312,7 @@ async def test_filling_a_bundle_body_by_body_takes_its_place_on_the_disk_seven_t
 async def test_bundles_that_lack_too_many_bodies_are_refused_and_counted_until_some_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    monkeypatch.setattr(f"peer.bodies.{limit}", 2)
+    monkeypatch.setattr(f"peer.absences.{limit}", 2)
     first = signed(AUTHOR, record(AUTHOR, 1), record(AUTHOR, 2))
     second = signed(AUTHOR, record(AUTHOR, 3), marked(AUTHOR), before=first)
     burial = signed(AUTHOR, tombstone(AUTHOR, "author", cid_of(marked(AUTHOR))), before=second)

@@ -5,13 +5,15 @@ removed, so between any two of those; which one, the machine's choice says.
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import strategies as st
@@ -30,7 +32,31 @@ from tests.unit.test_tombstone import certificate, tombstone
 STEPS = ("fsync", "fdatasync", "ftruncate", "rename", "replace", "unlink")
 """Of ``os``: what makes something last, or go."""
 MANY = 5  # records redacted together; the redactor takes them in parts of two
-DEATHS = st.integers(0, 30)
+MOMENTS_MAX = 60  # of one act, which makes 5 to 30 steps: each is a copy of the home
+
+
+class Moments:
+    """Copies a home as it is before each of the first steps, and counts them."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self.copies: list[Path] = []
+
+    @contextmanager
+    def near(self) -> Iterator[None]:
+        """Have them taken while this lasts."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name in STEPS:
+                patch.setattr(os, name, self._before(getattr(os, name)))
+            yield
+
+    def _before(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        def stepped(*args: Any, **named: Any) -> Any:
+            if len(self.copies) < MOMENTS_MAX:
+                self.copies.append(_copied(self._home))
+            return step(*args, **named)
+
+        return stepped
 
 
 class Death:
@@ -52,12 +78,16 @@ class Death:
     def _before(self, step: Callable[..., Any]) -> Callable[..., Any]:
         def stepped(*args: Any, **named: Any) -> Any:
             if self._steps_left == 0:
-                self.found = Path(tempfile.mkdtemp(prefix="covey-dying-", dir=self._home.parent))
-                shutil.copytree(self._home, self.found, dirs_exist_ok=True)
+                self.found = _copied(self._home)
             self._steps_left -= 1
             return step(*args, **named)
 
         return stepped
+
+
+def _copied(home: Path) -> Path:
+    copy = Path(tempfile.mkdtemp(prefix="covey-dying-", dir=home.parent))
+    return Path(shutil.copytree(home, copy, dirs_exist_ok=True))
 
 
 class DyingMachine(KeepingMachine):
@@ -65,24 +95,29 @@ class DyingMachine(KeepingMachine):
     is lost by it, and nothing that was redacted comes back.
     """
 
+    deaths: ClassVar[Counter[str]] = Counter()
+    """In which rules, of all lives."""
+    healed: ClassVar[int] = 0
+    """How much damage was let go of, in all lives."""
+
     @initialize()
     def begin(self) -> None:
         super().begin()
         self.patch.setattr(redactor, "MAX_ERASED_AT_ONCE", 2)
 
     @precondition(lambda self: self.made)
-    @rule(choice=st.data(), death=DEATHS)
-    def it_dies_while_many_are_erased(self, choice: Any, death: int) -> None:
+    @rule(choice=st.data())
+    def it_dies_while_many_are_erased(self, choice: Any) -> None:
         chosen = self.some(choice)
         cids = [CID.of(self.made[each].encode()) for each in chosen]
         self.receive(OPERATOR, [tombstone(OPERATOR, "aggregator", *cids, number=self.next())])
-        self.dies(death, Keeper.erased)
+        self.dies(choice, Keeper.erased)
         self.life.do(Keeper.erased)
         self.redacted |= set(chosen)
 
     @precondition(lambda self: self.made)
-    @rule(choice=st.data(), death=DEATHS)
-    def it_dies_while_it_is_told(self, choice: Any, death: int) -> None:
+    @rule(choice=st.data())
+    def it_dies_while_it_is_told(self, choice: Any) -> None:
         """An aggregator tells of a tombstone, and of the certificate along, on every stream."""
         chosen = self.some(choice)
         cids = [CID.of(self.made[each].encode()) for each in chosen]
@@ -93,37 +128,42 @@ class DyingMachine(KeepingMachine):
             await keeper.feeds.add(told)
             await keeper.erased()
 
-        self.dies(death, hear)
+        self.dies(choice, hear)
         self.life.do(hear)
         self.redacted |= set(chosen)
 
     @precondition(lambda self: self.own())
-    @rule(choice=st.data(), death=DEATHS)
-    def it_dies_while_it_redacts_its_own(self, choice: Any, death: int) -> None:
+    @rule(choice=st.data())
+    def it_dies_while_it_redacts_its_own(self, choice: Any) -> None:
         marker = choice.draw(st.sampled_from(self.own()))
         cid = CID.of(self.made[marker].encode())
-        self.dies(death, lambda keeper: redact_own(keeper, cid))
+        self.dies(choice, lambda keeper: redact_own(keeper, cid))
         self.life.do(lambda keeper: redact_own(keeper, cid))
         self.life.do(Keeper.erased)  # of others, what was cut for it
         self.redacted.add(marker)
 
     @precondition(lambda self: self.has_rotted)
-    @rule(death=DEATHS)
-    def it_dies_while_it_heals(self, death: int) -> None:
-        """What the disk spoiled is let go of once none of it is missed."""
+    @rule(choice=st.data())
+    def it_dies_while_it_heals(self, choice: Any) -> None:
+        """What the disk spoiled is let go of once none of it is missed: it came again, and a start
+        has found where the damage is.
+        """
+        self.what_rotted_comes_again()
+        self.restart()
 
         async def heal_all(keeper: Keeper) -> None:
             await keeper.index.catch_up()
-            damage = [] if self.rotten else keeper.journal.damage
+            damage = [] if self.rotten - self.redacted else keeper.journal.damage
             settled_at = keeper.feeds.settled_at
             healed = [each for each in damage if is_healed(each, (), settled_at)]
+            DyingMachine.healed += len(healed)
             await heal(keeper.journal, keeper.index, healed)
 
-        self.dies(death, heal_all)
+        self.dies(choice, heal_all)
         self.life.do(heal_all)
 
-    @rule(choice=st.data(), death=DEATHS)
-    def a_copy_of_what_redacts_rots(self, choice: Any, death: int) -> None:
+    @rule(choice=st.data())
+    def a_copy_of_what_redacts_rots(self, choice: Any) -> None:
         """And is made anew, for its bundle is whole."""
         spoilable = self.life.do(in_order(copies_beside_bundles))
         if not spoilable:
@@ -137,7 +177,7 @@ class DyingMachine(KeepingMachine):
             named = keeper.feeds.bodies.redactions.named()
             await keep_statements(keeper.journal, keeper.feeds, named)
 
-        self.dies(death, keep)
+        self.dies(choice, keep)
         self.life.do(keep)
 
     # How
@@ -150,18 +190,24 @@ class DyingMachine(KeepingMachine):
         own = self.life.keeper.feeds.key.public
         return sorted(each for each, record in self.made.items() if record.author == own)
 
-    def dies(self, steps: int, at: Callable[[Keeper], Awaitable[Any]]) -> None:
-        """Be at something until that many steps were made, and go on from what is on the disk."""
+    def dies(self, choice: Any, at: Callable[[Keeper], Awaitable[Any]]) -> None:
+        """Be at something, and go on from what was on the disk at one of the steps that it made;
+        or at the end of it, where that is drawn or it made none.
+        """
         held = self.held()
-        death = Death(self.home, steps)
-        with death.near():
+        moments = Moments(self.home)
+        with moments.near():
             self.life.do(at)
-        if death.found is not None:
+        death = choice.draw(st.sampled_from([*moments.copies, None]))
+        if death is not None:
+            self.deaths[inspect.stack()[1].function] += 1
             self.life.end()
             shutil.rmtree(self.home)
-            self.home = death.found
+            death.rename(self.home)
             self.life = self.started()
             assert held <= self.held()
+        for each in moments.copies:
+            shutil.rmtree(each, ignore_errors=True)
 
     def held(self) -> set[bytes]:
         chains = self.life.keeper.feeds.chains

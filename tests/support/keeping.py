@@ -149,6 +149,7 @@ class KeepingMachine(RuleBasedStateMachine):
         self.rotten: set[bytes] = set()
         self.has_rotted = False
         self.sent: list[Bundle] = []
+        self.spoiled: list[Bundle] = []
         self.tips: dict[bytes, Bundle] = {}
         self.life = self.started()
         self.receive(OPERATOR, [certificate(OPERATOR, AGGREGATOR_ROLE)])
@@ -331,7 +332,18 @@ class KeepingMachine(RuleBasedStateMachine):
         self.sent.append(bundle)
         return bundle
 
+    def what_rotted_comes_again(self) -> None:
+        for bundle in self.spoiled:
+            self.life.do(partial(add, bundle=bundle))
+            if self.life.do(in_order(partial(link_of, bundle=bundle))) is not None:
+                self.rotten -= {*markers(bundle.records)} - self.redacted
+        self.life.do(Keeper.erased)
+        self.spoiled.clear()
+
     def rot(self, link: Link, offset: int) -> None:
+        whole = self.life.do(in_order(lambda keeper: keeper.feeds.read(link)))
+        if whole is not None:
+            self.spoiled.append(Bundle.decode(whole))
         self.rotten |= self.markers_at(link)
         self.has_rotted = True
         flip_at(self.home / "journal", offset + 24)
@@ -340,6 +352,10 @@ class KeepingMachine(RuleBasedStateMachine):
     def markers_at(self, link: Link) -> set[bytes]:
         held = self.life.do(in_order(lambda keeper: keeper.feeds.read(link)))
         return set() if held is None else {*markers(Bundle.decode(held).records)}
+
+
+async def add(keeper: Keeper, bundle: Bundle) -> None:
+    await keeper.feeds.add(bundle)
 
 
 async def redact_own(keeper: Keeper, cid: CID) -> None:

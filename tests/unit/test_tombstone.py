@@ -148,7 +148,7 @@ def test_which_of_too_many_redactions_count_does_not_depend_on_their_order(
 
 @given(st.permutations(range(6)), st.integers(0, 6))
 def test_no_more_names_are_remembered_than_the_bound(order: list[int], bound: int) -> None:
-    told = [Dated(n, CID_OF_THING, tuple(NUMBERED[: n + 1])) for n in range(6)]
+    told = [Dated(n, CID_OF_THING, tuple(NUMBERED[: n + 1]), "author") for n in range(6)]
     earliest, passed_over = Earliest(bound), list[Dated]()
     for number in order:
         passed_over += earliest.add(told[number])
@@ -157,6 +157,34 @@ def test_no_more_names_are_remembered_than_the_bound(order: list[int], bound: in
     assert earliest.kept == [told[n] for n in fitting]
     assert sorted(passed_over) == told[len(fitting) :]
     assert (earliest.named, earliest.is_cut) == (sum(n + 1 for n in fitting), len(fitting) < 6)
+
+
+@given(st.permutations(range(6)), st.booleans())
+def test_whoever_shows_no_role_has_one_bound_for_all_that_it_says(
+    order: list[int], is_shown: bool
+) -> None:
+    """Once it shows one, what it said as an aggregator takes no room of what it says as author."""
+    records = [
+        *(tombstone(AUTHOR, "aggregator", each, number=n) for n, each in enumerate(NUMBERED[:3])),
+        *(tombstone(AUTHOR, "author", each, number=9, at_us=2) for each in NUMBERED[3:6]),
+    ]
+    shown = [certificate(AUTHOR, AGGREGATOR)] if is_shown else []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("protocols.tombstone.MAX_REDACTIONS_OF_AUTHOR", 4)
+        taken = redactions([*(records[number] for number in order), *shown])
+        if taken.take_recalled():
+            for each in records:
+                taken.take(each.encode(), AUTHOR.public)
+        room = taken.room_of(AUTHOR.public, "author")
+
+    counted = [cid for cid in NUMBERED if taken.of(cid, AUTHOR.public) is not None]
+    first = min(
+        NUMBERED[3:6], key=lambda cid: cid_of(tombstone(AUTHOR, "author", cid, number=9, at_us=2))
+    )
+    assert counted == (NUMBERED[:6] if is_shown else [first])
+    assert len(taken) == (6 if is_shown else 4)
+    assert room == (1 if is_shown else 0)
+    assert taken.excessive == ([] if is_shown else [AUTHOR.public])
 
 
 @pytest.mark.parametrize("authority", ["author", "aggregator"])
@@ -195,10 +223,19 @@ def test_a_malformed_tombstone_is_a_record_of_no_effect() -> None:
 
 
 def test_a_tombstone_names_no_more_than_the_limit() -> None:
-    content = tombstone(AUTHOR, "author", *[CID_OF_THING] * (MAX_TOMBSTONE_RECORDS + 1))
+    named = (CID.of(b"%d" % number) for number in range(MAX_TOMBSTONE_RECORDS))
+    content = tombstone(AUTHOR, "author", CID_OF_THING, *named)
 
     with pytest.raises(RemoteProtocolError):
         Tombstone.from_attributes(content.attributes)
+
+
+def test_a_tombstone_names_a_record_once() -> None:
+    attributes = tombstone(AUTHOR, "author", CID_OF_THING).attributes
+    twice = {**attributes, "records": [CID_OF_THING, CID_OF_THING]}
+
+    with pytest.raises(RemoteProtocolError, match="once"):
+        Tombstone.from_attributes(twice)
 
 
 @given(st.permutations(range(7)), st.integers(0, 7))
@@ -219,6 +256,29 @@ def test_any_order_and_repetition_gives_one_redaction(order: list[int], again: i
     expected = redactions(records)
     for feed in (AUTHOR.public, OUTSIDER.public, None):
         assert taken.of(CID_OF_THING, feed) == expected.of(CID_OF_THING, feed)
+
+
+@given(st.permutations([*MANY, *NUMBERED]), st.integers(0, len(MANY)))
+def test_what_is_counted_does_not_depend_on_the_order(
+    order: list[Record | CID], again: int
+) -> None:
+    def counted(parts: Iterable[Record | CID]) -> list[object]:
+        taken = redactions([])
+        for part in parts:
+            if isinstance(part, Record):
+                taken.take(part.encode(), part.author)
+            else:
+                taken.found(AUTHOR.public if NUMBERED.index(part) % 2 else OUTSIDER.public, [part])
+        for _ in taken.take_recalled():
+            for each in MANY:
+                taken.take(each.encode(), each.author)
+        assert set(taken.named()) == {cid for cid in NUMBERED if taken.of(cid) is not None}
+        return [taken.open_count, taken.without_effect, sorted(taken.named())]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("protocols.tombstone.MAX_REDACTIONS_OF_AUTHOR", 5)
+
+        assert counted([*order, *order[:again]]) == counted([*NUMBERED, *MANY])
 
 
 @given(st.text("k.é", min_size=1, max_size=64), st.binary(max_size=32))
