@@ -126,6 +126,7 @@ class Store:
         self.last = tables.last
         self.rows = tables.rows
         self.lost = tables.lost
+        self.named_in = tables.named_in
         self.close = tables.close
         self.records = tables.records
         self.holding = tables.holding
