@@ -178,28 +178,28 @@ class Answers:
         """Say of what a lineage lacks why it was redacted, and which redacted records made it."""
         lacking = [CID.parse(each["cid"]) for each in answer["missing"]]
         makers = find_makers(lacking, self._redactions)(store)
-        gone = {*lacking, *(CID(maker.cid) for maker in makers)}
-        why = {cid: each for cid in gone if (each := self._redactions.of(cid)) is not None}
-        shown = shown_of(entry_at, store, why.values())
+        why = {cid: each for cid in lacking if (each := self._redactions.of(cid)) is not None}
+        redactions = {*why.values(), *(maker.redaction for maker in makers)}
+        shown = shown_of(entry_at, store, redactions)
         for cid, told in zip(lacking, answer["missing"], strict=True):
             redaction = why.get(cid)
             told["redacted"] = redaction and {
-                **redaction_told(redaction, None),
+                **redaction_told(redaction),
                 "is_verified": redaction in shown,
             }
             made = (maker for maker in makers if maker.entity == cid)
-            told["makers"] = [each.verified(why[CID(each.cid)] in shown) for each in made]
-        answer["verified"] &= shown.issuperset(why.values())
+            told["makers"] = [each.verified(each.redaction in shown) for each in made]
+        answer["verified"] &= shown.issuperset(redactions)
 
     def _redaction_told(self, cid: CID) -> dict[str, Any] | None:
         redaction = self._redactions.of(cid)
-        return None if redaction is None else redaction_told(redaction, None)
+        return None if redaction is None else redaction_told(redaction)
 
     def _erased(self, cid: CID) -> CoveyError:
         """Return the error for a question about a record of which nothing is left but why."""
         redaction = self._redactions.of(cid)
         assert redaction is not None
-        at = redaction_told(redaction, None)["at"]
+        at = redaction_told(redaction)["at"]
         return CoveyError(
             f"record {cid} was redacted by {peer_id_of(redaction.by)} at {at}: {redaction.reason}",
             code="redacted",

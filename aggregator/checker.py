@@ -27,20 +27,21 @@ class MeshChecker(Checker):
         self,
         rows: Iterable[MissingRow],
         named_by: Mapping[bytes, RecordRow],
-        feeds: Mapping[bytes, bytes],
+        feeds: Mapping[bytes, list[bytes]],
     ) -> Iterator[Finding]:
         """Yield the records that others name and that are not here; ``feeds`` are those of which a
-        header here names one.
+        header here names one: any of them may have it.
         """
         for row in rows:
-            is_known = row.cid in feeds
             child = named_by[row.needed_by]
-            author = peer_id_of(feeds[row.cid]) if is_known else _author_of(row, child)
+            authors = [peer_id_of(feed) for feed in feeds.get(row.cid, ())]
+            authors = authors or [_author_of(row, child)]
+            holders = (peer for author in authors for peer in self._holders(author))
             yield Finding(
                 "missing",
                 f"{row.what} {CID(row.cid)} is not here, and {CID(row.needed_by)} names it",
                 cid=str(CID(row.cid)),
-                fetch_from=self._holders(author),
+                fetch_from=list(dict.fromkeys(holders)),
             )
 
     def vouched(self, vouched: Vouched | None) -> Iterator[Finding]:
@@ -62,9 +63,14 @@ def without(missing: Iterable[MissingRow], absent: Iterable[LackingBody]) -> lis
     return [row for row in missing if row.cid not in told]
 
 
-def feeds_of(store: Store, missing: Iterable[MissingRow]) -> dict[bytes, bytes]:
-    """Return for missing records of which a header is here whose feed that is in."""
-    return {row.cid: row.feed for row in store.bodiless([each.cid for each in missing])}
+def feeds_of(store: Store, missing: Iterable[MissingRow]) -> dict[bytes, list[bytes]]:
+    """Return for missing records of which a header is here whose feeds have one."""
+    feeds: dict[bytes, list[bytes]] = {}
+    for row in store.bodiless([each.cid for each in missing]):
+        named = feeds.setdefault(row.cid, [])
+        if row.feed not in named:
+            named.append(row.feed)
+    return feeds
 
 
 def _author_of(row: MissingRow, child: RecordRow) -> str:

@@ -17,6 +17,7 @@ from peer.statements import LISTED
 from peer.tables import IndexDamagedError, Tables, listed
 from protocols.record import GENERATED, USED
 from protocols.report import RECORD_KIND
+from protocols.taking import TAKING_KINDS
 
 R = TypeVar("R", bound=tuple[Any, ...])
 FeedEpoch = tuple[bytes, int]
@@ -42,13 +43,27 @@ EARLIEST: Final = """
     ORDER BY feed, epoch, sequence, place
 """
 
-INFORMERS: Final = f"""
-    SELECT DISTINCT taken.target, taken.record, informed.target
-    FROM edges AS taken JOIN edges AS informed ON informed.record = taken.record
-    WHERE taken.target IN ({LISTED}) AND taken.direction = 'used' AND taken.role = 'output'
-    AND informed.direction = 'informed_by' ORDER BY ALL LIMIT 10000
+MAX_RUNS_TOLD: Final = 16  # of one entity by one author: a job is repeated a few times
+TAKINGS: Final = f"""
+    SELECT entity, run, min(taker) AS taker FROM (
+        SELECT taken.target AS entity, taken.record AS taker, records.feed AS author,
+            arg_max(informed.target, informed.rowid) AS run
+        FROM edges AS taken
+        JOIN records ON records.cid = taken.record
+        JOIN edges AS informed ON informed.record = taken.record
+        WHERE taken.target IN ({LISTED}) AND taken.direction = 'used' AND taken.role = 'output'
+        AND informed.direction = 'informed_by'
+        AND records.kind IN ({", ".join(f"'{kind}'" for kind in TAKING_KINDS)})
+        GROUP BY ALL
+    ) AS takings
+    WHERE run IN ({LISTED})
+    GROUP BY entity, author, run
+    QUALIFY row_number() OVER (PARTITION BY entity, author ORDER BY run) <= {MAX_RUNS_TOLD}
+    ORDER BY entity, run, author
 """
-"""As many as a page has nodes: what many took has one maker all the same."""
+"""A record of a result names its run last, and rows of links keep the order of the record. Each
+author is heard apart, once about each run: whatever one of them writes, the others are heard too.
+"""
 
 ONLY_IN: Final = """
     WITH gone AS (
@@ -85,6 +100,14 @@ class MissingRow(NamedTuple):
     needed_by: bytes
 
 
+class TakingRow(NamedTuple):
+    """A record by which a result was taken, and the run that it says made it."""
+
+    entity: bytes
+    run: bytes
+    taker: bytes
+
+
 class Extent(NamedTuple):
     """How many rows of records and of links there are: rows are only ever added."""
 
@@ -112,6 +135,7 @@ class Store:
         self.last = tables.last
         self.rows = tables.rows
         self.lost = tables.lost
+        self.named_in = tables.named_in
         self.close = tables.close
         self.records = tables.records
         self.holding = tables.holding
@@ -180,9 +204,12 @@ class Store:
         """Return the links by which records used these entities, each once."""
         return self._links_to(USED, targets)
 
-    def informers(self, entities: Iterable[bytes]) -> list[tuple[bytes, bytes, bytes]]:
-        """Return (entity, who took it as an output, what informed that), each once."""
-        return [(a, b, c) for a, b, c in self._tables.run(INFORMERS, listed(entities))]
+    def takings(self, entities: Iterable[bytes], runs: Iterable[bytes]) -> list[TakingRow]:
+        """Return who says to have taken these entities as outputs of some of these runs: of each
+        author one record about each, and of an entity at most ``MAX_RUNS_TOLD``.
+        """
+        rows = self._tables.run(TAKINGS, listed(entities), listed(runs))
+        return [TakingRow._make(row) for row in rows]
 
     def missing(self, limit: int, redacted: Iterable[bytes] = ()) -> list[MissingRow]:
         """Return records that others name and that have not arrived, at most ``limit``; those that

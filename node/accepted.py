@@ -11,7 +11,9 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from node.submissions import other_specification
 from protocols.cid import CID
+from protocols.job import Terms
 from protocols.journal import Entry, RecordBody
 from protocols.limits import MAX_ACCEPTED_JOBS
 from protocols.record import Record
@@ -57,6 +59,17 @@ class AcceptedJobs:
     def get(self, job_id: bytes) -> Acceptance | None:
         """Return how this job was accepted, if it was."""
         return self._jobs.get(job_id)
+
+    def of(self, terms: Terms) -> Acceptance | None:
+        """Return how this job was accepted before; raise ``Refused`` if another job was, under its
+        id.
+        """
+        past = self._jobs.get(terms.job_id)
+        if past is None:
+            return None
+        if (past.kind, past.model, past.input_cid) != (terms.kind, terms.model, terms.input_cid):
+            raise other_specification()
+        return past
 
     def add(self, job_id: bytes, acceptance: Acceptance) -> None:
         """Remember an acceptance that is durable."""

@@ -13,6 +13,7 @@ from node.benchmarks import reading as benchmarks
 from node.errors import InputError, UnknownError
 from node.store import Store
 from peer.cids import parse_cid
+from peer.excerpts import MAX_NAMING
 from peer.exporting import AskedShelf, Sources, mesh_named, redaction_told
 from peer.rows import BodilessRow, DroppedRow, RecordRow
 from protocols import dagcbor
@@ -69,6 +70,9 @@ def show_record(store: Store, query: Query, backing: Backing) -> dict[str, Any]:
 
 
 def _show_left(store: Store, cid: CID, backing: Backing) -> dict[str, Any]:
+    """Return what is left of a record; anybody may sign a header that names somebody else's, so of
+    several feeds that do, none of them ours, it is not known where it stood.
+    """
     rows, redactions = store.bodiless([cid]), backing.redactions
     if not rows:
         unknown = _unknown(cid, store.dropped())
@@ -76,17 +80,21 @@ def _show_left(store: Store, cid: CID, backing: Backing) -> dict[str, Any]:
             hint = "it may have lain in bytes that the disk damaged: `covey records check`"
             raise UnknownError(unknown.message, hint=f"{hint}; or {unknown.hint}")
         raise unknown
-    row = next((each for each in rows if redactions.of(cid, each.feed)), rows[0])
-    left = _left(row, redactions)
-    if left["redacted"] is None:
+    told = {each.feed: each for each in reversed(rows) if redactions.of(cid, each.feed) is not None}
+    if not told:
         raise UnknownError(
             f"the content of record {cid} is not here",
             hint="nobody redacted it, and nobody has sent it: ask its author",
         )
+    feeds = [store.own] if store.own in told else sorted(told)
+    row, is_known = told[feeds[0]], len(feeds) == 1
+    redaction = redactions.of(cid, row.feed)
     return {
-        **left,
-        "epoch": row.epoch,
-        "sequence": row.sequence,
+        **_left(row, redactions),
+        "peer": peer_id_of(row.feed) if is_known else None,
+        "redacted": redaction and redaction_told(redaction, feeds[:MAX_NAMING]),
+        "epoch": row.epoch if is_known else None,
+        "sequence": row.sequence if is_known else None,
         "duration_us": None,
         "environment": None,
         "hardware": None,
@@ -221,7 +229,7 @@ def _left(row: BodilessRow, redactions: Redactions) -> dict[str, Any]:
         "status": "absent" if redaction is None else "redacted",
         "peer": peer_id_of(row.feed),
         "at": None,
-        "redacted": redaction and redaction_told(redaction, row.feed),
+        "redacted": redaction and redaction_told(redaction, [row.feed]),
         "damaged": None,
     }
 

@@ -18,7 +18,7 @@ class Store:
 
     def __init__(self, tables: Tables, own: bytes) -> None:
         self._tables = tables
-        self._own = own
+        self.own = own
         self.mark = tables.mark
         self.last = tables.last
         self.rows = tables.rows
@@ -68,16 +68,18 @@ class Store:
             SELECT * FROM records WHERE feed = ? {where}
             ORDER BY place DESC, sequence DESC LIMIT ?
         """
-        rows = self._tables.run(sql, self._own, *parameters, limit)
+        rows = self._tables.run(sql, self.own, *parameters, limit)
         return [RecordRow._make(row) for row in rows]
 
     def newest_bodiless(self, limit: int) -> list[BodilessRow]:
-        """Return the records of our own feed of which only the places are left, in the order of
-        ``newest``.
+        """Return the records of our own feed of which only the places are left, each once, in the
+        order of ``newest``.
         """
         rows = self._tables.run(
-            "SELECT * FROM bodiless WHERE feed = ? ORDER BY place DESC, sequence DESC LIMIT ?",
-            self._own,
+            "SELECT * FROM bodiless ANTI JOIN records USING (cid) WHERE feed = ?"
+            " QUALIFY row_number() OVER (PARTITION BY cid ORDER BY place DESC, sequence DESC) = 1"
+            " ORDER BY place DESC, sequence DESC LIMIT ?",
+            self.own,
             limit,
         )
         return [BodilessRow._make(row) for row in rows]

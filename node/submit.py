@@ -29,7 +29,6 @@ from node.placement import Candidate, Choice, Placement
 from node.salts import Salts
 from node.sessions import Sessions
 from node.submission import Submission
-from node.submissions import other_specification
 from node.submitted_job import ROLE, Listener, Means, SubmittedJob
 from node.verifier import Verifier
 from peer.journal import JournalError
@@ -141,7 +140,7 @@ class Submitter:
             if not choice.peers:
                 raise self._nobody(spec, considered, watch.began)
             terms, outgoing = await self._commit(spec)
-            past = self._acceptance_of(terms)
+            past = self._accepted.of(terms)
             submission = await self._record_submission(terms, watch)
             fence = max(self._past.resume(spec.job_id), past.fence if past else 0, earlier.fence)
             machine = self._machine(spec, terms, choice, replace(earlier, fence=fence))
@@ -232,18 +231,6 @@ class Submitter:
                 f"{MAX_SUBMITTER_JOBS} jobs are being submitted", code="busy", retry_after_ms=1_000
             )
         self._jobs[job_id] = None
-
-    def _acceptance_of(self, terms: Terms) -> Acceptance | None:
-        """Return how this job was accepted before; raise ``Refused`` if another job was, under its
-        id.
-        """
-        past = self._accepted.get(terms.job_id)
-        if past is None:
-            return None
-        wanted = (terms.kind, terms.model, terms.input_cid)
-        if (past.kind, past.model, past.input_cid) != wanted:
-            raise other_specification()
-        return past
 
     async def _record_submission(self, terms: Terms, watch: Stopwatch) -> Submission:
         refusals: list[JournalError] = []

@@ -260,7 +260,10 @@ def _meshes(verdict: dict[str, Any]) -> list[str]:
 def redaction_line(each: dict[str, Any]) -> str:
     """Say in one line by whom, when and why a record was redacted."""
     named, who = "", f"{'peer' if each['authority'] == 'author' else 'aggregator'} {each['by']}"
-    if each["signed_by"]:
+    if len(each["named_by"]) > 1:
+        peers = ", ".join(each["named_by"])
+        named = f" which headers signed by {peers} name (whose it was is not known),"
+    elif each["signed_by"]:
         named = f" which a header signed by {each['signed_by']} names,"
         who = "that peer" if each["by"] == each["signed_by"] else who
     return f"redacted: {each['cid']},{named} by {who} at {each['at']}: {each['reason']}"

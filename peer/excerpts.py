@@ -20,12 +20,14 @@ from protocols.cid import CID
 from protocols.errors import CoveyError
 from protocols.excerpt import Part, parents_of
 from protocols.feed import SignedHeader
-from protocols.keys import SigningKey
+from protocols.keys import PeerId, SigningKey, peer_id_of
 from protocols.membership import Membership
 from protocols.record import Record
+from protocols.taking import run_of, worker_of
 from protocols.tombstone import STATEMENT_KINDS, Redaction, Redactions, records_of
 
 PAGE: Final = 4_096  # rows asked for at a time, so that others get their answers in between
+MAX_NAMING: Final = 16  # headers told of one redacted record: one, but for strangers who name it
 
 
 class Shelf(Places, Protocol):
@@ -60,9 +62,16 @@ class Erased(NamedTuple):
     """A record of which only the header that names it is left, and why."""
 
     cid: CID
-    proof: SignedHeader | None
-    """None where no header that names it can be read here."""
+    proofs: tuple[SignedHeader, ...]
+    """Headers that name it, one of each feed; several where it is unknown whose record it was, and
+    none where none can be read here.
+    """
     redaction: Redaction
+
+    @property
+    def signers(self) -> tuple[bytes, ...]:
+        """Whose headers these are."""
+        return tuple(proof.header.feed for proof in self.proofs)
 
 
 @dataclass(slots=True)
@@ -91,6 +100,8 @@ class Excerpt:
     """Those of them that nobody has signed yet, as far as the shelf knows."""
     _named: set[CID] = field(default_factory=set[CID])
     """Redacted records that exported ones name."""
+    _made_by: dict[CID, set[PeerId]] = field(default_factory=dict[CID, set[PeerId]])
+    """Whose runs they are, as those say who took what they made."""
     _statements: set[CID] = field(default_factory=set[CID])
     """Exported tombstones and certificates."""
     _redacted: list[Erased] | None = None
@@ -106,8 +117,7 @@ class Excerpt:
         """The authors of what is exported and whose headers name what was redacted: once all
         ``parts`` were read.
         """
-        erased = (each.proof for each in self.redacted())
-        return self.authors | {proof.header.feed for proof in erased if proof is not None}
+        return self.authors.union(*(each.signers for each in self.redacted()))
 
     def certificates(self, written: Container[CID]) -> Iterator[Part]:
         """Yield the records that show the certificates of ``signers``, as far as their signed bytes
@@ -128,26 +138,35 @@ class Excerpt:
         return self._redacted
 
     def _erased(self, cids: Sequence[CID]) -> list[Erased]:
-        """Return why these were redacted, with a header that names each; rather one of a feed that
-        did not redact it itself, for anybody can name what somebody else made.
+        """Return why these were redacted, with headers that name each: the one of the peer that is
+        said to have made it, else those of all feeds that name it, for anybody can name what
+        somebody else made.
         """
-        found: dict[CID, Erased] = {}
+        rows: dict[CID, list[BodilessRow]] = {cid: [] for cid in cids}
+        for row in self.shelf.bodiless(cids) if cids else ():
+            rows[CID(row.cid)].append(row)
         copies = Copies(self.entry_at, self.shelf)
-        for row in sorted(self.shelf.bodiless(cids), key=self._is_own) if cids else ():
-            redaction = self.redactions.of(CID(row.cid), row.feed)
-            if redaction is None or CID(row.cid) in found:
+        found = (self._erased_one(cid, rows[cid], copies) for cid in cids)
+        return [each for each in found if each is not None]
+
+    def _erased_one(self, cid: CID, rows: Iterable[BodilessRow], copies: Copies) -> Erased | None:
+        told: dict[bytes, tuple[SignedHeader, Redaction]] = {}
+        for row in rows:
+            redaction = self.redactions.of(cid, row.feed)
+            if redaction is None or row.feed in told:
                 continue
             proof = copies.header_of(row)
             if proof is not None:
-                found[CID(row.cid)] = Erased(CID(row.cid), proof, redaction)
-        for cid in cids:
-            if cid not in found and (redaction := self.redactions.of(cid)) is not None:
-                found[cid] = Erased(cid, None, redaction)
-        return [found[cid] for cid in cids if cid in found]
-
-    def _is_own(self, row: BodilessRow) -> bool:
-        redaction = self.redactions.of(CID(row.cid), row.feed)
-        return redaction is not None and redaction.by == row.feed
+                told[row.feed] = proof, redaction
+        made_by = self._made_by.get(cid, ())
+        likely = [told[feed] for feed in told if peer_id_of(feed) in made_by] or [*told.values()]
+        # rather what others had erased: in its own feed anybody may redact what it names
+        likely.sort(key=lambda each: each[1].by == each[0].header.feed)
+        redaction = likely[0][1] if likely else self.redactions.of(cid)
+        if redaction is None:
+            return None
+        proofs = [proof for proof, why in likely if why == redaction]
+        return Erased(cid, tuple(proofs[:MAX_NAMING]), redaction)
 
     def authority(self, erased: Iterable[Erased]) -> Iterator[Part]:
         """Yield the tombstones of what was erased, and the certificates that make them count, but
@@ -193,6 +212,17 @@ class Excerpt:
             linked = [target for target, _ in (*record.used, *record.generated)]
             names = (*parents_of(record), *linked, *records_of(record))
             self._named.update(name for name in names if self.redactions.of(name) is not None)
+            self._note_maker(record)
+
+    def _note_maker(self, record: Record) -> None:
+        """Keep whose run a record says to have taken the result of. Who says it of itself proves
+        nothing that its header does not.
+        """
+        worker, run = worker_of(record.kind, record.attributes), run_of(record.informed_by)
+        if worker is None or run is None or worker == peer_id_of(record.author):
+            return
+        if run in self._named:
+            self._made_by.setdefault(run, set()).add(worker)
 
     def known(self, cids: Sequence[CID]) -> set[CID]:
         """Return those of these records that are on the shelf."""

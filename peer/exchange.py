@@ -137,11 +137,15 @@ class Exchange:
         """Ask a peer for the bundles that hold these records, or the makers of these things among
         its own; keep and return them. None come when it does not answer.
         """
+        return await self.ask(peer_id, digests) or []
+
+    async def ask(self, peer_id: PeerId, digests: Sequence[bytes]) -> list[Bundle] | None:
+        """Seek, and tell a peer that does not answer (none) from one that has nothing."""
         try:
             return await Seeker(self._transport, self._feeds, peer_id).run(digests)
         except (Refused, *_SURVIVED) as error:
             log.info("records not found", extra={"peer": peer_id, "reason": repr(error)})
-            return []
+            return None
 
     @property
     def followed(self) -> list[PeerId]:

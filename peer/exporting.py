@@ -7,7 +7,7 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -187,10 +187,14 @@ def parse_moment(text: str) -> int:
         ) from error
 
 
-def redaction_told(redaction: Redaction, signer: bytes | None) -> dict[str, Any]:
-    """Return a redaction as JSON can hold it; ``signer`` signed a header that names the record."""
+def redaction_told(redaction: Redaction, signers: Sequence[bytes] = ()) -> dict[str, Any]:
+    """Return a redaction as JSON can hold it; ``signers`` signed headers that name the record. Of
+    several it is unknown whose record it was.
+    """
+    peers = [peer_id_of(signer) for signer in signers]
     return {
-        "signed_by": peer_id_of(signer) if signer else None,
+        "signed_by": peers[0] if len(peers) == 1 else None,
+        "named_by": peers,
         "tombstone": str(redaction.tombstone),
         "by": peer_id_of(redaction.by),
         "authority": redaction.authority,
@@ -229,8 +233,7 @@ def mesh_named(text: str) -> bytes | None:
 
 
 def _erased_told(erased: Erased) -> dict[str, Any]:
-    signer = erased.proof.header.feed if erased.proof else None
-    return {"cid": str(erased.cid), **redaction_told(erased.redaction, signer)}
+    return {"cid": str(erased.cid), **redaction_told(erased.redaction, erased.signers)}
 
 
 def _iso(at_us: int) -> str:
@@ -257,7 +260,7 @@ def told(verdict: Verdict, lost: Iterable[str] = ()) -> dict[str, Any]:
         "redacted": [
             {
                 "cid": str(cid),
-                **redaction_told(each.redaction, each.signer),
+                **redaction_told(each.redaction, each.signers),
                 "mesh": peer_id_of(each.mesh) if each.mesh else None,
             }
             for cid, each in sorted(verdict.redacted.items())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -18,11 +19,13 @@ import trio
 from peer.journal import Journal
 from peer.rows import Batch, LastEntry, read_batch
 from peer.tables import IN_MEMORY, IndexDamagedError, Lost, discard, is_held_elsewhere
+from protocols.cid import CID
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+MAX_NAMED_LOST: Final = 4_096  # bundles: 0.5 MB, and a minute until each was asked for
 GATHER_S: Final = 0.2
 """How long rows gather for one transaction: a commit costs about as much as a hundred rows."""
 
@@ -44,6 +47,10 @@ class FollowingStore(Protocol):
 
     def lost(self, start: int, end: int) -> list[Lost]:
         """Return what the journal held between these offsets and nowhere else."""
+        ...
+
+    def named_in(self, lost: Lost, limit: int) -> list[bytes]:
+        """Return the name of one record of each bundle in such a range."""
         ...
 
     def erase(self, cids: Iterable[bytes], before: int) -> None:
@@ -96,6 +103,8 @@ class Index(Generic[S]):
         self.mark = 0
         self.lost: list[Lost] = []
         """What this index had followed and the journal has no longer, since its tail was cut."""
+        self.lost_named: list[tuple[Lost, CID]] = []
+        """One record of each bundle of that, by which it can be asked for."""
 
     @property
     def lag_bytes(self) -> int:
@@ -208,6 +217,7 @@ class Index(Generic[S]):
                     place = last.place if last is not None else 0
                     gone_from = min(place, self._journal.opened_at)
                     self.lost = store.lost(gone_from, store.mark())
+                    self.lost_named = _named(store, self.lost)
                 raise IndexDamagedError("the index followed entries that the journal lacks")
             self._store = store
         return self._store
@@ -275,3 +285,8 @@ class Index(Generic[S]):
         if batch.mark > mark:
             store.insert(batch)
         return max(mark, batch.mark)
+
+
+def _named(store: FollowingStore, lost: Iterable[Lost]) -> list[tuple[Lost, CID]]:
+    named = ((each, CID(cid)) for each in lost for cid in store.named_in(each, MAX_NAMED_LOST))
+    return list(islice(named, MAX_NAMED_LOST))

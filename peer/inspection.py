@@ -5,13 +5,13 @@ it, and letting go of damage behind which nothing is missing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import trio
 
-from peer.check import Finding, Walked, unreadable, walk
+from peer.check import Finding, Walked, beyond, unreadable, walk
 from peer.feeds import Feeds
 from peer.healing import heal, is_healed, size_bytes
 from peer.index import FollowingStore, Index
@@ -32,7 +32,7 @@ class Inspection:
     walked: Walked
     lost_in: Mapping[Damage, list[Lost]]
     lost_before: tuple[Lost, ...]
-    """What lay in a tail that was cut."""
+    """What lay in a tail that was cut, and did not come again."""
 
     @property
     def lost(self) -> list[Lost]:
@@ -51,7 +51,16 @@ async def inspect(index: Index[Any], journal: Journal, feeds: Feeds) -> Inspecti
     def lost_in(store: FollowingStore) -> dict[Damage, list[Lost]]:
         return {damage: store.lost(*damage) for damage in walked.damage}
 
-    return Inspection(rows, walked, await index.ask(lost_in), tuple(index.lost))
+    lost_before = tuple(_not_held(walked, index.lost))
+    return Inspection(rows, walked, await index.ask(lost_in), lost_before)
+
+
+def _not_held(walked: Walked, lost: Iterable[Lost]) -> Iterator[Lost]:
+    """Yield what of a tail that was cut did not come again."""
+    for feed, epoch, first, end in lost:
+        chain = walked.chains.get((feed, epoch))
+        held = chain.ranges() if chain is not None else []
+        yield from (Lost(feed, epoch, *left) for left in beyond(held, [(first, end)]))
 
 
 async def conclude(

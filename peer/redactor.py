@@ -155,7 +155,9 @@ class Redactor:
                     code="without-effect",
                     hint="see `covey-aggregator status` for its roles",
                 )
-            told.append({"cid": str(cid), "is_new": cid in new, **redaction_told(redaction, feed)})
+            told.append(
+                {"cid": str(cid), "is_new": cid in new, **redaction_told(redaction, [feed])}
+            )
         while self.feeds.bodies.is_pending(feeds):
             await self._erased.wait()
         return told

@@ -53,13 +53,13 @@ Fields = dict[str, Any]
 
 
 class Gone(NamedTuple):
-    """A record of which nothing is left but why, and who signed a header that names it, if that is
-    known.
+    """A record of which nothing is left but why, and who signed headers that name it, as far as
+    that is known.
     """
 
     cid: CID
     redaction: Redaction
-    signer: bytes | None
+    signers: tuple[bytes, ...]
 
 
 def document(
@@ -143,7 +143,7 @@ class _Document:
         self._thing(cid).update(told)
         if f"record:{cid}" in self._informants:
             self._things["activity"].setdefault(f"record:{cid}", {}).update(told)
-            self._sign(f"record:{cid}", gone.signer)
+            self._sign(f"record:{cid}", gone.signers)
         if redaction.tombstone not in self._seen:
             self._seen.add(redaction.tombstone)
             self._things["agent"].setdefault(agent, dict(_AGENT))
@@ -153,9 +153,9 @@ class _Document:
         link = {"entity": _entity(cid), "activity": tombstone}
         self._relate("wasInvalidatedBy", {**link, "time": at} if at else link)
 
-    def _sign(self, activity: str, signer: bytes | None) -> None:
-        """Say who signed the header that names a record: that it made it, nothing shows."""
-        if signer is not None:
+    def _sign(self, activity: str, signers: Iterable[bytes]) -> None:
+        """Say who signed a header that names a record: that it made it, nothing shows."""
+        for signer in signers:
             agent = f"peer:{peer_id_of(signer)}"
             self._things["agent"].setdefault(agent, dict(_AGENT))
             link = {"activity": activity, "agent": agent, "role": "signer"}

@@ -52,11 +52,11 @@ class Fault(NamedTuple):
 
 
 class Redacted(NamedTuple):
-    """What a file proves of a record that was erased: that this key signed a header naming it, not
-    that it made the record, for anybody can name what somebody else made.
+    """What a file proves of a record that was erased: that these keys signed headers naming it, not
+    that one made the record, for anybody can name what somebody else made.
     """
 
-    signer: bytes
+    signers: tuple[bytes, ...]
     redaction: Redaction
     mesh: bytes | None
     """The mesh whose certificate shows that an aggregator did it; none when the signer did."""
@@ -253,7 +253,9 @@ class _Check:
             if redaction.authority == AUTHOR:
                 certificate, mesh = None, None
             shown = redaction._replace(certificate=certificate)
-            self.verdict.redacted[cid] = Redacted(signer, shown, mesh)
+            before = self.verdict.redacted.get(cid)
+            signers = (*(before.signers if before else ()), signer)
+            self.verdict.redacted[cid] = Redacted(tuple(dict.fromkeys(signers)), shown, mesh)
 
     def _redaction_fault(self, signed: SignedHeader, cid: CID, tombstone: CID) -> str | None:
         if cid.digest not in signed.header.digests:

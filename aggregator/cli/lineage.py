@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import click
 
@@ -21,6 +21,7 @@ from peer.cli import (
 from peer.excerpt_commands import redacted_line
 
 UNKNOWN = "not known here"
+MAX_NAMED_TAKERS: Final = 3  # in a sentence; `--json` names all
 WAYS = {"ancestors": "--up", "descendants": "--down", "outputs": "--outputs"}
 
 
@@ -255,11 +256,14 @@ def _absence(entry: dict[str, Any]) -> str:
 
 
 def _made_by(maker: dict[str, Any]) -> str:
-    """Say of something that its maker is redacted, and what of that is left."""
+    """Say of something that its maker is redacted, who says so, and what of that is left."""
+    peers = list(dict.fromkeys(each["peer"] for each in maker["told_by"]))
+    more = len(peers) - MAX_NAMED_TAKERS
+    says = ", ".join(peers[:MAX_NAMED_TAKERS]) + (f" and {more} more" if more > 0 else "")
     return printable(
         f"{maker['of']} was made by record {maker['cid']} of {maker['peer']} (epoch"
-        f" {maker['epoch']}, sequence {maker['sequence']}), of which nothing else is known: it was"
-        f" {_absence(maker)}"
+        f" {maker['epoch']}, sequence {maker['sequence']}), says {says}; nothing else is known of"
+        f" it: it was {_absence(maker)}"
     )
 
 

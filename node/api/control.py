@@ -239,7 +239,7 @@ class ControlApi:
         node = self._node
         known = node.presence.directory.with_role(AGGREGATOR)
         aggregators = tuple(entry.peer_id for entry in known)
-        check = Check(node.index, node.journal, node.feeds, aggregators, node.exchange.seek)
+        check = Check(node.index, node.journal, node.feeds, aggregators, node.exchange.ask)
         return JSONResponse(await check.run())
 
     @property

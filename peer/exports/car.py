@@ -26,12 +26,13 @@ def write(excerpt: Excerpt, out: BinaryIO) -> None:
                 f"more than {MAX_EXCERPT_RECORDS} records do not go into one CAR file",
                 hint="export a lineage, or less with --since; Parquet has no such limit",
             )
-    erased = [each for each in excerpt.redacted() if each.proof is not None]
+    erased = [each for each in excerpt.redacted() if each.proofs]
     for part in excerpt.authority(erased):
         out.writelines(writer.part(part))
     for each in erased:
-        if each.proof is not None and each.redaction.tombstone in writer.records:
-            out.write(writer.redact(each.proof, each.cid, each.redaction.tombstone))
+        if each.redaction.tombstone in writer.records:
+            redacted = (each.cid, each.redaction.tombstone)
+            out.writelines(writer.redact(proof, *redacted) for proof in each.proofs)
     _show_members(excerpt, writer, out)
     known = excerpt.known(sorted(writer.absent))
     last = list(writer.end(known))

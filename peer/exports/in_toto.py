@@ -87,7 +87,7 @@ def redaction_statement(erased: Erased) -> Fields:
             "reason": redaction.reason,
             "authority": redaction.authority,
             "tombstone": f"urn:covey:record:{redaction.tombstone}",
-            "byproducts": [_header(erased.proof)] if erased.proof else [],
+            "byproducts": list(map(_header, erased.proofs)),
         },
     }
 

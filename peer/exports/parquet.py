@@ -86,12 +86,14 @@ def _rows(parts: Iterable[Part]) -> Iterator[dict[str, Any]]:
 
 
 def _redacted(excerpt: Excerpt) -> Iterator[dict[str, Any]]:
-    """Yield a row for each record of which nothing is left but its place, and why."""
+    """Yield a row for each record of which nothing is left but its place, if that is known, and
+    why.
+    """
     for each in excerpt.redacted():
         redaction = each.redaction
         yield {
             "cid": str(each.cid),
-            **(_place(each.cid, each.proof) if each.proof else {}),
+            **(_place(each.cid, each.proofs[0]) if len(each.proofs) == 1 else {}),
             "redacted": {
                 "by": peer_id_of(redaction.by),
                 "at": _time(redaction.at_us),

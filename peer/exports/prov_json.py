@@ -21,10 +21,7 @@ def write(excerpt: Excerpt, out: BinaryIO) -> None:
 
 
 def _redacted(excerpt: Excerpt) -> list[Gone]:
-    return [
-        Gone(each.cid, each.redaction, each.proof.header.feed if each.proof else None)
-        for each in excerpt.redacted()
-    ]
+    return [Gone(each.cid, each.redaction, each.signers) for each in excerpt.redacted()]
 
 
 def moment(at_us: int) -> str | None:

@@ -19,7 +19,7 @@ from peer.effects import Effects
 from peer.home import Home
 from peer.identity import Identity
 from protocols.ack import AckEntry, SignedAck
-from protocols.feed import Bundle
+from protocols.feed import Bundle, Place, sign_bundle
 from protocols.journal import Entry
 from protocols.membership import AGGREGATOR
 from protocols.record import Record
@@ -545,6 +545,30 @@ async def test_of_what_is_missing_the_feed_whose_header_names_it_is_the_source(
     [finding] = answer["findings"]
     assert (finding["code"], finding["cid"]) == ("missing", str(run))
     assert finding["fetch_from"] == [WORKER.peer_id]
+
+
+async def test_of_what_is_missing_every_feed_whose_header_names_it_is_a_source(
+    joined: Joined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, other = Author(WORKER), Author(SUBMITTER)
+    run = worker.add("job.run")
+    other.add("job.compared", informed_by=(run,))
+    bare = worker.cut().with_records([b""])
+    strangers = [key_of(number) for number in (33, 34, 35)]
+    named = [
+        sign_bundle(stranger, Place(1, 0, None), [worker.records[0].encode()], 1)
+        for stranger in strangers
+    ]
+    monkeypatch.setattr("aggregator.audit.MAX_SHOWN_ABSENT", 0)
+
+    async with holding(
+        joined, bare, other.cut(), *(each.with_records([b""]) for each in named)
+    ) as answers:
+        answer = await checked(answers)
+
+    [finding] = answer["findings"]
+    sources = {WORKER.peer_id, *(stranger.peer_id for stranger in strangers)}
+    assert set(finding["fetch_from"]) == sources
 
 
 async def test_check_and_status_count_the_same(joined: Joined) -> None:

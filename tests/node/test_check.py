@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+from trio.testing import MockClock
 
 from node.check import Check
+from peer.bodies import Bodies, LackingBody
 from peer.healing import size_bytes
 from protocols.feed import Bundle
 from protocols.keys import PeerId
@@ -28,14 +32,16 @@ class Keeper:
     """An aggregator that keeps the bundles that a node had at a time."""
 
     def __init__(self, node: Held) -> None:
-        self._node = node
-        self._bundles = bundles_of(node.feeds)
+        self.node = node
+        self.bundles = bundles_of(node.feeds)
         self.asked: list[PeerId] = []
+        self.names: list[tuple[bytes, ...]] = []
 
     async def seek(self, peer: PeerId, digests: Sequence[bytes]) -> list[Bundle]:
         self.asked.append(peer)
-        found = [each for each in self._bundles if set(digests) & set(each.header.digests)]
-        await self._node.feeds.add_all(found)
+        self.names.append(tuple(digests))
+        found = [each for each in self.bundles if set(digests) & set(each.header.digests)]
+        await self.node.feeds.add_all(found)
         return found
 
 
@@ -139,3 +145,105 @@ async def test_an_index_that_differs_is_made_anew(tmp_path: Path) -> None:
     assert codes(found) == ["index-differs"]
     assert again["ok"]
     assert [row["cid"] for row in listed] == [cid]
+
+
+async def test_what_nobody_has_does_not_keep_the_rest_from_being_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    monkeypatch.setattr("node.check.MAX_SOUGHT", 2)
+    markers = [f"gone{number}" for number in range(4)] + ["kept"]
+    async with held(tmp_path) as node:
+        for marker in (*markers, "sound"):
+            await node.write(marker)
+        keeper = Keeper(node)
+        keeper.bundles = keeper.bundles[4:5]
+        for marker in markers:
+            flip(node.path, marker.encode())
+        check = check_of(node, aggregators=(AGGREGATOR.peer_id,), seek=keeper.seek)
+        found = await check.run()
+
+    assert found["fetched"] == 1
+    assert [len(names) for names in keeper.names] == [2, 2, 1]
+
+
+async def test_each_is_asked_for_what_it_may_have_and_who_does_not_answer_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.check.MAX_SOUGHT", 1)
+    asked: list[tuple[PeerId, tuple[bytes, ...]]] = []
+
+    async def seek(peer: PeerId, digests: Sequence[bytes]) -> None:
+        await trio.lowlevel.checkpoint()
+        asked.append((peer, tuple(digests)))
+
+    async with held(tmp_path) as node:
+        for marker in ("mine", "more", "sound"):
+            await node.write(marker)
+        theirs = chain_of(WORKER, 1)[0]
+        at = journal_of(node.feeds).size
+        await node.feeds.add_all([theirs])
+        await node.write("last")
+        for marker in (b"mine", b"more"):
+            flip(node.path, marker)
+        flip_at(node.path, at + 60)
+        await check_of(node, aggregators=(AGGREGATOR.peer_id,), seek=seek).run()
+
+    assert sorted(peer for peer, _ in asked) == sorted([AGGREGATOR.peer_id, WORKER.peer_id])
+    [names] = [names for peer, names in asked if peer == WORKER.peer_id]
+    assert set(names) <= set(theirs.header.digests)
+
+
+async def test_a_tail_that_was_cut_is_fetched_again_and_told_no_more(tmp_path: Path) -> None:
+    async with held(tmp_path) as node:
+        await node.write("one")
+        end = journal_of(node.feeds).size
+        await node.write("two")
+        await node.feeds.add_all(chain_of(WORKER, 2))
+        await node.index.catch_up()
+        keeper = Keeper(node)
+    [segment] = (tmp_path / "journal").glob("*.segment")
+    with segment.open("r+b") as file:
+        file.truncate(end + 10)
+
+    async with held(tmp_path) as node:
+        keeper.node = node
+        check = check_of(node, aggregators=(AGGREGATOR.peer_id,), seek=keeper.seek)
+        found, again = await check.run(), await check.run()
+
+    assert {finding["feed"] for finding in found["findings"]} == {OWNER.peer_id, WORKER.peer_id}
+    assert found["fetched"] == 3
+    assert (again["findings"], again["fetched"]) == ([], 0)
+    assert [len(names) for names in keeper.names] == [3]
+
+
+async def test_a_body_of_ours_that_is_absent_is_asked_for(tmp_path: Path) -> None:
+    async with held(tmp_path) as node:
+        whole = chain_of(OWNER, 1)[0]
+        keeper = Keeper(node)
+        keeper.bundles = [whole]
+        await node.feeds.add(whole.with_records([b"", *whole.records[1:]]))
+        check = check_of(node, aggregators=(AGGREGATOR.peer_id,), seek=keeper.seek)
+        found, again = await check.run(), await check.run()
+
+    assert codes(found) == ["body-absent"]
+    assert found["fetched"] == 1
+    assert again["ok"]
+
+
+async def test_what_bundles_that_come_change_is_read_where_they_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read in the index's thread failed when a bundle came meanwhile."""
+    threads: set[int] = set()
+    read = Bodies.lacking.fget
+    assert read is not None
+
+    def lacking(bodies: Bodies) -> list[LackingBody]:
+        threads.add(threading.get_ident())
+        return read(bodies)
+
+    monkeypatch.setattr(Bodies, "lacking", property(lacking))
+    async with held(tmp_path) as node:
+        await check_of(node).run()
+
+    assert threads == {threading.get_ident()}

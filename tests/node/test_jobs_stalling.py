@@ -41,6 +41,7 @@ from protocols.limits import (
 )
 from protocols.membership import SESSION_PROTOCOL
 from protocols.pieces import Outgoing
+from protocols.taking import run_of, worker_of
 from protocols.transport import Stream
 from tests.support.hostile import a_lease, answers, hostile, inputs, raw_session, terms
 from tests.support.jobs import JobMesh, JobNode, spec
@@ -200,7 +201,8 @@ async def test_a_result_that_comes_after_its_lease_is_recorded_and_not_returned(
     assert (result.worker, result.output) == (honest.peer_id, b"SOME TEXT")
     assert took_s >= LEASE_TTL_S
     (record,) = [r for r in submitter.recorder.records if r.kind == "job.late"]
-    assert record.attributes["worker"] == late.peer_id
+    assert worker_of(record.kind, record.attributes) == late.peer_id
+    assert run_of(record.informed_by) == CID.of(b"x")
 
 
 async def test_garbage_after_the_lease_ends_the_session_and_the_job_goes_elsewhere(

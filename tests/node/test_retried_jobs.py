@@ -13,6 +13,7 @@ from protocols.cid import CID
 from protocols.errors import CoveyError, Refused
 from protocols.job import JOB_ID_BYTES
 from protocols.journal import Entry, RecordBody
+from protocols.taking import run_of, worker_of
 from tests.support.jobs import JobMesh, JobNode, spec
 from tests.support.records import MemoryJournal
 from tests.support.runners import FakeRunnerPool
@@ -53,6 +54,9 @@ async def test_a_job_that_was_accepted_runs_again_under_a_new_fence_and_is_not_a
     assert repeated.informed_by == (first.accepted_cid, again.record_cid)
     assert repeated.attributes["job_id"] == spec().job_id
     assert worker.runners.finished == 2
+    for record, result in ((accepted, first), (repeated, again)):
+        assert worker_of(record.kind, record.attributes) == worker.peer_id
+        assert run_of(record.informed_by) == result.record_cid
 
 
 @pytest.mark.parametrize("change", [{"input": b"other"}, {"model": "other"}, {"kind": "other"}])

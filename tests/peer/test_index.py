@@ -37,6 +37,9 @@ class FakeStore:
     def lost(self, start: int, end: int) -> list[Lost]:
         return []
 
+    def named_in(self, lost: Lost, limit: int) -> list[bytes]:
+        return []
+
     def insert(self, batch: Batch) -> None:
         self.batches.append(batch)
 

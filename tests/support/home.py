@@ -106,7 +106,7 @@ class SignedJob:
             "job.accepted",
             used=((self.output, "output"),),
             informed_by=(self.submitted, self.run),
-            attributes={"job_id": name},
+            attributes={"job_id": name, "worker": self.worker.key.peer_id},
         )
 
     def _link(self, author: Author, kind: str, *, generated: CID) -> CID:

@@ -63,9 +63,9 @@ def test_a_file_shows_that_an_author_had_its_record_erased_and_verifies() -> Non
 
     assert verdict.faults == []
     [(cid, found)] = verdict.redacted.items()
-    assert (cid, found.signer, found.redaction.by) == (
+    assert (cid, found.signers, found.redaction.by) == (
         CID_OF_THING,
-        AUTHOR.public,
+        (AUTHOR.public,),
         AUTHOR.public,
     )
     assert (found.redaction.reason, found.mesh) == ("why", None)
