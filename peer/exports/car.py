@@ -33,7 +33,7 @@ def write(excerpt: Excerpt, out: BinaryIO) -> None:
         if each.proof is not None and each.redaction.tombstone in writer.records:
             out.write(writer.redact(each.proof, each.cid, each.redaction.tombstone))
     _show_members(excerpt, writer, out)
-    known = excerpt.known(sorted(writer.absent))
+    known = excerpt.known(sorted(writer.absent)) - set(excerpt.unproven)
     last = list(writer.end(known))
     out.writelines(section for section, _cid in last)
     out.seek(0)
