@@ -344,10 +344,9 @@ class Answers:
         """Make the index anew from the journal, and say what it holds."""
         await self.index.rebuild()
         await self.intake.take_in()
-        counts = await self.index.ask(Store.counts)
+        stated = await self.losses.known()
         return {
-            "records": counts.records,
-            "bundles": sum(counts.bundles.values()),
+            **held_told(*await counts_of(self.index, self.feeds, stated)),
             "groups": len(self.intake.groups),
             "state_root": str(self.feeds.state_root()),
         }

@@ -124,15 +124,29 @@ def _block(closure: Closure, cid: bytes | None) -> dict[str, Any] | None:
 
 
 def _accepted_run(closure: Closure) -> tuple[RecordRow | None, RecordRow | None]:
-    """Return the run whose result was accepted, and its acceptance: both peers' own signed words
-    that agree. Without one, the nearest run: another attempt, or one nobody accepted yet.
+    """Return the run that made what was asked for and whose result was accepted, and its
+    acceptance: both peers' own signed words that agree. Without one, the nearest such run: another
+    attempt, or one nobody accepted yet. Runs that made something else, further up, tell nothing.
     """
+    runs = {row.cid: row for row in closure.records.values() if _has_made(closure, row)}
     for accepted in (row for row in closure.records.values() if row.kind == ACCEPTED):
         for link in closure.targets(accepted.cid, INFORMED_BY):
-            run = closure.records.get(link.target)
-            if run is not None and run.kind == RUN and _agree(run, accepted):
+            run = runs.get(link.target)
+            if run is not None and _agree(run, accepted):
                 return run, accepted
-    return closure.first(RUN), None
+    return next(iter(runs.values()), None), None
+
+
+def _has_made(closure: Closure, row: RecordRow) -> bool:
+    """Whether a record is a run that made the entity that was asked for, or, of a record, that run
+    or the one that it follows.
+    """
+    if row.kind != RUN:
+        return False
+    if not closure.is_record:
+        return closure.start in (link.target for link in closure.targets(row.cid, GENERATED))
+    followed = (link.target for link in closure.targets(closure.start, INFORMED_BY))
+    return row.cid == closure.start or row.cid in followed
 
 
 def _agree(run: RecordRow, accepted: RecordRow) -> bool:

@@ -290,5 +290,5 @@ def _contents(held: Sequence[tuple[str, int]]) -> str:
     """Return what records of these kinds held, and what is to be done without them."""
     what = ", ".join(f"{count} {kind}" for kind, count in held) or "nothing that is known"
     again = ", ".join(sorted(_SAID_BY_PEOPLE.intersection(kind for kind, _ in held)))
-    advice = f"Say again what {again} said" if again else "Nothing needs doing"
+    advice = f"Say again what {again} said" if again else "Nothing else needs doing"
     return f"They held {what}. {advice}"

@@ -9,20 +9,38 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 import click
 
-from peer.cli import CidName, Misuse, counted, emit, printable
+from peer.cli import CidName, Misuse, counted, emit, printable, unless_misused
 from peer.exports import FORMATS
 from protocols.errors import CoveyError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_LISTED: Final = [f"{name.ljust(11)}{form.about}" for name, form in FORMATS.items()]
+
+class Moment(click.ParamType[str]):
+    """A moment as ``peer.exporting.parse_moment`` reads it."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return it as it was written."""
+        from peer.exporting import parse_moment
+
+        if value:
+            unless_misused(lambda: parse_moment(str(value)), ctx)
+        return str(value)
+
+
+_LISTED: Final = [f"{name.ljust(13)}{form.about}" for name, form in FORMATS.items()]
 export_epilog: Final = "\n".join(["\b", "Formats:", *(f"  {line}" for line in _LISTED)])
 
 export_options: Final = (
     click.argument("form", metavar="FORMAT", type=click.Choice(list(FORMATS))),
     click.option("--all", "is_all", is_flag=True, help="Every record."),
     click.option(
-        "--since", default="", help="What began at or after a moment, such as 2026-11-27."
+        "--since",
+        type=Moment(),
+        default="",
+        help="What began at or after a moment, such as 2026-11-27.",
     ),
     click.option(
         "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The file."
@@ -279,7 +297,10 @@ def _conclusion(verdict: dict[str, Any]) -> str:
     if not verdict["ok"]:
         if verdict["faults"] or not verdict["mesh"]:
             return "NOT VERIFIED"
+        revoked = sum(each["state"] == "revoked" for each in verdict["members"])
         who = f"{counted(strangers, 'author')} of {len(verdict['members'])}"
+        if revoked == strangers:
+            return f"NOT VERIFIED: {who} was put out of mesh {verdict['mesh']}, whenever it signed"
         return f"NOT VERIFIED: {who} did not show to be of mesh {verdict['mesh']} at signing"
     line = f"verified, all by members of mesh {verdict['mesh']}" if verdict["mesh"] else "verified"
     if not verdict["redacted"]:

@@ -47,8 +47,8 @@ def _render(answer: dict[str, Any]) -> str:
         walked += f", {answer['damaged_bytes']} of them damaged"
     if answer["healed_bytes"]:
         walked += (
-            f"; of {answer['healed_bytes']} damaged bytes nothing is missed any more: they are"
-            " given back, and told no more"
+            f"; of {answer['healed_bytes']} damaged bytes no record is known to be missing:"
+            " they are given back, and told no more"
         )
     if answer["lost_records"]:
         walked += (

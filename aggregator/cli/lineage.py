@@ -37,8 +37,12 @@ WAYS = {"ancestors": "--up", "descendants": "--down", "outputs": "--outputs"}
 @click.option(
     "--to", "origin", type=CidName(), metavar="CID", help="Show how it came from that one."
 )
-@click.option("--depth", type=int, help="How far: 32 steps, or as many links as there are.")
-@click.option("--limit", type=int, help="Records (1000), nodes a page (100), or paths (10).")
+@click.option(
+    "--depth", type=click.IntRange(min=1), help="How far: 32 steps, or as many links as there are."
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="Records (1000), nodes a page (100), or paths (10)."
+)
 @click.option("--page", metavar="NEXT", help="The page that the one before says is next.")
 @json_option
 def lineage(cid: str, origin: str | None, as_json: bool, **given: Any) -> None:

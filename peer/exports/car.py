@@ -34,7 +34,7 @@ def write(excerpt: Excerpt, out: BinaryIO) -> None:
             redacted = (each.cid, each.redaction.tombstone)
             out.writelines(writer.redact(proof, *redacted) for proof in each.proofs)
     _show_members(excerpt, writer, out)
-    known = excerpt.known(sorted(writer.absent))
+    known = excerpt.known(sorted(writer.absent)) - set(excerpt.unproven)
     last = list(writer.end(known))
     out.writelines(section for section, _cid in last)
     out.seek(0)

@@ -394,7 +394,9 @@ async def test_damaged_bytes_are_left_out_of_an_export_and_are_a_fault_of_verify
     assert before["ok"]
     assert before["records"] == 6
     assert str(mesh.job.run) in mesh.summary["unproven"]
-    assert verify_excerpt(io.BytesIO(file).read).is_good, "what is left holds"
+    left = verify_excerpt(io.BytesIO(file).read)
+    assert left.is_good, "what is left holds"
+    assert mesh.job.run in left.missing, "it was asked for, and nobody can show it here"
     assert not after["ok"]
     assert any(f"record {mesh.job.run}: its signed bytes" in fault for fault in after["faults"])
     assert near["ok"]

@@ -124,10 +124,10 @@ async def test_our_own_bundle_that_nobody_has_is_told_to_be_lost_once_and_never_
     assert [place(each) for each in first["findings"]] == [("damaged", *at)]
     assert [place(each) for each in again_named["findings"]] == [("damaged", *at)]
     assert "`covey-aggregator check --accept-loss`" in again_named["findings"][0]["message"]
-    assert "Nothing needs doing" in again_named["findings"][0]["message"]
+    assert "Nothing else needs doing" in again_named["findings"][0]["message"]
     [lost] = second["findings"]
     assert place(lost) == ("lost", *at)
-    assert f"They held 1 own{damaged}0, 1 own{damaged}1. Nothing needs" in lost["message"]
+    assert f"They held 1 own{damaged}0, 1 own{damaged}1. Nothing else needs" in lost["message"]
     assert lost["fetch_from"] == []
     assert not second["ok"]
     assert [each["ok"] for each in (third, again, rebuilt)] == [True, True, True]

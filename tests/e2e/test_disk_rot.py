@@ -78,6 +78,6 @@ def test_what_nobody_has_is_given_up_when_a_person_says_so(root: Path) -> None:
         assert "`covey-aggregator check --accept-loss`" in named
         assert "lost: records " in lost
         assert "1 state.checkpoint" in lost
-        assert "Nothing needs doing" in lost
+        assert "Nothing else needs doing" in lost
         assert "nothing is wrong" in after
         assert "more are lost, as their authors say" in after

@@ -260,3 +260,24 @@ def test_strangers_and_lost_attempts_do_not_pass_for_the_worker_or_the_submitter
     assert answer["worker"] == peer_id_of(WORKER)
     assert answer["submitter"] == peer_id_of(SUBMITTER)
     assert answer["model"]["name"] == "minilm"
+
+
+def test_a_run_that_verified_or_came_before_is_not_told_to_have_made_what_another_did() -> None:
+    graph = Graph()
+    job = OneJob(graph)
+    other = graph.record(
+        "job.run",
+        OTHER,
+        used={"model": job.model, "input": job.input},
+        generated={"output": entity("the same again")},
+        submitter=peer_id_of(SUBMITTER),
+    )
+    graph.record(
+        "job.verified", SUBMITTER, used={"output": job.output}, informed_by=(job.run, other)
+    )
+
+    answer = explain(trace(graph.without(job.run), job.output), {})
+
+    assert [each["kind"] for each in answer["records"]].count("job.run") == 1, "it is listed"
+    assert answer["worker"] is answer["hardware"] is answer["execution"] is None
+    assert answer["outputs"] == []

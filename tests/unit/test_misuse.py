@@ -43,6 +43,11 @@ MISUSE = [
     (("job", "list", "--limit", "0"), "0 is not in the range", "--help"),
     (("records", "list", "--limit", "0"), "0 is not in the range", "--help"),
     (("errors", "list", "--limit", "0"), "0 is not in the range", "--help"),
+    (
+        ("records", "export", "car", "--since", "tomorrow", "--output", "x"),
+        "'tomorrow' is no moment",
+        "2026-11-27T14:30",
+    ),
     (("job", "show", "xyz"), "'xyz' is not a job id", "covey job list"),
     (("job", "show", "../../etc"), "'../../etc' is not a job id", "covey job list"),
     (("job", "why", "abcde"), "or the first 6", "covey job list"),
