@@ -12,7 +12,8 @@ import trio
 from trio.testing import MockClock
 
 from node.check import Check
-from peer.bodies import Bodies, LackingBody
+from peer.absences import LackingBody
+from peer.bodies import Bodies
 from peer.healing import size_bytes
 from protocols.feed import Bundle
 from protocols.keys import PeerId
