@@ -146,6 +146,8 @@ class KeepingMachine(RuleBasedStateMachine):
         self.made: dict[bytes, Record] = {}
         self.redacted: set[bytes] = set()
         self.acknowledged: set[bytes] = set()
+        self.up_to: dict[tuple[bytes, int], int] = {}
+        """How far of each feed and epoch something was acknowledged."""
         self.rotten: set[bytes] = set()
         self.has_rotted = False
         self.sent: list[Bundle] = []
@@ -185,6 +187,13 @@ class KeepingMachine(RuleBasedStateMachine):
         link = self.life.do(in_order(lambda keeper: link_of(keeper, bundle)))
         if link is not None:
             self.rotten -= {*markers(bundle.records)} - self.redacted
+        self.note_acknowledged(bundle)
+
+    def note_acknowledged(self, bundle: Bundle) -> None:
+        """Count what was damaged here when it was acknowledged: it may be dropped like the rest."""
+        header = bundle.header
+        if header.next_sequence <= self.up_to.get((header.feed, header.epoch), 0):
+            self.acknowledged |= {*markers(bundle.records)}
 
     @rule(choice=st.data())
     def an_aggregator_acknowledges(self, choice: Any) -> None:
@@ -195,6 +204,7 @@ class KeepingMachine(RuleBasedStateMachine):
             entry = AckEntry(feed, epoch, place)
             ack = SignedAck.sign(AGGREGATOR, [entry], self.now_us)
             below = chains[feed, epoch]
+            self.up_to[feed, epoch] = max(place, self.up_to.get((feed, epoch), 0))
             self.acknowledged |= {
                 each
                 for link in below
@@ -337,6 +347,7 @@ class KeepingMachine(RuleBasedStateMachine):
             self.life.do(partial(add, bundle=bundle))
             if self.life.do(in_order(partial(link_of, bundle=bundle))) is not None:
                 self.rotten -= {*markers(bundle.records)} - self.redacted
+                self.note_acknowledged(bundle)
         self.life.do(Keeper.erased)
         self.spoiled.clear()
 
