@@ -9,6 +9,7 @@ import click
 
 from aggregator.cli.access import read
 from peer.cli import counted, emit, json_option, printable
+from peer.walked_line import walked_line
 
 
 @click.command()
@@ -39,17 +40,7 @@ def check(accept_loss: bool, as_json: bool) -> None:
 
 
 def _render(answer: dict[str, Any]) -> str:
-    walked = (
-        f"{counted(answer['records'], 'record')} in {counted(answer['bundles'], 'bundle')} of "
-        f"{counted(answer['feeds'], 'feed')}, {counted(answer['journal_bytes'], 'journal byte')}"
-    )
-    if answer["damaged_bytes"]:
-        walked += f", {answer['damaged_bytes']} of them damaged"
-    if answer["healed_bytes"]:
-        walked += (
-            f"; of {answer['healed_bytes']} damaged bytes no record is known to be missing:"
-            " they are given back, and told no more"
-        )
+    walked = walked_line(answer)
     if answer["lost_records"]:
         walked += (
             f"; {counted(answer['lost_records'], 'record')} more are lost, as their authors say"

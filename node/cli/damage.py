@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from peer.cli import counted, note, printable
+from peer.walked_line import walked_line
 
 
 def note_damage(rows: list[dict[str, Any]]) -> None:
@@ -27,24 +28,12 @@ def note_damage(rows: list[dict[str, Any]]) -> None:
 
 def render_check(answer: dict[str, Any]) -> str:
     """Write what a check found as lines."""
-    lines = [_walked(answer), *map(_finding, answer["findings"])]
+    lines = [walked_line(answer), *map(_finding, answer["findings"])]
     if answer["ok"]:
         lines.append("nothing is wrong")
     if answer["fetched"]:
         lines.append(f"{counted(answer['fetched'], 'bundle')} came again: check once more")
     return "\n".join(map(printable, lines))
-
-
-def _walked(answer: dict[str, Any]) -> str:
-    walked = (
-        f"{counted(answer['records'], 'record')} in {counted(answer['bundles'], 'bundle')} of"
-        f" {counted(answer['feeds'], 'feed')}, {answer['journal_bytes']} journal bytes"
-    )
-    if answer["damaged_bytes"]:
-        walked += f", {answer['damaged_bytes']} of them damaged"
-    if answer["healed_bytes"]:
-        walked += f"; {answer['healed_bytes']}, behind which nothing is missed, are given back"
-    return walked
 
 
 def _finding(finding: dict[str, Any]) -> str:

@@ -514,36 +514,21 @@ async def test_our_own_bundle_that_another_gave_back_is_wrong_no_more(joined: Jo
     assert after["damaged_bytes"] == 0
 
 
+@pytest.mark.parametrize(("listed", "code"), [(100, "body-absent"), (0, "missing")])
 async def test_a_record_of_which_only_the_header_came_is_named_once_with_its_own_author(
-    joined: Joined,
+    joined: Joined, monkeypatch: pytest.MonkeyPatch, listed: int, code: str
 ) -> None:
     worker, other = Author(WORKER), Author(SUBMITTER)
     run = worker.add("job.run")
     other.add("job.compared", informed_by=(run,))
     bare = worker.cut().with_records([b""])
+    monkeypatch.setattr("aggregator.audit.MAX_SHOWN_ABSENT", listed)  # past it, it is only missing
 
     async with holding(joined, bare, other.cut()) as answers:
         answer = await checked(answers)
 
     [finding] = answer["findings"]
-    assert (finding["code"], finding["cid"]) == ("body-absent", str(run))
-    assert finding["fetch_from"] == [WORKER.peer_id]
-
-
-async def test_of_what_is_missing_the_feed_whose_header_names_it_is_the_source(
-    joined: Joined, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    worker, other = Author(WORKER), Author(SUBMITTER)
-    run = worker.add("job.run")
-    other.add("job.compared", informed_by=(run,))
-    bare = worker.cut().with_records([b""])
-    monkeypatch.setattr("aggregator.audit.MAX_SHOWN_ABSENT", 0)  # more of them than are listed
-
-    async with holding(joined, bare, other.cut()) as answers:
-        answer = await checked(answers)
-
-    [finding] = answer["findings"]
-    assert (finding["code"], finding["cid"]) == ("missing", str(run))
+    assert (finding["code"], finding["cid"]) == (code, str(run))
     assert finding["fetch_from"] == [WORKER.peer_id]
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,9 @@ from tests.support.rot import flip
 pytestmark = pytest.mark.e2e
 
 
-def test_a_bit_that_flips_on_one_disk_is_found_and_fetched_from_the_other(root: Path) -> None:
+@contextmanager
+def both(root: Path) -> Iterator[tuple[Machine, Machine]]:
+    """A node and its aggregator, up."""
     node = Machine("node", root / "node")
     aggregator = Machine("aggregator", root / "aggregator", "covey-aggregator")
     with stopping(node, aggregator):
@@ -18,6 +22,11 @@ def test_a_bit_that_flips_on_one_disk_is_found_and_fetched_from_the_other(root: 
         node.up()
         aggregator.run("join", node.run("ticket", "--role", "aggregator").stdout.strip())
         aggregator.up()
+        yield node, aggregator
+
+
+def test_a_bit_that_flips_on_one_disk_is_found_and_fetched_from_the_other(root: Path) -> None:
+    with both(root) as (node, aggregator):
         aggregator.until(lambda: aggregator.json("check")["records"] > 2, "hold the node's records")
 
         flip(aggregator.home / "journal", b"environment")
@@ -62,13 +71,7 @@ def test_a_bit_that_flips_on_one_disk_is_found_and_fetched_from_the_other(root: 
 
 
 def test_what_nobody_has_is_given_up_when_a_person_says_so(root: Path) -> None:
-    node = Machine("node", root / "node")
-    aggregator = Machine("aggregator", root / "aggregator", "covey-aggregator")
-    with stopping(node, aggregator):
-        node.run("init")
-        node.up()
-        aggregator.run("join", node.run("ticket", "--role", "aggregator").stdout.strip())
-        aggregator.up()
+    with both(root) as (_, aggregator):
         aggregator.run("checkpoint")
         flip(aggregator.home / "journal", b"state.checkpoint")
         named = aggregator.run("check", status=1).stdout

@@ -45,18 +45,12 @@ class Moments:
     @contextmanager
     def near(self) -> Iterator[None]:
         """Have them taken while this lasts."""
-        with pytest.MonkeyPatch.context() as patch:
-            for name in STEPS:
-                patch.setattr(os, name, self._before(getattr(os, name)))
+        with _before_steps(self._take):
             yield
 
-    def _before(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        def stepped(*args: Any, **named: Any) -> Any:
-            if len(self.copies) < MOMENTS_MAX:
-                self.copies.append(_copied(self._home))
-            return step(*args, **named)
-
-        return stepped
+    def _take(self) -> None:
+        if len(self.copies) < MOMENTS_MAX:
+            self.copies.append(_copied(self._home))
 
 
 class Death:
@@ -70,19 +64,30 @@ class Death:
     @contextmanager
     def near(self) -> Iterator[None]:
         """Have it come while this lasts, if there are as many steps."""
-        with pytest.MonkeyPatch.context() as patch:
-            for name in STEPS:
-                patch.setattr(os, name, self._before(getattr(os, name)))
+        with _before_steps(self._step):
             yield
 
-    def _before(self, step: Callable[..., Any]) -> Callable[..., Any]:
+    def _step(self) -> None:
+        if self._steps_left == 0:
+            self.found = _copied(self._home)
+        self._steps_left -= 1
+
+
+@contextmanager
+def _before_steps(act: Callable[[], None]) -> Iterator[None]:
+    """Have ``act`` called before each of ``STEPS``."""
+
+    def before(step: Callable[..., Any]) -> Callable[..., Any]:
         def stepped(*args: Any, **named: Any) -> Any:
-            if self._steps_left == 0:
-                self.found = _copied(self._home)
-            self._steps_left -= 1
+            act()
             return step(*args, **named)
 
         return stepped
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in STEPS:
+            patch.setattr(os, name, before(getattr(os, name)))
+        yield
 
 
 def _copied(home: Path) -> Path:
