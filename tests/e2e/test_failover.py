@@ -16,4 +16,4 @@ def test_jobs_survive_a_killed_and_a_frozen_worker_and_records_tell_of_each_atte
 
     failover.run()
 
-    assert len(failover.of_kind("job.accepted")) == 120
+    assert len(failover.of_kind("job.accepted")) == len(failover.job_ids) >= 120
